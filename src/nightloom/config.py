@@ -1,0 +1,359 @@
+"""RunConfig: one YAML = one run = the form in Prefect's UI = the parameters in MLflow.
+
+Every key has a title-worthy description and a default; an unknown key is refused. Addresses and
+secrets are not here: they come from the environment (`NIGHTLOOM_*`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nightloom.errors import InputError
+
+TableName = Literal["events", "items", "users", "links"]
+FeatureKind = Literal["text", "category", "tags", "number", "ignore"]
+Protocol = Literal["temporal", "leave_one_out"]
+Floor = Literal["popularity", "item_knn", "als", "graph"]
+NamedSet = Literal["movies-small", "movies"]
+
+
+class Section(BaseModel):
+    """A frozen part of the config that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Where the tables come from and what their columns mean."""
+
+    set: NamedSet | None = None
+    """A named data set that Nightloom fetches itself (checked by SHA-256). Leave empty to name your own tables."""
+    events: str | None = None
+    """Events table: a CSV or Parquet file, a folder of them, or a SQL address such as postgresql://host/db?table=events."""
+    items: str | None = None
+    """Items table (optional): same forms as events. Without it the items are those seen in the events."""
+    users: str | None = None
+    """Users table (optional): attributes used for slices only."""
+    links: str | None = None
+    """Links between users (optional): friend, follows, trusts."""
+    columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)
+    """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours."""
+    features: dict[str, FeatureKind] = Field(default_factory=dict)
+    """Item column -> text, category, tags (several values), number or ignore. What is not said is inferred."""
+    tags_separator: str = "|"
+    """What separates the values of a tags column."""
+    encoding: str = "utf-8"
+    """Encoding of CSV files."""
+    separator: str = ","
+    """Column separator of CSV files."""
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Unit of numeric timestamps (since 1970, UTC). With auto it is inferred from the size of the numbers."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.set is None) == (self.events is None):
+            raise ValueError("name either `set` (a named data set) or `events` (your own table), not both and not neither")
+        return self
+
+
+class ValidationConfig(Section):
+    """The limits beyond which a night stops before any training."""
+
+    suite: str = "base"
+    """File in expectations/ that holds the suites: base, or a domain's own."""
+    max_bad_share: float = Field(0.01, ge=0, le=1)
+    """Largest share of rows of a table that may be quarantined; beyond it the night stops."""
+    min_events: int = Field(100, ge=1)
+    """Fewest good events with which training makes sense."""
+    max_shrink: float = Field(0.2, ge=0, le=1)
+    """Largest share by which a table may shrink against the last night."""
+    max_age_days: float | None = Field(None, gt=0)
+    """Oldest that the newest event may be, in days before the night. Empty: not checked (historical data)."""
+    min_positive_share: float = Field(0.01, ge=0, le=1)
+    """Smallest share of events that are positive (label balance)."""
+    value_range: tuple[float, float] | None = None
+    """Allowed range of `value`, for example [1, 5] for ratings."""
+    allowed_events: tuple[str, ...] | None = None
+    """Allowed event names. Empty: any."""
+
+
+class PrepareConfig(Section):
+    """Cleaning, labels and the split."""
+
+    positive_events: tuple[str, ...] | None = None
+    """Event names that count as positive. Empty: all."""
+    positive_min_value: float | None = None
+    """Smallest `value` that counts as positive. Empty: any."""
+    keep_repeats: bool = False
+    """Whether one user's repeated events on one item are kept (a shop) or only the first is (a film)."""
+    max_user_events_per_day: int = Field(5000, ge=1)
+    """Users with a day of more events than this are taken for robots and left out (outliers)."""
+    min_user_events: int = Field(1, ge=1)
+    """Users with fewer events are left out (noise)."""
+    min_item_events: int = Field(0, ge=0)
+    """Items with fewer events lose those events (noise); the items stay in the catalogue."""
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    """Temporal split: share of positive events, by time, for validation."""
+    test_share: float = Field(0.2, gt=0, lt=0.5)
+    """Temporal split: share of positive events, by time, for the test."""
+
+
+class PretrainedConfig(Section):
+    """The pretrained language model that reads the items' text."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """Hub name or local folder of a BERT- or GPT-class model (safetensors only)."""
+    sha256: str | None = None
+    """Expected SHA-256 of model.safetensors. Known models are checked without it."""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """How token vectors become one text vector. auto: mean for encoders, last token for decoders."""
+    max_tokens: int = Field(64, ge=4, le=8192)
+    """Longest text, in tokens; the rest is cut."""
+
+
+class ModelConfig(Section):
+    """The recommender: fusion of text, attributes and id; a packed causal transformer; two heads over it."""
+
+    dim: int = Field(64, ge=8, le=4096)
+    """Width of item and user vectors."""
+    blocks: int = Field(2, ge=1, le=64)
+    """Transformer blocks."""
+    heads: int = Field(2, ge=1, le=64)
+    """Attention heads."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout: .2 to .3 for minutes of training, .5 for long runs."""
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of items whose id embedding is hidden in a step, so that unseen items work."""
+    max_history: int = Field(200, ge=1, le=65536)
+    """Events of a history that the model looks at."""
+    use_text: bool = True
+    """Whether item text joins the fusion."""
+    use_attributes: bool = True
+    """Whether item attributes join the fusion."""
+    use_ids: bool = True
+    """Whether id embeddings join the fusion."""
+    use_time: bool = True
+    """Whether gaps between events are a feature (needs timestamps)."""
+    graph_weight: float | None = Field(None, ge=0, le=1)
+    """Weight of the item-transition graph in the final score. Empty: chosen on validation."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ModelConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
+        if not (self.use_text or self.use_attributes or self.use_ids):
+            raise ValueError("an item needs at least one of use_text, use_attributes, use_ids")
+        return self
+
+
+class TrainingConfig(Section):
+    """How the model is fitted."""
+
+    tuning: Literal["frozen", "lora", "full"] = "frozen"
+    """What happens to the language model: frozen (vectors cached), LoRA adapters, or full fine-tuning."""
+    workers: int = Field(2, ge=1)
+    """Processes of torch.distributed (one per core or GPU)."""
+    epochs: int = Field(60, ge=1)
+    """Most epochs; early stopping usually ends sooner."""
+    patience: int = Field(5, ge=1)
+    """Epochs without a better validation NDCG@10 before training stops."""
+    batch_users: int = Field(64, ge=1)
+    """Users in a global batch (over all workers)."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of the recommender."""
+    lm_learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate of the language model when it is tuned."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Weight decay."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Label smoothing of the softmax loss."""
+    negatives: int | None = Field(None, ge=1)
+    """Shared negatives of the sampled softmax (logQ-corrected). Empty: full softmax up to 50,000 items, 4,096 above."""
+    max_minutes: float | None = Field(None, gt=0)
+    """Training stops after the epoch that passes this many minutes."""
+    refit: bool = True
+    """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""
+    seed: int = 7
+    """Seed of everything random in training."""
+
+
+class EvaluationConfig(Section):
+    """What is measured and how."""
+
+    protocols: tuple[Protocol, ...] = Field(("temporal",), min_length=1)
+    """Each is split, trained and ranked for itself; the gate uses the first."""
+    floors: tuple[Floor, ...] = ("popularity", "item_knn", "als", "graph")
+    """Simple families ranked beside the model."""
+    exclude_seen: bool = True
+    """Whether items that a user has had are left out of the ranking (false where repeats are normal)."""
+
+
+class ExplainConfig(Section):
+    """Shapley reasons for a sample of recommendations."""
+
+    users: int = Field(8, ge=0)
+    """Users whose first recommendation is explained."""
+    max_events: int = Field(20, ge=2, le=200)
+    """Latest history events that take part as players."""
+    samples: int = Field(256, ge=16)
+    """Model evaluations per explanation."""
+
+
+class PromotionConfig(Section):
+    """The gate between challenger and champion."""
+
+    mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
+    """enabled: promote on success; dry_run: register and decide, move no alias; disabled: no registry at all."""
+    metric: Literal["ndcg_at_10", "hr_at_10", "mrr_at_10", "recall_at_10"] = "ndcg_at_10"
+    """Metric that decides."""
+    margin: float = Field(0.02, ge=0)
+    """Non-inferiority margin, relative to the champion's metric: the whole interval must lie above -margin."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence of the bootstrap interval."""
+    resamples: int = Field(2000, ge=100)
+    """Bootstrap resamples."""
+    slice_margin: float = Field(0.1, ge=0)
+    """Largest relative loss allowed on any slice with enough users; the slice's interval must exclude no-loss to veto."""
+    min_slice_users: int = Field(50, ge=1)
+    """Slices with fewer users do not guard."""
+    must_beat_floors: bool = True
+    """Whether a first champion must at least match every floor within the margin."""
+
+
+class RunConfig(Section):
+    """One night's whole configuration."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """Name of the recommender; the registered model is nightloom-<name>."""
+    data: DataConfig
+    validation: ValidationConfig = ValidationConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    pretrained: PretrainedConfig = PretrainedConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    explain: ExplainConfig = ExplainConfig()
+    promotion: PromotionConfig = PromotionConfig()
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that shapes the result, addresses of the tables left out.
+
+        Addresses are left out since the snapshot's content hash speaks for the data: the same
+        tables in another folder are the same run.
+        """
+        content = self.model_dump(mode="json")
+        for table in ("events", "items", "users", "links"):
+            content["data"].pop(table)
+        return hash_json(content)
+
+
+def hash_json(content: Any) -> str:
+    """SHA-256 (hex) of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with Nightloom."""
+    return sorted(entry.name[:-5] for entry in resources.files("nightloom.presets").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load a shipped preset, with `key=value` overrides.
+
+    Raises:
+        InputError: no preset has that name, or a key or value is refused.
+    """
+    if name not in presets():
+        raise InputError(f"no preset is named '{name}'. There are: {', '.join(presets())}")
+    text = (resources.files("nightloom.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    return _build(text, f"preset {name}", overrides, None)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load a config file; relative table paths in it are relative to the file.
+
+    Args:
+        path: YAML file.
+        overrides: `section.key=value` strings; values are read as YAML.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value is refused; names the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the config cannot be read ({error}). Name an existing YAML file in UTF-8.") from error
+    return _build(text, str(path), overrides, path.resolve().parent)
+
+
+def config_from_dict(content: Mapping[str, Any], source: str = "the given config") -> RunConfig:
+    """Build a RunConfig from plain values, with errors that name each key.
+
+    Raises:
+        InputError: a key is unknown or a value is refused.
+    """
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in problem['loc']) or '(top)'}: {_explain(problem)}" for problem in error.errors()]
+        raise InputError(f"{source}: the config is refused:\n" + "\n".join(lines)) from error
+
+
+def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) -> RunConfig:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected keys and values at the top, found {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    data = content.get("data")
+    if base is not None and isinstance(data, dict):
+        for table in ("events", "items", "users", "links"):
+            place = data.get(table)
+            if isinstance(place, str) and "://" not in place:
+                data[table] = str((base / Path(place).expanduser()).resolve())
+    return config_from_dict(content, source)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, mark, value = override.partition("=")
+    if not mark or not key:
+        raise InputError(f"--set {override}: write it as section.key=value, for example --set training.epochs=5")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        content[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML: {error}") from error
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "extra_forbidden":
+        section: type[BaseModel] = RunConfig
+        for part in problem["loc"][:-1]:
+            annotation = section.model_fields[part].annotation if part in section.model_fields else None
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                return "unknown key"
+            section = annotation
+        import difflib
+
+        near = difflib.get_close_matches(str(problem["loc"][-1]), section.model_fields, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(section.model_fields)}"
+        return "unknown key" + hint
+    return str(problem["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,1 @@
+"""From raw tables to packed sequences: sources, snapshot, cleaning, labels, splits."""

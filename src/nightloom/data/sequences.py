@@ -1,0 +1,182 @@
+"""Histories of all users as flat arrays: packed, with no padding.
+
+Needs numpy alone, since training workers on bare machines read these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Some event histories, one after the other, oldest event first.
+
+    Attributes:
+        offsets: int64 [n + 1]; history i is `items[offsets[i]:offsets[i + 1]]`.
+        items: int32 [events], dense item ids.
+        times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
+        kinds: int16 [events], codes of event names.
+        positive: bool [events], whether the event is a positive label.
+        asked_at: int64 [n], when the recommendation is asked for, in seconds (zero without time).
+    """
+
+    offsets: IntArray
+    items: NDArray[np.int32]
+    times: IntArray
+    kinds: NDArray[np.int16]
+    positive: NDArray[np.bool_]
+    asked_at: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> IntArray:
+        """Events of each history, int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.integer] | slice) -> Histories:
+        """The histories of some rows, in that order."""
+        index = np.arange(len(self))[rows]
+        starts, lengths = self.offsets[:-1][index], self.lengths[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Histories(offsets, self.items[flat], self.times[flat], self.kinds[flat], self.positive[flat], self.asked_at[index])
+
+    @classmethod
+    def of_items(cls, lists: list[list[int]], asked_at: int = 0) -> Histories:
+        """Histories from item lists alone (event kind 0, all positive, no time)."""
+        lengths = [len(one) for one in lists]
+        total = sum(lengths)
+        return cls(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.array([item for one in lists for item in one], dtype=np.int32),
+            np.zeros(total, dtype=np.int64),
+            np.zeros(total, dtype=np.int16),
+            np.ones(total, dtype=bool),
+            np.full(len(lists), asked_at, dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's events in time order with the split's two borders.
+
+    User u's events are `offsets[u]:offsets[u+1]`; those before `train_end[u]` are for training, up to
+    `validation_end[u]` for validation, the rest for the test. A split is never more than these two
+    arrays, so a later event can not come before an earlier one.
+
+    Attributes:
+        offsets: int64 [users + 1].
+        items: int32 [events].
+        times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
+        kinds: int16 [events], codes of event names.
+        positive: bool [events].
+        train_end: int64 [users], absolute positions.
+        validation_end: int64 [users], absolute positions.
+        n_items: size of the catalogue (items without events included).
+    """
+
+    offsets: IntArray
+    items: NDArray[np.int32]
+    times: IntArray
+    kinds: NDArray[np.int16]
+    positive: NDArray[np.bool_]
+    train_end: IntArray
+    validation_end: IntArray
+    n_items: int
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def has_time(self) -> bool:
+        """Whether events carry real times."""
+        return bool(self.times.any())
+
+    def save(self, path: Path) -> None:
+        """Write as .npz without pickles."""
+        np.savez(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def load(cls, path: Path) -> Sequences:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in cls.__dataclass_fields__}
+        return cls(**(content | {"n_items": int(content["n_items"])}))
+
+    def train(self, *, with_validation: bool = False) -> Histories:
+        """Training part of every user (perhaps empty); with the validation part when a model is refitted."""
+        return self._span(self.offsets[:-1], self.validation_end if with_validation else self.train_end)
+
+    def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
+        """The held-out questions of a part: history before its border, positive items after it.
+
+        Args:
+            part: "validation" or "test".
+            exclude_seen: leave out held-out items that the history already has (they would never be shown).
+
+        Returns:
+            One query for each user with at least one held-out item. The request's time is that of
+            the user's first held-out event.
+        """
+        start, stop = (self.train_end, self.validation_end) if part == "validation" else (self.validation_end, self.offsets[1:])
+        users, targets, lengths, asked = [], [], [], []
+        for user in np.flatnonzero(stop > start):
+            span = slice(start[user], stop[user])
+            items = self.items[span][self.positive[span]]
+            items = items[np.sort(np.unique(items, return_index=True)[1])]  # each once, in time order
+            if exclude_seen:
+                items = items[~np.isin(items, self.items[self.offsets[user] : start[user]])]
+            if len(items):
+                users.append(user)
+                targets.append(items)
+                lengths.append(len(items))
+                asked.append(self.times[start[user]])
+        rows = np.array(users, dtype=np.int64)
+        histories = self._span(self.offsets[:-1], start).take(rows)
+        histories = Histories(
+            histories.offsets, histories.items, histories.times, histories.kinds, histories.positive, np.array(asked, dtype=np.int64)
+        )
+        return Queries(
+            users=rows,
+            histories=histories,
+            target_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            targets=np.concatenate(targets).astype(np.int32) if targets else np.zeros(0, dtype=np.int32),
+        )
+
+    def _span(self, start: IntArray, stop: IntArray) -> Histories:
+        whole = Histories(self.offsets, self.items, self.times, self.kinds, self.positive, np.zeros(self.n_users, dtype=np.int64))
+        lengths = stop - start
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+        return Histories(offsets, whole.items[flat], whole.times[flat], whole.kinds[flat], whole.positive[flat], whole.asked_at)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Held-out questions: a history, and the items that the user then had.
+
+    Attributes:
+        users: int64 [n], dense user ids.
+        histories: what is known when the recommendation is asked for.
+        target_offsets: int64 [n + 1].
+        targets: int32 [rows], held-out items; query i's are `targets[target_offsets[i]:target_offsets[i+1]]`.
+    """
+
+    users: IntArray
+    histories: Histories
+    target_offsets: IntArray
+    targets: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.users)

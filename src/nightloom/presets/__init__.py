@@ -1,0 +1,1 @@
+"""Shipped configs, one YAML a domain."""
