@@ -1,0 +1,1 @@
+"""Data contracts: Great Expectations suites on the canonical tables."""

@@ -1,0 +1,1 @@
+"""Wiring: one Prefect flow a file."""

@@ -216,7 +216,7 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another run is making {path.stem} in {path.parent} now. Wait for it, or stop it, then start again.") from error
+            raise InputError(f"another run is making {path.with_suffix('')} now. Wait for it, or stop it, then start again.") from error
         yield
 
 

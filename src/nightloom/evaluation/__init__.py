@@ -1,0 +1,1 @@
+"""Full-catalogue ranking, metrics, slices and paired statistics."""

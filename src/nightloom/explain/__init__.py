@@ -1,0 +1,1 @@
+"""Why an item is recommended: Shapley values over history events and item fields."""

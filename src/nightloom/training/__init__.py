@@ -1,0 +1,1 @@
+"""Fitting the model: trainer, losses, distributed launch, checkpoints."""
