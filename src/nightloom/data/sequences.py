@@ -5,7 +5,7 @@ Needs numpy alone, since training workers on bare machines read these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -130,28 +130,20 @@ class Sequences:
             the user's first held-out event.
         """
         start, stop = (self.train_end, self.validation_end) if part == "validation" else (self.validation_end, self.offsets[1:])
-        users, targets, lengths, asked = [], [], [], []
-        for user in np.flatnonzero(stop > start):
-            span = slice(start[user], stop[user])
-            items = self.items[span][self.positive[span]]
-            items = items[np.sort(np.unique(items, return_index=True)[1])]  # each once, in time order
-            if exclude_seen:
-                items = items[~np.isin(items, self.items[self.offsets[user] : start[user]])]
-            if len(items):
-                users.append(user)
-                targets.append(items)
-                lengths.append(len(items))
-                asked.append(self.times[start[user]])
-        rows = np.array(users, dtype=np.int64)
-        histories = self._span(self.offsets[:-1], start).take(rows)
-        histories = Histories(
-            histories.offsets, histories.items, histories.times, histories.kinds, histories.positive, np.array(asked, dtype=np.int64)
-        )
+        owner = np.repeat(np.arange(self.n_users), np.diff(self.offsets))
+        position = np.arange(len(self.items))
+        pair = owner * np.int64(self.n_items) + self.items
+        held = np.flatnonzero(self.positive & (position >= start[owner]) & (position < stop[owner]))
+        held = held[np.sort(np.unique(pair[held], return_index=True)[1])]  # each item once for a user, in time order
+        if exclude_seen:
+            held = held[~np.isin(pair[held], pair[position < start[owner]])]
+        rows, lengths = np.unique(owner[held], return_counts=True)
+        known = self._span(self.offsets[:-1], start).take(rows)
         return Queries(
             users=rows,
-            histories=histories,
+            histories=replace(known, asked_at=self.times[start[rows]]),
             target_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            targets=np.concatenate(targets).astype(np.int32) if targets else np.zeros(0, dtype=np.int32),
+            targets=self.items[held],
         )
 
     def _span(self, start: IntArray, stop: IntArray) -> Histories:
