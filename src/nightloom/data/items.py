@@ -95,7 +95,7 @@ class FeatureSpec:
         for column, vocabulary in self.vocabularies.items():
             if column in items:
                 values = _values(items[column].reset_index(drop=True), self.kinds[column], self.tags_separator)
-                found = pd.Index(vocabulary, dtype=object).get_indexer(values.to_numpy(dtype=object))
+                found = pd.Index(vocabulary, dtype=object).get_indexer(pd.Index(values.to_numpy(dtype=object)))
                 rows.append(values.index.to_numpy(dtype=np.int64)[found >= 0])
                 codes.append(found[found >= 0] + first)
             first += len(vocabulary)
@@ -136,14 +136,17 @@ def compose_text(items: pd.DataFrame, kinds: Mapping[str, str], tags_separator: 
     """
     parts: list[list[str]] = [[] for _ in range(len(items))]
     for column in (column for column, kind in kinds.items() if kind == "text" and column in items):
-        texts = items[column].reset_index(drop=True).dropna().astype(str).str.strip()
-        for row, text in texts[texts != ""].items():
-            parts[int(row)].append(text.rstrip(" ."))  # type: ignore[call-overload]  # the index is a RangeIndex
+        for part, text in zip(parts, items[column], strict=True):
+            if pd.notna(text) and (stripped := str(text).strip().rstrip(" .")):
+                part.append(stripped)
     for column, kind in kinds.items():
         if kind in ("category", "tags") and column in items:
             values = _values(items[column].reset_index(drop=True), kind, tags_separator)
-            for row, words in values.groupby(level=0, sort=False):
-                parts[int(row)].append(f"{column.replace('_', ' ')}: {', '.join(dict.fromkeys(words))}")  # type: ignore[call-overload]  # likewise
+            words: dict[int, list[str]] = {}
+            for row, value in zip(values.index.to_numpy(), values, strict=True):
+                words.setdefault(int(row), []).append(value)
+            for at, said in words.items():
+                parts[at].append(f"{column.replace('_', ' ')}: {', '.join(dict.fromkeys(said))}")
     return pd.Series([". ".join(part) or None for part in parts], index=items.index, dtype="str", name="text")
 
 

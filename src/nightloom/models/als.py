@@ -33,7 +33,7 @@ class ALS(Recommender):
 
     family: ClassVar[str] = "als"
 
-    def __init__(self, factors: int = 64, iterations: int = 15, regularization: float = 0.01, alpha: float = 1.0, seed: int = 7) -> None:
+    def __init__(self, factors: int = 64, iterations: int = 15, regularization: float = 3.0, alpha: float = 1.0, seed: int = 7) -> None:
         self.factors = factors
         self.iterations = iterations
         self.regularization = regularization

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightloom.config import PrepareConfig
+from nightloom.data.clean import DUPLICATE, FEW_ITEM_EVENTS, FEW_USER_EVENTS, OUTLIER, REPEAT, clean
+
+
+def table(rows: list[tuple[str, str, int, str]]) -> pd.DataFrame:
+    """Events from (user, item, hour, event)."""
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp", "event"])
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"] * 3600, unit="s", utc=True).astype("datetime64[ms, UTC]")
+    return frame.astype({"user_id": "str", "item_id": "str", "event": "str"})
+
+
+def reasons(removed: pd.DataFrame) -> dict[str, int]:
+    return removed["reason"].value_counts().to_dict()
+
+
+def test_exact_duplicates_leave_and_the_first_stays() -> None:
+    kept, removed = clean(table([("u", "a", 1, "view"), ("u", "a", 1, "view"), ("u", "a", 1, "buy")]), PrepareConfig(keep_repeats=True))
+    assert kept["event"].tolist() == ["view", "buy"]
+    assert reasons(removed) == {DUPLICATE: 1}
+
+
+def test_of_repeats_the_first_in_time_stays_whatever_the_row_order() -> None:
+    events = table([("u", "a", 5, "late"), ("u", "a", 1, "early"), ("u", "b", 2, "other"), ("v", "a", 9, "own")])
+    kept, removed = clean(events, PrepareConfig())
+    assert kept["event"].tolist() == ["early", "other", "own"]
+    assert reasons(removed) == {REPEAT: 1}
+    assert removed["event"].tolist() == ["late"]
+
+
+def test_a_robot_leaves_with_all_its_events() -> None:
+    rows = [("robot", f"i{n}", 1, "view") for n in range(4)] + [("robot", "x", 50, "view")]
+    rows += [("human", f"i{n}", 30 * n, "view") for n in range(4)]
+    kept, removed = clean(table(rows), PrepareConfig(max_user_events_per_day=3))
+    assert set(kept["user_id"]) == {"human"}
+    assert reasons(removed) == {OUTLIER: 5}
+
+
+def test_noise_rules_feed_each_other_until_nothing_changes() -> None:
+    # "rare" falls, so its user has one event and falls, so "b" has one event and falls, so v falls.
+    rows = [("u", "rare", 1, "e"), ("u", "b", 2, "e"), ("v", "b", 3, "e"), ("v", "a", 4, "e")]
+    rows += [(f"w{n}", item, 5 + n, "e") for n in range(2) for item in ("a", "c")]
+    kept, removed = clean(table(rows), PrepareConfig(min_user_events=2, min_item_events=2))
+    assert set(kept["user_id"]) == {"w0", "w1"}
+    assert reasons(removed) == {FEW_ITEM_EVENTS: 2, FEW_USER_EVENTS: 2}
+
+
+def test_without_time_there_are_no_days_and_no_robots() -> None:
+    events = table([("u", f"i{n}", 1, "e") for n in range(5)]).drop(columns="timestamp").assign(order=np.arange(5))
+    kept, removed = clean(events, PrepareConfig(max_user_events_per_day=1))
+    assert len(kept) == 5
+    assert removed.empty
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(0, 60), st.sampled_from(["x", "y"])), max_size=40),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_every_event_stays_or_leaves_with_a_reason_and_the_limits_hold(
+    rows: list[tuple[str, str, int, str]], least_user: int, least_item: int, repeats: bool
+) -> None:
+    events = table(rows)
+    config = PrepareConfig(min_user_events=least_user, min_item_events=least_item, keep_repeats=repeats, max_user_events_per_day=6)
+    kept, removed = clean(events, config)
+    assert len(kept) + len(removed) == len(events)
+    assert removed["reason"].notna().all()
+    assert (kept["user_id"].value_counts() >= least_user).all()
+    assert (kept["item_id"].value_counts() >= least_item).all()
+    assert not kept.duplicated().any()
+    if not repeats:
+        assert not kept.duplicated(["user_id", "item_id"]).any()

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nightloom.config import RunConfig, config_from_dict
+from nightloom.data.items import FeatureSpec, ItemFeatures
+from nightloom.data.prepare import prepare
+from nightloom.data.schema import Tables
+from nightloom.data.sequences import Sequences
+from nightloom.errors import InputError
+
+
+def config(**prepare_keys: Any) -> RunConfig:
+    return config_from_dict(
+        {
+            "name": "t",
+            "data": {"events": "e.csv"},
+            "prepare": prepare_keys,
+            "evaluation": {"protocols": ["temporal", "leave_one_out"]},
+        }
+    )
+
+
+@pytest.fixture
+def tables() -> Tables:
+    random = np.random.default_rng(3)
+    pairs = random.permutation(12 * 15)[:120]
+    events = pd.DataFrame({"user_id": [f"u{p // 15}" for p in pairs], "item_id": [f"i{p % 15}" for p in pairs]})
+    events["timestamp"] = pd.to_datetime(1_600_000_000 + random.permutation(120) * 1000, unit="s", utc=True).astype("datetime64[ms, UTC]")
+    events["event"] = np.where(random.random(120) < 0.7, "buy", "view")
+    items = pd.DataFrame({"item_id": [f"i{n}" for n in (*range(14, -1, -1), 99)]})
+    items["title"] = "Film " + items["item_id"]
+    users = pd.DataFrame({"user_id": ["u3", "idle"], "age": [30, 40]})
+    return Tables(events, items, users, features={"title": "text"})
+
+
+def read(folder: Path, protocol: str) -> tuple[Sequences, list[str], list[str]]:
+    users = pd.read_parquet(folder / "users.parquet")["user_id"].tolist()
+    return Sequences.load(folder / f"sequences_{protocol}.npz"), users, pd.read_parquet(folder / "items.parquet")["item_id"].tolist()
+
+
+def in_words(folder: Path, protocol: str) -> set[tuple[str, str, int, int, bool, int]]:
+    """Each event as (user, item, time, kind, positive, part)."""
+    sequences, users, items = read(folder, protocol)
+    owner = np.repeat(np.arange(sequences.n_users), np.diff(sequences.offsets))
+    position = np.arange(len(owner))
+    part = (position >= sequences.train_end[owner]).astype(int) + (position >= sequences.validation_end[owner])
+    columns = (sequences.items, sequences.times, sequences.kinds, sequences.positive, part)
+    return {(users[user], items[item], *rest) for user, item, *rest in zip(owner.tolist(), *(c.tolist() for c in columns), strict=True)}
+
+
+def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> None:
+    figures = prepare(tables, config(positive_events=["buy"]), tmp_path)
+    names = {"items.parquet", "item_features.npz", "feature_spec.json", "users.parquet", "meta.json", "removed.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"sequences_temporal.npz", "sequences_leave_one_out.npz"}
+    items, users = pd.read_parquet(tmp_path / "items.parquet"), pd.read_parquet(tmp_path / "users.parquet")
+    assert items["item_id"].tolist() == tables.items["item_id"].tolist()  # type: ignore[index]  # the fixture has items
+    assert items["text"].tolist() == items["title"].tolist()
+    assert users.set_index("user_id")["age"].dropna().to_dict() == {"u3": 30}
+    assert len(ItemFeatures.load(tmp_path / "item_features.npz")) == 16
+    assert FeatureSpec.load(tmp_path / "feature_spec.json").kinds == {"title": "text"}
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert meta["kinds"] == ["buy", "view"]
+    assert meta["has_time"] is True
+    assert meta["counts"] == figures
+    borders = meta["borders"]["temporal"]
+    assert 1_600_000_000 < borders["validation"] < borders["test"] < 1_600_120_000
+    assert meta["trained_until"]["temporal"] < borders["test"]
+
+
+@pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
+def test_sequences_hold_every_event_once_in_time_order(tables: Tables, tmp_path: Path, protocol: str) -> None:
+    prepare(tables, config(positive_events=["buy"]), tmp_path)
+    events = tables.events
+    seconds = events["timestamp"].astype("int64") // 1000
+    expected = set(zip(events["user_id"], events["item_id"], seconds, events["event"] != "buy", events["event"] == "buy", strict=True))
+    assert {row[:5] for row in in_words(tmp_path, protocol)} == expected
+    sequences, users, _ = read(tmp_path, protocol)
+    assert all((np.diff(sequences.times[a:b]) >= 0).all() for a, b in zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True))
+    assert users == events.sort_values("timestamp")["user_id"].unique().tolist()
+
+
+def test_row_order_does_not_change_a_split_by_distinct_times(tables: Tables, tmp_path: Path) -> None:
+    shuffled = Tables(tables.events.sample(frac=1, random_state=1), tables.items, tables.users, features=tables.features)
+    for name, one in (("a", tables), ("b", shuffled)):
+        (tmp_path / name).mkdir()
+        prepare(one, config(positive_events=["buy"]), tmp_path / name)
+    for protocol in ("temporal", "leave_one_out"):
+        assert in_words(tmp_path / "a", protocol) == in_words(tmp_path / "b", protocol)
+
+
+def test_events_of_one_time_keep_the_order_of_the_source(tmp_path: Path) -> None:
+    events = pd.DataFrame({"user_id": ["u"] * 20, "item_id": [f"i{n * 7 % 20}" for n in range(20)], "event": ["e"] * 20})
+    events["timestamp"] = pd.Series(pd.to_datetime([5] * 20, unit="s", utc=True)).astype("datetime64[ms, UTC]")
+    only = config_from_dict({"name": "t", "data": {"events": "e"}, "evaluation": {"protocols": ["leave_one_out"]}})
+    prepare(Tables(events), only, tmp_path)
+    sequences, _, items = read(tmp_path, "leave_one_out")
+    assert [items[code] for code in sequences.items] == events["item_id"].tolist()
+
+
+def test_order_instead_of_time(tables: Tables, tmp_path: Path) -> None:
+    tables.events["order"] = tables.events.pop("timestamp").rank().astype("int64")
+    prepare(tables, config(), tmp_path)
+    sequences, _, _ = read(tmp_path, "temporal")
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    assert not sequences.has_time
+    assert not meta["has_time"]
+    assert meta["borders"]["temporal"] == {"validation": 85, "test": 97}
+    assert meta["trained_until"]["temporal"] == 96
+    assert meta["borders"]["leave_one_out"] == {"validation": None, "test": None}
+
+
+def test_without_an_items_table_the_catalogue_is_that_of_the_events(tables: Tables, tmp_path: Path) -> None:
+    prepare(Tables(tables.events), config(min_item_events=8), tmp_path)
+    items = pd.read_parquet(tmp_path / "items.parquet")
+    assert items["item_id"].tolist() == tables.events.sort_values("timestamp")["item_id"].unique().tolist()
+    assert items["text"].isna().all()
+    assert Sequences.load(tmp_path / "sequences_temporal.npz").n_items == 15
+
+
+def test_removed_events_are_counted_and_kept_aside(tables: Tables, tmp_path: Path) -> None:
+    doubled = Tables(pd.concat([tables.events, tables.events.head(3)], ignore_index=True), tables.items, features=tables.features)
+    figures = prepare(doubled, config(), tmp_path)
+    removed = pd.read_parquet(tmp_path / "removed.parquet")
+    assert len(removed) == sum(figures["removed"].values()) == 3
+    assert removed["reason"].str.startswith("duplicate").all()
+
+
+def test_refusals_say_what_to_do(tables: Tables, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cleaning leaves none of 120 events.*Loosen"):
+        prepare(tables, config(min_user_events=1000), tmp_path)
+    with pytest.raises(InputError, match=r"item_id that is not in the items table, for example 'i\d+'"):
+        prepare(Tables(tables.events, tables.items.head(3)), config(), tmp_path)  # type: ignore[union-attr]  # the fixture has items
+    lonely = tables.events.drop_duplicates("user_id")
+    only = config_from_dict({"name": "t", "data": {"events": "e"}, "evaluation": {"protocols": ["leave_one_out"]}})
+    with pytest.raises(InputError, match="three positive events"):
+        prepare(Tables(lonely), only, tmp_path)
