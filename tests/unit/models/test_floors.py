@@ -11,10 +11,12 @@ import pytest
 from nightloom.data.sequences import Histories
 from nightloom.models.als import ALS
 from nightloom.models.base import Recommender
+from nightloom.models.graph import TransitionGraph
 from nightloom.models.item_knn import ItemKNN
 from nightloom.models.popularity import Popularity
 
-FAMILIES: list[type[Recommender]] = [Popularity, ItemKNN, ALS]
+FAMILIES: list[type[Recommender]] = [Popularity, ItemKNN, ALS, TransitionGraph]
+POSITIVES_ALONE: list[type[Recommender]] = [Popularity, ItemKNN, ALS]  # the graph also learns from what came before a positive event
 N_ITEMS, UNSEEN = 30, 29
 
 
@@ -55,14 +57,16 @@ def test_an_empty_history_gets_the_popular_items(model: Recommender, train: Hist
     assert model.recommend(ASKED.take(slice(2, 3)), 10)[0][0].tolist() == popular.tolist()
 
 
-def test_a_history_without_positives_is_like_an_empty_one(model: Recommender) -> None:
+@pytest.mark.parametrize("family", POSITIVES_ALONE)
+def test_a_history_without_positives_is_like_an_empty_one(family: type[Recommender], train: Histories) -> None:
     viewed = Histories.of_items([[2, 4, 6], []])
     viewed.positive[:] = False
-    scores = model.scores(viewed)
+    scores = family().fit(train, N_ITEMS).scores(viewed)
     np.testing.assert_array_equal(scores[0], scores[1])
 
 
-def test_only_positive_events_are_learnt(model: Recommender, train: Histories) -> None:
+@pytest.mark.parametrize("family", POSITIVES_ALONE)
+def test_only_positive_events_are_learnt(family: type[Recommender], train: Histories) -> None:
     kept = np.arange(len(train.items)) % 3 != 0
     marked = Histories(train.offsets, train.items, train.times, train.kinds, kept, train.asked_at)
     counts = np.add.reduceat(kept, train.offsets[:-1])
@@ -70,9 +74,8 @@ def test_only_positive_events_are_learnt(model: Recommender, train: Histories) -
         np.concatenate([[0], np.cumsum(counts)]),
         train.items[kept], train.times[kept], train.kinds[kept], np.ones(kept.sum(), dtype=bool), train.asked_at,
     )  # fmt: skip
-    np.testing.assert_allclose(
-        type(model)().fit(marked, N_ITEMS).scores(ASKED), type(model)().fit(fewer, N_ITEMS).scores(ASKED), rtol=1e-5, atol=1e-6
-    )
+    alike = [family().fit(histories, N_ITEMS).scores(ASKED) for histories in (marked, fewer)]
+    np.testing.assert_allclose(*alike, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_fit_gives_the_same_scores(model: Recommender, train: Histories) -> None:
@@ -95,7 +98,7 @@ def test_a_fit_warns_of_nothing(model: Recommender, train: Histories) -> None:
         type(model)().fit(train, N_ITEMS).scores(ASKED)
 
 
-@pytest.mark.parametrize("unfitted", [ItemKNN(), ALS(factors=4)], ids=lambda model: model.family)
+@pytest.mark.parametrize("unfitted", [ItemKNN(), ALS(factors=4), TransitionGraph()], ids=lambda model: model.family)
 def test_a_taste_is_found_and_items_never_seen_can_not_be_ranked(unfitted: Recommender, train: Histories) -> None:
     model = unfitted.fit(train, N_ITEMS)
     even, odd = model.recommend(ASKED.take(slice(0, 2)), 6)[0]
