@@ -1,0 +1,176 @@
+"""The self-contained folder that goes to the registry: all that answering needs, and no language model unless it was tuned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from nightloom.data.items import FeatureSpec
+from nightloom.data.sequences import Histories
+from nightloom.errors import InputError
+from nightloom.models.base import Recommender
+from nightloom.models.fusion import ItemContent
+from nightloom.models.loom import Loom
+
+FILES = ("items.parquet", "feature_spec.json", "meta.json")
+LANGUAGE_MODEL = "language_model"
+
+
+class Bundle:
+    """A trained model with the ids, descriptions and vocabularies of its catalogue.
+
+    Args:
+        loom: the trained model.
+        source: folder with `items.parquet`, `feature_spec.json` and `meta.json`, those of stage prepare.
+    """
+
+    def __init__(self, loom: Loom, source: Path) -> None:
+        self.loom, self.source = loom, source
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle; `source` is copied, so the folder depends on nothing outside it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.loom.save(folder)
+        for name in FILES:
+            shutil.copyfile(self.source / name, folder / name)
+        if (self.source / LANGUAGE_MODEL).is_dir():
+            shutil.copytree(self.source / LANGUAGE_MODEL, folder / LANGUAGE_MODEL, dirs_exist_ok=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: a file is missing or broken.
+        """
+        missing = [name for name in (*FILES, "loom.json", "model.safetensors", "graph.npz") if not (folder / name).is_file()]
+        if missing:
+            raise InputError(f"{folder}: not a whole bundle, {', '.join(missing)} missing. Name the bundle folder of a finished run.")
+        return cls(Loom.load(folder), folder)
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """Row i describes dense item i: `item_id`, described columns, `text`."""
+        return pd.read_parquet(self.source / "items.parquet")
+
+    @cached_property
+    def item_ids(self) -> NDArray[np.object_]:
+        """Item ids by dense id."""
+        return self.items["item_id"].to_numpy(dtype=object)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Dense ids by item id."""
+        return {item_id: dense for dense, item_id in enumerate(self.item_ids.tolist())}
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        """How attributes are coded."""
+        return FeatureSpec.load(self.source / "feature_spec.json")
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """Stage prepare's `meta.json`."""
+        content: dict[str, Any] = json.loads((self.source / "meta.json").read_text(encoding="utf-8"))
+        return content
+
+    def recommend(
+        self,
+        histories: list[list[str]],
+        k: int,
+        times: list[list[int]] | None = None,
+        asked_at: list[int] | None = None,
+        exclude_seen: bool = True,
+    ) -> list[list[tuple[str, float]]]:
+        """The k best items for each history of item ids, oldest first.
+
+        Args:
+            histories: item ids; ids that the catalogue lacks are skipped.
+            k: how many.
+            times: when each event happened, seconds since 1970; without them the model answers from order alone.
+            asked_at: when each asks, seconds since 1970; by default at the time of the latest event.
+            exclude_seen: leave out items of the history.
+
+        Returns:
+            For each history (item id, score) pairs, best first; fewer than k when the catalogue ends.
+
+        Raises:
+            InputError: times or asked_at do not match the histories.
+        """
+        asked = self.histories(histories, times, asked_at)
+        items, scores = self.loom.recommend(asked, k, exclude_seen=exclude_seen)
+        return [
+            [(self.item_ids[item], float(score)) for item, score in zip(row, best, strict=True) if item >= 0]
+            for row, best in zip(items.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def histories(self, ids: list[list[str]], times: list[list[int]] | None = None, asked_at: list[int] | None = None) -> Histories:
+        """Histories of item ids as the model reads them; arguments as in `recommend`."""
+        if times is not None and [len(one) for one in times] != [len(one) for one in ids]:
+            raise InputError("times: give one time for each event of each history, or none at all.")
+        if asked_at is not None and len(asked_at) != len(ids):
+            raise InputError(f"asked_at: {len(asked_at)} times for {len(ids)} histories. Give one for each, or none at all.")
+        known = [[position for position, item in enumerate(one) if item in self.index] for one in ids]
+        dense = Histories.of_items([[self.index[one[position]] for position in kept] for one, kept in zip(ids, known, strict=True)])
+        if times is None:
+            return dense
+        when = [[one[position] for position in kept] for one, kept in zip(times, known, strict=True)]
+        latest = [max(one, default=0) for one in times] if asked_at is None else asked_at
+        flat = np.array([second for one in when for second in one], dtype=np.int64)
+        return Histories(dense.offsets, dense.items, flat, dense.kinds, dense.positive, np.array(latest, dtype=np.int64))
+
+    def onto(self, items: pd.DataFrame, text_vectors: NDArray[np.float32] | None, text_mask: NDArray[np.bool_] | None) -> Recommender:
+        """The same model answering the dense ids of another catalogue.
+
+        Items known by id keep all that the model learned of them. The others are vectored from their
+        text and attributes; the graph keeps the edges between items that both catalogues have.
+
+        Args:
+            items: the other catalogue, row i for dense item i: `item_id`, described columns, `text`.
+            text_vectors: float32 [len(items), text_dim] of the pretrained language model. A model whose own language
+                model was tuned encodes new texts itself. None, or another width: new items count as without text.
+            text_mask: bool [len(items)].
+
+        Returns:
+            A recommender over `len(items)` dense ids.
+        """
+        ids = items["item_id"].to_numpy(dtype=object)
+        here = np.array([self.index.get(item, -1) for item in ids.tolist()], dtype=np.int64)
+        content = self.loom.content
+        text, has_text = self._new_text(items, here, text_vectors, text_mask)
+        known = torch.from_numpy(here >= 0)
+        mine = torch.from_numpy(here[here >= 0])
+        text[known], has_text[known] = content.text[mine], content.has_text[mine]
+        id_rows = torch.zeros(len(ids), dtype=torch.int64)
+        id_rows[known] = content.id_rows[mine]
+        other = ItemContent.build(self.spec.encode(items), text.numpy(), has_text.numpy(), id_rows.numpy())
+        there = np.full(len(self.index), -1, dtype=np.int64)
+        there[here[here >= 0]] = np.flatnonzero(here >= 0)
+        loom = self.loom
+        return Loom(loom.config, loom.shape, loom.net, other, loom.graph.onto(there, len(ids)), loom.graph_weight)
+
+    def _new_text(
+        self, items: pd.DataFrame, here: NDArray[np.int64], vectors: NDArray[np.float32] | None, mask: NDArray[np.bool_] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Text vectors and mask of another catalogue in this model's own text space."""
+        width = self.loom.content.text.shape[1]
+        text, has_text = torch.zeros(len(items), width), torch.zeros(len(items), dtype=torch.bool)
+        if (self.source / LANGUAGE_MODEL).is_dir():
+            from nightloom.models.text import TextEncoder  # only a tuned model needs transformers to answer
+
+            new = np.flatnonzero((here < 0) & items["text"].notna().to_numpy())
+            if len(new):
+                encoder = TextEncoder.load(str(self.source / LANGUAGE_MODEL))
+                text[new] = torch.from_numpy(encoder.encode(items["text"].iloc[new].tolist()))
+                has_text[new] = True
+        elif vectors is not None and mask is not None and vectors.shape[1] == width:
+            text, has_text = torch.from_numpy(np.asarray(vectors, dtype=np.float32).copy()), torch.from_numpy(mask.copy())
+        return text, has_text

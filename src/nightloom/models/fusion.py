@@ -1,0 +1,189 @@
+"""One vector for each item, fused from its text, its attributes and its id.
+
+An item never seen in training has no id embedding of its own. It gets the learned "unknown id" vector,
+which id dropout has trained on known items, so text and attributes alone place it among the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from nightloom.config import ModelConfig
+    from nightloom.data.items import ItemFeatures
+
+WHITE_DIM = 128
+"""Principal directions of the text vectors that are kept: beyond them whitening would only blow up noise."""
+
+
+@dataclass(frozen=True)
+class ItemContent:
+    """What is known about each item of one catalogue, row i for dense item i.
+
+    Attributes:
+        text: float32 [items, text_dim], vectors of the language model (zero rows where there is no text).
+        has_text: bool [items].
+        code_offsets: int64 [items + 1]; item i has the attribute codes `codes[code_offsets[i]:code_offsets[i + 1]]`.
+        codes: int64 [codes].
+        numbers: float32 [items, 2 * columns], scaled values (zero where missing), then 1 where missing.
+        id_rows: int64 [items], rows of the id table; row 0 is the unknown id.
+    """
+
+    text: Tensor
+    has_text: Tensor
+    code_offsets: Tensor
+    codes: Tensor
+    numbers: Tensor
+    id_rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.id_rows)
+
+    @classmethod
+    def build(
+        cls, features: ItemFeatures | None, text: NDArray[np.float32], has_text: NDArray[np.bool_], id_rows: NDArray[np.int64]
+    ) -> ItemContent:
+        """Content of a catalogue from the arrays of `prepare` and of the language model.
+
+        Args:
+            features: coded attributes, or None when the items have none.
+            text: float32 [items, text_dim].
+            has_text: bool [items].
+            id_rows: int64 [items], 0 for an item without an id embedding of its own.
+        """
+        n = len(id_rows)
+        offsets = np.zeros(n + 1, dtype=np.int64) if features is None else features.offsets
+        codes = np.zeros(0, dtype=np.int64) if features is None else features.codes
+        numbers = np.zeros((n, 0)) if features is None else np.hstack([features.numbers, ~features.numbers_known])
+        return cls(
+            torch.as_tensor(np.asarray(text, dtype=np.float32)),
+            torch.as_tensor(has_text),
+            torch.as_tensor(offsets.astype(np.int64)),
+            torch.as_tensor(codes.astype(np.int64)),
+            torch.as_tensor(np.asarray(numbers, dtype=np.float32)),
+            torch.as_tensor(id_rows),
+        )
+
+    def to(self, device: torch.device) -> ItemContent:
+        """The same on another device."""
+        return ItemContent(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def with_text(self, text: Tensor) -> ItemContent:
+        """The same items with other text vectors, float32 [items, text_dim] (gradients flow through them)."""
+        return replace(self, text=text)
+
+    def take(self, rows: Tensor) -> ItemContent:
+        """The content of some items, int64 [n] -> n items."""
+        starts, lengths = self.code_offsets[rows], self.code_offsets[rows + 1] - self.code_offsets[rows]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        flat = torch.arange(int(offsets[-1]), device=rows.device) + torch.repeat_interleave(starts - offsets[:-1], lengths)
+        return ItemContent(self.text[rows], self.has_text[rows], offsets, self.codes[flat], self.numbers[rows], self.id_rows[rows])
+
+
+class Whitening(nn.Module):
+    """Centre text vectors and give every kept direction unit variance (PCA whitening).
+
+    Sentence vectors are anisotropic: a few directions, shared by all texts, carry most of their length.
+    The transform is fitted once, on the training catalogue, and kept with the model.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, text_dim: int) -> None:
+        super().__init__()
+        self.width = min(WHITE_DIM, text_dim)
+        self.register_buffer("mean", torch.zeros(text_dim))
+        self.register_buffer("directions", torch.zeros(text_dim, self.width))
+
+    def fit(self, vectors: Tensor) -> None:
+        """Learn mean and directions from text vectors, float32 [n, text_dim]; fewer than two leave all text at zero."""
+        if len(vectors) < 2:
+            return
+        mean = vectors.mean(0)
+        values, basis = torch.linalg.eigh(torch.cov((vectors - mean).double().T))
+        values, basis = values.flip(0)[: self.width].clamp(min=0), basis.flip(1)[:, : self.width]
+        # Directions without variance (fewer texts than dimensions) are dropped, not divided by zero. The sign of an
+        # eigenvector is arbitrary; fixing it makes two fits the same on every machine.
+        signs = torch.sign(basis.gather(0, basis.abs().argmax(0, keepdim=True)))
+        scale = torch.where(values > values[0] * 1e-6, values.clamp(min=1e-12).rsqrt(), torch.zeros_like(values))
+        self.mean.copy_(mean)
+        self.directions.copy_((basis * signs * scale).float())
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Text vectors [n, text_dim] -> whitened vectors [n, width]."""
+        return (vectors - self.mean) @ self.directions
+
+
+class ItemFusion(nn.Module):
+    """Item vectors [n, dim] from `ItemContent`: the sum of one embedding a source, then a layer norm.
+
+    Args:
+        config: widths, and which sources join.
+        text_dim: width of the language model's vectors.
+        n_codes: size of the attribute code space.
+        n_numbers: width of `ItemContent.numbers`.
+        n_ids: items with an id embedding of their own.
+    """
+
+    def __init__(self, config: ModelConfig, text_dim: int, n_codes: int, n_numbers: int, n_ids: int) -> None:
+        super().__init__()
+        dim = config.dim
+        self.use_text = config.use_text and text_dim > 0
+        self.use_codes = config.use_attributes and n_codes > 0
+        self.use_numbers = config.use_attributes and n_numbers > 0
+        self.use_ids = config.use_ids
+        if self.use_text:
+            self.whiten = Whitening(text_dim)
+            self.text = nn.Linear(self.whiten.width, dim, bias=False)
+            self.no_text = nn.Parameter(torch.zeros(dim))
+        if self.use_codes:
+            self.codes = nn.EmbeddingBag(n_codes, dim, mode="mean")
+            self.no_codes = nn.Parameter(torch.zeros(dim))
+        if self.use_numbers:
+            self.numbers = nn.Linear(n_numbers, dim)
+        self.ids = nn.Embedding(n_ids + 1 if self.use_ids else 1, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start small and equal: no source drowns another at the beginning."""
+        nn.init.normal_(self.ids.weight, std=0.02)
+        if self.use_text:
+            nn.init.normal_(self.text.weight, std=0.02 / self.whiten.width**0.5)
+        if self.use_codes:
+            nn.init.normal_(self.codes.weight, std=0.02)
+        if self.use_numbers:
+            nn.init.normal_(self.numbers.weight, std=0.02)
+            nn.init.zeros_(self.numbers.bias)
+
+    def forward(self, content: ItemContent, hidden: Tensor | None = None) -> Tensor:
+        """Vectors of the items in `content`.
+
+        Args:
+            content: n items.
+            hidden: bool [n], items whose id is hidden in this step (id dropout).
+
+        Returns:
+            float32 [n, dim].
+        """
+        rows = content.id_rows if self.use_ids else torch.zeros_like(content.id_rows)
+        if hidden is not None:
+            rows = rows.masked_fill(hidden, 0)
+        fused = self.ids(rows)
+        if self.use_text:
+            text = self.text(self.whiten(content.text))
+            fused = fused + torch.where(content.has_text[:, None], text, self.no_text)
+        if self.use_codes:
+            codes = self.codes(content.codes, content.code_offsets[:-1])
+            has_codes = content.code_offsets[1:] > content.code_offsets[:-1]
+            fused = fused + torch.where(has_codes[:, None], codes, self.no_codes)
+        if self.use_numbers:
+            fused = fused + self.numbers(content.numbers)
+        return self.norm(fused)

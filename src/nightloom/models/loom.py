@@ -1,0 +1,231 @@
+"""Family nightloom: item fusion and history transformer over one space, fused late with the transition graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nightloom.data.sequences import Histories
+from nightloom.errors import InputError
+from nightloom.models.base import Recommender
+from nightloom.models.fusion import ItemContent, ItemFusion
+from nightloom.models.graph import TransitionGraph
+from nightloom.models.transformer import HistoryEncoder, Packed
+from nightloom.models.windows import Windows
+
+if TYPE_CHECKING:
+    from nightloom.config import ModelConfig
+
+ANSWER_TOKENS = 16384
+"""Padded tokens of histories that are encoded at once when answering."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the network's layers depend on besides the config.
+
+    Attributes:
+        text_dim: width of the language model's vectors.
+        n_codes: size of the attribute code space.
+        n_numbers: numeric columns, those that say what is missing included.
+        n_ids: items with an id embedding of their own.
+        n_kinds: event names.
+        has_time: whether the data have times.
+    """
+
+    text_dim: int
+    n_codes: int
+    n_numbers: int
+    n_ids: int
+    n_kinds: int
+    has_time: bool
+
+
+class LoomNet(nn.Module):
+    """The two towers: item vectors, and user vectors that are already divided by the learned temperature."""
+
+    def __init__(self, config: ModelConfig, shape: Shape) -> None:
+        super().__init__()
+        self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids)
+        self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
+        self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
+
+    def users(self, vectors: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
+        """User vectors at each token; see `HistoryEncoder`."""
+        return self.encoder(vectors, batch, keep) * self.log_scale.exp()
+
+
+class Loom(Recommender):
+    """A trained network over one catalogue, and the graph that is fused with it.
+
+    Args:
+        config: the model section of the run's config.
+        shape: what the network's layers depend on.
+        net: the trained network.
+        content: the catalogue.
+        graph: transition graph of the same catalogue.
+        graph_weight: its weight in the final score, 0 to 1.
+    """
+
+    family: ClassVar[str] = "nightloom"
+
+    def __init__(
+        self, config: ModelConfig, shape: Shape, net: LoomNet, content: ItemContent, graph: TransitionGraph, graph_weight: float
+    ) -> None:
+        self.config, self.shape, self.net, self.graph, self.graph_weight = config, shape, net, graph, graph_weight
+        self.content = content
+        self.n_items = len(content)
+
+    def fit(self, train: Histories, n_items: int) -> Self:
+        """Refit the graph, which needs no training, on newer histories of the same catalogue; the network stays.
+
+        The network is trained by `nightloom.training`.
+
+        Raises:
+            InputError: the catalogue has another size.
+        """
+        if n_items != self.n_items:
+            raise InputError(
+                f"the model answers {self.n_items:,} items, not {n_items:,}. Put it onto the new catalogue with Bundle.onto first."
+            )
+        self.graph = TransitionGraph().fit(train, n_items)
+        return self
+
+    def scores(self, histories: Histories) -> NDArray[np.float32]:
+        """Fused scores, float32 [len(histories), n_items]; higher is better, every item can be ranked."""
+        return fuse(self.network_scores(histories), self.graph.scores(histories), self.graph_weight)
+
+    @torch.no_grad()
+    def network_scores(self, histories: Histories) -> NDArray[np.float32]:
+        """What the network alone says: logits, float32 [len(histories), n_items]."""
+        items = self.item_vectors()
+        return (self.user_vectors(histories, items) @ items.T).cpu().numpy()
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """Item vectors, float32 [n_items, dim]."""
+        with inference(self.net):
+            return self.net.fusion(self.content)
+
+    @torch.no_grad()
+    def user_vectors(self, histories: Histories, items: Tensor) -> Tensor:
+        """User vectors, float32 [len(histories), dim], divided by the temperature.
+
+        Args:
+            histories: who asks; with `asked_at` zero their times are taken as unknown.
+            items: what `item_vectors` gave.
+        """
+        with inference(self.net):
+            return encode(self.net, items, histories, self.config.max_history)
+
+    def save(self, folder: Path) -> None:
+        """Write `loom.json`, `model.safetensors` (network and catalogue) and `graph.npz`."""
+        plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
+        meta = {"family": self.family, "model": plain, "shape": asdict(self.shape), "graph_weight": self.graph_weight}
+        (folder / "loom.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for name in ItemContent.__dataclass_fields__:
+            value = getattr(self.content, name)
+            tensors[f"content.{name}"] = value.half() if name == "text" else value
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
+        self.graph.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: a file is missing or is not what `save` wrote.
+        """
+        try:
+            meta: dict[str, Any] = json.loads((folder / "loom.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "model.safetensors")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
+        config: Any = SimpleNamespace(**meta["model"])
+        shape = Shape(**meta["shape"])
+        net = LoomNet(config, shape)
+        net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        content = ItemContent(
+            **{
+                name: tensors[f"content.{name}"].float() if name == "text" else tensors[f"content.{name}"]
+                for name in ItemContent.__dataclass_fields__
+            }
+        )
+        return cls(config, shape, net, content, TransitionGraph.load(folder), meta["graph_weight"])
+
+
+def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) -> Tensor:
+    """User vector of each history, float32 [len(histories), dim]; batches hold histories of like length.
+
+    Args:
+        net: the network, in evaluation mode.
+        items: float32 [n_items, dim], item vectors.
+        histories: who asks.
+        max_history: latest tokens that are read.
+    """
+    windows = Windows.to_answer(histories, max_history)
+    timeless = histories.asked_at <= 0
+    out = items.new_empty(len(windows), items.shape[1])
+    order = np.argsort(windows.lengths, kind="stable")
+    for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
+        rows = order[rows]
+        batch = Packed.of(windows.take(rows), items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
+        users = net.users(items[batch.items.clamp(min=0)], batch)
+        out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
+    return out
+
+
+def like_lengths(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
+    """Cut ascending lengths into runs whose padded size (count times longest) stays within a budget."""
+    first = 0
+    while first < len(lengths):
+        last = first + 1
+        while last < len(lengths) and (last + 1 - first) * lengths[last] <= budget:
+            last += 1
+        yield np.arange(first, last)
+        first = last
+
+
+def fuse(network: NDArray[np.float32], graph: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Late fusion of two score tables, each standardised per query.
+
+    Args:
+        network: float32 [n, items].
+        graph: float32 [n, items]; -inf (not seen in training) counts as its lowest score.
+        weight: the graph's share.
+
+    Returns:
+        float32 [n, items].
+    """
+    finite = np.isfinite(graph)
+    lowest = np.where(finite, graph, np.inf).min(1, initial=np.inf, keepdims=True)
+    graph = np.where(finite, graph, np.where(np.isfinite(lowest), lowest, 0))
+    return ((1 - weight) * _standard(network) + weight * _standard(graph)).astype(np.float32)
+
+
+def _standard(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    spread = scores.std(1, keepdims=True)
+    return (scores - scores.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
+
+
+@contextmanager
+def inference(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, the former mode after it."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)

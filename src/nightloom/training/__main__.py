@@ -1,0 +1,44 @@
+"""`python -m nightloom.training --config run.json [--workers N]`: train from a prepared folder.
+
+Under torch.distributed.run (RANK is set) this is one worker of several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from nightloom.errors import NightloomError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns the process's exit code: 0, 2 for refused input, 1 for a fault of the environment."""
+    parser = argparse.ArgumentParser(prog="python -m nightloom.training", description="Train Nightloom from a prepared folder.")
+    parser.add_argument("--config", type=Path, required=True, help="run.json: config, protocol, prepared, pretrained, out")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--parent", type=int, default=0, help="end when the process of this id does")
+    given = parser.parse_args(arguments)
+    from nightloom.training.launch import run_workers, tie_to_parent
+
+    tie_to_parent(given.parent)
+    if given.workers > 1 and "RANK" not in os.environ:
+        run_workers(given.config, given.workers)
+        return 0
+    from nightloom.training.distributed import world
+    from nightloom.training.run import Run, Training
+
+    try:
+        run = Run.load(given.config)
+        run.out.mkdir(parents=True, exist_ok=True)
+        with world() as here:
+            Training(run, here)()
+    except NightloomError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""The group of workers that train one model: one process, or several under torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker's place among all.
+
+    Attributes:
+        rank: 0 to size - 1; rank 0 writes.
+        size: number of workers.
+        device: where this worker computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def sum_(self, values: Tensor) -> Tensor:
+        """Sum over the workers, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, at every worker."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, share: Tensor, sizes: list[int]) -> Tensor:
+        """Rows of all workers, one after the other; `sizes` says how many each has."""
+        if self.size == 1:
+            return share
+        longest = max(sizes)
+        padded = share.new_zeros(longest, *share.shape[1:])
+        padded[: len(share)] = share
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Join the group that torch.distributed.run started, or be alone.
+
+    The store is prefixed by the attempt: after a restart, keys that a killed worker left behind can not
+    be taken for answers of the new group.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    device = torch.device("cuda", local) if on_gpu and torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(device=device)
+        return
+    base = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
+    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", base)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+class FlatGradients:
+    """All gradients of some modules in one buffer, so that one all-reduce sums them.
+
+    Args:
+        parameters: what is trained; their `.grad` become views of the buffer.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        first = parameters[0]
+        self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
+        self.zero()
+
+    def zero(self) -> None:
+        """Clear the buffer (and tie it to the parameters again, should an optimizer have dropped their gradients)."""
+        self.flat.zero_()
+        start = 0
+        for parameter in self.parameters:
+            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()

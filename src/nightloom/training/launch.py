@@ -1,0 +1,143 @@
+"""Starting training workers in a process group of their own, and never leaving one behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nightloom.errors import InputError, TrainingError
+
+POLL_SECONDS = 0.2
+LOG_TAIL = 40
+MAX_RESTARTS = 2
+GRACE_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None) -> None:
+    """Train in worker processes until they are done.
+
+    The workers have a process group of their own. It is killed on any exception here (a cancel, Ctrl-C, a
+    SIGTERM that was made an exception); when this process itself is killed, the kernel ends them.
+
+    Args:
+        run_json: what to train; see `nightloom.training.run.Run`.
+        workers: processes; on a machine with GPUs at most one each.
+        log: file for what the workers print.
+        on_epoch: called with each line of `curves.jsonl` as it is written.
+
+    Raises:
+        InputError: the workers refused what they were given.
+        TrainingError: a worker failed, restarts included; holds the end of the log.
+    """
+    curves = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"]) / "curves.jsonl"
+    curves.unlink(missing_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "nightloom.training",
+        "--config",
+        str(run_json),
+        "--workers",
+        str(workers),
+        "--parent",
+        str(os.getpid()),
+    ]
+    with log.open("ab") as output:
+        began = output.tell()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment(workers))
+        try:
+            told = 0
+            while True:
+                try:
+                    code = process.wait(POLL_SECONDS)
+                except subprocess.TimeoutExpired:
+                    told = _tell(curves, told, on_epoch)
+                    continue
+                _tell(curves, told, on_epoch)
+                break
+        finally:
+            _kill_group(process)
+    if code == 0:
+        return
+    with log.open("rb") as output:
+        output.seek(began)
+        tail = output.read().decode("utf-8", "replace").splitlines()[-LOG_TAIL:]
+    if code == InputError.exit_code:
+        raise InputError("\n".join(tail))
+    raise TrainingError(
+        f"training failed (exit code {code}); started again on the same folder it goes on from its last checkpoint. The end of {log}:\n"
+        + "\n".join(tail)
+    )
+
+
+def environment(workers: int) -> dict[str, str]:
+    """Environment of the workers: each its share of the cores, and settings that were measured to pay."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    settings = {"OMP_NUM_THREADS": str(max(1, cores // workers)), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def run_workers(run_json: Path, workers: int) -> None:
+    """Be torch.distributed.run with one machine's workers; exits the process with their code when one fails for good."""
+    from torch.distributed.run import main as torchrun
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun(
+        ["--nnodes=1", f"--nproc-per-node={workers}", "--master-addr=127.0.0.1", f"--master-port={port}", f"--max-restarts={MAX_RESTARTS}",
+         "-m", "nightloom.training", "--config", str(run_json), "--parent", str(os.getpid())]
+    )  # fmt: skip
+
+
+def tie_to_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however it ends (Linux; elsewhere nothing)."""
+    if not parent or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call above
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tell(curves: Path, told: int, on_epoch: Progress | None) -> int:
+    """Report whole new lines of the curves; returns how many bytes have been reported."""
+    if on_epoch is None or not curves.exists():
+        return told
+    with curves.open("rb") as handle:
+        handle.seek(told)
+        new = handle.read()
+    whole = new[: new.rfind(b"\n") + 1]
+    for line in whole.splitlines():
+        on_epoch(json.loads(line))
+    return told + len(whole)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End the whole group: asked first, then killed; workers whose leader is gone are killed at once."""
+
+    def send(number: int) -> None:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+
+    if process.poll() is None:
+        send(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    send(signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,251 @@
+"""A whole training run, as one worker sees it: search for the best epoch, refit, choose the graph's weight, write the bundle.
+
+Needs torch, numpy, pandas and transformers alone; the config comes as plain attributes from run.json.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nightloom.data.items import ItemFeatures
+from nightloom.data.sequences import Histories, Sequences
+from nightloom.errors import InputError
+from nightloom.models.bundle import Bundle
+from nightloom.models.fusion import ItemContent
+from nightloom.models.graph import TransitionGraph
+from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.training import checkpoint
+from nightloom.training.distributed import World
+from nightloom.training.loop import Fitter
+from nightloom.training.tuning import TextTuner
+from nightloom.training.validation import WEIGHTS, network_ndcg, sample, weigh_graph
+
+if TYPE_CHECKING:
+    from nightloom.config import RunConfig
+
+SEARCH, REFIT = 0, 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What run.json says.
+
+    Attributes:
+        config: the run's config as plain attributes.
+        protocol: which split.
+        prepared: folder of stage prepare.
+        pretrained: folder of stage load_pretrained.
+        out: where bundle, curves and checkpoints go.
+        digest: hash of all that shapes the result, the number of workers left out.
+    """
+
+    config: RunConfig
+    protocol: str
+    prepared: Path
+    pretrained: Path
+    out: Path
+    digest: str
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read run.json.
+
+        Raises:
+            InputError: the file is not what `fine_tune` writes.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content: Any = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
+            plain = json.loads(text)
+            plain["config"]["training"].pop("workers", None)
+            folders = [(path.parent / getattr(content, name)).resolve() for name in ("prepared", "pretrained", "out")]
+            protocol, config = content.protocol, content.config
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: not a readable run.json ({error}). It needs config (with all defaults), protocol, prepared, pretrained, out."
+            ) from error
+        digest = sha256(json.dumps([plain["config"], protocol], sort_keys=True).encode()).hexdigest()
+        return cls(config, protocol, *folders, digest)
+
+
+class Training:
+    """One run in progress at one worker.
+
+    Args:
+        run: what to do.
+        world: this worker among all.
+    """
+
+    def __init__(self, run: Run, world: World) -> None:
+        self.run, self.world, self.config = run, world, run.config
+        self.began = time.monotonic()
+        self.sequences = Sequences.load(run.prepared / f"sequences_{run.protocol}.npz")
+        self.features = ItemFeatures.load(run.prepared / "item_features.npz")
+        self.meta = json.loads((run.prepared / "meta.json").read_text(encoding="utf-8"))
+        self.text = np.load(run.pretrained / "text_vectors.npy", allow_pickle=False).astype(np.float32)
+        self.has_text = np.load(run.pretrained / "text_mask.npy", allow_pickle=False)
+        if not (len(self.text) == len(self.has_text) == len(self.features) == self.sequences.n_items):
+            raise InputError(
+                f"{run.pretrained}: {len(self.text):,} text vectors for {self.sequences.n_items:,} items of {run.prepared}. "
+                "They are of different catalogues: run load_pretrained again on this one."
+            )
+        self.exclude_seen = bool(self.config.evaluation.exclude_seen)
+        self.queries = sample(self.sequences.queries("validation", exclude_seen=self.exclude_seen), self.config.training.seed)
+        self.curves: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """Train to the end, from the last checkpoint where there is one, and write the bundle.
+
+        Returns:
+            The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
+            (of the fused scores), graph_weight, parameters, refitted, seconds.
+        """
+        state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
+        if state is not None:
+            self.curves, self.best = state["curves"], state["best"]
+        self._rewrite_curves()
+        histories = self.sequences.train()
+        loom, fitter = self._start(histories, SEARCH)
+        if state is None or state["phase"] == SEARCH:
+            if state is not None:
+                fitter.restore(state["fitter"])
+            self._search(loom, fitter)
+        assert self.best is not None
+        loom = self._finished(loom, fitter, self.best["weights"])
+        weights = self._graph_weights(loom)
+        weight = max(weights, key=lambda one: (weights[one], -one))
+        refit = bool(self.config.training.refit and self.run.protocol == "temporal")
+        whole = self.sequences.train(with_validation=True)
+        if refit:
+            loom, fitter = self._start(whole, REFIT)
+            if state is not None and state["phase"] == REFIT:
+                fitter.restore(state["fitter"])
+            self._refit(fitter)
+            loom = self._finished(loom, fitter, fitter.average)
+        loom.graph, loom.graph_weight = TransitionGraph().fit(whole, self.sequences.n_items), weight
+        figures = {
+            "epochs": len(self.curves),
+            "best_epoch": self.best["epoch"],
+            "best_validation_ndcg_at_10": self.best["ndcg"],
+            "validation_ndcg_at_10": weights[weight],
+            "graph_weight": weight,
+            "parameters": sum(parameter.numel() for parameter in fitter.parameters),
+            "refitted": refit,
+            "workers": self.world.size,
+            "seconds": round(sum(line["seconds"] for line in self.curves) + time.monotonic() - self.began, 3),
+        }
+        if self.world.rank == 0:
+            self._write(loom, fitter, figures)
+        return figures
+
+    def _start(self, histories: Histories, phase: int) -> tuple[Loom, Fitter]:
+        """A fresh network for some histories; items that they lack have no id of their own."""
+        torch.manual_seed(self.config.training.seed + phase)
+        seen = np.unique(histories.items)
+        rows = np.zeros(self.sequences.n_items, dtype=np.int64)
+        rows[seen] = np.arange(1, len(seen) + 1)
+        content = ItemContent.build(self.features, self.text, self.has_text, rows)
+        shape = Shape(
+            self.text.shape[1], self.features.n_codes, content.numbers.shape[1], len(seen), len(self.meta["kinds"]), self.sequences.has_time
+        )
+        net = LoomNet(self.config.model, shape)
+        if net.fusion.use_text:
+            net.fusion.whiten.fit(content.text[content.has_text])
+        net, content = net.to(self.world.device), content.to(self.world.device)
+        tuner = TextTuner.of(self.run, self.text, self.world)
+        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner)
+        graph = TransitionGraph().fit(histories, self.sequences.n_items)
+        return Loom(self.config.model, shape, net, content, graph, 0.0), fitter
+
+    def _search(self, loom: Loom, fitter: Fitter) -> None:
+        """Train until validation NDCG@10 no longer rises, keeping the best weights."""
+        training = self.config.training
+        while fitter.epoch < training.epochs and not self._over():
+            began = time.monotonic()
+            loss = fitter.run_epoch()
+            with fitter.averaged():
+                loom.content = fitter.refresh_text()
+                ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
+            if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):
+                self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu() for average in fitter.average]}
+            self._record(SEARCH, fitter, loss, ndcg, began)
+            if fitter.epoch - self.best["epoch"] >= training.patience:
+                break
+
+    def _refit(self, fitter: Fitter) -> None:
+        """Train on train and validation for as many epochs as were best."""
+        assert self.best is not None
+        while fitter.epoch < self.best["epoch"]:
+            began = time.monotonic()
+            loss = fitter.run_epoch()
+            self._record(REFIT, fitter, loss, None, began)
+
+    def _over(self) -> bool:
+        """Whether the time is spent: all of it, or half when a refit of the same length is to follow."""
+        limit = self.config.training.max_minutes
+        if limit is None or not self.curves:
+            return False
+        share = 0.5 if self.config.training.refit and self.run.protocol == "temporal" else 1.0
+        return bool(self.world.agree(sum(line["seconds"] for line in self.curves) > limit * 60 * share))
+
+    def _record(self, phase: int, fitter: Fitter, loss: float, ndcg: float | None, began: float) -> None:
+        """Note an epoch, for people and for a resumed run."""
+        rate = fitter.optimizer.param_groups[0]["lr"]
+        line = {
+            "epoch": fitter.epoch,
+            "loss": loss,
+            "validation_ndcg_at_10": ndcg,
+            "learning_rate": rate,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        if phase == SEARCH:
+            self.curves.append(line)
+        if self.world.rank != 0:
+            return
+        state = {"run": self.run.digest, "phase": phase, "fitter": fitter.state(), "best": self.best, "curves": self.curves}
+        checkpoint.save(self.run.out, state)
+        with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line | {"phase": ("search", "refit")[phase]}) + "\n")
+
+    def _rewrite_curves(self) -> None:
+        """Let curves.jsonl say what the checkpoint says."""
+        if self.world.rank == 0:
+            lines = [json.dumps(line | {"phase": "search"}) + "\n" for line in self.curves]
+            (self.run.out / "curves.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def _finished(self, loom: Loom, fitter: Fitter, weights: list[Tensor]) -> Loom:
+        """The model with some weights, on the CPU, and with the text vectors that a tuned language model then gives."""
+        fitter.keep(weights)
+        content = fitter.refresh_text()
+        cpu = torch.device("cpu")
+        return Loom(loom.config, loom.shape, loom.net.to(cpu), content.to(cpu), loom.graph, loom.graph_weight)
+
+    def _graph_weights(self, loom: Loom) -> dict[float, float]:
+        """NDCG@10 on validation by graph weight: the one that the config names, or all that are tried."""
+        named = self.config.model.graph_weight
+        tried = WEIGHTS if named is None else (named,)
+        found: dict[float, float] = self.world.agree(
+            weigh_graph(loom, self.queries, tried, exclude_seen=self.exclude_seen) if self.world.rank == 0 else None
+        )
+        return found
+
+    def _write(self, loom: Loom, fitter: Fitter, figures: dict[str, Any]) -> None:
+        """Write bundle, curves and figures; figures.json comes last and says that all is there."""
+        bundle = self.run.out / "bundle"
+        Bundle(loom, self.run.prepared).save(bundle)
+        if fitter.tuner is not None:
+            fitter.tuner.save(bundle / "language_model")
+        (self.run.out / "curves.json").write_text(json.dumps(self.curves, indent=1) + "\n", encoding="utf-8")
+        (self.run.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        checkpoint.remove(self.run.out)
