@@ -75,7 +75,8 @@ class TransitionGraph(Recommender):
             part = histories.take(slice(first, first + step))
             age = np.repeat(part.offsets[1:], part.lengths) - 1 - np.arange(len(part.items))
             near = age < self.memory
-            row, item, weight = np.repeat(np.arange(len(part)), part.lengths)[near], part.items[near], self.recency ** age[near]
+            row, item = np.repeat(np.arange(len(part)), part.lengths)[near], part.items[near]
+            weight = np.power(self.recency, age[near], dtype=np.float64)
             out[first : first + step] = self._spread(row, item, weight, len(part))
         return out
 

@@ -9,7 +9,7 @@ tokens only; attention alone pads, to the longest window of the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -108,24 +108,24 @@ class BucketBias(torch.autograd.Function):
     """`table[:, buckets]` whose gradient is a histogram; the general index backward is many times slower on CPU."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, table: Tensor, buckets: Tensor) -> Tensor:  # type: ignore[override]  # narrower
+    def forward(ctx: Any, table: Tensor, buckets: Tensor) -> Tensor:
         """float [heads, n_buckets], int64 [...] -> float [heads, ...]."""
         ctx.save_for_backward(buckets)
-        ctx.n_buckets = table.shape[1]  # type: ignore[attr-defined]  # a context takes any attribute
+        ctx.n_buckets = table.shape[1]
         return table[:, buckets]
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # narrower
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Sum the gradient by bucket."""
-        (buckets,) = ctx.saved_tensors  # type: ignore[attr-defined]  # set in forward
-        flat, n = buckets.flatten(), ctx.n_buckets  # type: ignore[attr-defined]  # set in forward
+        (buckets,) = ctx.saved_tensors
+        flat, n = buckets.flatten(), ctx.n_buckets
         return torch.stack([torch.bincount(flat, head.reshape(-1), minlength=n) for head in grad]).to(grad.dtype), None
 
 
 class Block(nn.Module):
     """Gated self-attention, then SwiGLU, each behind a norm and a residual."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, depth: int) -> None:
         super().__init__()
         self.heads = heads
         hidden = 2 * dim
@@ -135,6 +135,10 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
+        for layer in (self.qkvg, self.up):
+            nn.init.xavier_normal_(layer.weight)
+        for layer in (self.out, self.down):  # residual branches start small, the more so the deeper the stack (GPT-2)
+            nn.init.normal_(layer.weight, std=0.02 / (2 * depth) ** 0.5)
 
     def forward(self, x: Tensor, batch: Packed, bias: Tensor, keep: Tensor | None) -> Tensor:
         """Tokens [tokens, dim] -> the same; bias [windows or 1, heads, longest, longest]; keep: scaled dropout masks [2, tokens, dim]."""
@@ -169,7 +173,7 @@ class HistoryEncoder(nn.Module):
             self.kinds = nn.Embedding(n_kinds, dim)
             nn.init.normal_(self.kinds.weight, std=0.3)
         self.has_kinds = n_kinds > 1
-        self.blocks = nn.ModuleList(Block(dim, config.heads) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Block(dim, config.heads, config.blocks) for _ in range(config.blocks))
         self.position_bias = nn.Parameter(torch.zeros(config.blocks * config.heads, POSITION_BUCKETS))
         if self.use_time:
             self.gaps = nn.Embedding(TIME_BUCKETS, dim)
@@ -177,11 +181,6 @@ class HistoryEncoder(nn.Module):
             self.time_bias = nn.Parameter(torch.zeros(config.blocks * config.heads, TIME_BUCKETS))
         self.out_norm = nn.LayerNorm(dim)
         self.sites = 1 + 2 * config.blocks
-        for block in self.blocks:
-            for layer in (block.qkvg, block.up):
-                nn.init.xavier_normal_(layer.weight)
-            for layer in (block.out, block.down):  # residual branches start small (GPT-2)
-                nn.init.normal_(layer.weight, std=0.02 / (2 * config.blocks) ** 0.5)
 
     def forward(self, vectors: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
         """Encode a batch.

@@ -57,7 +57,7 @@ class Windows:
     def take(self, rows: IntArray) -> Windows:
         """Some windows, in that order."""
         offsets, flat = spans(self.offsets[rows], self.lengths[rows])
-        return Windows(offsets, *(getattr(self, name)[flat] for name in ("items", "kinds", "times", "asked", "targets")), self.ids[rows])
+        return Windows(offsets, self.items[flat], self.kinds[flat], self.times[flat], self.asked[flat], self.targets[flat], self.ids[rows])
 
     @classmethod
     def to_answer(cls, histories: Histories, max_history: int) -> Windows:

@@ -86,7 +86,15 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
 def environment(workers: int) -> dict[str, str]:
     """Environment of the workers: each its share of the cores, and settings that were measured to pay."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings = {"OMP_NUM_THREADS": str(max(1, cores // workers)), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    settings = {
+        "OMP_NUM_THREADS": str(max(1, cores // workers)),
+        # Freed blocks stay with the process instead of going back to the kernel to be zeroed again. An epoch of
+        # MovieLens-100K, one thread, in turn: 6.3 and 6.8 s without, 4.6 and 5.0 s with.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": "20000000000",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 

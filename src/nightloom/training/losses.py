@@ -15,7 +15,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
     """Cross-entropy of `users @ items.T`, with gradients made in the forward pass, block by block."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, smoothing: float) -> Tensor:  # type: ignore[override]  # narrower
+    def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         n_items = len(items)
         loss = users.new_zeros((), dtype=torch.float64)
         d_users, d_items = torch.empty_like(users), torch.zeros_like(items)
@@ -36,7 +36,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]  # narrower
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         d_users, d_items = ctx.saved_tensors
         scale = grad.to(d_users.dtype)
         return d_users * scale, d_items * scale, None, None

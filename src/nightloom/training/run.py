@@ -68,14 +68,14 @@ class Run:
             content: Any = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
             plain = json.loads(text)
             plain["config"]["training"].pop("workers", None)
-            folders = [(path.parent / getattr(content, name)).resolve() for name in ("prepared", "pretrained", "out")]
+            prepared, pretrained, out = ((path.parent / place).resolve() for place in (content.prepared, content.pretrained, content.out))
             protocol, config = content.protocol, content.config
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not a readable run.json ({error}). It needs config (with all defaults), protocol, prepared, pretrained, out."
             ) from error
         digest = sha256(json.dumps([plain["config"], protocol], sort_keys=True).encode()).hexdigest()
-        return cls(config, protocol, *folders, digest)
+        return cls(config, protocol, prepared, pretrained, out, digest)
 
 
 class Training:
@@ -114,6 +114,7 @@ class Training:
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
         if state is not None:
             self.curves, self.best = state["curves"], state["best"]
+            self.began -= state["seconds"]
         self._rewrite_curves()
         histories = self.sequences.train()
         loom, fitter = self._start(histories, SEARCH)
@@ -143,7 +144,7 @@ class Training:
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": refit,
             "workers": self.world.size,
-            "seconds": round(sum(line["seconds"] for line in self.curves) + time.monotonic() - self.began, 3),
+            "seconds": round(time.monotonic() - self.began, 3),
         }
         if self.world.rank == 0:
             self._write(loom, fitter, figures)
@@ -213,7 +214,14 @@ class Training:
             self.curves.append(line)
         if self.world.rank != 0:
             return
-        state = {"run": self.run.digest, "phase": phase, "fitter": fitter.state(), "best": self.best, "curves": self.curves}
+        state = {
+            "run": self.run.digest,
+            "phase": phase,
+            "fitter": fitter.state(),
+            "best": self.best,
+            "curves": self.curves,
+            "seconds": time.monotonic() - self.began,
+        }
         checkpoint.save(self.run.out, state)
         with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line | {"phase": ("search", "refit")[phase]}) + "\n")
