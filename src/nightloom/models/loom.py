@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -151,7 +152,7 @@ class Loom(Recommender):
         try:
             meta: dict[str, Any] = json.loads((folder / "loom.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "model.safetensors")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
         shape = Shape(**meta["shape"])

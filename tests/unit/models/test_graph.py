@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nightloom.data.sequences import Histories
+from nightloom.models.graph import TransitionGraph
+
+
+def test_steps_are_weighted_by_distance_direction_and_popularity() -> None:
+    graph = TransitionGraph(reach=2, decay=0.7, backward=0.5).fit(Histories.of_items([[0, 1, 2], [0, 1]]), 4)
+    strengths = graph.strengths(Histories.of_items([[0], [1], [2], []]))
+    seen = np.array([2, 2, 1])
+    expected = np.array([[0, 2, 0.7], [1, 0, 1], [0.35, 0.5, 0]]) / np.sqrt(seen[:, None] * seen[None, :])
+    np.testing.assert_allclose(strengths[:3, :3], expected, rtol=1e-6)
+    assert not strengths[3].any()
+
+
+def test_recent_events_weigh_more() -> None:
+    graph = TransitionGraph(recency=0.7, reach=1, backward=0).fit(Histories.of_items([[0, 2], [1, 3]]), 4)
+    np.testing.assert_allclose(graph.strengths(Histories.of_items([[0, 1]]))[0, 2:], [0.7, 1.0], rtol=1e-6)
+
+
+def test_empty_histories_are_answered_by_popularity_and_unseen_items_by_nothing() -> None:
+    graph = TransitionGraph().fit(Histories.of_items([[0, 1], [1, 2], [1]]), 4)
+    items, scores = graph.recommend(Histories.of_items([[]]), 4)
+    assert items[0].tolist() == [1, 0, 2, -1]
+    assert np.isneginf(scores[0, 3])
+
+
+def test_only_positive_events_are_stepped_to() -> None:
+    histories = Histories.of_items([[0, 1]])
+    histories.positive[1] = False
+    strengths = TransitionGraph().fit(histories, 2).strengths(Histories.of_items([[0], [1]]))
+    assert strengths[0, 1] == 0
+    assert strengths[1, 0] > 0
+
+
+def test_many_blocks_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    lists = [random.integers(0, 20, random.integers(0, 9)).tolist() for _ in range(30)]
+    graph = TransitionGraph().fit(Histories.of_items(lists), 20)
+    whole = graph.strengths(Histories.of_items(lists))
+    monkeypatch.setattr("nightloom.models.graph.BLOCK_CELLS", 50)
+    np.testing.assert_allclose(graph.strengths(Histories.of_items(lists)), whole, rtol=1e-6)
+
+
+def test_it_comes_back_from_disk_and_onto_another_catalogue(tmp_path: Path) -> None:
+    graph = TransitionGraph().fit(Histories.of_items([[0, 1, 2], [2, 0, 3], [3, 1]]), 4)
+    graph.save(tmp_path)
+    ask = Histories.of_items([[0, 2], [3], []])
+    scores = graph.scores(ask)
+    np.testing.assert_array_equal(TransitionGraph.load(tmp_path).scores(ask), scores)
+    rows = np.array([4, 0, 2, -1])  # item 3 is gone, item 1 and 3 of the other catalogue are new
+    other = graph.onto(rows, 5).scores(Histories.of_items([[4, 2]]))
+    np.testing.assert_allclose(other[0, [4, 0, 2]], scores[0, [0, 1, 2]], rtol=1e-6)
+    assert np.isneginf(other[0, [1, 3]]).all()
+
+
+def test_no_events_at_all() -> None:
+    graph = TransitionGraph().fit(Histories.of_items([[], []]), 3)
+    assert np.isneginf(graph.scores(Histories.of_items([[], [1]]))).all()

@@ -1,0 +1,229 @@
+"""Training from a prepared folder: the same whatever the workers and however often it is cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from nightloom.data.sequences import Sequences
+from nightloom.errors import InputError, TrainingError
+from nightloom.models.bundle import Bundle
+from nightloom.training import checkpoint
+from nightloom.training import run as run_module
+from nightloom.training.distributed import World
+from nightloom.training.fine_tune import fine_tune
+from nightloom.training.launch import launch
+from nightloom.training.run import Run, Training
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+GOLDEN = [3.5, 3.0]
+"""Mean loss of the first epochs at seed 7 without dropout; changes only with a change of the model or its training."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in json.loads((out / "curves.json").read_text())]
+
+
+def test_the_loss_at_a_fixed_seed_is_golden(tmp_path: Path, settings, write_run) -> None:
+    Training(Run.load(write_run(settings(epochs=2, model={"dropout": 0.0, "id_dropout": 0.0}), tmp_path)), World())()
+    assert losses(tmp_path) == pytest.approx(GOLDEN, abs=1e-4)
+
+
+def test_two_workers_give_the_curve_of_one(tmp_path: Path, settings, shop) -> None:
+    """Dropout is on: its masks belong to windows, not to workers."""
+    heard = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        figures = fine_tune(settings(epochs=3, workers=workers), "temporal", shop.prepared, shop.pretrained, out, heard.append)
+        assert figures["workers"] == workers
+        assert figures["refitted"]
+    curves = [json.loads((tmp_path / name / "curves.json").read_text()) for name in ("1", "2")]
+    for key in ("loss", "validation_ndcg_at_10"):
+        np.testing.assert_allclose([line[key] for line in curves[0]], [line[key] for line in curves[1]], rtol=1e-5, atol=1e-6)
+    assert [line["epoch"] for line in heard if line["phase"] == "search"] == [1, 2, 3] * 2
+    queries = Sequences.load(shop.prepared / "sequences_temporal.npz").queries("test")
+    one, two = (Bundle.load(tmp_path / name / "bundle").loom.scores(queries.histories) for name in ("1", "2"))
+    np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cut_after", [1, 3, 5])
+def test_a_run_that_is_cut_off_ends_like_one_that_is_not(cut_after: int, tmp_path: Path, settings, write_run, monkeypatch) -> None:
+    """Cut in the search (after epoch 1 and 3 of 4) and in the refit."""
+    config = settings(epochs=4, patience=9)
+    whole = Training(Run.load(write_run(config, tmp_path / "whole")), World())()
+
+    class Killed(Exception):
+        pass
+
+    saves = 0
+    really_save = checkpoint.save
+
+    def save_then_die(folder: Path, state: dict) -> None:
+        nonlocal saves
+        really_save(folder, state)
+        saves += 1
+        if saves == cut_after:
+            raise Killed
+
+    path = write_run(config, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.checkpoint, "save", save_then_die)
+        with pytest.raises(Killed):
+            Training(Run.load(path), World())()
+    again = Training(Run.load(path), World())()
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert again["best_epoch"] == whole["best_epoch"]
+    first, second = (load_file(tmp_path / name / "bundle" / "model.safetensors") for name in ("whole", "cut"))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_broken_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"run": "r", "epoch": epoch, "weights": torch.arange(1000.0)})
+    assert checkpoint.load(tmp_path, "r")["epoch"] == 2
+    path = tmp_path / checkpoint.NAMES[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    assert checkpoint.load(tmp_path, "r")["epoch"] == 1
+    path.write_bytes(content[:100])
+    assert checkpoint.load(tmp_path, "r")["epoch"] == 1
+    assert checkpoint.load(tmp_path, "another run") is None
+
+
+def test_training_needs_no_part_of_the_night(tmp_path: Path, settings, write_run) -> None:
+    path = write_run(settings(epochs=1), tmp_path)
+    code = (
+        "import sys; from nightloom.training.__main__ import main; assert main(['--config', sys.argv[1]]) == 0; "
+        "print([m for m in ('pydantic', 'prefect', 'mlflow', 'great_expectations', 'scipy', 'peft') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_frozen_run_does_not_need_pyarrow(tmp_path: Path, settings, write_run) -> None:
+    """pandas takes pyarrow when it is there; a machine without it trains too."""
+    path = write_run(settings(epochs=1), tmp_path)
+    code = (
+        "import sys; sys.modules['pyarrow'] = None; from nightloom.training.__main__ import main; sys.exit(main(['--config', sys.argv[1]]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert (tmp_path / "bundle" / "items.parquet").exists()
+
+
+def test_vectors_of_another_catalogue_are_refused(tmp_path: Path, settings, shop) -> None:
+    other = tmp_path / "pretrained"
+    other.mkdir()
+    np.save(other / "text_vectors.npy", np.zeros((3, 4), dtype=np.float32))
+    np.save(other / "text_mask.npy", np.zeros(3, dtype=bool))
+    with pytest.raises(InputError, match="3 text vectors for 30 items"):
+        fine_tune(settings(), "temporal", shop.prepared, other, tmp_path / "out")
+
+
+def test_a_worker_that_fails_is_reported_with_the_end_of_its_log(tmp_path: Path, settings, shop) -> None:
+    broken = tmp_path / "prepared"
+    broken.mkdir()
+    with pytest.raises(TrainingError, match=r"sequences_temporal\.npz"):
+        fine_tune(settings(), "temporal", broken, shop.pretrained, tmp_path / "out")
+
+
+def test_finished_training_is_not_done_again(tmp_path: Path, settings, shop) -> None:
+    first = fine_tune(settings(epochs=1), "temporal", shop.prepared, shop.pretrained, tmp_path)
+    stamp = (tmp_path / "bundle" / "model.safetensors").stat().st_mtime_ns
+    assert fine_tune(settings(epochs=1), "temporal", shop.prepared, shop.pretrained, tmp_path) == first
+    assert (tmp_path / "bundle" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def workers(path: Path) -> list[int]:
+    """Living processes that train this run."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"nightloom.training\0--config\0" + str(path).encode() in command:
+            found.append(int(place.name))
+    return found
+
+
+def waited(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+CALLER = """
+import sys
+from pathlib import Path
+from nightloom.training.launch import launch
+launch(Path(sys.argv[1]), 2, Path(sys.argv[1]).parent / "log.txt")
+"""
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_its_caller(number: signal.Signals, tmp_path: Path, settings, write_run) -> None:
+    path = write_run(settings(epochs=100_000, patience=100_000), tmp_path)
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(path)], env=os.environ | {"PYTHONPATH": "src"})
+    try:
+        assert waited((tmp_path / "curves.jsonl").exists)
+        assert len(workers(path)) == 3  # torch.distributed.run and its two
+    finally:
+        caller.send_signal(number)
+        caller.wait()
+    assert waited(lambda: not workers(path))
+
+
+@linux
+def test_a_cancel_ends_the_workers(tmp_path: Path, settings, write_run) -> None:
+    path = write_run(settings(epochs=100_000, patience=100_000), tmp_path)
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancel(line: dict) -> None:
+        assert len(workers(path)) == 3
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        launch(path, 2, tmp_path / "log.txt", cancel)
+    assert waited(lambda: not workers(path))
+
+
+@linux
+def test_a_killed_worker_is_started_again_and_goes_on(tmp_path: Path, settings, write_run) -> None:
+    path = write_run(settings(epochs=6, patience=6, workers=2), tmp_path)
+    killed = []
+
+    def kill_one(line: dict) -> None:
+        if not killed and line["epoch"] == 2:
+            killed.append(workers(path)[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    launch(path, 2, tmp_path / "log.txt", kill_one)
+    assert killed
+    undisturbed = write_run(settings(epochs=6, patience=6), tmp_path / "undisturbed")
+    Training(Run.load(undisturbed), World())()
+    assert losses(tmp_path) == pytest.approx(losses(tmp_path / "undisturbed"), rel=1e-5)
