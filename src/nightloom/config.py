@@ -165,11 +165,11 @@ class TrainingConfig(Section):
     """Most epochs; early stopping usually ends sooner."""
     patience: int = Field(5, ge=1)
     """Epochs without a better validation NDCG@10 before training stops."""
-    batch_users: int = Field(64, ge=1)
-    """Users in a global batch (over all workers)."""
+    batch_users: int = Field(32, ge=1)
+    """Users (windows of max_history) in a global batch, over all workers."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate of the recommender."""
     lm_learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of the language model when it is tuned."""
