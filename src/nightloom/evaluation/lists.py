@@ -1,0 +1,74 @@
+"""What the recommended lists look like as a whole: how much of the catalogue they show, and how popular it is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.data.sequences import Histories
+from nightloom.evaluation.metrics import KS
+
+
+def measure(top: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> dict[str, float]:
+    """All list metrics at each depth, as far as the lists reach.
+
+    Args:
+        top: int [n, longest], recommended items, best first; -1 where there is none.
+        histories: [n], of the same users.
+        popularity: int64 [items], positive events of each item in training.
+
+    Returns:
+        Metric name -> value; empty when nothing was recommended. A popularity bias without any history is left out.
+    """
+    found: dict[str, float] = {}
+    for k in KS:
+        shown = top[:, :k]
+        if not (shown >= 0).any():
+            continue
+        found[f"coverage_at_{k}"] = coverage(shown, len(popularity))
+        found[f"novelty_at_{k}"] = novelty(shown, popularity)
+        bias = popularity_bias(shown, histories, popularity)
+        if bias is not None:
+            found[f"popularity_bias_at_{k}"] = bias
+        found[f"gini_at_{k}"] = gini(shown, len(popularity))
+    return found
+
+
+def coverage(shown: NDArray[np.integer], n_items: int) -> float:
+    """Share of the catalogue that is in at least one list, 0 to 1."""
+    return len(np.unique(shown[shown >= 0])) / n_items
+
+
+def novelty(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> float:
+    """Mean self-information of the recommended items, in bits: -log2 of an item's share of the events.
+
+    After Zhou et al. 2010, Solving the apparent diversity-accuracy dilemma. Each item is given one event more, so that
+    one without any has a finite value.
+    """
+    share = (popularity + 1) / (popularity.sum() + len(popularity))
+    return float(-np.log2(share[shown[shown >= 0]]).mean())
+
+
+def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> float | None:
+    """How much more popular the lists are than what the same users had before: 0 as popular, 1 twice as popular.
+
+    (R - H) / H, where R is the mean over users of the mean popularity of their list, and H that of their history
+    (Abdollahpouri et al. 2019, The unfairness of popularity bias in recommendation, delta GAP). Users without a history or
+    a list are left out; None when no user or no popularity is left.
+    """
+    listed = shown >= 0
+    lengths = histories.lengths
+    asked = (lengths > 0) & listed.any(axis=1)
+    owner = np.repeat(np.arange(len(histories)), lengths)
+    had = np.bincount(owner, popularity[histories.items], minlength=len(histories))[asked] / lengths[asked]
+    if not had.any():
+        return None
+    given = np.where(listed, popularity[shown], 0)[asked].sum(axis=1) / listed[asked].sum(axis=1)
+    return float(given.mean() / had.mean() - 1)
+
+
+def gini(shown: NDArray[np.integer], n_items: int) -> float:
+    """Gini index of how often each item of the catalogue is shown: 0 all alike, towards 1 always the same few."""
+    exposure = np.sort(np.bincount(shown[shown >= 0], minlength=n_items))
+    position = np.arange(1, n_items + 1)
+    return float(((2 * position - n_items - 1) * exposure).sum() / (n_items * exposure.sum()))

@@ -1,0 +1,159 @@
+"""Paired bootstrap over users: is one run better than another on the same held-out users, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.errors import InputError
+from nightloom.evaluation.metrics import NAMES, from_frame
+
+BLOCK_CELLS = 1 << 22
+"""Drawn users that are held at once."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of run a less that of run b, over the same users.
+
+    Attributes:
+        a: mean of run a.
+        b: mean of run b.
+        difference: a - b.
+        low: lower end of the interval of the difference.
+        high: upper end.
+        share: twice the smaller share of resamples on either side of zero, at most 1. Read like a p-value: small
+            when the difference is unlikely to be chance.
+        users: number of users.
+    """
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    share: float
+    users: int
+
+    @property
+    def relative(self) -> float | None:
+        """The difference as a share of run b; None when b is 0."""
+        return self.difference / self.b if self.b else None
+
+
+def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Column means of rows drawn with replacement (Efron 1979, Bootstrap methods).
+
+    Args:
+        values: float64 [users, columns]; the columns of a resample share its draw.
+        resamples: how many.
+        seed: the same seed and number of users give the same draws.
+
+    Returns:
+        float64 [resamples, columns].
+    """
+    users, random = len(values), np.random.default_rng(seed)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(1, BLOCK_CELLS // users)
+    for first in range(0, resamples, step):
+        rows = min(step, resamples - first)
+        drawn = random.integers(0, users, (rows, users)) + np.arange(rows)[:, None] * users
+        times = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
+        means[first : first + rows] = times @ values / users
+    return means
+
+
+def paired(
+    a: Mapping[str, NDArray[np.float64]],
+    b: Mapping[str, NDArray[np.float64]],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compare metrics of two runs on the same users with the percentile interval of the mean difference.
+
+    Args:
+        a: metric -> float64 [users].
+        b: the same metrics of the same users, in the same order.
+        confidence: of the interval.
+        resamples: how often users are drawn.
+        seed: of the draws. Swapping a and b with the same seed negates the difference and mirrors its interval.
+
+    Raises:
+        InputError: there are no users.
+    """
+    first, second = np.column_stack(list(a.values())), np.column_stack([b[name] for name in a])
+    if not len(first):
+        raise InputError("the two runs share no held-out user, so they can not be compared. Compare runs on the same data and protocol.")
+    apart = first - second
+    drawn = resampled_means(apart, resamples, seed)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    share = np.minimum(1, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)))
+    figures = np.array([first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0), low, high, share]).T.tolist()
+    return {name: Difference(*row, len(first)) for name, row in zip(a, figures, strict=True)}
+
+
+def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """Normal interval of one mean: mean -+ z * standard deviation / sqrt(users).
+
+    Args:
+        values: float64 [users], at least one; a single user gives an interval of no width.
+        confidence: of the interval.
+    """
+    centre, users = float(values.mean()), len(values)
+    spread = float(values.std(ddof=1)) if users > 1 else 0.0
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * spread / users**0.5
+    return centre - half, centre + half
+
+
+def pair_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of per_user.parquet that two runs share, by user and held-out item, in the same sorted order.
+
+    Raises:
+        InputError: a run names a user's item twice, as rows of several families or protocols do.
+    """
+    key = ["user_id", "item_id"]
+    for frame in (a, b):
+        twice = frame.duplicated(key)
+        if twice.any():
+            example = frame.loc[twice, key].iloc[0]
+            raise InputError(
+                f"per_user: {int(twice.sum()):,} of {len(frame):,} rows name a user's held-out item again, for example "
+                f"user {example['user_id']!r}, item {example['item_id']!r}. Keep the rows of one family and one protocol."
+            )
+    left, right = a.set_index(key).sort_index(), b.set_index(key).sort_index()
+    shared = left.index.intersection(right.index, sort=False).sort_values()
+    return left.loc[shared].reset_index(), right.loc[shared].reset_index()
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Paired statistics of two runs over the held-out items that both ranked.
+
+    Args:
+        a: rows of per_user.parquet, of one family and one protocol.
+        b: those of the other run.
+        confidence: of the intervals.
+        resamples: how often users are drawn.
+        seed: of the draws.
+
+    Returns:
+        One row a metric: `metric`, `a` and `b` (means), `difference` (a - b), `low`, `high`, `users`.
+
+    Raises:
+        InputError: the runs share no held-out item, or rows of several families or protocols are mixed.
+    """
+    first, second = (from_frame(frame) for frame in pair_rows(a, b))
+    found = paired(columns(first), columns(second), confidence=confidence, resamples=resamples, seed=seed)
+    rows = [(name, one.a, one.b, one.difference, one.low, one.high, one.users) for name, one in found.items()]
+    return pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "users"])
+
+
+def columns(metrics: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """A frame of metrics as vectors."""
+    return {name: metrics[name].to_numpy(dtype=np.float64) for name in NAMES}
