@@ -95,8 +95,12 @@ def paired(
     drawn = resampled_means(apart, resamples, seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     share = np.minimum(1, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)))
-    figures = np.array([first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0), low, high, share]).T.tolist()
-    return {name: Difference(*row, len(first)) for name, row in zip(a, figures, strict=True)}
+    means = (first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0))
+    figures = np.column_stack([*means, low, high, share]).tolist()
+    return {
+        name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=chance, users=len(first))
+        for name, (mine, its, by, lower, upper, chance) in zip(a, figures, strict=True)
+    }
 
 
 def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:

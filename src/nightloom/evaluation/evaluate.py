@@ -1,0 +1,236 @@
+"""Stage evaluate: the model, the standing champion and the floors, ranked alike on the same held-out users."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nightloom.config import RunConfig
+from nightloom.data.sequences import Histories, Queries, Sequences
+from nightloom.evaluation import lists, plots, slices
+from nightloom.evaluation.metrics import mean, per_user
+from nightloom.evaluation.ranking import Ranked, ranks
+from nightloom.evaluation.statistics import interval, paired
+from nightloom.models.als import ALS
+from nightloom.models.base import Recommender
+from nightloom.models.bundle import Bundle
+from nightloom.models.graph import TransitionGraph
+from nightloom.models.item_knn import ItemKNN
+from nightloom.models.popularity import Popularity, positive_counts
+from nightloom.stage import write_json
+
+FLOORS: dict[str, type[Recommender]] = {"popularity": Popularity, "item_knn": ItemKNN, "als": ALS, "graph": TransitionGraph}
+"""Families that are fitted here, by the name that the config gives them; a new one is one more entry."""
+
+CHAMPION = "champion"
+"""Family name of the standing champion."""
+
+SCHEMA = pa.schema(
+    [
+        ("family", pa.dictionary(pa.int32(), pa.string())),
+        ("protocol", pa.dictionary(pa.int32(), pa.string())),
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
+        ("rank", pa.int32()),
+        ("history", pa.int32()),
+        ("slices", pa.dictionary(pa.int32(), pa.string())),
+        ("item_slice", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+"""Columns of per_user.parquet."""
+
+
+@dataclass
+class Results:
+    """What was measured so far: family -> protocol -> ..."""
+
+    metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, dict[str, tuple[float, float]]]] = field(default_factory=dict)
+    slices: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+
+    def of(self, kind: str, protocol: str) -> dict[str, Any]:
+        """One kind of result under one protocol, by family."""
+        return {family: found[protocol] for family, found in getattr(self, kind).items() if protocol in found}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The test of one protocol: who is asked, and what each row of the results says besides the rank.
+
+    Attributes:
+        queries: histories and held-out items.
+        train: what the floors learn from.
+        popularity: int64 [items], positive events in `train`.
+        user_masks: user slice -> bool [n].
+        item_slice: object [rows], slice of each held-out item.
+        table: the columns of per_user.parquet that are the same for every family.
+    """
+
+    queries: Queries
+    train: Histories
+    popularity: NDArray[np.int64]
+    user_masks: dict[str, NDArray[np.bool_]]
+    item_slice: NDArray[np.object_]
+    table: dict[str, Any]
+
+
+def evaluate(
+    config: RunConfig,
+    prepared: Path,
+    bundles: Mapping[str, Path],
+    champion: Path | None,
+    pretrained: Path,
+    folder: Path,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Rank every family over the whole catalogue and write what ARCHITECTURE.md lists for this stage.
+
+    Floors learn from the events that the final model has learned from: with the validation part where the model is
+    refitted on it (temporal), without it elsewhere.
+
+    Args:
+        config: the run's configuration; `evaluation`, `training.refit` and `promotion` (for the figures' labels) count.
+        prepared: folder of stage prepare.
+        bundles: protocol -> bundle of tonight's model; each bundle has its `curves.json` beside it.
+        champion: bundle of the standing champion, ranked under the first protocol; None when there is none.
+        pretrained: folder of stage load_pretrained, for items that the champion does not know.
+        folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json` and `plots/*.png`.
+        progress: told what is done, in words.
+
+    Returns:
+        Figures: `test_users` and `test_rows` by protocol, and `metrics` (family -> protocol -> metric).
+    """
+    items = pd.read_parquet(prepared / "items.parquet")
+    users = pd.read_parquet(prepared / "users.parquet")
+    results = Results()
+    figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics}
+    with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
+        for protocol in config.evaluation.protocols:
+            asked = _ask(config, protocol, prepared, items, users)
+            figures["test_users"][protocol], figures["test_rows"][protocol] = len(asked.queries), len(asked.queries.targets)
+            bundle = Bundle.load(bundles[protocol])
+            standing = Bundle.load(champion) if champion and protocol == config.evaluation.protocols[0] else None
+            vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
+            for family, model in _families(config, bundle, standing, items, pretrained, asked.train):
+                queries = asked.queries
+                if family == CHAMPION and standing is not None:
+                    queries = _recoded(queries, bundle.meta["kinds"], standing.meta["kinds"])
+                ranked = ranks(model, queries, exclude_seen=config.evaluation.exclude_seen)
+                vectors[family] = per_user(ranked.ranks, ranked.offsets)
+                _note(results, family, protocol, asked, ranked, vectors[family], config.promotion.confidence)
+                writer.write_table(_table(asked, family, protocol, ranked))
+                if progress:
+                    progress(f"{protocol}: {family} ranked for {len(queries):,} users")
+            _draw(config, protocol, results, vectors, bundle.loom.family, bundles[protocol].parent / "curves.json", folder / "plots")
+    write_json(folder / "metrics.json", results.metrics)
+    write_json(folder / "intervals.json", results.intervals)
+    write_json(folder / "slices.json", results.slices)
+    return figures
+
+
+def _ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame) -> Asked:
+    sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
+    queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    train = sequences.train(with_validation=config.training.refit and protocol == "temporal")
+    popularity = positive_counts(train, sequences.n_items)
+    lengths = queries.histories.lengths
+    who = users.iloc[queries.users].reset_index(drop=True)
+    masks = slices.user_slices(lengths, who)
+    rows = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
+    item_slice = slices.item_slices(popularity)[queries.targets]
+    table = {
+        "user_id": who["user_id"].to_numpy(dtype=object)[rows],
+        "item_id": items["item_id"].to_numpy(dtype=object)[queries.targets],
+        "history": lengths[rows],
+        "slices": slices.labels(masks, len(queries))[rows],
+        "item_slice": item_slice,
+    }
+    return Asked(queries, train, popularity, masks, item_slice, table)
+
+
+def _families(
+    config: RunConfig, bundle: Bundle, standing: Bundle | None, items: pd.DataFrame, pretrained: Path, train: Histories
+) -> Iterator[tuple[str, Recommender]]:
+    """Every family with its recommender, made when it is asked for, so that one at a time is in memory."""
+    yield bundle.loom.family, bundle.loom
+    if standing is not None:
+        vectors = np.load(pretrained / "text_vectors.npy", allow_pickle=False)
+        mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)
+        yield CHAMPION, standing.onto(items, vectors, mask)
+    for name in config.evaluation.floors:
+        yield name, FLOORS[name]().fit(train, len(items))
+
+
+def _recoded(queries: Queries, kinds: list[str], others: list[str]) -> Queries:
+    """The queries with event names coded as another bundle codes them; a name that it lacks is its first one."""
+    codes = np.array([others.index(kind) if kind in others else 0 for kind in kinds], dtype=np.int16)
+    return replace(queries, histories=replace(queries.histories, kinds=codes[queries.histories.kinds]))
+
+
+def _note(
+    results: Results,
+    family: str,
+    protocol: str,
+    asked: Asked,
+    ranked: Ranked,
+    vectors: Mapping[str, NDArray[np.float64]],
+    confidence: float,
+) -> None:
+    """Add one family's results under one protocol."""
+    shape = lists.measure(ranked.top, asked.queries.histories, asked.popularity)
+    results.metrics.setdefault(family, {})[protocol] = mean(vectors) | shape
+    spans = {name: interval(values, confidence) for name, values in vectors.items() if len(values)}
+    results.intervals.setdefault(family, {})[protocol] = spans
+    results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, asked.user_masks, asked.item_slice)
+
+
+def _table(asked: Asked, family: str, protocol: str, ranked: Ranked) -> pa.Table:
+    """One family's rows of per_user.parquet."""
+    n = len(ranked.ranks)
+    columns = asked.table | {
+        "family": np.full(n, family, dtype=object),
+        "protocol": np.full(n, protocol, dtype=object),
+        "rank": pa.array(ranked.ranks, mask=ranked.ranks == 0),
+    }
+    arrays = {name: pa.array(column) for name, column in columns.items()}
+    return pa.table([arrays[entry.name].cast(entry.type) for entry in SCHEMA], schema=SCHEMA)
+
+
+def _draw(
+    config: RunConfig,
+    protocol: str,
+    results: Results,
+    vectors: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    model: str,
+    curves: Path,
+    folder: Path,
+) -> None:
+    """All plots of one protocol."""
+    epochs = json.loads(curves.read_text(encoding="utf-8"))
+    if epochs:
+        plots.learning_curve(folder / f"learning_curve_{protocol}.png", epochs, f"Training, {protocol}")
+    users = len(vectors[model][config.promotion.metric])
+    if not users:
+        return
+    asked = f"{protocol}, {users:,} held-out users"
+    metrics, metric = results.of("metrics", protocol), config.promotion.metric
+    plots.families(folder / f"families_{protocol}.png", metrics, results.of("intervals", protocol), model, f"All families, {asked}")
+    floors = [name for name in config.evaluation.floors if name in metrics]
+    if floors:
+        best = max(floors, key=lambda name: metrics[name][metric])
+        by_family = results.of("slices", protocol)
+        path = folder / f"slices_{protocol}.png"
+        plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best floor)"), metric, f"By slice, {asked}")
+    if CHAMPION in vectors:
+        gate = config.promotion
+        found = paired(vectors[model], vectors[CHAMPION], confidence=gate.confidence, resamples=gate.resamples)
+        plots.differences(folder / f"champion_{protocol}.png", found, gate.confidence, gate.margin, f"Challenger against champion, {asked}")
