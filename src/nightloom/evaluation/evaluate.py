@@ -94,11 +94,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Rank every family over the whole catalogue and write what ARCHITECTURE.md lists for this stage.
 
-    Floors learn from the events that the final model has learned from: with the validation part where the model is
-    refitted on it (temporal), without it elsewhere.
+    Floors learn from all events before the test, validation included: some part of the model has learned from each.
 
     Args:
-        config: the run's configuration; `evaluation`, `training.refit` and `promotion` (for the figures' labels) count.
+        config: the run's configuration; `evaluation` and `promotion` (for the plots) count.
         prepared: folder of stage prepare.
         bundles: protocol -> bundle of tonight's model; each bundle has its `curves.json` beside it.
         champion: bundle of the standing champion, ranked under the first protocol; None when there is none.
@@ -140,7 +139,7 @@ def evaluate(
 def _ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame) -> Asked:
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
-    train = sequences.train(with_validation=config.training.refit and protocol == "temporal")
+    train = sequences.train(with_validation=True)  # as the model's graph does under every protocol, so no floor knows less
     popularity = positive_counts(train, sequences.n_items)
     lengths = queries.histories.lengths
     who = users.iloc[queries.users].reset_index(drop=True)

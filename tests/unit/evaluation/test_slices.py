@@ -1,0 +1,91 @@
+"""Which users and items fall into which slice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightloom.evaluation import slices
+from nightloom.evaluation.ranking import Ranked
+
+N = 100
+
+
+@pytest.fixture
+def users() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "user_id": [f"u{user}" for user in range(N)],
+            "city": ["Rome|Italy"] * 50 + ["Oslo"] * 40 + ["Bonn"] * 5 + [None] * 5,
+            "age": [np.nan] * 4 + random.permutation(96).tolist(),
+            "level": pd.array([1, 2] * 48 + [None] * 4, dtype="Int64"),
+            "paying": [True] * 30 + [False] * 70,
+            "code": [f"c{user}" for user in range(N)],
+        }
+    )
+
+
+def test_histories(users: pd.DataFrame) -> None:
+    found = slices.user_slices(np.array([0, 0, 1, 2, 3]), users[["user_id"]].head(5))
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in found.items()} == {
+        "new users": [0, 1],
+        "returning users": [2, 3, 4],
+        "short history": [2, 3],
+        "long history": [4],
+    }
+
+
+def test_slices_without_users_are_left_out(users: pd.DataFrame) -> None:
+    assert list(slices.user_slices(np.zeros(5, dtype=np.int64), users[["user_id"]].head(5))) == ["new users"]
+    assert slices.user_slices(np.zeros(0, dtype=np.int64), users.head(0)) == {}
+
+
+def test_attributes(users: pd.DataFrame) -> None:
+    found = slices.user_slices(np.arange(N), users)
+    sizes = {name: int(mask.sum()) for name, mask in found.items() if name.split("=")[0].split()[0] in users.columns}
+    assert sizes == {
+        "city=Oslo": 40,
+        "city=Rome/Italy": 50,
+        "age from 0 to 23.75": 24,
+        "age above 23.75 to 47.5": 24,
+        "age above 47.5 to 71.25": 24,
+        "age above 71.25 to 95": 24,
+        "level=1": 48,
+        "level=2": 48,
+        "paying=False": 70,
+        "paying=True": 30,
+    }
+
+
+def test_labels_name_each_users_slices() -> None:
+    masks = {"a": np.array([True, False, True]), "b": np.array([False, False, True])}
+    assert slices.labels(masks, 3).tolist() == ["a", "", "a|b"]
+
+
+def test_items_by_popularity() -> None:
+    found = slices.item_slices(np.array([0, 50, 10, 30, 10]))
+    assert [name.split()[0] for name in found] == ["unseen", "head", "tail", "mid", "tail"]
+    assert set(slices.item_slices(np.zeros(3, dtype=np.int64))) == {"unseen items"}
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40))
+def test_a_more_popular_item_is_never_further_down(popularity: list[int]) -> None:
+    counts = np.array(popularity)
+    level = np.array([slices.ITEM_SLICES.index(name) for name in slices.item_slices(counts)])
+    assert (np.diff(level[np.argsort(-counts, kind="stable")]) >= 0).all()
+    assert ((level == 3) == (counts == 0)).all()
+
+
+def test_measures_of_user_and_item_slices() -> None:
+    ranked = Ranked(np.array([1, 30, 2], dtype=np.int32), np.array([0, 2, 3]), np.zeros((2, 1), dtype=np.int32))
+    masks = {"first": np.array([True, False])}
+    found = slices.measure(ranked, masks, np.array(["head items", "tail items", "tail items"], dtype=object))
+    assert {name: (one["users"], one["recall_at_10"]) for name, one in found.items()} == {
+        "first": (1, 0.5),
+        "head items": (1, 1.0),
+        "tail items": (2, 0.5),
+    }

@@ -1,0 +1,93 @@
+"""Intervals that cover the truth as often as they say, and comparisons that depend on the rows alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightloom.errors import InputError
+from nightloom.evaluation.metrics import NAMES
+from nightloom.evaluation.statistics import compare, interval, paired, resampled_means
+
+vectors = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
+
+
+def rows(ranks: np.ndarray) -> pd.DataFrame:
+    users = np.arange(len(ranks))
+    return pd.DataFrame({"user_id": [f"u{user}" for user in users], "item_id": "i", "rank": pd.array(ranks, dtype="Int32")})
+
+
+def one(pairs: list[tuple[float, float]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    first, second = np.array(pairs).T
+    return {"m": first}, {"m": second}
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+    random = np.random.default_rng(5)
+    covered = []
+    for seed in range(300):
+        taste = random.random(80)  # shared by both runs, which is what pairing is for
+        a, b = (random.random(80) < 0.3 + 0.4 * taste) * 1.0, (random.random(80) < 0.2 + 0.4 * taste) * 1.0
+        found = paired({"m": a}, {"m": b}, confidence=0.9, resamples=400, seed=seed)["m"]
+        covered.append(found.low <= 0.1 <= found.high)
+    assert 0.85 <= np.mean(covered) <= 0.95
+
+
+def test_the_interval_of_one_mean_covers_it() -> None:
+    random = np.random.default_rng(6)
+    covered = [low <= 0.3 <= high for low, high in (interval((random.random(100) < 0.3) * 1.0, 0.9) for _ in range(500))]
+    assert 0.85 <= np.mean(covered) <= 0.95
+    assert interval(np.array([0.4])) == (0.4, 0.4)
+
+
+@given(vectors)
+@settings(max_examples=50)
+def test_swapping_the_runs_negates(pairs: list[tuple[float, float]]) -> None:
+    a, b = one(pairs)
+    there, back = paired(a, b, resamples=200)["m"], paired(b, a, resamples=200)["m"]
+    assert there.difference == -back.difference
+    assert (there.low, there.high) == (pytest.approx(-back.high, abs=1e-12), pytest.approx(-back.low, abs=1e-12))
+    assert there.share == pytest.approx(back.share)
+
+
+@given(vectors)
+@settings(max_examples=50)
+def test_identical_runs_differ_by_exactly_nothing(pairs: list[tuple[float, float]]) -> None:
+    a, _ = one(pairs)
+    found = paired(a, a, resamples=200)["m"]
+    assert (found.difference, found.low, found.high, found.share) == (0, 0, 0, 1)
+
+
+def test_the_same_seed_gives_the_same_draws_in_any_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((50, 2))
+    whole = resampled_means(values, 100, seed=3)
+    monkeypatch.setattr("nightloom.evaluation.statistics.BLOCK_CELLS", 500)
+    np.testing.assert_allclose(resampled_means(values, 100, seed=3), whole)
+    assert not np.allclose(resampled_means(values, 100, seed=4), whole)
+
+
+def test_relative() -> None:
+    assert paired({"m": np.array([0.6])}, {"m": np.array([0.5])})["m"].relative == pytest.approx(0.2)
+    assert paired({"m": np.array([0.6])}, {"m": np.array([0.0])})["m"].relative is None
+
+
+def test_compare_tables_every_metric_over_shared_users() -> None:
+    a, b = rows(np.array([1, 1, 3, 50])), rows(np.array([2, 1, 30, 50, 1]))
+    table = compare(a, b.sample(frac=1, random_state=0)).set_index("metric")
+    assert table.index.tolist() == list(NAMES)
+    assert table.columns.tolist() == ["a", "b", "difference", "low", "high", "users"]
+    assert (table["users"] == 4).all()
+    assert table.loc["hr_at_5", "a"] == 0.75
+    assert table.loc["hr_at_5", "difference"] == pytest.approx(0.25)
+    np.testing.assert_allclose(compare(b, a)["difference"], -table["difference"])
+
+
+def test_refusals() -> None:
+    a = rows(np.array([1, 2]))
+    with pytest.raises(InputError, match="share no held-out user"):
+        compare(a, a.assign(user_id="other", item_id=["x", "y"]))
+    with pytest.raises(InputError, match=r"2 of 4 rows name a user's held-out item again.*Keep the rows of one family"):
+        compare(pd.concat([a, a]), a)
