@@ -36,14 +36,14 @@ CHAMPION = "champion"
 
 SCHEMA = pa.schema(
     [
-        ("family", pa.dictionary(pa.int32(), pa.string())),
-        ("protocol", pa.dictionary(pa.int32(), pa.string())),
+        ("family", pa.string()),
+        ("protocol", pa.string()),
         ("user_id", pa.string()),
         ("item_id", pa.string()),
         ("rank", pa.int32()),
         ("history", pa.int32()),
-        ("slices", pa.dictionary(pa.int32(), pa.string())),
-        ("item_slice", pa.dictionary(pa.int32(), pa.string())),
+        ("slices", pa.string()),
+        ("item_slice", pa.string()),
     ]
 )
 """Columns of per_user.parquet."""

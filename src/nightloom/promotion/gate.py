@@ -244,7 +244,7 @@ def _masks(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """Slice name -> bool [rows]: rows of the slice's users, or of its held-out items."""
     masks: dict[str, np.ndarray] = {}
     if "slices" in frame:
-        joined, names = pd.factorize(frame["slices"].fillna(""))
+        joined, names = pd.factorize(frame["slices"])
         for code, labels in enumerate(names):
             for name in filter(None, str(labels).split("|")):
                 masks[name] = masks.get(name, np.zeros(len(frame), dtype=bool)) | (joined == code)

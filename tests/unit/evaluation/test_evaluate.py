@@ -1,0 +1,152 @@
+"""The whole stage on a small shop: prepared by prepare, trained by training, ranked beside every floor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nightloom.config import RunConfig, config_from_dict
+from nightloom.data.prepare import prepare
+from nightloom.data.schema import Tables
+from nightloom.errors import InputError
+from nightloom.evaluation.evaluate import CHAMPION, evaluate
+from nightloom.evaluation.metrics import from_frame
+from nightloom.promotion.gate import decide
+from nightloom.training.distributed import World
+from nightloom.training.run import Run, Training
+
+PROTOCOLS = ("temporal", "leave_one_out")
+N_USERS = 120
+FLOORS = ["popularity", "item_knn", "als", "graph"]
+
+
+def tables(n_items: int, events: tuple[str, ...]) -> Tables:
+    """Users walk through the catalogue from a random start."""
+    random = np.random.default_rng(3)
+    lengths = random.integers(4, 14, N_USERS)
+    user = np.repeat(np.arange(N_USERS), lengths)
+    step = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    item = (np.repeat(random.integers(0, n_items, N_USERS), lengths) + step) % n_items
+    when = 1_700_000_000 + np.repeat(random.integers(0, 50_000, N_USERS), lengths) + 3600 * step
+    content = {"user_id": [f"u{one}" for one in user], "item_id": [f"i{one}" for one in item], "event": random.choice(events, len(user))}
+    frame = pd.DataFrame(content | {"timestamp": pd.Series(pd.to_datetime(when, unit="s", utc=True)).astype("datetime64[ms, UTC]")})
+    items = pd.DataFrame({"item_id": [f"i{one}" for one in range(n_items)], "title": [f"thing {one % 5}" for one in range(n_items)]})
+    users = pd.DataFrame({"user_id": [f"u{one}" for one in range(N_USERS)], "sex": ["F", "M"] * (N_USERS // 2)})
+    return Tables(frame, items, users, features={"title": "text"})
+
+
+def config(**evaluation: object) -> RunConfig:
+    return config_from_dict(
+        {
+            "name": "shop",
+            "data": {"events": "e.csv"},
+            "model": {"dim": 16, "max_history": 8},
+            "training": {"epochs": 2, "batch_users": 16, "workers": 1},
+            "evaluation": {"protocols": list(PROTOCOLS)} | evaluation,
+            "promotion": {"min_slice_users": 20, "resamples": 200},
+        }
+    )
+
+
+def night(folder: Path, n_items: int, events: tuple[str, ...], protocols: tuple[str, ...]) -> SimpleNamespace:
+    """What the stages before evaluate leave."""
+    prepared, pretrained = folder / "prepared", folder / "pretrained"
+    prepared.mkdir()
+    pretrained.mkdir()
+    prepare(tables(n_items, events), config(), prepared)
+    np.save(pretrained / "text_vectors.npy", np.random.default_rng(1).normal(size=(n_items, 12)).astype(np.float32))
+    np.save(pretrained / "text_mask.npy", np.ones(n_items, dtype=bool))
+    for protocol in protocols:
+        out = folder / protocol
+        out.mkdir()
+        content = {"config": config().model_dump(mode="json"), "protocol": protocol, "prepared": str(prepared)}
+        (out / "run.json").write_text(json.dumps(content | {"pretrained": str(pretrained), "out": str(out)}))
+        Training(Run.load(out / "run.json"), World())()
+    return SimpleNamespace(prepared=prepared, pretrained=pretrained, bundles={name: folder / name / "bundle" for name in protocols})
+
+
+@pytest.fixture(scope="module")
+def tonight(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Tonight's model, and a champion of a smaller catalogue that knew the event names in another order."""
+    last = tmp_path_factory.mktemp("last")
+    champion = night(last, 24, ("view", "wish"), ("temporal",)).bundles["temporal"]
+    made = night(tmp_path_factory.mktemp("tonight"), 30, ("buy", "view", "wish"), PROTOCOLS)
+    folder = tmp_path_factory.mktemp("evaluate")
+    heard: list[str] = []
+    figures = evaluate(config(), made.prepared, made.bundles, champion, made.pretrained, folder, heard.append)
+    read = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals", "slices")}
+    return SimpleNamespace(
+        **vars(made), folder=folder, figures=figures, heard=heard, rows=pd.read_parquet(folder / "per_user.parquet"), **read
+    )
+
+
+def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> None:
+    assert set(tonight.metrics) == {"nightloom", CHAMPION, *FLOORS}
+    assert set(tonight.metrics[CHAMPION]) == {"temporal"}
+    for protocol, of_protocol in tonight.rows.groupby("protocol"):
+        asked = {family: set(zip(one["user_id"], one["item_id"], strict=True)) for family, one in of_protocol.groupby("family")}
+        assert len(set(map(frozenset, asked.values()))) == 1
+        assert len(asked) == (6 if protocol == "temporal" else 5)
+        assert len(of_protocol) == len(asked) * tonight.figures["test_rows"][protocol]
+        assert of_protocol["user_id"].nunique() == tonight.figures["test_users"][protocol]
+    assert len(tonight.heard) == 11
+
+
+def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> None:
+    for (family, protocol), rows in tonight.rows.groupby(["family", "protocol"]):
+        for name, value in from_frame(rows).mean().items():
+            assert tonight.metrics[family][protocol][name] == pytest.approx(value)
+            low, high = tonight.intervals[family][protocol][name]
+            assert low <= value <= high
+            for label in ("sex=F", "tail items"):
+                part = rows[rows["slices"].str.split("|").map(lambda names: label in names) | (rows["item_slice"] == label)]  # noqa: B023
+                figures = tonight.slices[family][protocol].get(label)
+                assert (figures is None) == part.empty or figures["users"] == part["user_id"].nunique()
+                if figures:
+                    assert figures[name] == pytest.approx(from_frame(part)[name].mean())
+
+
+def test_ids_are_those_of_the_source_and_what_was_seen_is_not_ranked(tonight: SimpleNamespace) -> None:
+    events = tables(30, ("buy", "view", "wish")).events
+    last = events.groupby("user_id")["item_id"].last()
+    asked = tonight.rows[(tonight.rows["protocol"] == "leave_one_out") & (tonight.rows["family"] == "popularity")].set_index("user_id")
+    assert asked["item_id"].to_dict() == last[asked.index].to_dict()
+    assert (asked["history"] == events.groupby("user_id").size()[asked.index] - 1).all()
+    assert (asked["rank"] <= 30 - asked["history"]).all()
+
+
+def test_lists_are_measured_and_plots_drawn(tonight: SimpleNamespace) -> None:
+    assert {"coverage_at_10", "novelty_at_10", "popularity_bias_at_10", "gini_at_10"} <= set(tonight.metrics["als"]["temporal"])
+    drawn = {f"{plot}_{protocol}.png" for plot in ("families", "slices", "learning_curve") for protocol in PROTOCOLS} | {
+        "champion_temporal.png"
+    }
+    assert {path.name for path in (tonight.folder / "plots").iterdir()} == drawn
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tonight.folder / "plots").iterdir())
+
+
+def test_the_gate_reads_the_rows(tonight: SimpleNamespace) -> None:
+    rows = tonight.rows[tonight.rows["protocol"] == "temporal"]
+    by_family = {family: rows[rows["family"] == family] for family in tonight.metrics}
+    found = decide(by_family["nightloom"], by_family[CHAMPION], {name: by_family[name] for name in FLOORS}, config().promotion)
+    assert found.users == tonight.figures["test_users"]["temporal"]
+    assert found.challenger == pytest.approx(tonight.metrics["nightloom"]["temporal"]["ndcg_at_10"])
+    assert found.champion == pytest.approx(tonight.metrics[CHAMPION]["temporal"]["ndcg_at_10"])
+    assert {one.name for one in found.slices} >= {"sex=F", "sex=M"}
+
+
+def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    only = config(protocols=["temporal"], floors=[])
+    evaluate(only, tonight.prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path)
+    rows = pd.read_parquet(tmp_path / "per_user.parquet")
+    found = decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == CHAMPION], {}, only.promotion)
+    assert (found.decision, found.difference) == ("promote", pytest.approx(0, abs=1e-9))
+
+
+def test_a_bundle_that_is_not_whole_is_refused(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a whole bundle"):
+        evaluate(config(), tonight.prepared, dict.fromkeys(PROTOCOLS, tmp_path), None, tonight.pretrained, tmp_path)

@@ -1,0 +1,193 @@
+"""The gate: what promotes, what does not, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightloom.config import PromotionConfig
+from nightloom.promotion.gate import Decision, decide
+
+FAST = {"resamples": 200}
+ranks = st.lists(st.one_of(st.none(), st.integers(1, 15)), min_size=2, max_size=40)
+
+
+def rows(per_user: list[int | None], slices: list[str] | None = None) -> pd.DataFrame:
+    """One held-out item a user."""
+    frame = pd.DataFrame(
+        {"user_id": [f"u{user:04}" for user in range(len(per_user))], "item_id": "i", "family": "x", "protocol": "temporal"}
+    )
+    frame["rank"] = pd.array(per_user, dtype="Int32")
+    frame["slices"] = slices or ""
+    return frame
+
+
+def gate(
+    challenger: list[int | None], champion: list[int | None] | None, floors: dict[str, list[int | None]] | None = None, **config: Any
+) -> Decision:
+    against = None if champion is None else rows(champion)
+    return decide(rows(challenger), against, {name: rows(one) for name, one in (floors or {}).items()}, PromotionConfig(**(FAST | config)))
+
+
+def test_a_better_challenger_is_promoted_and_called_superior() -> None:
+    found = gate([1] * 80 + [3] * 20, [2] * 100)
+    assert found.decision == "promote"
+    assert found.superior
+    assert found.users == 100
+    assert found.challenger is not None
+    assert found.champion is not None
+    assert found.difference == pytest.approx(found.challenger - found.champion)
+    assert any("superior" in reason for reason in found.reasons)
+    assert found.reasons[0].startswith(
+        "ndcg_at_10 0.9000 against 0.6309 of the champion on the same 100 held-out users: difference +0.2691"
+    )
+
+
+def test_a_worse_challenger_is_rejected_with_figures() -> None:
+    found = gate([2] * 100, [1] * 100)
+    assert found.decision == "reject"
+    assert found.reasons[0] == (
+        "The challenger may be worse than the margin allows: the interval's lower end -0.3691 is below -0.0200 "
+        "(2.0% of the champion's 1.0000)."
+    )
+
+
+def test_a_challenger_that_might_be_worse_is_rejected_even_with_an_equal_mean() -> None:
+    mixed: list[int | None] = [1, None] * 20
+    assert gate(mixed, mixed[::-1]).difference == 0
+    assert gate(mixed, mixed[::-1]).decision == "reject"
+    assert gate(mixed, mixed[::-1], margin=0.9).decision == "promote"
+
+
+@given(ranks, st.floats(0, 0.5))
+@settings(max_examples=40, deadline=None)
+def test_a_challenger_worse_for_every_user_beyond_the_margin_never_passes(champion: list[int | None], margin: float) -> None:
+    standing = [rank if rank and rank <= 4 else 1 for rank in champion]  # ndcg of at least .43
+    assert gate([rank + 7 if rank > 3 else None for rank in standing], standing, margin=margin).decision == "reject"
+
+
+@given(ranks, st.sampled_from([0.0, 0.02]))
+@settings(max_examples=40, deadline=None)
+def test_an_identical_challenger_passes_with_difference_zero(both: list[int | None], margin: float) -> None:
+    both[0] = 1
+    found = gate(both, both, margin=margin)
+    assert (found.decision, found.difference, found.interval, found.superior) == ("promote", 0, (0, 0), False)
+
+
+@given(ranks, st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_it_depends_on_the_rows_alone_not_on_their_order(one: list[int | None], random) -> None:
+    one[0] = 2
+    other = random.sample(one, len(one))
+    challenger, champion = rows(one, ["a|b" if user % 2 else "a" for user in range(len(one))]), rows(other)
+    config = PromotionConfig(**FAST, min_slice_users=5)
+    first = decide(challenger, champion, {"f": champion}, config)
+    order = random.sample(range(len(one)), len(one))
+    assert decide(challenger.iloc[order], champion.iloc[order[::-1]], {"f": champion.iloc[order]}, config) == first
+
+
+@given(ranks, st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_swapping_the_roles_negates_the_difference(one: list[int | None], random) -> None:
+    one[0] = 2
+    other = random.sample(one, len(one))
+    there, back = gate(one, other), gate(other, one)
+    assert there.difference == pytest.approx(-back.difference)  # type: ignore[operator]  # both have a champion
+    assert there.interval == pytest.approx((-back.interval[1], -back.interval[0]))  # type: ignore[index]
+
+
+def test_a_slice_that_lost_much_vetoes_although_the_whole_gained() -> None:
+    new = ["new users"] * 60 + ["returning users"] * 340
+    challenger, champion = rows([3] * 60 + [1] * 340, new), rows([1] * 60 + [2] * 340, new)
+    found = decide(challenger, champion, {}, PromotionConfig(**FAST))
+    assert found.superior
+    assert found.decision == "reject"
+    assert found.guards == ("new users",)
+    assert found.reasons[0].startswith("Slice 'new users' (60 users) lost 50.0% (0.5000 against 1.0000), more than the 10% allowed")
+    few = decide(challenger, champion, {}, PromotionConfig(**FAST, min_slice_users=61))
+    assert few.decision == "promote"
+    assert [(one.name, one.guards) for one in few.slices] == [("new users", False), ("returning users", True)]
+    assert decide(challenger, champion, {}, PromotionConfig(**FAST, slice_margin=0.51)).decision == "promote"
+
+
+def test_a_slice_that_lost_by_chance_does_not_veto() -> None:
+    random = np.random.default_rng(1)
+    champion = random.permutation([1, None] * 30).tolist()
+    challenger = champion.copy()
+    challenger[champion.index(1)] = None
+    challenger[champion.index(None)] = 10  # the slice loses a little, more than nothing, in an interval around zero
+    found = decide(
+        rows(challenger + [1] * 500, ["s"] * 60 + [""] * 500), rows(champion + [2] * 500), {}, PromotionConfig(**FAST, slice_margin=0)
+    )
+    assert found.slices[0].difference < 0 < found.slices[0].high
+    assert found.decision == "promote"
+
+
+def test_slices_of_items_guard_too() -> None:
+    """Each user has a head and a tail item; the tail is lost."""
+    head, tail = rows([1] * 80).assign(item_slice="head items"), rows([2] * 80).assign(item_slice="tail items", item_id="j")
+    champion = pd.concat([head.assign(rank=pd.array([4] * 80, dtype="Int32")), tail])
+    challenger = pd.concat([head, tail.assign(rank=pd.array([9] * 80, dtype="Int32"))])
+    found = decide(challenger, champion, {}, PromotionConfig(**FAST, margin=0.5))
+    assert found.guards == ("tail items",)
+    assert found.decision == "reject"
+
+
+def test_the_first_champion_must_match_every_floor() -> None:
+    floors: dict[str, list[int | None]] = {"popularity": [9] * 50, "graph": [1] * 50}
+    found = gate([2] * 50, None, floors)
+    assert found.decision == "reject"
+    assert found.guards == ("graph",)
+    assert found.reasons[0].startswith("Floor 'graph' is not matched: 0.6309 against 1.0000, difference -0.3691")
+    assert found.difference is found.interval is found.champion is None
+    assert [one.name for one in found.floors] == ["graph", "popularity"]
+    assert gate([2] * 50, None, floors, must_beat_floors=False).decision == "promote"
+    assert gate([1] * 50, None, floors).decision == "promote"
+    assert gate([1] * 50, None).decision == "promote"
+
+
+def test_floors_do_not_guard_where_a_champion_stands() -> None:
+    found = gate([2] * 50, [2] * 50, {"graph": [1] * 50})
+    assert found.decision == "promote"
+    assert [(one.name, one.guards, one.difference < 0) for one in found.floors] == [("graph", False, True)]
+
+
+@pytest.mark.parametrize("champion", [None, [1, 2]])
+def test_what_can_not_be_judged_is_rejected(champion: list[int | None] | None) -> None:
+    assert "no held-out users" in gate([], champion).reasons[0]
+    unrankable = gate([None, None], champion)
+    assert unrankable.decision == "reject"
+    assert "could rank none of the 2 held-out items" in unrankable.reasons[0]
+    standing = None if champion is None else rows(champion)
+    for broken in (np.inf, 0.0, -3.0):
+        found = decide(rows([1, 2]).assign(rank=[1.0, broken]), standing, {}, PromotionConfig(**FAST))
+        assert found.decision == "reject"
+        assert "not whole numbers" in found.reasons[0]
+
+
+def test_only_shared_users_count() -> None:
+    found = gate([1] * 40, [1] * 35)
+    assert found.users == 35
+    assert any(reason.startswith("5 of the challenger's 40 held-out users were not asked") for reason in found.reasons)
+    strangers = decide(rows([1, 2]), rows([1, 2]).assign(user_id=["x", "y"]), {}, PromotionConfig(**FAST))
+    assert strangers.decision == "reject"
+    assert "share no held-out user" in strangers.reasons[0]
+
+
+def test_results_of_several_families_are_rejected() -> None:
+    mixed = pd.concat([rows([1, 2]), rows([1, 2]).assign(family="y")])
+    for champion in (None, rows([1, 2])):
+        found = decide(mixed, champion, {}, PromotionConfig(**FAST))
+        assert found.decision == "reject"
+        assert "can not be compared" in found.reasons[0]
+
+
+def test_few_users_are_pointed_out_and_the_mode_is_carried() -> None:
+    found = gate([1] * 3, [1] * 3, mode="dry_run")
+    assert found.mode == "dry_run"
+    assert found.reasons[-1] == "With only 3 held-out users the interval is rough."
