@@ -87,6 +87,7 @@ class Loom(Recommender):
         self.config, self.shape, self.net, self.graph, self.graph_weight = config, shape, net, graph, graph_weight
         self.content = content
         self.n_items = len(content)
+        self._vectors: Tensor | None = None
 
     def fit(self, train: Histories, n_items: int) -> Self:
         """Refit the graph, which needs no training, on newer histories of the same catalogue; the network stays.
@@ -115,9 +116,14 @@ class Loom(Recommender):
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        """Item vectors, float32 [n_items, dim]."""
+        """Item vectors, float32 [n_items, dim]; made once when the network can no longer change (a loaded model)."""
+        if self._vectors is not None:
+            return self._vectors
         with inference(self.net):
-            return self.net.fusion(self.content)
+            vectors = self.net.fusion(self.content)
+        if not self.net.log_scale.requires_grad:
+            self._vectors = vectors
+        return vectors
 
     @torch.no_grad()
     def user_vectors(self, histories: Histories, items: Tensor) -> Tensor:
@@ -158,6 +164,7 @@ class Loom(Recommender):
         shape = Shape(**meta["shape"])
         net = LoomNet(config, shape)
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        net.requires_grad_(False)
         content = ItemContent(
             **{
                 name: tensors[f"content.{name}"].float() if name == "text" else tensors[f"content.{name}"]
