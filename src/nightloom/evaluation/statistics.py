@@ -104,7 +104,7 @@ def paired(
 
 
 def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
-    """Normal interval of one mean: mean -+ z * standard deviation / sqrt(users).
+    """Normal interval of one metric's mean: mean -+ z * standard deviation / sqrt(users), within 0 and 1 as metrics are.
 
     Args:
         values: float64 [users], at least one; a single user gives an interval of no width.
@@ -113,7 +113,7 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[flo
     centre, users = float(values.mean()), len(values)
     spread = float(values.std(ddof=1)) if users > 1 else 0.0
     half = NormalDist().inv_cdf((1 + confidence) / 2) * spread / users**0.5
-    return centre - half, centre + half
+    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def pair_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -133,10 +133,11 @@ def _against(
         if mine.empty:
             return _reject(config, "Challenger and champion share no held-out user, so they can not be compared.")
         whole = _compare(mine, its, config, seed)
+        slices = tuple(_slices(mine, its, config, seed))
+        compared = tuple(_floors(challenger, floors, config, seed, guards=False))
     except InputError as error:
         return _reject(config, f"The results can not be compared. {error}")
     threshold = -config.margin * whole.b
-    slices = tuple(_slices(mine, its, config, seed))
     vetoes = [one for one in slices if not one.passed]
 
     against, told = [], [_in_words("the champion", whole, config)]
@@ -177,7 +178,7 @@ def _against(
         threshold=threshold,
         superior=whole.low > 0,
         slices=slices,
-        floors=tuple(_floors(challenger, floors, config, seed, guards=False)),
+        floors=compared,
         guards=tuple(one.name for one in vetoes),
     )
 

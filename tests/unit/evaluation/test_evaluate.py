@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import pytest
 from nightloom.config import RunConfig, config_from_dict
 from nightloom.data.prepare import prepare
 from nightloom.data.schema import Tables
+from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
 from nightloom.evaluation.evaluate import CHAMPION, evaluate
 from nightloom.evaluation.metrics import from_frame
@@ -145,6 +148,19 @@ def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: Si
     rows = pd.read_parquet(tmp_path / "per_user.parquet")
     found = decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == CHAMPION], {}, only.promotion)
     assert (found.decision, found.difference) == ("promote", pytest.approx(0, abs=1e-9))
+
+
+def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"
+    shutil.copytree(tonight.prepared, prepared)
+    whole = Sequences.load(prepared / "sequences_temporal.npz")
+    replace(whole, validation_end=whole.offsets[1:]).save(prepared / "sequences_temporal.npz")
+    only = config(protocols=["temporal"])
+    figures = evaluate(only, prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path)
+    assert figures["test_users"] == {"temporal": 0}
+    assert json.loads((tmp_path / "metrics.json").read_text())["als"] == {"temporal": {}}
+    found = decide(pd.read_parquet(tmp_path / "per_user.parquet"), None, {}, only.promotion)
+    assert (found.decision, found.users) == ("reject", 0)
 
 
 def test_a_bundle_that_is_not_whole_is_refused(tonight: SimpleNamespace, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_the_interval_of_one_mean_covers_it() -> None:
     covered = [low <= 0.3 <= high for low, high in (interval((random.random(100) < 0.3) * 1.0, 0.9) for _ in range(500))]
     assert 0.85 <= np.mean(covered) <= 0.95
     assert interval(np.array([0.4])) == (0.4, 0.4)
+    assert interval(np.array([1.0, 1.0, 0.5]))[1] == 1
 
 
 @given(vectors)
