@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -187,10 +188,10 @@ class TextEncoder(nn.Module):
         return vectors
 
     def add_lora(self, rank: int = 8, alpha: float = 16.0) -> None:
-        """Freeze the model and add low-rank adapters to its attention, the only weights that then train.
+        """Freeze the model and add low-rank adapters, the only weights that then train.
 
-        Which layers get one is peft's choice for the architecture (query and value for BERT and Llama), all linear
-        layers where it has none. Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+        Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; on every linear layer of the blocks, attention
+        and feed-forward alike, since query and value alone fall short of full tuning (Dettmers et al. 2023, "QLoRA", fig. 2).
 
         Args:
             rank: rank of the update of a weight.
@@ -201,19 +202,18 @@ class TextEncoder(nn.Module):
         """
         try:
             from peft import LoraConfig, get_peft_model
-            from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGETS
         except ImportError as error:
             raise InputError("training.tuning: lora needs the package peft. Run `pip install 'nightloom[night]'`.") from error
         from transformers.pytorch_utils import Conv1D
 
-        targets = TARGETS.get(cast(Any, self.model.config).model_type, "all-linear")
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
-            target_modules=targets,
+            target_modules="all-linear",
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),  # GPT-2 keeps weights transposed
         )
-        self.model = get_peft_model(cast(Any, self.model), config)
+        with _quiet():
+            self.model = get_peft_model(cast(Any, self.model), config)
 
     def save(self, folder: Path) -> None:
         """Write in the Hugging Face layout (safetensors, adapters merged) so that `load(folder)` gives the same vectors."""
@@ -273,14 +273,16 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings and no progress bars of transformers within the block."""
+    """No warnings and no progress bars of transformers and peft within the block."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
