@@ -41,8 +41,8 @@ class Tables:
         items: one row an item, or None when the source has none.
         users: one row a user, or None.
         links: one row a link, or None.
-        rejected: table name -> rows that could not be read as canonical: `row` (1-based, in the
-            source file, header not counted), `raw` (the row as JSON text), `reason`.
+        rejected: table name -> rows that could not be read as canonical: `file`, `row` (1-based, in
+            that file, header not counted), `raw` (the row as JSON text, or as it stands), `reason`.
         features: item column -> kind (text, category, tags, number).
     """
 
