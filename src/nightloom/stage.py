@@ -134,7 +134,7 @@ def run_stage(
     key = hash_json([stage, [made.key for made in inputs], config, salt, code_version()])[:16]
     home = night.root / "stages" / night.config.name / stage
     final, partial = home / key, home / f"{key}.partial"
-    with _disk(home), _lock(home / f"{key}.lock"):
+    with disk_of(home), _lock(home / f"{key}.lock"):
         if (final / "manifest.json").exists():
             manifest = replace(Manifest.load(final / "manifest.json"), folder=str(final), status="reused")
         else:
@@ -221,7 +221,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[None]:
+def disk_of(folder: Path) -> Iterator[None]:
     """Turn a full disk into a message that says which and what to do."""
     try:
         yield

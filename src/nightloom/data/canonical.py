@@ -77,7 +77,7 @@ def _choose(table: RawTable, name: str, said: Mapping[str, str] | None) -> pd.Da
             raise _missing(table, name, own, own, found)
     if name == "events" and not {"timestamp", "order"} & set(mapping):
         raise _missing(table, name, "timestamp", "timestamp", found, " (or order: a column with the position of each event)")
-    if said is None and name in ("items", "users"):
+    if not said and name in ("items", "users"):
         mapping |= {column: column for column in found if column not in mapping.values()}
     return pd.DataFrame({own: frame[column] for own, column in mapping.items()})
 

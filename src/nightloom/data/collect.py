@@ -10,6 +10,7 @@ from nightloom.data import named
 from nightloom.data.canonical import canonical
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.data.sources import RawTable, read_table
+from nightloom.stage import disk_of
 
 
 def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:
@@ -42,4 +43,6 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     for name, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{name}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
-    return write_snapshot(made, root / "snapshots" / config.name, source, licence)
+    home = root / "snapshots" / config.name
+    with disk_of(home):
+        return write_snapshot(made, home, source, licence)

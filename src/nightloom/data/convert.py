@@ -22,7 +22,7 @@ LATEST_MS = 253_402_300_799_000
 MAJORITY = 0.9
 """Share of rows that must agree on a unit of time."""
 
-NOT_A_TIME = "timestamp is not a time"
+NOT_A_TIME = "timestamp is not a time (write 2024-01-31T12:00:00Z, or a number since 1970)"
 OTHER_UNIT = "timestamp in another unit than most rows"
 
 

