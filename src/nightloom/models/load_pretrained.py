@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.models.text import TextEncoder
-from nightloom.models.text_cache import TextCache
+from nightloom.errors import InputError
+from nightloom.models.text import TextEncoder, pooling_of
+from nightloom.models.text_cache import Progress, TextCache
 from nightloom.models.weights import resolve
 from nightloom.stage import write_json
 
 if TYPE_CHECKING:
     from nightloom.config import PretrainedConfig
-
-Progress = Callable[[int, int], None]
 
 
 def load_pretrained(config: PretrainedConfig, prepared: Path, root: Path, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -30,35 +28,48 @@ def load_pretrained(config: PretrainedConfig, prepared: Path, root: Path, folder
         prepared: folder of stage prepare.
         root: the mlruns folder; vectors are kept under `cache/text/`.
         folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json` and `pretrained.json`.
-        progress: called with (texts done, all) while new texts are encoded.
+        progress: told (new texts done, all new texts).
 
     Returns:
-        Figures: model, sha256, source, pooling, dim, items, encoded, reused, missing.
+        What pretrained.json holds: model, path, sha256, source, pooling, max_tokens, dim, items, and how many texts were encoded
+        now, reused from the cache (each text once), and missing.
 
     Raises:
-        InputError: the model is not found or is not what was expected. A catalogue without any text needs no model.
+        InputError: the model is not found or is not what was expected. A catalogue without any text needs no model
+            and gets vectors of width 0.
     """
-    column = pd.read_parquet(prepared / "items.parquet", columns=["text"])["text"]
+    column = _text_column(prepared / "items.parquet")
     texts: list[str | None] = [text if isinstance(text, str) and text.strip() else None for text in column.tolist()]
+    present = [text for text in texts if text is not None]
     mask = np.array([text is not None for text in texts], dtype=bool)
-    figures: dict[str, Any] = {"model": config.model, "items": len(texts), "missing": int((~mask).sum()), "encoded": 0, "reused": 0}
-    vectors = np.zeros((len(texts), 0), dtype=np.float32)
-    if mask.any():
+    figures: dict[str, Any] = {"model": config.model, "path": None, "sha256": config.sha256, "source": None, "pooling": config.pooling}
+    vectors, encoded = np.zeros((len(texts), 0), dtype=np.float32), 0
+    if present:
         weights = resolve(config.model, config.sha256)
-        figures |= {"path": str(weights.path), "sha256": weights.sha256, "source": weights.source}
-        cache = TextCache(root / "cache" / "text" / f"{weights.sha256[:16]}-{config.pooling}-{config.max_tokens}")
+        pooling = pooling_of(weights.path, config.pooling)
+        cache = TextCache(root / "cache" / "text" / f"{weights.fingerprint[:16]}-{pooling}-{config.max_tokens}")
+        encoder: TextEncoder | None = None
 
-        def encode(new: list[str]) -> NDArray[np.float32]:
-            encoder = TextEncoder.load(config.model, pooling=config.pooling, max_tokens=config.max_tokens, sha256=config.sha256)
-            return encoder.encode(new, progress)
+        def encode(new: list[str], tell: Progress) -> NDArray[np.float32]:
+            nonlocal encoder
+            encoder = encoder or TextEncoder.from_weights(weights, pooling=pooling, max_tokens=config.max_tokens)
+            return encoder.encode(new, tell)
 
-        found, encoded = cache.vectors([text for text in texts if text is not None], encode)
+        found, encoded = cache.vectors(present, encode, progress)
         vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
         vectors[mask] = found
-        figures |= {"encoded": encoded, "reused": len({text for text in texts if text is not None}) - encoded}
-    figures |= {"dim": vectors.shape[1], "pooling": config.pooling, "max_tokens": config.max_tokens}
+        figures |= {"path": str(weights.path), "sha256": weights.sha256, "source": weights.source, "pooling": pooling}
+    figures |= {"max_tokens": config.max_tokens, "dim": vectors.shape[1], "items": len(texts)}
+    figures |= {"encoded": encoded, "reused": len(set(present)) - encoded, "missing": len(texts) - len(present)}
     np.save(folder / "text_vectors.npy", vectors, allow_pickle=False)
     np.save(folder / "text_mask.npy", mask, allow_pickle=False)
     (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
     write_json(folder / "pretrained.json", figures)
     return figures
+
+
+def _text_column(path: Path) -> pd.Series:
+    try:
+        return pd.read_parquet(path, columns=["text"])["text"]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable column `text` ({error}). Run prepare again.") from error

@@ -100,26 +100,20 @@ class TextEncoder(nn.Module):
         cls, weights: Weights, *, pooling: Literal["auto", "mean", "cls", "last"] = "auto", max_tokens: int | None = None
     ) -> Self:
         """Load a model that is already found and checked; see `load`."""
-        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
 
         folder = weights.path
-        try:
-            with _quiet():
-                model, info = AutoModel.from_pretrained(
-                    folder,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    local_files_only=True,
-                    output_loading_info=True,
-                )
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"{folder}: transformers can not load this model ({type(error).__name__}: {_first_line(error)}). It must hold config.json, "
-                "model.safetensors and tokenizer files of an architecture that needs no code of its own."
-            ) from error
+        chosen = pooling_of(folder, pooling)
+        with _loading(folder):
+            model, info = AutoModel.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
         if missing:
             raise InputError(
@@ -128,11 +122,9 @@ class TextEncoder(nn.Module):
             )
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # BERT's next-sentence head: not used here, so it must not be trained or kept
-        saved = _read(folder / SETTINGS)
         limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length)
-        asked = max_tokens or saved.get("max_tokens", MAX_TOKENS)
-        chosen = pooling if pooling != "auto" else saved.get("pooling") or _natural_pooling(folder, model.config)
-        return cls(model, tokenizer, cast(Pooling, chosen), int(min(asked, limit)), weights.sha256).eval()
+        asked = max_tokens or _read(folder / SETTINGS).get("max_tokens", MAX_TOKENS)
+        return cls(model, tokenizer, chosen, int(min(asked, limit)), weights.sha256).eval()
 
     @property
     def device(self) -> torch.device:
@@ -241,13 +233,24 @@ class TextEncoder(nn.Module):
         return Tokens(padded.to(self.device), mask.to(self.device))
 
 
-def _natural_pooling(folder: Path, config: Any) -> Pooling:
-    """The pooling that a model was trained with, as far as its files say."""
+def pooling_of(folder: Path, pooling: Literal["auto", "mean", "cls", "last"] = "auto") -> Pooling:
+    """How a model's token vectors become one; auto is answered from its files, without loading the weights.
+
+    Raises:
+        InputError: the model is an encoder-decoder, or its config.json can not be read.
+    """
+    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if config.is_encoder_decoder:
         raise InputError(f"{folder}: {config.model_type} is an encoder-decoder. Name a BERT-class encoder or a GPT-class decoder.")
-    module = _read(folder / "1_Pooling" / "config.json")
+    if pooling != "auto":
+        return pooling
+    if saved := _read(folder / SETTINGS):
+        return cast(Pooling, saved["pooling"])
+    module = _read(folder / "1_Pooling" / "config.json")  # as sentence-transformers writes it, by its old keys and its new one
     if module.get("pooling_mode_cls_token") or module.get("pooling_mode") == "cls":
         return "cls"
     if module.get("pooling_mode_lasttoken") or module.get("pooling_mode") == "lasttoken":
@@ -267,8 +270,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "no reason given")
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Load quietly, and say which folder transformers could not read."""
+    from safetensors import SafetensorError
+
+    try:
+        with _quiet():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "no reason given")
+        raise InputError(
+            f"{folder}: transformers can not load this model ({type(error).__name__}: {reason}). It must hold config.json, "
+            "model.safetensors and tokenizer files of an architecture that needs no code of its own."
+        ) from error
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Weights:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the weights and every small file that shapes a vector (configuration, tokenizer, pooling)."""
+        """SHA-256 over the weights and the small files that shape a vector (configuration, tokenizer, pooling), as they are now."""
         digest = sha256(self.sha256.encode())
         small = {path for pattern in FILES[1:] for place in (self.path, self.path / "1_Pooling") for path in place.glob(pattern)}
         for path in sorted(small):
