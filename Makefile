@@ -1,0 +1,35 @@
+# Everything sets itself up: only Python 3.11+, make and git are needed. VENV=path reuses an environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.nightloom-ready
+PRESET ?= movies-small
+ARGS ?=
+export PREFECT_HOME ?= $(CURDIR)/mlruns/prefect
+export MLFLOW_DISABLE_TELEMETRY = true
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export DO_NOT_TRACK = 1
+export GX_ANALYTICS_ENABLED = false
+
+.PHONY: setup nightly test check
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python lacks venv: apt-get install python3-venv, then start again."; exit 2; }
+	@echo "Setting up $(VENV) (some minutes, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[night,dev]'
+	@touch $@
+
+nightly: setup
+	@$(BIN)/python -m flows.nightly --preset $(PRESET) $(ARGS)
+
+test: setup
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
