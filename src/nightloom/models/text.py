@@ -147,7 +147,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None, batch_tokens: int = 4096
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None, batch_tokens: int | None = None
     ) -> NDArray[np.float32]:
         """Vectors of many texts, without gradients and without dropout.
 
@@ -156,20 +156,21 @@ class TextEncoder(nn.Module):
         Args:
             texts: any number of texts.
             progress: told (texts done, all texts) after each batch.
-            batch_tokens: tokens in a batch, padding included.
+            batch_tokens: tokens in a batch, padding included. None: 1,024 on a CPU, where more is no faster, else 16,384.
 
         Returns:
             float32 [len(texts), dim], in the order of the texts.
         """
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         training, done = self.training, 0
+        budget = batch_tokens or (1024 if self.device.type == "cpu" else 16384)
         self.eval()
         try:
             for start in range(0, len(texts), CHUNK):
                 ids = self._token_ids(texts[start : start + CHUNK])
                 order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
                 while order:
-                    size = max(1, batch_tokens // len(ids[order[-1]]))
+                    size = max(1, budget // len(ids[order[-1]]))
                     order, rows = order[:-size], order[-size:]
                     vectors[start + np.array(rows)] = self(self._pad_batch([ids[row] for row in rows])).cpu().numpy()
                     done += len(rows)
