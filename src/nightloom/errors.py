@@ -18,5 +18,9 @@ class InputError(NightloomError):
     exit_code = 2
 
 
+class ContractBroken(InputError):
+    """The data break their contract beyond the limits; the bad rows and the Data Docs are on disk."""
+
+
 class TrainingError(NightloomError):
     """A training worker failed; the message holds the end of its log and where to resume."""

@@ -1,0 +1,26 @@
+"""No telemetry and no noise from the libraries below: environment switches, set before they are imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+SWITCHES = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def silence() -> None:
+    """Switch telemetry off wherever the user has not said otherwise, and quieten libraries that log on first use."""
+    for name, value in SWITCHES.items():
+        os.environ.setdefault(name, value)
+    for logger in ("alembic", "mlflow", "great_expectations", "matplotlib.font_manager"):
+        logging.getLogger(logger).setLevel(logging.ERROR)

@@ -1,0 +1,131 @@
+"""The night's report as one JSON-ready dict: what `report.json` holds and every other form shows.
+
+Keys that others rely on are never renamed: name, data_hash, config_hash, git, stages, metrics, gate, versions, quarantined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nightloom.stage import Manifest, Night
+
+Outcome = Literal["promoted", "rejected", "dry_run", "disabled", "refused"]
+Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def build_report(
+    night: Night,
+    manifests: Sequence[Manifest],
+    *,
+    data_hash: str | None = None,
+    git: Mapping[str, Any] | None = None,
+    metrics: Metrics | None = None,
+    intervals: Metrics | None = None,
+    slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] | None = None,
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    decision: Mapping[str, Any] | None = None,
+    versions: Mapping[str, Any] | None = None,
+    quarantined: Mapping[str, int] | None = None,
+    quarantine_reasons: Mapping[str, Mapping[str, int]] | None = None,
+    counts: Mapping[str, Any] | None = None,
+    explanations: Mapping[str, Any] | None = None,
+    links: Mapping[str, str | None] | None = None,
+    licence: str | None = None,
+    refused: tuple[str, str] | None = None,
+    model: str = "nightloom",
+) -> dict[str, Any]:
+    """Gather what a night did.
+
+    Args:
+        night: the night.
+        manifests: manifests of the stages that ran or were found done, in order.
+        data_hash: content hash of the snapshot.
+        git: where the code stood, for example `{"commit": ..., "dirty": bool}`.
+        metrics: family -> protocol -> metric -> value.
+        intervals: family (or "champion") -> protocol -> metric -> (low, high).
+        slices: family -> protocol -> slice -> {"users", metric...}.
+        curves: protocol -> epochs of `curves.json`.
+        decision: the gate's `Decision` as a dict; None when the night never got there.
+        versions: champion, challenger and previous version after the night; missing ones are None.
+        quarantined: table -> rows put aside.
+        quarantine_reasons: table -> reason -> rows.
+        counts: what the data hold (events, items, users ...).
+        explanations: content of `reasons.json`.
+        links: where to look next; known keys are folder, mlflow_run_id, mlflow_url, champion_run_id,
+            prefect_url, data_docs and quarantine, any other key is shown under its own name.
+        licence: terms of the data, shown wherever the report is.
+        refused: (stage, message) when the night stopped on refused input.
+        model: the family that is the challenger.
+
+    Returns:
+        JSON values only: numpy scalars are unwrapped, paths are text, and NaN or infinity is None.
+    """
+    config = night.config
+    stages: dict[str, dict[str, Any]] = {
+        made.stage: {"seconds": made.seconds, "peak_mb": made.peak_mb, "status": made.status, "key": made.key, "folder": made.folder}
+        for made in manifests
+    }
+    if refused:
+        stages[refused[0]] = {"seconds": None, "peak_mb": None, "status": "refused", "key": None, "folder": None}
+    report = {
+        "name": config.name,
+        "night": night.night,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "outcome": _outcome(config.promotion.mode, decision, refused),
+        "data_hash": data_hash,
+        "config_hash": config.digest(),
+        "git": git or {},
+        "model": model,
+        "protocols": config.evaluation.protocols,
+        "gate": _gate(decision, config.promotion.metric),
+        "versions": {"champion": None, "challenger": None, "previous": None} | dict(versions or {}),
+        "metrics": metrics or {},
+        "intervals": intervals or {},
+        "slices": slices or {},
+        "curves": curves or {},
+        "stages": stages,
+        "counts": counts or {},
+        "quarantined": quarantined or {},
+        "quarantine_reasons": quarantine_reasons or {},
+        "explanations": explanations or {},
+        "refused": {"stage": refused[0], "message": refused[1]} if refused else None,
+        "links": {"folder": str(night.folder)} | dict(links or {}),
+        "licence": licence,
+        "config": config.model_dump(mode="json"),
+    }
+    plain: dict[str, Any] = _plain(report)
+    return plain
+
+
+def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, str] | None) -> Outcome:
+    if refused:
+        return "refused"
+    if mode == "disabled" or decision is None:
+        return "disabled"
+    if mode == "dry_run":
+        return "dry_run"
+    return "promoted" if decision["decision"] == "promote" else "rejected"
+
+
+def _gate(decision: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
+    """The decision with the keys that every reader may count on, even where no decision was made."""
+    empty = {"decision": None, "reasons": [], "metric": metric, "difference": None, "interval": None}
+    return empty | dict(decision or {})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

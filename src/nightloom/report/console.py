@@ -1,0 +1,125 @@
+"""The readable end of a night, for a terminal or a log file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from nightloom.report import words
+
+_STYLE = {"promoted": "bold green", "rejected": "bold yellow", "dry_run": "bold yellow", "refused": "bold red", "disabled": "bold"}
+
+
+def print_summary(report: Mapping[str, Any], console: Console) -> None:
+    """Print what `build_report` gave: the decision and why, the families, time per stage, where to look next.
+
+    Fits 80 columns. Where the console is no terminal rich leaves the colours out.
+    """
+    console.print()
+    console.print(f"Nightloom · {report['name']} · night {report['night']}", style="dim", markup=False, highlight=False)
+    console.print(Text(words.headline(report), style=_STYLE[report["outcome"]]))
+    for reason in words.reasons(report):
+        console.print(_item(reason))
+    if report["metrics"]:
+        console.print()
+        console.print(_against(report))
+    for protocol in report["protocols"]:
+        if words.families(report, protocol):
+            console.print()
+            console.print(_families(report, protocol))
+    if report["stages"]:
+        console.print()
+        console.print(_stages(report))
+    console.print()
+    console.print(Text(_put_aside(report)))
+    _print_next(words.next_steps(report), console)
+    if report["licence"]:
+        console.print()
+        console.print(Text(report["licence"], style="dim"))
+
+
+def print_unchanged(reason: str, latest: Path, console: Console) -> None:
+    """Say why nothing was done and where the last night's report is.
+
+    Args:
+        reason: what is as it was, in words.
+        latest: folder of the last finished night.
+        console: where to print.
+    """
+    console.print()
+    console.print(Text("Nothing to do: nothing changed since the last night", style="bold"))
+    console.print(_item(reason))
+    _print_next([("Report", str(latest / "report.html")), ("Train anyway", "make nightly ARGS=--force")], console)
+
+
+def _item(text: str) -> Padding:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row("-", Text(text))
+    return Padding(grid, (0, 0, 0, 2))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _against(report: Mapping[str, Any]) -> Table:
+    gate, protocol, first = report["gate"], report["protocols"][0], report["model"]
+    table = _table(
+        f"{words.metric_label(gate['metric'])}, {words.spoken(protocol)} split", "", "mean", f"{words.confidence(report)} interval"
+    )
+    for role, family in (("challenger", first), ("champion", "champion")):
+        value = gate.get(role)
+        if value is None:
+            value = report["metrics"].get(family, {}).get(protocol, {}).get(gate["metric"])
+        if value is not None:
+            table.add_row(role, words.number(value), words.span(words.interval_of(report, family, protocol, gate["metric"])))
+    if words.has_champion(report):
+        table.add_row("difference", words.signed(gate["difference"]), words.span(gate["interval"], sign=True))
+    return table
+
+
+def _families(report: Mapping[str, Any], protocol: str) -> Table:
+    table = _table(f"Families, {words.spoken(protocol)} split", "", *map(words.metric_label, words.MAIN_METRICS))
+    for family in words.families(report, protocol):
+        cells = []
+        for metric in words.MAIN_METRICS:
+            value = report["metrics"][family][protocol].get(metric)
+            is_best = value is not None and value == words.best(report, protocol, metric)
+            cells.append(Text(words.number(value) + (" *" if is_best else "  "), style="bold" if is_best else ""))
+        table.add_row(Text(family), *cells)
+    return table
+
+
+def _stages(report: Mapping[str, Any]) -> Table:
+    table = _table("Stages", "", "time", "peak memory", "")
+    for name, stage in report["stages"].items():
+        memory = f"{stage['peak_mb']:,.0f} MiB" if stage["peak_mb"] else "–"
+        note = {"done": "", "reused": "reused, made before"}.get(stage["status"], stage["status"])
+        table.add_row(words.spoken(name), words.duration(stage["seconds"]), memory, Text(note, style="dim"))
+    table.add_row("tonight", words.duration(words.total_seconds(report)), "", "", style="bold")
+    return table
+
+
+def _put_aside(report: Mapping[str, Any]) -> str:
+    counts = {table: rows for table, rows in report["quarantined"].items() if rows}
+    if not counts:
+        return "Quarantine: no row was put aside." if report["quarantined"] else "Quarantine: the tables were not checked."
+    return "Quarantine: " + ", ".join(f"{rows:,} rows of {table}" for table, rows in counts.items())
+
+
+def _print_next(steps: list[tuple[str, str]], console: Console) -> None:
+    """One line each, never folded, so that a path can be copied whole."""
+    console.print()
+    console.print(Text("Where to look next", style="bold"))
+    width = max(len(name) for name, _ in steps)
+    for name, value in steps:
+        console.print(Text.assemble(("  " + name.ljust(width + 2), "dim"), value), soft_wrap=True)

@@ -1,0 +1,60 @@
+"""The report in short, as Markdown, for the orchestrator's artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nightloom.report import words
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The decision and why, the families, time per stage, and where to look next."""
+    lines = [f"# {words.headline(report)}", "", f"`{report['name']}`, night `{report['night']}`", ""]
+    lines += [f"- {_safe(reason)}" for reason in words.reasons(report)]
+    for protocol in report["protocols"]:
+        families = words.families(report, protocol)
+        if not families:
+            continue
+        lines += ["", f"## Families, {words.spoken(protocol)} split", ""]
+        rows = [
+            [f"**{_safe(family)}**" if family == report["model"] else _safe(family)]
+            + [_cell(report, family, protocol, metric) for metric in words.MAIN_METRICS]
+            for family in families
+        ]
+        lines += _table(["Family", *map(words.metric_label, words.MAIN_METRICS)], rows)
+    if report["stages"]:
+        lines += ["", "## Stages", ""]
+        lines += _table(
+            ["Stage", "Time", "Peak MiB", "Status"],
+            [
+                [words.spoken(name), words.duration(stage["seconds"]), words.number(stage["peak_mb"], 0), stage["status"]]
+                for name, stage in report["stages"].items()
+            ],
+        )
+    put_aside = {table: rows for table, rows in report["quarantined"].items() if rows}
+    if put_aside:
+        lines += ["", "## Quarantine", "", *_table(["Table", "Rows"], [[table, f"{rows:,}"] for table, rows in put_aside.items()])]
+    lines += ["", "## Where to look next", ""]
+    lines += [f"- {name}: {_address(value)}" for name, value in words.next_steps(report)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(report: Mapping[str, Any], family: str, protocol: str, metric: str) -> str:
+    value = report["metrics"][family][protocol].get(metric)
+    text = words.number(value)
+    return f"**{text}**" if value is not None and value == words.best(report, protocol, metric) else text
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _safe(text: str) -> str:
+    """Text that can stand in a list or a table cell: on one line, with no cell border in it."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _address(value: str) -> str:
+    return f"[{value}]({value})" if value.startswith(("http://", "https://")) else f"`{value}`"

@@ -1,0 +1,142 @@
+"""What the report says in plain words, shared by the console, HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+MAIN_METRICS = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
+"""The columns of the families table."""
+
+
+def metric_label(name: str) -> str:
+    """`ndcg_at_10` -> `NDCG@10`; other names in words."""
+    stem, mark, k = name.partition("_at_")
+    label = _TITLES.get(stem, stem.replace("_", " ").capitalize())
+    return f"{label}@{k}" if mark else label
+
+
+def spoken(name: str) -> str:
+    """`leave_one_out` -> `leave one out`."""
+    return name.replace("_", " ")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A metric with fixed digits, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """A difference with its sign."""
+    return "–" if value is None else f"{value:+.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def total_seconds(report: Mapping[str, Any]) -> float:
+    """Wall time of the stages that this night made; reused ones cost nothing."""
+    return sum(stage["seconds"] or 0.0 for stage in report["stages"].values() if stage["status"] == "done")
+
+
+def peak_mb(report: Mapping[str, Any]) -> float | None:
+    """Highest memory of the stages that this night made, in MiB."""
+    return max((stage["peak_mb"] for stage in report["stages"].values() if stage["status"] == "done"), default=None)
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """What happened, in one line."""
+    versions, gate = report["versions"], report["gate"]
+    challenger, champion = _version(versions["challenger"], "the challenger"), _version(versions["champion"], "the champion")
+    match report["outcome"]:
+        case "promoted":
+            first = versions["previous"] is None and not has_champion(report)
+            return f"Promoted: {champion} is the {'first' if first else 'new'} champion"
+        case "rejected":
+            stays = f"{champion} stays champion" if versions["champion"] is not None else "there is still no champion"
+            return f"Rejected: {challenger} did not pass the gate, {stays}"
+        case "dry_run":
+            would = "would be promoted" if gate["decision"] == "promote" else "would be rejected"
+            return f"Dry run: {challenger} {would}; no alias was moved"
+        case "refused":
+            return f"Stopped at {spoken(report['refused']['stage'])}: the input was refused and nothing was changed"
+        case _:
+            return "Trained and evaluated; promotion is disabled, so nothing was registered"
+
+
+def reasons(report: Mapping[str, Any]) -> list[str]:
+    """Why, in sentences: the gate's reasons with metrics under their usual names, or why the input was refused."""
+    if report["refused"]:
+        return [report["refused"]["message"]]
+    metric = report["gate"]["metric"]
+    return [reason.replace(metric, metric_label(metric)) for reason in report["gate"]["reasons"]]
+
+
+def span(interval: Sequence[float] | None, digits: int = 4, *, sign: bool = False) -> str:
+    """An interval as `0.1021 to 0.1187`; empty where there is none."""
+    if not interval:
+        return ""
+    show = signed if sign else number
+    return f"{show(interval[0], digits)} to {show(interval[1], digits)}"
+
+
+def interval_of(report: Mapping[str, Any], family: str, protocol: str, metric: str) -> Sequence[float] | None:
+    """The interval of one family's mean, where it was measured."""
+    found: Sequence[float] | None = report["intervals"].get(family, {}).get(protocol, {}).get(metric)
+    return found
+
+
+def has_champion(report: Mapping[str, Any]) -> bool:
+    """Whether the gate had a champion to compare the challenger with."""
+    return report["gate"]["difference"] is not None
+
+
+def confidence(report: Mapping[str, Any]) -> str:
+    """Confidence of the gate's intervals, for example `95 %`."""
+    return f"{100 * report['config']['promotion']['confidence']:g} %"
+
+
+def families(report: Mapping[str, Any], protocol: str) -> list[str]:
+    """Families measured under a protocol, the model first, the others by the gate's metric."""
+    measured = [family for family, by_protocol in report["metrics"].items() if protocol in by_protocol]
+    metric = report["gate"]["metric"]
+    return sorted(measured, key=lambda family: (family != report["model"], -(report["metrics"][family][protocol].get(metric) or 0.0)))
+
+
+def best(report: Mapping[str, Any], protocol: str, metric: str) -> float | None:
+    """Highest value of a metric over all families under a protocol."""
+    values = [report["metrics"][family][protocol].get(metric) for family in families(report, protocol)]
+    return max((value for value in values if value is not None), default=None)
+
+
+def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(what, path, address or command) pairs: where to look next."""
+    links: dict[str, str] = {key: value for key, value in report["links"].items() if value}
+    folder = Path(links.pop("folder"))
+    steps = [("Report", str(folder / "report.html")), ("Night's folder", str(folder))]
+    named = {"quarantine": "Rows put aside", "data_docs": "Data Docs", "mlflow_url": "MLflow run", "prefect_url": "Prefect run"}
+    run, champion_run = links.pop("mlflow_run_id", None), links.pop("champion_run_id", None)
+    steps += [(named.get(key, spoken(key).capitalize()), value) for key, value in links.items()]
+    if run:
+        steps.append(("MLflow run id", run))
+    if run and champion_run and run != champion_run:
+        steps.append(("Compare", f"nightloom compare {champion_run} {run}"))
+    steps.append(("Both UIs", "make ui"))
+    return steps
+
+
+def _version(version: Any, otherwise: str) -> str:
+    return otherwise if version is None else f"version {version}"

@@ -1,0 +1,32 @@
+"""Stage collect: the sources become an immutable snapshot."""
+
+from __future__ import annotations
+
+import time
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from nightloom.data.collect import collect as read_sources
+from nightloom.stage import Manifest, Night, PeakMemory
+from tasks.progress import made, tell, worth_retrying
+
+
+@task(name="collect", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
+def collect(night: Night) -> Manifest:
+    """Read the sources. This stage always runs: only reading tells whether they changed; its key is the content's hash."""
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        snapshot = read_sources(night.config, night.root, tell)
+    counts = ", ".join(f"{count:,} {table}" for table, count in snapshot.counts.items())
+    figures = {"hash": snapshot.hash, "counts": dict(snapshot.counts), "features": dict(snapshot.features), "licence": snapshot.licence}
+    manifest = Manifest(
+        stage="collect",
+        key=snapshot.hash[:16],
+        folder=str(snapshot.path),
+        figures=figures,
+        seconds=round(time.perf_counter() - began, 3),
+        peak_mb=round(memory.peak_mb, 1),
+    )
+    return made(manifest, f"{counts}, content {snapshot.hash[:12]}")

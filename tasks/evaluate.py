@@ -1,0 +1,35 @@
+"""Stage evaluate: the model, the standing champion and the floors on the same held-out users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nightloom.evaluation.evaluate import evaluate as rank
+from nightloom.promotion.registry import Registry
+from nightloom.stage import Manifest, Night, run_stage
+from tasks.progress import made, tell
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Manifest) -> Manifest:
+    """Rank every family over the whole catalogue."""
+    config = night.config
+    registry = Registry(night.root)
+    champion = registry.champion(config.name) if config.promotion.mode != "disabled" else None
+
+    def body(folder: Path) -> dict[str, Any]:
+        standing = registry.fetch(champion, night.root / "cache" / "champions") if champion else None
+        bundles = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
+        figures = rank(config, prepared.path, bundles, standing, pretrained.path, folder, tell)
+        return figures | {"champion": champion.version if champion else None}
+
+    sections = config.model_dump(mode="json", include={"evaluation", "promotion"})
+    salt = f"champion {champion.version if champion else 'none'}"
+    manifest = run_stage(night, "evaluate", body, inputs=[prepared, pretrained, tuned], config=sections, salt=salt)
+    protocol = config.evaluation.protocols[0]
+    users = manifest.figures["test_users"][protocol]
+    return made(manifest, f"{len(manifest.figures['metrics'])} families on {users:,} held-out users ({protocol})")

@@ -1,0 +1,25 @@
+"""Stage explain: Shapley reasons for a sample of recommendations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nightloom.explain.explain import explain as find_reasons
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nightloom.stage import Manifest, Night, run_stage
+from tasks.progress import made
+
+
+@task(name="explain", cache_policy=NO_CACHE)
+def explain(night: Night, prepared: Manifest, tuned: Manifest) -> Manifest:
+    """Say why, for some held-out users, the first recommendation is what it is."""
+
+    def body(folder: Path) -> dict[str, Any]:
+        return find_reasons(night.config, prepared.path, tuned.path / night.config.evaluation.protocols[0] / "bundle", folder)
+
+    sections = night.config.model_dump(mode="json", include={"explain"})
+    manifest = run_stage(night, "explain", body, inputs=[prepared, tuned], config=sections)
+    return made(manifest, f"reasons for {manifest.figures['users']} users")

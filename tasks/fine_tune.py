@@ -1,0 +1,44 @@
+"""Stage fine_tune: distributed training, one model a protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nightloom.stage import Manifest, Night, run_stage
+from nightloom.training.fine_tune import fine_tune as train
+from tasks.progress import made, tell
+
+
+@task(name="fine-tune", cache_policy=NO_CACHE)
+def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifest:
+    """Train in worker processes; a killed night goes on from its last checkpoint."""
+    config = night.config
+
+    def body(folder: Path) -> dict[str, Any]:
+        return {
+            protocol: train(config, protocol, prepared.path, pretrained.path, folder / protocol, _teller(protocol, config.training.epochs))
+            for protocol in config.evaluation.protocols
+        }
+
+    sections = config.model_dump(mode="json", include={"model", "training", "pretrained"})
+    salt = night.night if night.force else ""
+    manifest = run_stage(night, "fine_tune", body, inputs=[prepared, pretrained], config=sections, salt=salt, resumable=True)
+    first = manifest.figures[config.evaluation.protocols[0]]
+    words = (
+        f"{config.training.workers} workers, best epoch {first['best_epoch']}, validation NDCG@10 {first['best_validation_ndcg_at_10']:.4f}"
+    )
+    return made(manifest, words)
+
+
+def _teller(protocol: str, epochs: int) -> Any:
+    def on_epoch(line: dict[str, Any]) -> None:
+        quality = line.get("validation_ndcg_at_10")
+        found = f", validation NDCG@10 {quality:.4f}" if quality is not None else ""
+        phase = "refit" if line.get("phase") == "refit" else "epoch"
+        tell(f"fine_tune {protocol}: {phase} {line['epoch']}, loss {line['loss']:.3f}{found}", min(1.0, line["epoch"] / epochs))
+
+    return on_epoch

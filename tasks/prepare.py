@@ -1,0 +1,27 @@
+"""Stage prepare: good rows become cleaned, labelled, split and packed sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from expectations.run import read_checked
+from nightloom.data.prepare import prepare as pack
+from nightloom.stage import Manifest, Night, run_stage
+from tasks.progress import made
+
+
+@task(name="prepare", cache_policy=NO_CACHE)
+def prepare(night: Night, checked: Manifest) -> Manifest:
+    """Clean, label, split and pack."""
+
+    def body(folder: Path) -> dict[str, Any]:
+        return pack(read_checked(checked.path), night.config, folder)
+
+    sections = night.config.model_dump(mode="json", include={"prepare", "evaluation"}) | {"features": night.config.data.features}
+    manifest = run_stage(night, "prepare", body, inputs=[checked], config=sections)
+    figures = manifest.figures
+    return made(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")
