@@ -46,7 +46,9 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
         tables[name] = converted[~bad].reset_index(drop=True)
         aside = pd.concat([table.unreadable, _rejects(table, bad, faults)], ignore_index=True)
         if not aside.empty:
-            rejected[name] = aside.sort_values("row", kind="stable", ignore_index=True)
+            rejected[name] = aside.astype({"file": "str", "row": "int64", "raw": "str", "reason": "str"}).sort_values(
+                ["file", "row"], kind="stable", ignore_index=True
+            )
         if tables[name].empty:
             reasons = ", ".join(f"{reason} ({count:,})" for reason, count in aside["reason"].value_counts().head(5).items())
             raise InputError(

@@ -109,11 +109,14 @@ def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[
     }
     if form == "date":
         return dates.mask(bad[OTHER_UNIT]), bad
-    milliseconds = (numbers * 1000).round() if form == "s" else np.floor(numbers / {"ms": 1, "us": 1000, "ns": 1_000_000}[form])
-    bad[OTHER_UNIT] |= np.asarray(milliseconds.abs() > LATEST_MS, dtype=bool)
+    per_ms = {"s": 0.001, "ms": 1, "us": 1000, "ns": 1_000_000}[form]
+    bad[OTHER_UNIT] |= np.asarray(numbers.abs() / per_ms > LATEST_MS, dtype=bool)
     lost = missing | bad[NOT_A_TIME] | bad[OTHER_UNIT]
-    since = milliseconds.mask(lost, 0).to_numpy().astype(np.int64).astype("datetime64[ms]")
-    return pd.Series(since, index=column.index).dt.tz_localize("UTC").mask(lost), bad
+    since = np.zeros(len(column), dtype=np.int64)
+    # From the column itself, since float64 does not hold nanoseconds.
+    exact = pd.to_numeric(column[~lost] if pd.api.types.is_numeric_dtype(column.dtype) else to_text(column[~lost]).str.strip())
+    since[~lost] = (exact * 1000).round() if form == "s" else exact // per_ms
+    return pd.Series(since.astype("datetime64[ms]"), index=column.index).dt.tz_localize("UTC").mask(lost), bad
 
 
 def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) -> tuple[str, list[str]]:
@@ -130,12 +133,12 @@ def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) 
     example = column.dropna().iloc[0]
     if most == "other" and shares[most] >= MAJORITY:
         raise InputError(
-            f"{where}: numbers such as {example!r} are no times between 1973 and 2099 in s, ms, us or ns since 1970. "
+            f"{where}: numbers such as {example} are no times between 1973 and 2099 in s, ms, us or ns since 1970. "
             "Set data.time_unit, write dates as 2024-01-31T12:00:00Z, or map `order:` instead of `timestamp:`."
         )
     found = ", ".join(f"{share:.0%} {_NAMES[name]}" for name, share in shares.items())
     raise InputError(
-        f"{where}: {len(forms):,} rows mix units of time ({found}), for example {example!r}; none is in {MAJORITY:.0%} of the rows, "
+        f"{where}: {len(forms):,} rows mix units of time ({found}), for example {example}; none is in {MAJORITY:.0%} of the rows, "
         "so none can be taken for meant. Write all rows in one unit."
     )
 

@@ -58,7 +58,7 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
         try:
             statement = query or _select(connection, table, label, name)
             return pd.read_sql(statement, connection, dtype_backend="numpy_nullable"), label
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, pd.errors.DatabaseError) as error:
             raise InputError(f"{name}: {label} cannot be read: {_cause(error, url)}. Correct `data.{name}`.") from None
 
 
@@ -67,7 +67,7 @@ def _parse(address: str, name: str) -> tuple[URL, str, str]:
     scheme = address.partition("://")[0]
     try:
         url = make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise InputError(
             f"{name}: the address that begins with {scheme}:// cannot be understood. Write a file, a folder, {FORMS}"
         ) from None
@@ -109,7 +109,7 @@ def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _cause(error: SQLAlchemyError, url: URL) -> str:
+def _cause(error: Exception, url: URL) -> str:
     """What the driver says, on one line, without the password."""
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    text = " ".join(str(getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error).split())
     return text.replace(url.password, "***") if url.password else text
