@@ -23,15 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
     from nightloom.training.launch import run_workers, tie_to_parent
 
     tie_to_parent(given.parent)
-    if given.workers > 1 and "RANK" not in os.environ:
-        run_workers(given.config, given.workers)
-        return 0
-    from nightloom.training.distributed import world
+    from nightloom.training.distributed import World, world
     from nightloom.training.run import Run, Training
 
     try:
         run = Run.load(given.config)
         run.out.mkdir(parents=True, exist_ok=True)
+        if given.workers > 1 and "RANK" not in os.environ:
+            Training(run, World())  # refuses what does not fit before any worker starts
+            return run_workers(given.config, given.workers)
         with world() as here:
             Training(run, here)()
     except NightloomError as error:

@@ -99,17 +99,21 @@ def environment(workers: int) -> dict[str, str]:
     return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
-def run_workers(run_json: Path, workers: int) -> None:
-    """Be torch.distributed.run with one machine's workers; exits the process with their code when one fails for good."""
+def run_workers(run_json: Path, workers: int) -> int:
+    """Be torch.distributed.run with one machine's workers; returns 0, or the code of the worker that failed for good."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torchrun(
-        ["--nnodes=1", f"--nproc-per-node={workers}", "--master-addr=127.0.0.1", f"--master-port={port}", f"--max-restarts={MAX_RESTARTS}",
-         "-m", "nightloom.training", "--config", str(run_json), "--parent", str(os.getpid())]
-    )  # fmt: skip
+    one_machine = ["--nnodes=1", f"--nproc-per-node={workers}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    worker = ["-m", "nightloom.training", "--config", str(run_json), "--parent", str(os.getpid())]
+    try:
+        torchrun([*one_machine, f"--max-restarts={MAX_RESTARTS}", *worker])
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    return 0
 
 
 def tie_to_parent(parent: int) -> None:

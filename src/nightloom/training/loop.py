@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightloom.data.sequences import Histories
+from nightloom.errors import TrainingError
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import LoomNet
 from nightloom.models.transformer import Packed
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 FULL_SOFTMAX_ITEMS = 50_000
 SAMPLED_NEGATIVES = 4096
 CLIP_NORM = 1.0
-WARM_UP_STEPS = 100
+WARM_UP_STEPS, WARM_UP_EPOCHS = 100, 3
 AVERAGE_HALF_LIFE_EPOCHS = 1.0
 
 
@@ -59,10 +61,9 @@ class Fitter:
         self.epoch = self.step = 0
         # Items that no history has are no negatives: they would only teach that the unknown id is never right.
         self.seen = np.unique(histories.items).astype(np.int64)
-        wanted = histories.items[histories.positive]
-        self.counts = np.bincount(wanted, minlength=len(content)).astype(np.float64)
         training = config.training
-        self.negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else None)
+        self.n_negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else 0)
+        self.draw = negatives_draw(histories, len(content)) if self.n_negatives else None
         groups = parameter_groups(net, training.learning_rate, training.weight_decay)
         if tuner is not None:
             groups.append({"params": tuner.parameters, "lr": training.lm_learning_rate, "weight_decay": training.weight_decay})
@@ -73,88 +74,75 @@ class Fitter:
         self.average = [parameter.detach().clone() for parameter in self.parameters]
 
     def run_epoch(self) -> float:
-        """Train for one epoch; returns the mean loss of a target (nats)."""
+        """Train for one epoch; returns the mean loss of a target (nats).
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
         training, random = self.config.training, np.random.default_rng([self.config.training.seed, self.phase, self.epoch])
         windows = Windows.to_train(self.histories, self.config.model.max_history, random)
         plan = plan_epoch(windows.lengths, training.batch_users, random)
+        warm_up = max(1, min(WARM_UP_STEPS, WARM_UP_EPOCHS * len(plan)))
         decay = 0.5 ** (1 / (AVERAGE_HALF_LIFE_EPOCHS * max(len(plan), 1)))
         self.net.train()
         total, targets = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
         for rows in plan:
-            targets_here = windows.take(rows).n_targets
-            total += self._step(windows.take(rows[self.world.rank :: self.world.size]), windows.take(rows), targets_here)
-            targets += targets_here
+            batch = windows.take(rows)
+            for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+                group["lr"] = peak * min(1.0, (self.step + 1) / warm_up)
+            total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
+            targets += batch.n_targets
             # The average lags while few steps are behind it, so it starts as a plain mean.
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - min(decay, self.step / (self.step + 9)))
         self.epoch += 1
-        return float(self.world.sum_(total)) / max(targets, 1)
+        loss = float(self.world.sum_(total)) / max(targets, 1)
+        if not np.isfinite(loss):
+            raise TrainingError(f"epoch {self.epoch}: the loss is {loss}. Lower training.learning_rate ({training.learning_rate}).")
+        return loss
 
-    def _step(self, share: Windows, batch: Windows, n_targets: int) -> Tensor:
+    def _step(self, batch: Windows, share: Windows) -> Tensor:
         """One step: this worker's share of the batch, gradients summed over all. Returns the share's summed loss."""
-        device, model, training = self.world.device, self.config.model, self.config.training
-        seed = seed_of(training.seed, self.phase, self.step)
+        seed = seed_of(self.config.training.seed, self.phase, self.step)
         self.step += 1
         self.gradients.zero()
-        hidden = hidden_items(len(self.content), model.id_dropout, seed, device) if model.use_ids else None
         content, text = self.content, None
         if self.tuner is not None:
-            text = self.tuner.encode(
-                np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET]])), seed
-            )
+            text = self.tuner.encode(_items_of(batch), seed)
             content = content.with_text(text.table)
-        drawn = self._negatives(seed)
-        needed = (
-            self.seen
-            if drawn is None
-            else np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET], drawn]))
-        )
-        place = np.zeros(len(self.content), dtype=np.int64)
-        place[needed] = np.arange(len(needed))
-        rows = torch.from_numpy(needed).to(device)
-        loss = torch.zeros((), dtype=torch.float64, device=device)
-        if share.n_targets:
-            items = self.net.fusion(content.take(rows), None if hidden is None else hidden[rows])
-            packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
-            inputs = torch.from_numpy(place[np.maximum(share.items, 0)]).to(device)
-            keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device)
-            users = self.net.users(items.index_select(0, inputs), packed, keep)
-            asked = np.flatnonzero(share.targets != NO_TARGET)
-            users = users.index_select(0, torch.from_numpy(asked).to(device))
-            targets = torch.from_numpy(place[share.targets[asked]]).to(device)
-            if drawn is None:
-                loss = softmax_loss(users, items, targets, training.label_smoothing)
-            else:
-                q = np.log(self._draw_probability()[drawn] * len(drawn)).astype(np.float32)
-                loss = sampled_softmax_loss(
-                    users,
-                    items,
-                    targets,
-                    torch.from_numpy(place[drawn]).to(device),
-                    torch.from_numpy(q).to(device),
-                    training.label_smoothing,
-                )
-            (loss / n_targets).backward()
+        loss = self._loss(batch, share, content, seed)
+        (loss / batch.n_targets).backward()
         if text is not None:
             text.backward()
         self.world.sum_(self.gradients.flat)
-        nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
-        warm = min(1.0, self.step / WARM_UP_STEPS)
-        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * warm
+        self.gradients.flat.mul_((CLIP_NORM / (self.gradients.flat.norm() + 1e-6)).clamp(max=1))
         self.optimizer.step()
         return loss.detach()
 
-    def _draw_probability(self) -> np.ndarray:
-        """How negatives are drawn: half by popularity, half evenly over the items seen in training; float64 [n_items]."""
-        even = np.zeros_like(self.counts)
-        even[self.seen] = 1 / len(self.seen)
-        return 0.5 * self.counts / max(self.counts.sum(), 1) + 0.5 * even
+    def _loss(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> Tensor:
+        """Summed loss of a worker's share of a batch, float64 []."""
+        device, model, smoothing = self.world.device, self.config.model, self.config.training.label_smoothing
+        if not share.n_targets:
+            return torch.zeros((), dtype=torch.float64, device=device, requires_grad=True)
 
-    def _negatives(self, seed: int) -> np.ndarray | None:
-        """Negatives of a step, shared by the whole batch, or None for the full softmax."""
-        if self.negatives is None:
-            return None
-        return np.random.default_rng(seed).choice(len(self.counts), self.negatives, p=self._draw_probability())
+        def on_device(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        drawn = None if self.draw is None else np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
+        needed = self.seen if drawn is None else np.union1d(_items_of(batch), drawn)
+        place = np.zeros(len(self.content), dtype=np.int64)  # of each needed item among the needed ones
+        place[needed] = np.arange(len(needed))
+        rows = on_device(needed)
+        hidden = hidden_items(len(self.content), model.id_dropout, seed, device) if model.use_ids else None
+        items = self.net.fusion(content.take(rows), None if hidden is None else hidden[rows])
+        packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
+        keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device)
+        users = self.net.users(items.index_select(0, on_device(place[np.maximum(share.items, 0)])), packed, keep)
+        asked = np.flatnonzero(share.targets != NO_TARGET)
+        users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
+        if drawn is None or self.draw is None:
+            return softmax_loss(users, items, targets, smoothing)
+        log_q = np.log(np.diff(self.draw, prepend=0)[drawn] * len(drawn)).astype(np.float32)
+        return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -197,6 +185,18 @@ class Fitter:
         self.optimizer.load_state_dict(state["optimizer"])
         with self.averaged():
             self.refresh_text()
+
+
+def negatives_draw(histories: Histories, n_items: int) -> NDArray[np.float64]:
+    """How negatives are drawn: half by popularity, half evenly over the items seen; cumulative, float64 [n_items]."""
+    count = np.bincount(histories.items, minlength=n_items)
+    cumulative = np.cumsum(0.5 * count / count.sum() + 0.5 * (count > 0) / (count > 0).sum())
+    return cumulative / cumulative[-1]
+
+
+def _items_of(batch: Windows) -> NDArray[np.int64]:
+    """Items that a batch reads or asks for, int64, ascending, each once."""
+    return np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET]]))
 
 
 def parameter_groups(net: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:

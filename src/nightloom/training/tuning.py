@@ -71,13 +71,13 @@ class TextTuner:
 
     @classmethod
     def of(cls, run: Run, table: NDArray[np.float32], world: World) -> TextTuner | None:
-        """The tuner that a run asks for; None when the language model stays frozen.
+        """The tuner that a run asks for; None when the language model stays frozen or there is no text.
 
         Raises:
             InputError: the texts are missing, or do not belong to the vectors.
         """
         mode, model = run.config.training.tuning, run.config.pretrained
-        if mode == "frozen" or not run.config.model.use_text:
+        if mode == "frozen" or not run.config.model.use_text or table.shape[1] == 0:
             return None
         path = run.pretrained / "texts.json"
         if not path.is_file():
