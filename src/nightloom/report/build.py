@@ -115,7 +115,7 @@ def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, 
 
 def _gate(decision: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
     """The decision with the keys that every reader may count on, even where no decision was made."""
-    empty = {"decision": None, "reasons": [], "metric": metric, "difference": None, "interval": None}
+    empty: dict[str, Any] = {"decision": None, "reasons": [], "metric": metric, "difference": None, "interval": None}
     return empty | dict(decision or {})
 
 

@@ -102,7 +102,7 @@ def _families(report: Mapping[str, Any], protocol: str) -> Table:
 def _stages(report: Mapping[str, Any]) -> Table:
     table = _table("Stages", "", "time", "peak memory", "")
     for name, stage in report["stages"].items():
-        memory = f"{stage['peak_mb']:,.0f} MiB" if stage["peak_mb"] else "–"
+        memory = f"{stage['peak_mb']:,.0f} MiB" if stage["peak_mb"] else words.DASH
         note = {"done": "", "reused": "reused, made before"}.get(stage["status"], stage["status"])
         table.add_row(words.spoken(name), words.duration(stage["seconds"]), memory, Text(note, style="dim"))
     table.add_row("tonight", words.duration(words.total_seconds(report)), "", "", style="bold")

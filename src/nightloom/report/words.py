@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 _TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+DASH = "\N{EN DASH}"
+"""Stands where there is no figure."""
 MAIN_METRICS = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
 """The columns of the families table."""
 
@@ -25,18 +27,18 @@ def spoken(name: str) -> str:
 
 def number(value: float | None, digits: int = 4) -> str:
     """A metric with fixed digits, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return DASH if value is None else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 4) -> str:
     """A difference with its sign."""
-    return "–" if value is None else f"{value:+.{digits}f}"
+    return DASH if value is None else f"{value:+.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
     """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds is None:
-        return "–"
+        return DASH
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
