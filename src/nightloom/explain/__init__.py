@@ -1,1 +1,1 @@
-"""Why an item is recommended: Shapley values over history events and item fields."""
+"""Why a recommendation is what it is: Shapley values of history events and item fields, and a check that they hold."""

@@ -1,0 +1,190 @@
+"""Stage explain: why, for some held-out users, the first recommendation is what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.config import RunConfig
+from nightloom.data.sequences import Histories, Queries, Sequences
+from nightloom.explain import plots
+from nightloom.explain.fidelity import Removal, removals, summarise
+from nightloom.explain.games import ID, TEXT, code_spans, field_game, field_players, history_game, history_players
+from nightloom.explain.reasons import Reason, sentence, shares
+from nightloom.explain.shapley import Shapley, shapley
+from nightloom.models.bundle import Bundle
+from nightloom.stage import write_json
+
+DAY = 86_400
+FEWEST_EVENTS = 2
+"""Shorter histories leave nothing to share out."""
+TOLD = 6
+"""Events of a recommendation that reasons.json tells; reasons.parquet has all."""
+PLOTTED = 4
+"""Recommendations that get a plot of their own."""
+COLUMNS = ["user_id", "item_id", "title", "player_kind", "player", "label", "position", "age_days", "value", "error", "share"]
+"""Columns of reasons.parquet."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One user's first recommendation and its reasons.
+
+    Attributes:
+        user_id: who asked.
+        item_id: what was recommended.
+        title: its title.
+        reasons: of both games, the events oldest first, then the fields.
+        events: what the history's events add.
+        fields: what the item's fields add.
+        removals: what becomes of it without the most important events.
+    """
+
+    user_id: str
+    item_id: str
+    title: str
+    reasons: list[Reason]
+    events: Shapley
+    fields: Shapley
+    removals: list[Removal]
+
+    def of(self, kind: str) -> list[Reason]:
+        """Reasons of a kind, the strongest first."""
+        return sorted((reason for reason in self.reasons if reason.kind == kind), key=lambda reason: -abs(reason.value))
+
+
+def explain(config: RunConfig, prepared: Path, bundle: Path, folder: Path, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Explain the first recommendation of some test users of the first protocol, picked by the training seed.
+
+    Args:
+        config: the run's configuration; `explain`, `evaluation` and the seed count.
+        prepared: folder of stage prepare.
+        bundle: folder of the model under the first protocol.
+        folder: gets `reasons.parquet`, `reasons.json` and `plots/*.png`.
+        progress: told what is done, in words.
+
+    Returns:
+        Figures: `users`, `model_evaluations`, `largest_gap` (of the efficiency axiom, zero but for rounding),
+        `largest_error` (standard error of a value) and `fidelity` (see `fidelity.summarise`).
+    """
+    model = Bundle.load(bundle)
+    sequences = Sequences.load(prepared / f"sequences_{config.evaluation.protocols[0]}.npz")
+    queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
+    names = titles(model)
+    rows = pick(queries, config.explain.users, config.training.seed)
+    asked = queries.histories.take(rows)
+    best = model.loom.recommend(asked, 1, exclude_seen=config.evaluation.exclude_seen)[0][:, 0]
+    found: list[Explanation] = []
+    for at in np.flatnonzero(best >= 0).tolist():
+        user_id = users[queries.users[rows[at]]]
+        found.append(_one(config, model, asked.take(slice(at, at + 1)), int(best[at]), user_id, names))
+        if progress:
+            progress(f"explained {len(found)} of {len(rows)} recommendations")
+    fidelity = summarise([one.removals for one in found])
+    _write(found, fidelity, config.evaluation.protocols[0], folder)
+    games = [game for one in found for game in (one.events, one.fields)]
+    return {
+        "users": len(found),
+        "model_evaluations": sum(game.evaluations for game in games),
+        "largest_gap": max((abs(game.gap) for game in games), default=0.0),
+        "largest_error": max((float(game.errors.max()) for game in games), default=0.0),
+        "fidelity": fidelity,
+    }
+
+
+def pick(queries: Queries, n: int, seed: int) -> NDArray[np.int64]:
+    """Rows of up to n queries with histories that can be explained, in the order of the queries; the same for the same seed."""
+    able = np.flatnonzero(queries.histories.lengths >= FEWEST_EVENTS)
+    return np.sort(np.random.default_rng(seed).permutation(able)[:n])
+
+
+def titles(model: Bundle) -> NDArray[np.object_]:
+    """What a person calls each item: its first text column, or its id where that is empty, object [items]."""
+    column = next((name for name, kind in model.spec.kinds.items() if kind == "text" and name in model.items), None)
+    if column is None:
+        return model.item_ids
+    named = model.items[column]
+    return np.where(named.notna(), named, model.item_ids).astype(object)
+
+
+def _one(config: RunConfig, model: Bundle, history: Histories, item: int, user_id: str, names: NDArray[np.object_]) -> Explanation:
+    loom, samples, seed = model.loom, config.explain.samples, config.training.seed
+    older, owner = history_players(int(history.lengths[0]), config.explain.max_events)
+    events = shapley(history_game(loom, history, item, owner), int(owner[-1]) + 1, samples, seed)
+    players = field_players(loom, model.spec, item)
+    fields = shapley(field_game(loom, history, item, model.spec, players), len(players), samples, seed)
+    ranked = older + np.argsort(-events.values[int(older > 0) :], kind="stable")  # the older events, together player 0, are not ranked
+    return Explanation(
+        user_id=user_id,
+        item_id=model.item_ids[item],
+        title=names[item],
+        reasons=[*_event_reasons(history, older, events, model, names), *_field_reasons(item, players, fields, model)],
+        events=events,
+        fields=fields,
+        removals=removals(loom, history, item, ranked.tolist(), config.evaluation.exclude_seen, seed),
+    )
+
+
+def _event_reasons(history: Histories, older: int, found: Shapley, model: Bundle, names: NDArray[np.object_]) -> list[Reason]:
+    figures = list(zip(found.values.tolist(), found.errors.tolist(), shares(found.values).tolist(), strict=True))
+    reasons = [Reason("event", "older", f"{older:,} older event{'s' if older > 1 else ''}", *figures.pop(0))] if older else []
+    asked, events = int(history.asked_at[0]), int(history.lengths[0])
+    for at, figure in enumerate(figures, start=older):
+        item = int(history.items[at])
+        age = (asked - int(history.times[at])) / DAY if asked > 0 else None
+        reasons.append(Reason("event", model.item_ids[item], names[item], *figure, position=events - at, age_days=age))
+    return reasons
+
+
+def _field_reasons(item: int, players: list[str], found: Shapley, model: Bundle) -> list[Reason]:
+    content, spans = model.loom.content, code_spans(model.spec)
+    own = content.codes[content.code_offsets[item] : content.code_offsets[item + 1]].tolist()
+
+    def label(name: str) -> str:
+        if name == TEXT:
+            return "its text"
+        if name == ID:
+            return "what others went on to (id and transitions)"
+        if name not in spans:
+            return f"{name.replace('_', ' ')} ({model.items[name].iloc[item]})"
+        first, last = spans[name]
+        values = [model.spec.vocabularies[name][code - first] for code in own if first <= code < last]
+        return f"{name.replace('_', ' ')} ({', '.join(values)})"
+
+    figures = zip(found.values.tolist(), found.errors.tolist(), shares(found.values).tolist(), strict=True)
+    return [Reason("field", name, label(name), *figure) for name, figure in zip(players, figures, strict=True)]
+
+
+def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: str, folder: Path) -> None:
+    about = ("user_id", "item_id", "title")
+    rows = [
+        {name: getattr(one, name) for name in about} | asdict(reason) | {"player_kind": reason.kind}
+        for one in found
+        for reason in one.reasons
+    ]
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"position": "Int32", "age_days": "float64"})
+    frame.to_parquet(folder / "reasons.parquet", index=False)
+    sample = [
+        {name: getattr(one, name) for name in about}
+        | {
+            "sentence": sentence(one.title, one.reasons),
+            "score": one.events.all,
+            "score_without_history": one.events.none,
+            "events": [asdict(reason) for reason in one.of("event")[:TOLD]],
+            "fields": [asdict(reason) for reason in one.of("field")],
+        }
+        for one in found
+    ]
+    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample, "fidelity": fidelity})
+    (folder / "plots").mkdir(exist_ok=True)
+    for number, one in enumerate(found[:PLOTTED], start=1):
+        plots.recommendation(folder / "plots" / f"reasons_{number}.png", f"{one.title}, for user {one.user_id}", one.reasons)
+    if found:
+        plots.summary(folder / "plots" / "reasons_summary.png", [one.reasons for one in found])

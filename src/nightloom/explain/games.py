@@ -1,0 +1,155 @@
+"""The two games that a recommendation is explained by: who of the history, and what of the item, made its score.
+
+The worth of a coalition is the item's score less the mean score of the catalogue, so that it says why this
+item rather than others: what raises all scores alike explains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nightloom.data.items import FeatureSpec
+from nightloom.data.sequences import Histories
+from nightloom.explain.shapley import Game
+from nightloom.models.base import Recommender
+from nightloom.models.fusion import ItemContent
+from nightloom.models.loom import Loom, fuse, inference
+
+CELLS = 4_000_000
+"""Scores (histories times items) that are held at once."""
+
+ID = "id"
+TEXT = "text"
+
+Masks = NDArray[np.bool_]
+
+
+def subsets(history: Histories, keep: Masks) -> Histories:
+    """One history with some of its events really taken out, not blanked.
+
+    Args:
+        history: exactly one.
+        keep: bool [n, events].
+
+    Returns:
+        n histories, asked at the same time.
+    """
+    flat = np.nonzero(keep)[1]
+    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64)
+    asked = np.repeat(history.asked_at, len(keep))
+    return Histories(offsets, history.items[flat], history.times[flat], history.kinds[flat], history.positive[flat], asked)
+
+
+def scores_without(model: Recommender, history: Histories, keep: Masks, item: int) -> NDArray[np.float64]:
+    """Worth of an item for subsets of one history, float64 [n]; `keep` is bool [n, events]."""
+    step = max(1, CELLS // model.n_items)
+    worth = [above_mean(model.scores(subsets(history, keep[at : at + step])), item) for at in range(0, len(keep), step)]
+    return np.concatenate(worth)
+
+
+def above_mean(scores: NDArray[np.float32], item: int) -> NDArray[np.float64]:
+    """An item's score less the mean of the items that can be ranked; zero where the item itself can not be."""
+    finite = np.isfinite(scores)
+    mean = np.where(finite, scores, 0).sum(1, dtype=np.float64) / finite.sum(1).clip(min=1)
+    return np.where(finite[:, item], scores[:, item], mean) - mean
+
+
+def history_players(events: int, most: int) -> tuple[int, NDArray[np.int64]]:
+    """Who plays: each of the latest `most` events, and all older ones together as one more player, the first.
+
+    Returns:
+        How many events are older, and int64 [events], the player that each event belongs to.
+    """
+    older = max(0, events - most)
+    return older, np.concatenate([np.zeros(older, dtype=np.int64), np.arange(events - older) + (older > 0)])
+
+
+def history_game(model: Recommender, history: Histories, item: int, owner: NDArray[np.int64]) -> Game:
+    """The game of the history's events for one item; `owner` is that of `history_players`."""
+    return lambda coalitions: scores_without(model, history, coalitions[:, owner], item)
+
+
+def field_players(loom: Loom, spec: FeatureSpec, item: int) -> list[str]:
+    """What the model is told of an item: its text, each attribute column, and which item it is; those the item has."""
+    content, fusion = loom.content, loom.net.fusion
+    players = [TEXT] if fusion.use_text and bool(content.has_text[item]) else []
+    if fusion.use_codes:
+        own = content.codes[content.code_offsets[item] : content.code_offsets[item + 1]].numpy()
+        players += [column for column, (first, last) in code_spans(spec).items() if ((own >= first) & (own < last)).any()]
+    if fusion.use_numbers:
+        missing = content.numbers[item, len(spec.scales) :]
+        players += [column for column, gone in zip(spec.scales, missing.tolist(), strict=True) if not gone]
+    return [*players, ID]
+
+
+def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, players: list[str]) -> Game:
+    """The game of the fields of the recommended item, for one history.
+
+    A field that is out is missing, as it may be for any item: no text, no such attribute, an unknown id. Without its id the
+    item has no place in the transition graph either. The other items, and the items of the history, stay as they are.
+    """
+    network, graph = loom.network_scores(history), loom.graph.scores(history)
+    user = loom.user_vectors(history, loom.item_vectors())
+
+    def worth(coalitions: Masks) -> NDArray[np.float64]:
+        content = without_fields(loom.content, item, spec, {name: ~coalitions[:, at] for at, name in enumerate(players)})
+        with torch.no_grad(), inference(loom.net):
+            logits = (loom.net.fusion(content) @ user[0]).numpy()
+        unknown = ~coalitions[:, players.index(ID)]
+        step = max(1, CELLS // loom.n_items)
+        found = []
+        for at in range(0, len(coalitions), step):
+            n = len(logits[at : at + step])
+            by_network, by_graph = np.repeat(network, n, 0), np.repeat(graph, n, 0)
+            by_network[:, item] = logits[at : at + step]
+            by_graph[unknown[at : at + step], item] = -np.inf
+            found.append(above_mean(fuse(by_network, by_graph, loom.graph_weight), item))
+        return np.concatenate(found)
+
+    return worth
+
+
+def without_fields(content: ItemContent, item: int, spec: FeatureSpec, out: Mapping[str, Masks]) -> ItemContent:
+    """Copies of one item, each with some fields missing.
+
+    Args:
+        content: the catalogue.
+        item: dense id.
+        spec: how the catalogue's attributes are coded.
+        out: field -> bool [n], whether copy i lacks it.
+    """
+    n = len(next(iter(out.values())))
+    copies = content.take(torch.full((n,), item))
+    has_text, id_rows, numbers = copies.has_text.clone(), copies.id_rows.clone(), copies.numbers.clone()
+    spans, columns = code_spans(spec), list(spec.scales)
+    keep = torch.ones(len(copies.codes), dtype=torch.bool)
+    owner = torch.repeat_interleave(torch.arange(n), copies.code_offsets.diff())
+    for name, gone in out.items():
+        lacks = torch.from_numpy(gone)
+        if name == TEXT:
+            has_text[lacks] = False
+        elif name == ID:
+            id_rows[lacks] = 0
+        elif name in spans:
+            first, last = spans[name]
+            keep &= ~(lacks[owner] & (copies.codes >= first) & (copies.codes < last))
+        else:
+            at = columns.index(name)
+            numbers[lacks, at] = 0
+            numbers[lacks, len(columns) + at] = 1
+    counts = torch.bincount(owner[keep], minlength=n)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return ItemContent(copies.text, has_text, offsets, copies.codes[keep], numbers, id_rows)
+
+
+def code_spans(spec: FeatureSpec) -> dict[str, tuple[int, int]]:
+    """Column -> the range of its codes in the shared code space."""
+    spans, first = {}, 0
+    for column, vocabulary in spec.vocabularies.items():
+        spans[column] = (first, first + len(vocabulary))
+        first += len(vocabulary)
+    return spans
