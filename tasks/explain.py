@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nightloom.explain.explain import explain as find_reasons
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.explain.explain import explain as find_reasons
 from nightloom.stage import Manifest, Night, run_stage
 from tasks.progress import made
 

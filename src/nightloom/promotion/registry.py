@@ -1,21 +1,29 @@
 """The model registry: the only file that touches it. `champion` serves, `previous` is the one before, `challenger` the last registered.
 
-A version is registered only when the gate lets it pass, so a rejected night leaves the registry as it was.
+A version is registered only when the gate lets it pass, so a rejected night, or a dry run, leaves the registry as it was; the
+bundle of such a night stays in its stage folder for study.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nightloom.errors import InputError
+from nightloom.errors import InputError, NightloomError
 from nightloom.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-REQUIREMENTS = ["torch", "numpy", "pandas", "pyarrow", "safetensors"]
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
+"""What the registered model imports; nightloom itself travels with it."""
+DESCRIPTION_LENGTH = 5000
+"""What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +35,21 @@ class Version:
         version: its number.
         run_id: the MLflow run that made it.
         tags: hashes and the night.
+        aliases: names that point at it.
+        created: when it was registered, UTC.
     """
 
     model: str
     version: str
     run_id: str
     tags: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
+    created: datetime = field(default=datetime.fromtimestamp(0, UTC))
+
+    @property
+    def name(self) -> str:
+        """The config's name."""
+        return self.model.removeprefix("nightloom-")
 
 
 class Registry:
@@ -40,23 +57,31 @@ class Registry:
 
     Args:
         root: the mlruns folder.
+
+    Raises:
+        NightloomError: from every method, when MLflow's server or database can not be reached.
     """
 
     def __init__(self, root: Path) -> None:
         self.tracking = Tracking(root)
         self.client = self.tracking.client
 
+    def versions(self, name: str) -> list[Version]:
+        """All versions, the newest first; none when nothing was registered under the name."""
+        with self._reached():
+            model = self._model(name)
+            if model is None:
+                return []
+            found = self.client.search_model_versions(f"name = '{model.name}'")
+        return sorted((_version(one, model.aliases) for one in found), key=lambda one: int(one.version), reverse=True)
+
     def find(self, name: str, alias: str) -> Version | None:
         """The version that holds an alias, or None."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self.client.get_model_version_by_alias(f"nightloom-{name}", alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        with self._reached():
+            model = self._model(name)
+            if model is None or alias not in model.aliases:
                 return None
-            raise
-        return Version(found.name, str(found.version), found.run_id, dict(found.tags))
+            return _version(self.client.get_model_version(model.name, model.aliases[alias]), model.aliases)
 
     def champion(self, name: str) -> Version | None:
         """The version that serves."""
@@ -64,30 +89,65 @@ class Registry:
 
     def aliases(self, name: str) -> dict[str, str | None]:
         """Version by alias, None where an alias is not set."""
-        found = {alias: self.find(name, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
-        return {alias: version.version if version else None for alias, version in found.items()}
+        with self._reached():
+            model = self._model(name)
+        held = model.aliases if model else {}
+        return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
 
     def fetch(self, version: Version, home: Path) -> Path:
-        """The bundle of a version on this machine's disk; fetched once."""
-        folder = home / f"{version.model}-v{version.version}"
-        if not folder.exists():
-            import mlflow
+        """The bundle of a version on this machine's disk; fetched once.
 
-            partial = folder.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            mlflow.set_tracking_uri(self.tracking.uri)
-            mlflow.set_registry_uri(self.tracking.uri)
-            place = mlflow.artifacts.download_artifacts(f"models:/{version.model}/{version.version}", dst_path=str(partial))
-            found = next(Path(place).rglob("loom.json"), None)
+        Args:
+            version: which.
+            home: folder that keeps fetched bundles.
+
+        Raises:
+            NightloomError: the version's files are gone, or hold no bundle.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        folder = home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
+        if folder.exists():
+            return folder
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
+            with self._reached():
+                place = self.client.get_model_version_download_uri(version.model, version.version)
+                try:
+                    copied = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=self.tracking.uri)
+                except (OSError, MlflowException) as error:
+                    raise NightloomError(
+                        f"{version.model} version {version.version}: its files can not be read from {place} ({error}). "
+                        f"Bring them back from a backup, or go back a version: nightloom rollback {version.name}"
+                    ) from error
+            found = next(Path(copied).rglob("loom.json"), None)
             if found is None:
-                raise InputError(f"{version.model} version {version.version} holds no bundle. Roll back to another version.")
-            found.parent.rename(folder)
-            shutil.rmtree(partial)
+                raise NightloomError(
+                    f"{version.model} version {version.version} holds no bundle. Go back a version: nightloom rollback {version.name}"
+                )
+            try:
+                found.parent.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process fetched it first
+                    raise
         return folder
 
-    def register(self, name: str, bundle: Path, run_id: str, tags: Mapping[str, str], card: str, example: list[list[str]]) -> Version:
-        """Log the bundle as a pyfunc under a run and register it as `challenger`.
+    def register(
+        self,
+        name: str,
+        bundle: Path,
+        run_id: str,
+        tags: Mapping[str, str],
+        card: str,
+        example: list[list[str]],
+        *,
+        events: Path | None = None,
+        exclude_seen: bool = True,
+    ) -> Version:
+        """Log the bundle as a pyfunc under a run and register it as `challenger`; a run that has a version already keeps that one.
+
+        The version appears only when all its files and tags are there, so a kill leaves none by halves.
 
         Args:
             name: the config's name.
@@ -96,48 +156,138 @@ class Registry:
             tags: data, config and git hashes.
             card: the model card, Markdown.
             example: histories of item ids for the input example.
+            events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
+            exclude_seen: whether items of the history are left out unless a request says otherwise.
         """
-        import mlflow
-        import pandas as pd
-        from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-        from mlflow.types.schema import Array
-
-        signature = ModelSignature(
-            inputs=Schema([
-                ColSpec(Array(DataType.string), "history", required=False),
-                ColSpec(Array(DataType.long), "times", required=False),
-                ColSpec(DataType.string, "user_id", required=False),
-            ]),
-            outputs=Schema([ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]),
-            params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
-        )  # fmt: skip
         model = f"nightloom-{name}"
-        mlflow.set_tracking_uri(self.tracking.uri)
-        mlflow.set_registry_uri(self.tracking.uri)
-        with mlflow.start_run(run_id=run_id):
-            logged: Any = mlflow.pyfunc.log_model(
-                name="recommender",
+        with self._reached():
+            if self._model(name) is None:
+                self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
+            made = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+            if not made:
+                logged = self._log(bundle, run_id, tags, card, example, events, exclude_seen)
+                self.client.create_model_version(
+                    model,
+                    source=f"models:/{logged}",
+                    run_id=run_id,
+                    tags=dict(tags),
+                    description=card[:DESCRIPTION_LENGTH],
+                    model_id=logged,
+                )
+                made = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+            self.client.set_registered_model_alias(model, CHALLENGER, made[0].version)
+            return _version(made[0], self.client.get_registered_model(model).aliases)
+
+    def promote(self, version: Version) -> None:
+        """Make a version the champion; the former one becomes `previous`.
+
+        `previous` is written first, so that a kill in between leaves the champion standing and the call may be repeated.
+        """
+        standing = self.champion(version.name)
+        if standing is not None and standing.version == version.version:
+            return
+        with self._reached():
+            if standing is not None:
+                self.client.set_registered_model_alias(version.model, PREVIOUS, standing.version)
+            self.client.set_registered_model_alias(version.model, CHAMPION, version.version)
+
+    def rollback(self, name: str) -> Version:
+        """Make `previous` the champion again; there is no `previous` then, so that a second call does not undo the first.
+
+        Raises:
+            InputError: there is no previous version.
+        """
+        former = self.find(name, PREVIOUS)
+        if former is None:
+            raise InputError(f"nightloom-{name} has no previous version to go back to. See: nightloom versions {name}")
+        with self._reached():
+            self.client.set_registered_model_alias(former.model, CHAMPION, former.version)
+            self.client.delete_registered_model_alias(former.model, PREVIOUS)
+        return former
+
+    def _reached(self) -> AbstractContextManager[None]:
+        return self.tracking.reached()
+
+    def _model(self, name: str) -> Any:
+        """MLflow's registered model, or None."""
+        found = self.client.search_registered_models(f"name = 'nightloom-{name}'")
+        return self.client.get_registered_model(found[0].name) if found else None
+
+    def _log(
+        self,
+        bundle: Path,
+        run_id: str,
+        tags: Mapping[str, str],
+        card: str,
+        example: list[list[str]],
+        events: Path | None,
+        exclude_seen: bool,
+    ) -> str:
+        """Save the pyfunc and hand its files to MLflow; gives the logged model's id.
+
+        This is what mlflow.pyfunc.log_model does, without its global address and active run, and without loading
+        the model into this process.
+        """
+        import mlflow.pyfunc
+        import pandas as pd
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        run = self.client.get_run(run_id)
+        logged = self.client.create_logged_model(
+            run.info.experiment_id, "recommender", run_id, tags=dict(tags), params=run.data.params, model_type="recommender"
+        )
+        with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+            folder = Path(scratch) / "model"
+            mlflow.pyfunc.save_model(
+                folder,
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
+                ),
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"bundle": str(bundle)},
                 code_paths=[str(Path(__file__).parents[1])],
-                signature=signature,
+                signature=_signature(exclude_seen),
                 input_example=pd.DataFrame({"history": example}),
-                pip_requirements=REQUIREMENTS,
-                registered_model_name=model,
+                pip_requirements=_requirements(),
+                model_config={"events": str(events.resolve()) if events else None},
             )
-        self.client.set_terminated(run_id, "FINISHED")
-        version = str(logged.registered_model_version)
-        for key, value in tags.items():
-            self.client.set_model_version_tag(model, version, key, value)
-        self.client.update_model_version(model, version, card)
-        self.client.set_registered_model_alias(model, CHALLENGER, version)
-        return Version(model, version, run_id, dict(tags))
+            for cache in folder.rglob("__pycache__"):
+                shutil.rmtree(cache)
+            (folder / "model_card.md").write_text(card, encoding="utf-8")
+            self.client.log_model_artifacts(logged.model_id, str(folder))
+        self.client.finalize_logged_model(logged.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        return str(logged.model_id)
 
-    def promote(self, version: Version) -> None:
-        """Make a version the champion; the former one becomes `previous`. May be repeated after a kill."""
-        name = version.model.removeprefix("nightloom-")
-        standing = self.champion(name)
-        if standing is not None and standing.version != version.version:
-            self.client.set_registered_model_alias(version.model, PREVIOUS, standing.version)
-        self.client.set_registered_model_alias(version.model, CHAMPION, version.version)
+
+def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
+    mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
+    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+    return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)
+
+
+def _signature(exclude_seen: bool) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    inputs = [
+        ColSpec(Array(DataType.string), "history", required=False),
+        ColSpec(Array(DataType.long), "times", required=False),
+        ColSpec(DataType.string, "user_id", required=False),
+    ]
+    outputs = [ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]
+    params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
+    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
+
+
+def _requirements() -> list[str]:
+    """The versions that the model was made with, without local labels such as torch's +cpu."""
+    pinned = []
+    for name in REQUIREMENTS:
+        try:
+            pinned.append(f"{name}=={version(name).partition('+')[0]}")
+        except PackageNotFoundError:
+            pinned.append(name)
+    return pinned

@@ -1,0 +1,103 @@
+"""The night: validate, load pretrained, fine-tune, evaluate, explain, promote.
+
+python -m flows.nightly (--preset NAME | --config FILE.yaml) [--force] [--set key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nightloom.quiet import silence
+
+silence()  # before prefect is imported, which reads its telemetry switch then
+if __name__ == "__main__":
+    # The console shows what stages tell; Prefect's own lines stay in its log, its database beside the runs.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_HOME", str(Path("mlruns/prefect").resolve()))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    warnings.simplefilter("ignore")
+
+from prefect import flow
+from rich.console import Console
+
+from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.errors import NightloomError
+from nightloom.report.console import print_summary, print_unchanged
+from nightloom.stage import Night
+from nightloom.tracking import Tracking, run_tags
+from tasks.collect import collect
+from tasks.evaluate import evaluate
+from tasks.explain import explain
+from tasks.fine_tune import fine_tune
+from tasks.load_pretrained import load_pretrained
+from tasks.prepare import prepare
+from tasks.progress import shown_on
+from tasks.promote import promote
+from tasks.report import log_families, report, unchanged
+from tasks.validate import validate
+
+
+@flow(name="nightly", validate_parameters=True)
+def nightly(config: RunConfig, force: bool = False) -> dict[str, Any]:
+    """Retrain, and promote the result if it is at least as good as what serves.
+
+    Args:
+        config: the run's configuration.
+        force: train a challenger even where nothing has changed since the last night.
+
+    Returns:
+        The report; with the key `unchanged` alone where the last night still stands.
+    """
+    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), force=force)
+    collected = collect(night)
+    if same := unchanged(night, collected):
+        return {"unchanged": same, "latest": str(night.latest.resolve())}
+    with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
+        checked = validate(night, collected)
+        prepared = prepare(night, checked)
+        pretrained = load_pretrained(night, prepared)
+        tuned = fine_tune(night, prepared, pretrained)
+        evaluated = evaluate(night, prepared, pretrained, tuned)
+        explained = explain(night, prepared, tuned)
+        model_run = log_families(night, run, collected, tuned, evaluated)
+        promoted = promote(night, collected, tuned, evaluated, model_run)
+        return report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one night from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
+    parser = argparse.ArgumentParser(prog="python -m flows.nightly", description="Run one night.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preset", help="a preset that ships with Nightloom")
+    source.add_argument("--config", type=Path, help="your own YAML")
+    parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override, e.g. training.epochs=5"
+    )
+    given = parser.parse_args(arguments)
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
+        with shown_on(console):
+            result = nightly(config, force=given.force)
+    except NightloomError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red")
+        return error.exit_code
+    if "unchanged" in result:
+        print_unchanged(result["unchanged"], Path(result["latest"]), console)
+    else:
+        print_summary(result, console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

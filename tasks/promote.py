@@ -1,0 +1,52 @@
+"""Stage promote: the gate decides, and only a challenger that passes reaches the registry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from nightloom.evaluation.evaluate import CHAMPION
+from nightloom.models.loom import Loom
+from nightloom.promotion.card import model_card
+from nightloom.promotion.gate import decide
+from nightloom.promotion.registry import Registry
+from nightloom.stage import Manifest, Night, run_stage
+from nightloom.tracking import run_tags
+from tasks.progress import made, worth_retrying
+
+
+@task(name="promote", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
+def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, model_run: str) -> Manifest:
+    """Compare with the champion, and move the aliases when the gate lets the challenger pass."""
+    config = night.config
+    protocol = config.evaluation.protocols[0]
+
+    def body(folder: Path) -> dict[str, Any]:
+        rows = pd.read_parquet(evaluated.path / "per_user.parquet")
+        families = dict(iter(rows[rows["protocol"] == protocol].groupby("family", observed=True)))
+        floors = {name: families[name] for name in config.evaluation.floors}
+        decision = asdict(decide(families[Loom.family], families.get(CHAMPION), floors, config.promotion, seed=config.training.seed))
+        versions: dict[str, str | None] = {}
+        if config.promotion.mode == "enabled":
+            registry = Registry(night.root)
+            if decision["decision"] == "promote":
+                tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night}
+                bundle = tuned.path / protocol / "bundle"
+                card = model_card(config, evaluated.figures["metrics"], decision, tags)
+                example = [pd.read_parquet(bundle / "items.parquet")["item_id"].head(3).tolist()]
+                registry.promote(registry.register(config.name, bundle, model_run, tags, card, example))
+            versions = registry.aliases(config.name)
+        (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
+        return {"decision": decision, "versions": versions}
+
+    sections = config.model_dump(mode="json", include={"promotion"})
+    # Promotion moves aliases, so each night does it for itself.
+    manifest = run_stage(night, "promote", body, inputs=[evaluated], config=sections, salt=night.night)
+    return made(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

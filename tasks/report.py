@@ -1,0 +1,103 @@
+"""The end of a night: its report, as files in the night's folder, in MLflow and in Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from nightloom.models.loom import Loom
+from nightloom.report.build import build_report
+from nightloom.report.html import render_html
+from nightloom.report.markdown import markdown
+from nightloom.stage import Manifest, Night, code_version, write_json
+from nightloom.tracking import Tracking, git_state, run_tags
+
+
+@task(name="log-families", cache_policy=NO_CACHE)
+def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, evaluated: Manifest) -> str:
+    """Nested MLflow runs for the model and each family beside it; gives the model's run back."""
+    tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
+    tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
+    curves = {protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols}
+    model_run = ""
+    for family, metrics in evaluated.figures["metrics"].items():
+        model = family == Loom.family
+        files = [*sorted((evaluated.path / "plots").glob("*.png")), evaluated.path / "per_user.parquet"] if model else []
+        params = {"family": family} | (night.config.model.model_dump() | night.config.training.model_dump() if model else {})
+        made = tracking.log_family(run, family, metrics, tags=tags, params=params, curves=curves if model else None, files=files)
+        model_run = made if model else model_run
+    tracking.log_metrics(run, evaluated.figures["metrics"][Loom.family])
+    return model_run
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]:
+    """Write report.json and report.html, keep them in MLflow and Prefect, and point `latest` here."""
+    by_name = {stage.stage: stage for stage in stages}
+    collected, checked, tuned = by_name["collect"], by_name["validate"], by_name["fine_tune"]
+    evaluated, promoted = by_name["evaluate"], by_name["promote"]
+    explained = by_name.get("explain")
+    tracking = Tracking(night.root)
+    content = build_report(
+        night,
+        stages,
+        data_hash=collected.figures["hash"],
+        git={"commit": git_state(Path(__file__).parent)},
+        metrics=evaluated.figures["metrics"],
+        intervals=_read(evaluated.path / "intervals.json"),
+        slices=_read(evaluated.path / "slices.json"),
+        curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
+        decision=promoted.figures["decision"],
+        versions=promoted.figures["versions"],
+        quarantined=checked.figures["quarantined"],
+        quarantine_reasons=checked.figures["reasons"],
+        counts=collected.figures["counts"],
+        explanations=_read(explained.path / "reasons.json") if explained else None,
+        links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
+        licence=collected.figures["licence"],
+        model=Loom.family,
+    )
+    content |= {"code": code_version(), "rows": checked.figures["rows"]}
+    plots = {path.stem: path for path in sorted((evaluated.path / "plots").glob("*.png"))}
+    night.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("quarantine", "data_docs"):
+        shutil.copytree(checked.path / name, night.folder / name, dirs_exist_ok=True)
+    shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
+    (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
+    write_json(night.folder / "report.json", content)
+    for name in ("report.json", "report.html"):
+        tracking.client.log_artifact(run, str(night.folder / name))
+    create_markdown_artifact(markdown(content), key=f"night-{night.config.name.replace('_', '-')}", description=f"Night {night.night}")
+    if address := os.environ.get("NIGHTLOOM_MLFLOW_URI", ""):
+        create_link_artifact(f"{address}/{tracking.run_url(run)}", key="mlflow-run", link_text="MLflow run of this night")
+    link = night.latest.with_name(f".latest.{os.getpid()}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(night.night)
+    link.replace(night.latest)
+    return content
+
+
+def unchanged(night: Night, collected: Manifest) -> str | None:
+    """Why tonight would give what the last night gave, in words; None when it would not."""
+    last = night.latest / "report.json"
+    if night.force or not last.exists():
+        return None
+    content = _read(last)
+    same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()
+    if not same or content.get("code") != code_version():
+        return None
+    return (
+        f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]} and code {content['code']} are those of {content['night']}"
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
