@@ -7,7 +7,10 @@ import os
 
 SWITCHES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
@@ -15,12 +18,17 @@ SWITCHES = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
 }
+"""Every child process inherits them."""
+
+NOISY = ("alembic", "mlflow", "great_expectations", "matplotlib.font_manager")
+"""Loggers that speak at first use: a new database's migrations, model hints, font caches."""
 
 
 def silence() -> None:
-    """Switch telemetry off wherever the user has not said otherwise, and quieten libraries that log on first use."""
+    """Switch telemetry off wherever the user has not said otherwise, and let noisy loggers report errors only."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
-    for logger in ("alembic", "mlflow", "great_expectations", "matplotlib.font_manager"):
+    for logger in NOISY:
         logging.getLogger(logger).setLevel(logging.ERROR)

@@ -48,6 +48,6 @@ def model_card(
             "",
             "## Limits",
             "",
-            "It knows what is in its events: what was never shown was never chosen. Scores rank items for one user; they are no probabilities.",
+            "It knows what is in its events: what was never shown was never chosen. Scores rank items; they are no probabilities.",
         ]
     )

@@ -1,0 +1,145 @@
+"""A night of a user's own CSV files, with a YAML and no code, from the command line to the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.tiny_models import WORDS, tiny_bert
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = """
+name: mine
+data:
+  events: ratings.csv
+  items: movies.csv
+  columns:
+    events: {{user_id: userId, item_id: movieId, timestamp: timestamp, value: rating}}
+    items: {{item_id: movieId, title: title, genres: genres}}
+pretrained: {{model: {model}}}
+model: {{dim: 16, blocks: 1, heads: 2}}
+training: {{epochs: 2, workers: 2}}
+evaluation: {{protocols: [temporal, leave_one_out]}}
+explain: {{users: 2, max_events: 5, samples: 64}}
+promotion: {{must_beat_floors: false, resamples: 200}}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mine")
+    rng = np.random.default_rng(0)
+    users, items = 80, 40
+    rows = []
+    for user in range(users):
+        start, at = 1_600_000_000 + int(rng.integers(0, 10_000_000)), int(rng.integers(0, items))
+        for step in range(12):
+            rows.append((f"u{user:02d}", f"{at:03d}", start + step * 200_000, int(rng.integers(1, 6))))
+            at = (at + int(rng.integers(1, 4))) % items
+    pd.DataFrame(rows, columns=["userId", "movieId", "timestamp", "rating"]).to_csv(folder / "ratings.csv", index=False)
+    titles = [f"{WORDS[i % len(WORDS)]} {WORDS[(3 * i) % len(WORDS)]}" for i in range(items)]
+    genres = ["drama|war" if i % 2 else "comedy" for i in range(items)]
+    pd.DataFrame({"movieId": [f"{i:03d}" for i in range(items)], "title": titles, "genres": genres}).to_csv(
+        folder / "movies.csv", index=False
+    )
+    (folder / "mine.yaml").write_text(CONFIG.format(model=tiny_bert(folder / "bert")))
+    return folder
+
+
+def night(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")]),
+        "PREFECT_HOME": str(home / "mlruns" / "prefect"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "flows.nightly", *arguments]
+    return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> subprocess.CompletedProcess[str]:
+    return night(home, "--config", "mine.yaml")
+
+
+def test_the_first_night_promotes_and_reports(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0, first.stdout + first.stderr
+    latest = home / "mlruns" / "nights" / "mine" / "latest"
+    report = json.loads((latest / "report.json").read_text())
+    wanted = {"name", "data_hash", "config_hash", "git", "stages", "metrics", "gate", "versions", "quarantined"}
+    assert wanted <= set(report)
+    assert report["gate"]["decision"] == "promote"
+    assert report["versions"]["champion"] == "1"
+    assert set(report["metrics"]) == {"nightloom", "popularity", "item_knn", "als", "graph"}
+    assert all(set(found) == {"temporal", "leave_one_out"} for found in report["metrics"].values())
+    assert {"seconds", "peak_mb", "status"} <= set(report["stages"]["fine_tune"])
+    assert "<html" in (latest / "report.html").read_text()
+    assert "Warning" not in first.stderr
+
+
+@pytest.mark.usefixtures("first")
+def test_anyone_can_recompute_the_metrics(home: Path) -> None:
+    latest = home / "mlruns" / "nights" / "mine" / "latest"
+    rows = pd.read_parquet(latest / "per_user.parquet")
+    metrics = json.loads((latest / "report.json").read_text())["metrics"]
+    for family, found in metrics.items():
+        one = rows[(rows["family"] == family) & (rows["protocol"] == "leave_one_out")]
+        rank = one["rank"].astype("float64")
+        assert len(one) == one["user_id"].nunique()
+        assert found["leave_one_out"]["hr_at_10"] == pytest.approx((rank <= 10).mean())
+        assert found["leave_one_out"]["ndcg_at_10"] == pytest.approx((1 / np.log2(rank + 1)).where(rank <= 10, 0.0).mean())
+
+
+@pytest.mark.usefixtures("first")
+def test_unchanged_data_is_a_short_night_that_says_why(home: Path) -> None:
+    again = night(home, "--config", "mine.yaml")
+    assert again.returncode == 0, again.stderr
+    assert "nothing changed" in again.stdout
+    assert len([path for path in (home / "mlruns" / "nights" / "mine").iterdir() if not path.is_symlink()]) == 1
+
+
+@pytest.mark.usefixtures("first")
+def test_the_registered_model_answers_a_stranger_in_a_clean_process(home: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, mlflow, pandas as pd\n"
+        f"mlflow.set_tracking_uri('sqlite:///{home}/mlruns/mlflow.db')\n"
+        "model = mlflow.pyfunc.load_model('models:/nightloom-mine@champion')\n"
+        "answer = model.predict(pd.DataFrame({'history': [['003', '005', '006'], []]}), params={'k': 4})\n"
+        "print(answer['items'].tolist())\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    items = json.loads(done.stdout.strip().splitlines()[-1].replace("'", '"'))
+    assert [len(one) for one in items] == [4, 4]
+    assert not {"003", "005", "006"} & set(items[0])
+
+
+def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0
+    forced = night(home, "--config", "mine.yaml", "--force")
+    assert forced.returncode == 0, forced.stdout + forced.stderr
+    report = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "report.json").read_text())
+    assert report["gate"]["difference"] == pytest.approx(0, abs=1e-3)  # the same data and seed
+    assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1"}
+
+
+def test_refused_input_changes_nothing(home: Path) -> None:
+    events = pd.read_csv(home / "ratings.csv", dtype=str)
+    events.assign(movieId=lambda t: t["movieId"].where(t.index % 2 == 0, "unknown")).to_csv(home / "broken.csv", index=False)
+    text = (home / "mine.yaml").read_text().replace("ratings.csv", "broken.csv").replace("name: mine", "name: broken")
+    (home / "broken.yaml").write_text(text)
+    refused = night(home, "--config", "broken.yaml")
+    assert refused.returncode == 2, refused.stderr
+    assert "events" in refused.stderr
+    assert "item_id" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    wrong = night(home, "--config", "mine.yaml", "--set", "training.epoch=1")
+    assert wrong.returncode == 2
+    assert "epochs" in wrong.stderr
