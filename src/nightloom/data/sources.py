@@ -83,6 +83,7 @@ def read_table(place: str, data: DataConfig, name: str) -> RawTable:
     """
     if "://" in place:
         frame, label = read_sql(place, name)
+        _unique([str(column) for column in frame], label, name)
         table = RawTable.of(frame, label)
     else:
         path = Path(place).expanduser()
@@ -209,10 +210,10 @@ def _header(path: Path, data: DataConfig, name: str) -> list[str]:
     return columns
 
 
-def _unique(columns: list[str], path: Path, name: str) -> None:
+def _unique(columns: list[str], place: object, name: str) -> None:
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise InputError(f"{name}: {path} has more than one column named {', '.join(map(repr, twice))}. Rename all but one.")
+        raise InputError(f"{name}: {place} has more than one column named {', '.join(map(repr, twice))}. Rename all but one.")
 
 
 def _not_in_encoding(path: Path, data: DataConfig, name: str) -> InputError:

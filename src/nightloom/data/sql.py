@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
         name: which table this is, for messages.
 
     Returns:
-        The rows (integers stay integers next to missing values), and the address without password for messages.
+        The rows (integers stay integers next to missing values, lists stay lists), and the address without password for messages.
 
     Raises:
         InputError: the address cannot be used, the server cannot be reached, or it has no such table.
@@ -56,10 +57,15 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
         ) from None
     with connection:
         try:
-            statement = query or _select(connection, table, label, name)
-            return pd.read_sql(statement, connection, dtype_backend="numpy_nullable"), label
-        except (SQLAlchemyError, pd.errors.DatabaseError) as error:
+            # As text(), so that % is kept; a colon before a word would otherwise be a parameter.
+            statement = sa.text(re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", query)) if query else _select(connection, table, label, name)
+            result = connection.execute(statement)
+            names, rows = list(result.keys()), [tuple(row) for row in result]
+        except SQLAlchemyError as error:
             raise InputError(f"{name}: {label} cannot be read: {_cause(error, url)}. Correct `data.{name}`.") from None
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    frame = pd.DataFrame({at: _column(values) for at, values in enumerate(columns)})
+    return frame.set_axis(names, axis=1), label
 
 
 def _parse(address: str, name: str) -> tuple[URL, str, str]:
@@ -104,12 +110,18 @@ def _select(connection: sa.Connection, table: str, label: str, name: str) -> sa.
     return sa.select(sa.text("*")).select_from(sa.table(bare, schema=schema or None)).order_by(*(sa.column(column) for column in key))
 
 
+def _column(values: tuple[Any, ...]) -> pd.Series:
+    """Typed where nothing is missing; pandas would else turn integers into floats."""
+    column = pd.Series(values, dtype=object)
+    return column if column.isna().any() else column.infer_objects()
+
+
 def _shown(url: URL) -> str:
     """The address without password and parameters, which may hold one too."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _cause(error: Exception, url: URL) -> str:
+def _cause(error: SQLAlchemyError, url: URL) -> str:
     """What the driver says, on one line, without the password."""
-    text = " ".join(str(getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error).split())
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
     return text.replace(url.password, "***") if url.password else text

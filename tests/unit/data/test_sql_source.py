@@ -65,6 +65,10 @@ def test_empty_table(database: Path) -> None:
     assert "has no rows" in refusal(f"sqlite:///{database}?table=empty")
 
 
+def test_a_query_with_a_column_twice(database: Path) -> None:
+    assert "more than one column named 'item_id'" in refusal(f"sqlite:///{database}?query=select item_id, item_id from events")
+
+
 def test_broken_query(database: Path) -> None:
     assert "no such column: colour" in refusal(f"sqlite:///{database}?query=select colour from events")
 
