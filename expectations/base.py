@@ -1,10 +1,11 @@
-"""The contract that every domain's canonical tables keep: types, nulls, ranges, sets, uniqueness, foreign keys, counts.
+"""The contract that every domain's canonical tables keep: nulls, ranges, sets, uniqueness, foreign keys, counts, freshness, balance.
 
 A domain's own file holds a `contracts` function of the same signature and may build on this one.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -13,32 +14,37 @@ import pandas as pd
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
-from nightloom.data.labels import positive
 from nightloom.data.schema import Tables
 
 EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")
-"""Events before this are a sign of seconds read as another unit."""
+"""Events before this are a sign of a wrong unit: seconds of today read as milliseconds land in January 1970."""
 
 SLACK = timedelta(hours=1)
 """Clocks differ: an event this far ahead is not yet in the future."""
+
+POSITIVE = "positive__"
+"""Helper column of the good events: 1 where the event is positive, else 0."""
+
+HAS_TEXT = "has_text__"
+"""Helper column of the good items: 1 where any text column holds something, else 0. Only there when text columns are."""
 
 
 def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
     """Contracts by table name, for the tables that are there.
 
     Args:
-        tables: canonical tables.
+        tables: canonical tables, whose columns are already known to be right.
         config: limits and allowed values are its `validation` section.
         last: rows per table of the last night, None on the first.
         now: when the night runs, with time zone.
     """
-    found = {"events": _events(tables, config, now)}
+    found = {"events": Contract(_event_rows(tables, config, now), _event_table(tables, config, now))}
     if tables.items is not None:
-        found["items"] = Contract(rows=(*_id("item_id"), unique("item_id")))
+        found["items"] = Contract((*_id("item_id"), unique("item_id")), _texts(tables))
     if tables.users is not None:
-        found["users"] = Contract(rows=(*_id("user_id"), unique("user_id")))
+        found["users"] = Contract((*_id("user_id"), unique("user_id")))
     if tables.links is not None:
-        found["links"] = Contract(rows=(*_id("user_id"), *_id("other_id"), *_ends(tables)))
+        found["links"] = Contract((*_id("user_id"), *_id("other_id"), *_ends(tables)))
     for name, contract in found.items():
         if last and last.get(name):
             found[name] = Contract(contract.rows, (*contract.table, _size(name, last[name], config)))
@@ -55,78 +61,95 @@ def known(column: str, ids: pd.Series, where: str) -> RowRule:
     return RowRule(column, f"not in {where}", lambda table: table[column].notna() & ~table[column].isin(ids))
 
 
+def given(column: str) -> RowRule:
+    """Every row has a value."""
+    return RowRule(column, "missing", expectation=gxe.ExpectColumnValuesToNotBeNull(column=column))
+
+
+def between(column: str, name: str, low: object = None, high: object = None) -> RowRule:
+    """Values lie in a closed range; a missing value is not judged."""
+    return RowRule(column, name, expectation=gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high))
+
+
 def _id(column: str) -> tuple[RowRule, ...]:
     return (
-        RowRule(column, "missing", lambda rows: rows[column].isna(), gxe.ExpectColumnValuesToNotBeNull(column=column, severity="critical")),
-        RowRule(column, "blank", lambda rows: rows[column].notna() & (rows[column].str.strip() == "")),
+        given(column),
+        RowRule(column, "blank", expectation=gxe.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S")),
     )
 
 
-def _events(tables: Tables, config: RunConfig, now: datetime) -> Contract:
+def _event_rows(tables: Tables, config: RunConfig, now: datetime) -> tuple[RowRule, ...]:
     limits, events = config.validation, tables.events
-    rows = [*_id("user_id"), *_id("item_id")]
+    rules = [*_id("user_id"), *_id("item_id")]
     if tables.items is not None:
-        rows.append(known("item_id", tables.items["item_id"], "items"))
-    whole = [
-        TableRule(
-            "",
-            f"at least {limits.min_events:,} events",
-            gxe.ExpectTableRowCountToBeBetween(min_value=limits.min_events),
-            "collect more events, or lower validation.min_events",
-        )
-    ]
+        rules.append(known("item_id", tables.items["item_id"], "items"))
     if "timestamp" in events:
-        latest = pd.Timestamp(now) + SLACK
-        rows += [
-            RowRule("timestamp", "missing", lambda t: t["timestamp"].isna(), gxe.ExpectColumnValuesToNotBeNull(column="timestamp")),
-            RowRule("timestamp", "in the future", lambda t: t["timestamp"] > latest),
-            RowRule("timestamp", f"before {EARLIEST.year}, perhaps in another unit", lambda t: t["timestamp"] < EARLIEST),
+        rules += [
+            given("timestamp"),
+            between("timestamp", "in the future", high=now + SLACK),
+            between("timestamp", f"before {EARLIEST.year}, perhaps in another unit (data.time_unit)", low=EARLIEST.to_pydatetime()),
         ]
-        if limits.max_age_days is not None:
-            oldest = pd.Timestamp(now) - pd.Timedelta(days=limits.max_age_days)
-            whole.append(
-                TableRule(
-                    "timestamp",
-                    f"newest event at most {limits.max_age_days:g} days old",
-                    gxe.ExpectColumnMaxToBeBetween(column="timestamp", min_value=oldest.to_pydatetime()),
-                    "look why no newer events arrive, or raise validation.max_age_days",
-                )
-            )
-    rows.append(RowRule("event", "missing", lambda t: t["event"].isna(), gxe.ExpectColumnValuesToNotBeNull(column="event")))
+    else:
+        rules.append(given("order"))
+    rules += _id("event")
     if limits.allowed_events is not None:
         allowed = list(limits.allowed_events)
-        rows.append(
-            RowRule(
-                "event",
-                f"not one of {', '.join(allowed)}",
-                lambda t: t["event"].notna() & ~t["event"].isin(allowed),
-                gxe.ExpectColumnValuesToBeInSet(column="event", value_set=allowed, severity="critical"),
-            )
-        )
-    if limits.value_range is not None and "value" in events:
-        low, high = limits.value_range
-        rows.append(
-            RowRule(
-                "value",
-                f"outside {low:g} to {high:g}",
-                lambda t: t["value"].notna() & ~t["value"].between(low, high),
-                gxe.ExpectColumnValuesToBeBetween(column="value", min_value=low, max_value=high, severity="critical"),
-            )
-        )
-    whole.append(
+        inside = gxe.ExpectColumnValuesToBeInSet(column="event", value_set=allowed)
+        rules.append(RowRule("event", f"not one of {', '.join(allowed)}", expectation=inside))
+    if "value" in events:
+        if limits.value_range is not None:
+            low, high = limits.value_range
+            rules.append(between("value", f"outside {low:g} to {high:g}", low, high))
+        else:
+            rules.append(between("value", "infinite", -sys.float_info.max, sys.float_info.max))
+    return tuple(rules)
+
+
+def _event_table(tables: Tables, config: RunConfig, now: datetime) -> tuple[TableRule, ...]:
+    limits = config.validation
+    rules = [
         TableRule(
-            "positive__",
+            "",
+            f"at least {limits.min_events:,} good events",
+            gxe.ExpectTableRowCountToBeBetween(min_value=limits.min_events),
+            "collect more events, or lower validation.min_events",
+        ),
+        TableRule(
+            POSITIVE,
             f"at least {limits.min_positive_share:.1%} of events positive (label balance)",
-            gxe.ExpectColumnMeanToBeBetween(column="positive__", min_value=limits.min_positive_share),
+            gxe.ExpectColumnMeanToBeBetween(column=POSITIVE, min_value=limits.min_positive_share),
             "look at prepare.positive_events and prepare.positive_min_value, or lower validation.min_positive_share",
+        ),
+    ]
+    if "timestamp" in tables.events and limits.max_age_days is not None:
+        rules.append(
+            TableRule(
+                "timestamp",
+                f"newest event at most {limits.max_age_days:g} days old",
+                gxe.ExpectColumnMaxToBeBetween(column="timestamp", min_value=now - timedelta(days=limits.max_age_days)),
+                "look why no newer events arrive, or raise validation.max_age_days",
+            )
         )
+    return tuple(rules)
+
+
+def text_columns(tables: Tables) -> list[str]:
+    """Columns of the items that the language model reads."""
+    return [column for column, kind in tables.features.items() if kind == "text" and tables.items is not None and column in tables.items]
+
+
+def _texts(tables: Tables) -> tuple[TableRule, ...]:
+    """An item without text is learned by id and attributes alone: allowed, and said."""
+    if not text_columns(tables):
+        return ()
+    return (
+        TableRule(
+            HAS_TEXT,
+            "text for every item",
+            gxe.ExpectColumnMeanToBeBetween(column=HAS_TEXT, min_value=1, severity="warning"),
+            "items without text are told apart by id and attributes alone; new ones among them can hardly be recommended",
+        ),
     )
-    return Contract(tuple(rows), tuple(whole))
-
-
-def labelled(events: pd.DataFrame, config: RunConfig) -> pd.Series:
-    """The label as a number, for the balance rule."""
-    return pd.Series(positive(events, config.prepare).astype(float), index=events.index)
 
 
 def _ends(tables: Tables) -> tuple[RowRule, ...]:

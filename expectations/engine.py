@@ -15,17 +15,12 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read by great_expectat
 
 import great_expectations as gx
 import great_expectations.expectations as gxe
-from great_expectations.expectations.expectation import ColumnMapExpectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.validator.metric_configuration import MetricConfiguration
 
-__all__ = ["Engine", "gx", "gxe", "of_rows"]
+__all__ = ["Engine", "FailureSeverity", "gx", "gxe"]
 
 SITE = "data_docs"
-
-
-def of_rows(expectation: Any) -> bool:
-    """Whether an expectation judges each row of a column by itself."""
-    return isinstance(expectation, ColumnMapExpectation)
 
 
 class Engine:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from expectations.engine import gxe
+from expectations.engine import FailureSeverity, gxe
 
-Severity = Literal["critical", "warning"]
 FLAG = "ok__"
 """Prefix of the helper columns that say for each row whether it keeps a rule that looks beyond its own column."""
 
@@ -19,18 +18,24 @@ FLAG = "ok__"
 class RowRule:
     """A rule that each row keeps or breaks; rows that break it go to the quarantine.
 
+    It is said in one of two ways, never both, so that the check and the rows put aside cannot differ.
+
     Attributes:
         column: the column it is about.
         name: short and plain, as people read it in the quarantine.
-        breaks: table -> bool [rows], true where the rule is broken.
-        expectation: what Great Expectations checks. None: that `breaks` is false everywhere, through a helper column
-            (a large value_set is slow, and some rules look at two tables).
+        breaks: table -> bool [rows], true where the rule is broken; Great Expectations gets it as a helper column. For rules
+            that look at other rows or tables, or that a large value_set would make slow.
+        expectation: a column map expectation, which itself says which rows break it.
     """
 
     column: str
     name: str
-    breaks: Callable[[pd.DataFrame], pd.Series]
+    breaks: Callable[[pd.DataFrame], pd.Series] | None = None
     expectation: Any = None
+
+    def __post_init__(self) -> None:
+        if (self.breaks is None) == (self.expectation is None):
+            raise ValueError(f"rule '{self.column}: {self.name}': give either `breaks` or `expectation`")
 
     @property
     def flag(self) -> str:
@@ -46,21 +51,24 @@ class RowRule:
 
 @dataclass(frozen=True)
 class TableRule:
-    """A rule about a whole table; a critical one stops the night.
+    """A rule about a table's good rows as a whole. A critical expectation stops the night; warning and info are noted.
 
     Attributes:
         column: the column it is about, or "" for the table.
         name: short and plain.
-        expectation: what Great Expectations checks.
+        expectation: what Great Expectations checks, with its severity.
         remedy: what to do when it is broken.
-        severity: critical stops the night, warning is reported.
     """
 
     column: str
     name: str
     expectation: Any
     remedy: str
-    severity: Severity = "critical"
+
+    @property
+    def severity(self) -> str:
+        """critical, warning or info."""
+        return FailureSeverity(self.expectation.severity).value
 
 
 @dataclass(frozen=True)

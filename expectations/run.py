@@ -6,73 +6,109 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import expectations
-from expectations.base import labelled
+from expectations.base import HAS_TEXT, POSITIVE, text_columns
+from expectations.columns import columns_suite, kinds_of
 from expectations.engine import Engine, gx
 from expectations.rules import Contract
 from nightloom.config import RunConfig
+from nightloom.data.labels import positive
 from nightloom.data.quarantine import Breach, separate, shown, write_quarantine
 from nightloom.data.schema import Tables
 from nightloom.errors import ContractBroken, InputError
 from nightloom.stage import write_json
 
+ORDER = ("items", "users", "events", "links")
+"""Tables that others refer to come first, so that a foreign key asks for a good row."""
+
 EXAMPLES = 5
-NOT_SUITES = ("engine", "rules", "run")
+NOT_SUITES = ("columns", "engine", "rules", "run")
+
+
+@dataclass
+class Outcome:
+    """What became of one table.
+
+    Attributes:
+        arrived: rows that arrived, those that could not be read included.
+        quarantined: rows put aside.
+        file: the quarantine file to open.
+        checks: one entry a rule, as in checks.json.
+        stops: what stops the night, in words.
+        warnings: what is noted, in words.
+    """
+
+    arrived: int
+    quarantined: int = 0
+    file: Path | None = None
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    stops: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def bad_share(self) -> float:
+        """Share of the rows that arrived which were put aside."""
+        return self.quarantined / self.arrived if self.arrived else 0.0
 
 
 def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime) -> dict[str, Any]:
     """Check the tables and part good rows from bad.
 
-    Writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
+    Three questions in turn: are the columns there and of their type, which rows break a rule, are the good rows together fit to
+    train on. Writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
     `data_docs/`, and every rule's outcome as `checks.json`; all of it before a broken contract is raised.
 
     Args:
         tables: canonical tables of a snapshot.
         config: limits are in `validation`; `validation.suite` names the file with the contracts.
-        folder: where to write.
+        folder: where to write; it exists.
         last: rows per table of the last night, None on the first.
         now: when the night runs, with time zone.
 
     Returns:
-        Figures: rows and quarantined (by table), reasons (table -> reason -> rows), rules, warnings.
+        Figures (JSON values): rows, quarantined and bad_share (by table), reasons (table -> reason -> rows), rules, warnings,
+        and of the good events positive_share, users_with_one_event, oldest and newest (ISO 8601; the order where there is no time).
 
     Raises:
-        ContractBroken: a limit is passed; names table, column, rule, count, examples, quarantine and remedy.
+        ContractBroken: a limit is passed or a column is wrong; names table, column, rule, count, examples, quarantine and remedy.
+        InputError: there is no suite of that name.
     """
-    contracts = _suite(config.validation.suite).contracts(tables, config, last, now)
+    suite, present = _suite(config.validation.suite), tables.present()
     engine = Engine(folder / "data_docs")
-    figures: dict[str, Any] = {"rows": {}, "quarantined": {}, "reasons": {}, "rules": 0, "warnings": []}
-    checks: list[dict[str, Any]] = []
-    broken: list[str] = []
-    for name, table in tables.present().items():
-        found = _check_table(engine, name, table, contracts[name], config)
-        good, bad = separate(table, [Breach(one["column"], one["rule"], one.pop("rows")) for one in found if "rows" in one])
-        rejected = tables.rejected.get(name)
-        file, aside = write_quarantine(folder / "quarantine", name, bad, rejected)
-        good.to_parquet(folder / f"{name}.parquet", index=False)
-        if rejected is not None:
-            for reason, count in rejected["reason"].value_counts().items():
-                found.append({"table": name, "column": "", "rule": str(reason), "bad": int(count), "passed": False, "severity": "critical",
-                              "examples": rejected["raw"][rejected["reason"] == reason].head(2).tolist()})  # fmt: skip
-        figures["rows"][name], figures["quarantined"][name] = len(good), aside
-        figures["reasons"][name] = {f"{one['column']}: {one['rule']}".removeprefix(": "): one["bad"] for one in found if one.get("bad")}
-        broken += _broken(name, found, aside, len(table) + len(rejected if rejected is not None else ()), file, config)
-        figures["warnings"] += [one["told"] for one in found if "told" in one and not one["passed"] and one["severity"] == "warning"]
-        checks += found
-    figures["rules"] = len(checks)
-    (folder / "tables.json").write_text(json.dumps({"features": tables.features}), encoding="utf-8")
-    write_json(folder / "checks.json", checks)
+    outcomes = {name: Outcome(len(present[name]) + len(tables.rejected.get(name, ()))) for name in ORDER if name in present}
+    for name, outcome in outcomes.items():
+        _check_columns(engine, name, tables, config, outcome)
+    fit = not any(outcome.stops for outcome in outcomes.values())
+    checked = replace(tables)  # a copy, whose tables become the good rows one by one
+    for name, outcome in outcomes.items():
+        rejected, bad = tables.rejected.get(name), None
+        if fit:
+            contract = suite.contracts(checked, config, last, now)[name]
+            good, bad = _check_rows(engine, name, present[name].reset_index(drop=True), contract, outcome)
+            _check_table(engine, name, _with_helpers(name, good, tables, config), contract, outcome)
+            good.to_parquet(folder / f"{name}.parquet", index=False)
+            setattr(checked, name, good)
+        outcome.file, outcome.quarantined = write_quarantine(folder / "quarantine", name, bad, rejected)
+        if outcome.bad_share > config.validation.max_bad_share:
+            outcome.stops.append(_too_many(name, outcome, rejected, config.validation.max_bad_share))
     engine.write_docs()
-    if broken:
-        raise ContractBroken("the data contract is broken, nothing was trained:\n" + "\n".join(f"- {line}" for line in broken))
-    return figures
+    write_json(folder / "tables.json", {"features": tables.features})
+    write_json(folder / "checks.json", [line for outcome in outcomes.values() for line in outcome.checks])
+    stops = [line for outcome in outcomes.values() for line in outcome.stops]
+    if stops:
+        listed = "\n".join(f"- {line}" for line in stops)
+        docs = folder / "data_docs" / "index.html"
+        raise ContractBroken(f"the data contract is broken, nothing was trained:\n{listed}\nAll rules and what they found: {docs}")
+    return _figures(outcomes, checked, config)
 
 
 def read_checked(folder: Path) -> Tables:
@@ -89,39 +125,121 @@ def _suite(name: str) -> ModuleType:
     return importlib.import_module(f"expectations.{name}")
 
 
-def _check_table(engine: Engine, name: str, table: pd.DataFrame, contract: Contract, config: RunConfig) -> list[dict[str, Any]]:
-    """Outcome of each rule; row rules also hold `rows`, the mask of those that break it."""
-    masks = [rule.breaks(table).to_numpy(dtype=bool, na_value=False) for rule in contract.rows]
-    helpers = {rule.flag: ~mask for rule, mask in zip(contract.rows, masks, strict=True) if rule.expectation is None}
+def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig, outcome: Outcome) -> None:
+    kinds = kinds_of(tables.present()[name])
+    suite = columns_suite(name, tables, config)
+    for rule, result in zip(suite.expectations, engine.validate(kinds, suite), strict=True):
+        column = rule.column
+        if column in kinds:
+            words, found = f"must hold {' or '.join(rule.value_set)}", f"holds {kinds[column].iloc[0]}"
+        else:
+            words, found = "must be there", f"is missing; columns there are {', '.join(kinds.columns)}"
+        outcome.checks.append(_line(name, column, words, "critical", result.success, found))
+        if not result.success:
+            outcome.stops.append(f"{name}.{column}: {words}, but it {found}. Map the right column in data.columns.{name}.")
+
+
+def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contract, outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask the row rules; returns the good rows, and the bad ones with their reasons."""
+    marked = {rule.flag: ~rule.breaks(table).to_numpy(dtype=bool, na_value=False) for rule in contract.rows if rule.breaks is not None}
+    frame = table.assign(**marked)
+    rules = [(rule, rule.expected()) for rule in contract.rows]
+    results = engine.validate(frame, gx.ExpectationSuite(name=f"{name}, rows", expectations=[expected for _, expected in rules]))
+    breaches = []
+    for (rule, expected), result in zip(rules, results, strict=True):
+        line = _line(name, rule.column, rule.name, "critical", result.success, "")
+        if not result.success:
+            breach = Breach(rule.column, rule.name, engine.failing(frame, expected))
+            breaches.append(breach)
+            line["bad"] = int(breach.rows.sum())
+            line["share"] = line["bad"] / len(table)
+            line["examples"] = [shown(value) for value in table[rule.column][breach.rows].head(1000).drop_duplicates().head(EXAMPLES)]
+        outcome.checks.append(line)
+    return separate(table, breaches)
+
+
+def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contract, outcome: Outcome) -> None:
+    """Ask the table rules of the good rows."""
+    suite = gx.ExpectationSuite(name=f"{name}, good rows", expectations=[rule.expectation for rule in contract.table])
+    for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
+        column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
+        found = _found(result)
+        outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found))
+        if not result.success:
+            told = outcome.stops if rule.severity == "critical" else outcome.warnings
+            told.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
+
+
+def _found(result: Any) -> str:
+    """What Great Expectations saw: a value, or the share of rows that fail."""
+    if "observed_value" in result.result:
+        value = result.result["observed_value"]
+        return "none" if value is None or pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if "unexpected_count" in result.result:
+        return f"{result.result['unexpected_count']:,} of {result.result['element_count']:,} rows against it"
+    raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
+
+
+def _with_helpers(name: str, good: pd.DataFrame, tables: Tables, config: RunConfig) -> pd.DataFrame:
+    """The good rows with the helper columns that the base contract's table rules ask for."""
     if name == "events":
-        helpers["positive__"] = labelled(table, config).to_numpy()
-    frame = table.assign(**helpers)
-    expected = [rule.expected() for rule in contract.rows] + [rule.expectation for rule in contract.table]
-    results = engine.validate(frame, gx.ExpectationSuite(name=name, expectations=expected))
-    found: list[dict[str, Any]] = []
-    for row_rule, mask in zip(contract.rows, masks, strict=True):
-        examples = [shown(value) for value in table[row_rule.column][mask].head(EXAMPLES)]
-        found.append({"table": name, "column": row_rule.column, "rule": row_rule.name, "bad": int(mask.sum()), "passed": not mask.any(),
-                      "severity": "critical", "examples": examples, "rows": mask})  # fmt: skip
-    for rule, result in zip(contract.table, results[len(masks) :], strict=True):
-        seen = result.result.get("observed_value")
-        where = f"{name}.{rule.column}" if rule.column and not rule.column.endswith("__") else name
-        told = f"{where}: expected {rule.name}, found {seen}; {rule.remedy}."
-        found.append({"table": name, "column": rule.column, "rule": rule.name, "bad": 0, "passed": bool(result.success),
-                      "severity": rule.severity, "examples": [], "told": told})  # fmt: skip
-    return found
-
-
-def _broken(name: str, found: list[dict[str, Any]], aside: int, total: int, file: Path, config: RunConfig) -> list[str]:
-    """What stops the night, in words."""
-    lines = [one["told"] for one in found if "told" in one and not one["passed"] and one["severity"] == "critical"]
-    limit = config.validation.max_bad_share
-    if total and aside / total > limit:
-        worst = max(found, key=lambda one: one["bad"])
-        examples = ", ".join(worst["examples"]) or "none"
-        where = f"{name}.{worst['column']}" if worst["column"] else name
-        lines.append(
-            f"{name}: {aside:,} of {total:,} rows ({aside / total:.1%}) are bad, the limit is {limit:.1%}. "
-            f"Most break {where}: {worst['rule']} ({worst['bad']:,} rows, for example {examples}). All are kept in {file}: mend the source, or raise validation.max_bad_share."
+        return good.assign(**{POSITIVE: _labels(good, config)})
+    if name == "items" and (columns := text_columns(tables)):
+        return good.assign(
+            **{HAS_TEXT: np.logical_or.reduce([good[column].str.contains(r"\S", na=False) for column in columns]).astype(float)}
         )
-    return lines
+    return good
+
+
+def _labels(events: pd.DataFrame, config: RunConfig) -> np.ndarray:
+    try:
+        return positive(events, config.prepare).astype(float)
+    except InputError:  # not one is positive: the balance rule says so, with its remedy
+        return np.zeros(len(events))
+
+
+def _line(name: str, column: str, rule: str, severity: str, passed: bool, found: str) -> dict[str, Any]:
+    """An entry of checks.json."""
+    line = {"table": name, "column": column, "rule": rule, "severity": severity, "passed": bool(passed), "found": found}
+    return {**line, "bad": 0, "share": 0.0, "examples": []}
+
+
+def _reasons(outcome: Outcome, rejected: pd.DataFrame | None) -> dict[str, int]:
+    """Rows by reason, most frequent first; a row that breaks two rules counts in both."""
+    counts = {f"{line['column']}: {line['rule']}": line["bad"] for line in outcome.checks if line["bad"]}
+    if rejected is not None:
+        counts |= {str(reason): int(count) for reason, count in rejected["reason"].value_counts().items()}
+    return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+def _too_many(name: str, outcome: Outcome, rejected: pd.DataFrame | None, limit: float) -> str:
+    """The message for a table of which too many rows are bad."""
+    examples = {f"{line['column']}: {line['rule']}": line["examples"] for line in outcome.checks if line["bad"]}
+    if rejected is not None:
+        examples |= {str(reason): rows["raw"].head(2).tolist() for reason, rows in rejected.groupby("reason")}
+    rules = "".join(
+        f"\n    {name}.{reason}: {count:,} rows ({count / outcome.arrived:.2%}), for example {', '.join(examples[reason])}"
+        for reason, count in _reasons(outcome, rejected).items()
+    )
+    return (
+        f"{name}: {outcome.quarantined:,} of {outcome.arrived:,} rows ({outcome.bad_share:.2%}) are bad, the limit is {limit:.2%} "
+        f"(validation.max_bad_share).{rules}\n    All are kept with their reasons in {outcome.file}: mend the source, or raise the limit."
+    )
+
+
+def _figures(outcomes: Mapping[str, Outcome], checked: Tables, config: RunConfig) -> dict[str, Any]:
+    events = checked.events
+    times = events["timestamp" if "timestamp" in events else "order"]
+    oldest, newest = (at.isoformat() if isinstance(at, pd.Timestamp) else int(at) for at in (times.min(), times.max()))
+    return {
+        "rows": {name: len(table) for name, table in checked.present().items()},
+        "quarantined": {name: outcome.quarantined for name, outcome in outcomes.items()},
+        "bad_share": {name: outcome.bad_share for name, outcome in outcomes.items()},
+        "reasons": {name: _reasons(outcome, checked.rejected.get(name)) for name, outcome in outcomes.items()},
+        "rules": sum(len(outcome.checks) for outcome in outcomes.values()),
+        "warnings": [line for outcome in outcomes.values() for line in outcome.warnings],
+        "positive_share": float(_labels(events, config).mean()),
+        "users_with_one_event": int((events["user_id"].value_counts() == 1).sum()),
+        "oldest": oldest,
+        "newest": newest,
+    }

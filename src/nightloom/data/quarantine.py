@@ -50,22 +50,22 @@ def separate(table: pd.DataFrame, breaches: Sequence[Breach]) -> tuple[pd.DataFr
     return table[~bad].reset_index(drop=True), aside
 
 
-def write_quarantine(folder: Path, name: str, bad: pd.DataFrame, rejected: pd.DataFrame | None) -> tuple[Path, int]:
+def write_quarantine(folder: Path, name: str, bad: pd.DataFrame | None, rejected: pd.DataFrame | None) -> tuple[Path, int]:
     """Write the bad rows of a table as Parquet and, when they are few, as CSV.
 
     Args:
         folder: the quarantine folder; made when missing.
         name: name of the table.
-        bad: rows with their `reason`, from `separate`.
+        bad: rows with their `reason`, from `separate`; None when no row could be judged.
         rejected: rows that could not even be read (`row`, `raw`, `reason`), or None.
 
     Returns:
         The file that a person should open, and the number of rows in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = bad
-    if rejected is not None and len(rejected):
-        aside = pd.concat([bad, rejected], ignore_index=True) if len(bad) else rejected
+    parts = [part for part in (bad, rejected) if part is not None]
+    filled = [part for part in parts if len(part)]  # an empty part would only add its columns
+    aside = pd.concat(filled or parts or [pd.DataFrame({"reason": pd.Series(dtype="str")})], ignore_index=True)
     path = folder / f"{name}.parquet"
     aside.to_parquet(path, index=False)
     if len(aside) <= CSV_ROWS:

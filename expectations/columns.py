@@ -1,0 +1,51 @@
+"""Which columns a canonical table must have, and of which type. Without them no row can be judged, so this is asked first."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from expectations.engine import gx, gxe
+from nightloom.config import RunConfig
+from nightloom.data.schema import REQUIRED, Tables
+
+
+def columns_suite(name: str, tables: Tables, config: RunConfig) -> gx.ExpectationSuite:
+    """The suite to ask of `kinds_of(table)`."""
+    table = tables.present()[name]
+    kinds: dict[str, list[str]] = {column: ["text"] for column in REQUIRED[name]}
+    if name == "events":
+        kinds["event"] = ["text"]
+        if "order" in table and "timestamp" not in table:
+            kinds["order"] = ["integer"]
+        else:
+            kinds["timestamp"] = ["time"]
+        if "value" in table or config.prepare.positive_min_value is not None:
+            kinds["value"] = ["number", "integer"]
+    if name == "items":
+        kinds |= {column: ["number", "integer"] for column, kind in tables.features.items() if kind == "number" and column in table}
+    suite = gx.ExpectationSuite(name=f"{name}, columns")
+    for column, allowed in kinds.items():
+        suite.add_expectation(
+            gxe.ExpectColumnValuesToBeInSet(column=column, value_set=allowed, severity="critical")
+            if column in table
+            else gxe.ExpectColumnToExist(column=column, severity="critical")
+        )
+    return suite
+
+
+def kinds_of(table: pd.DataFrame) -> pd.DataFrame:
+    """One row that says what each column holds: text, time, integer, number, or pandas' own word for it.
+
+    Great Expectations compares pandas types by name and knows neither `str` nor `datetime64[ms, UTC]`; it can compare these words.
+    """
+    return pd.DataFrame([{column: kind_of(table[column]) for column in table}])
+
+
+def kind_of(values: pd.Series) -> str:
+    """What a column holds, in one word."""
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        return "time"
+    if isinstance(values.dtype, pd.StringDtype):
+        return "text"
+    inferred = pd.api.types.infer_dtype(values, skipna=True)
+    return {"string": "text", "empty": "text", "floating": "number"}.get(inferred, inferred)
