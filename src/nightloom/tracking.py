@@ -1,26 +1,35 @@
 """MLflow's tracking: one parent run a night, nested runs for the model and each family beside it.
 
 Metrics are named `<protocol>/<metric>` for every family alike, so that ticking runs and pressing Compare tells the story.
+MLflow is imported when a `Tracking` is made, its address is handed over explicitly, and no global state is set.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from os import environ
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nightloom.config import RunConfig
+import psutil
+
+from nightloom.errors import NightloomError
 from nightloom.quiet import silence
 from nightloom.stage import Night, code_version
 
 NIGHT_TAG = "nightloom.night"
 FAMILY_TAG = "nightloom.family"
-BATCH = 900
-"""Fewer than the 1,000 metrics that MLflow takes at once."""
+PROCESS_TAG = "nightloom.process"
+METRICS_AT_ONCE, PARAMS_AT_ONCE, PARAM_LENGTH = 1000, 100, 6000
+"""What MLflow takes in one request, and of one parameter."""
+LOCK_SECONDS = 30.0
+"""How long a database that another process has locked is waited for."""
 
 
 class Tracking:
@@ -28,6 +37,9 @@ class Tracking:
 
     Args:
         root: the mlruns folder; without NIGHTLOOM_MLFLOW_URI the runs are in `mlflow.db` there, their files in `artifacts/`.
+
+    Raises:
+        NightloomError: the server does not answer, or the database is locked or of another MLflow.
     """
 
     def __init__(self, root: Path) -> None:
@@ -35,9 +47,24 @@ class Tracking:
         from mlflow import MlflowClient
 
         self.uri = tracking_uri(root)
-        self.artifacts = None if "NIGHTLOOM_MLFLOW_URI" in environ else (root.resolve() / "artifacts").as_uri()
+        self.artifacts = None if self.uri.startswith("http") else (root.resolve() / "artifacts").as_uri()
         root.mkdir(parents=True, exist_ok=True)
-        self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        with self.reached():
+            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Wait for a locked database, and say plainly what to do when MLflow can not be reached while the block runs."""
+        from mlflow.exceptions import MlflowException
+
+        _wait_for_lock(self.uri)
+        try:
+            yield
+        except MlflowException as error:
+            remedy = _remedy(self.uri, str(error))
+            if remedy is None:
+                raise
+            raise NightloomError(remedy) from error
 
     def experiment(self, name: str) -> str:
         """Id of a recommender's experiment, made when missing."""
@@ -55,17 +82,23 @@ class Tracking:
         Yields:
             The run's id.
         """
-        experiment = self.experiment(night.config.name)
-        for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-            self.client.set_terminated(left.info.run_id, "KILLED")
-        run = self._create(experiment, f"night {night.night}", tags | {NIGHT_TAG: night.night})
-        self.client.log_batch(run, params=_params(night.config))
+        with self.reached():
+            experiment = self.experiment(night.config.name)
+            for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+                if not _alive(left.data.tags.get(PROCESS_TAG)):
+                    self.client.set_terminated(left.info.run_id, "KILLED")
+            run = self._create(experiment, f"night {night.night}", tags | {NIGHT_TAG: night.night})
+            self._log_params(run, night.config.model_dump(mode="json"))
+        status = "KILLED"
         try:
             yield run
-        except BaseException as error:
-            self.client.set_terminated(run, "FAILED" if isinstance(error, Exception) else "KILLED")
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
             raise
-        self.client.set_terminated(run, "FINISHED")
+        finally:
+            with self.reached():
+                self.client.set_terminated(run, status)
 
     def log_family(
         self,
@@ -78,82 +111,116 @@ class Tracking:
         curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         files: Sequence[Path] = (),
     ) -> str:
-        """A nested run with one family's results.
+        """A nested run with one family's results and the parent's data sets.
 
         Args:
             parent: the night's run.
             family: name of the family.
             metrics: protocol -> metric -> value.
             tags: hashes and versions.
-            params: what the family was fitted with.
-            curves: protocol -> epochs of `curves.json`; each number becomes a curve.
+            params: what the family was fitted with; nested mappings get dotted names.
+            curves: protocol -> epochs of `curves.json`; each number becomes a curve over epochs, `<protocol>/epoch/<name>`.
             files: plots and tables.
 
         Returns:
             The nested run's id.
         """
-        experiment = self.client.get_run(parent).info.experiment_id
-        run = self._create(experiment, family, tags | {"mlflow.parentRunId": parent, FAMILY_TAG: family})
-        from mlflow.entities import Param
+        from mlflow.entities import DatasetInput
 
-        self.client.log_batch(run, params=[Param(key, str(value)[:6000]) for key, value in (params or {"family": family}).items()])
-        self.log_metrics(run, metrics)
-        points = [
-            (f"{protocol}/epoch/{key}", float(value), step)
-            for protocol, epochs in (curves or {}).items()
-            for step, epoch in enumerate(epochs, start=1)
-            for key, value in epoch.items()
-            if key != "epoch" and isinstance(value, int | float)
-        ]
-        self._log(run, points)
-        for path in files:
-            self.client.log_artifact(run, str(path), "plots" if path.suffix == ".png" else None)
-        self.client.set_terminated(run, "FINISHED")
+        with self.reached():
+            night = self.client.get_run(parent)
+            run = self._create(night.info.experiment_id, family, tags | {"mlflow.parentRunId": parent, FAMILY_TAG: family})
+            seen = [DatasetInput(one.dataset, one.tags) for one in night.inputs.dataset_inputs]
+            if seen:
+                self.client.log_inputs(run, seen)
+            self._log_params(run, {"family": family} | dict(params or {}))
+            self._log_metrics(run, _by_protocol(metrics))
+            points = [
+                (f"{protocol}/epoch/{name}", float(value), int(epoch["epoch"]))
+                for protocol, epochs in (curves or {}).items()
+                for epoch in epochs
+                for name, value in epoch.items()
+                if name != "epoch" and isinstance(value, int | float)
+            ]
+            self._log_metrics(run, points)
+            for path in files:
+                self.client.log_artifact(run, str(path), "plots" if path.suffix == ".png" else None)
+            self.client.set_terminated(run, "FINISHED")
         return run
 
     def log_metrics(self, run: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Metrics by protocol."""
-        self._log(run, [(f"{protocol}/{name}", float(value), 0) for protocol, found in metrics.items() for name, value in found.items()])
+        with self.reached():
+            self._log_metrics(run, _by_protocol(metrics))
 
     def log_dataset(self, run: str, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
-        """The snapshot that a run has seen: by digest and place, nothing is copied."""
-        import json
+        """The snapshot that a run has seen: by digest and place, nothing is copied.
 
+        Args:
+            run: the run.
+            name: of the data.
+            digest: content hash; MLflow keeps its first 36 characters.
+            source: the snapshot's folder.
+            rows: table -> rows.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         profile = json.dumps({f"num_{table}": count for table, count in rows.items()})
         dataset = Dataset(name=name, digest=digest[:36], source_type="local", source=json.dumps({"uri": source}), profile=profile)
-        self.client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        with self.reached():
+            self.client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def download(self, run: str, name: str, folder: Path) -> Path | None:
+        """A run's artifact on this machine's disk; None when neither the run nor its parent or nested runs have it."""
+        from mlflow.artifacts import download_artifacts
+
+        with self.reached():
+            found = self.client.get_run(run)
+            parent = found.data.tags.get("mlflow.parentRunId", run)
+            nested = self.client.search_runs([found.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+            for holder in dict.fromkeys([run, parent, *(one.info.run_id for one in nested)]):
+                if any(entry.path == name for entry in self.client.list_artifacts(holder)):
+                    return Path(download_artifacts(run_id=holder, artifact_path=name, dst_path=str(folder), tracking_uri=self.uri))
+        return None
 
     def run_url(self, run: str) -> str:
         """Where the run is shown, relative to the MLflow server."""
-        return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs/{run}"
+        with self.reached():
+            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs/{run}"
 
     def _create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        return str(self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
+        return str(self.client.create_run(experiment, run_name=name, tags=tags | {PROCESS_TAG: _this_process()}).info.run_id)
 
-    def _log(self, run: str, points: Sequence[tuple[str, float, int]]) -> None:
+    def _log_params(self, run: str, content: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in flatten(content).items()]
+        for at in range(0, len(params), PARAMS_AT_ONCE):
+            self.client.log_batch(run, params=params[at : at + PARAMS_AT_ONCE])
+
+    def _log_metrics(self, run: str, points: Sequence[tuple[str, float, int]]) -> None:
+        """Points are (name, value, step); one request for many, since one each costs 6 to 10 ms."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for name, value, step in points if value == value]  # MLflow refuses NaN
-        for at in range(0, len(metrics), BATCH):
-            self.client.log_batch(run, metrics=metrics[at : at + BATCH])
+        for at in range(0, len(metrics), METRICS_AT_ONCE):
+            self.client.log_batch(run, metrics=metrics[at : at + METRICS_AT_ONCE])
 
 
 def tracking_uri(root: Path) -> str:
     """NIGHTLOOM_MLFLOW_URI, or the SQLite file under the mlruns folder."""
-    return environ.get("NIGHTLOOM_MLFLOW_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+    return os.environ.get("NIGHTLOOM_MLFLOW_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
 
 
 def git_state(folder: Path) -> str:
     """Commit of a checkout, with "+dirty" when files differ from it; "unknown" outside git."""
     try:
-        sha = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "-C", str(folder), "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        sha = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return sha + ("+dirty" if changed.strip() else "")
+    return sha + ("+dirty" if changed else "")
 
 
 def run_tags(night: Night, data_hash: str) -> dict[str, str]:
@@ -166,14 +233,73 @@ def run_tags(night: Night, data_hash: str) -> dict[str, str]:
     }
 
 
-def _params(config: RunConfig) -> list[Any]:
-    from mlflow.entities import Param
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level: `{"training": {"epochs": 5}}` -> `{"training.epochs": 5}`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+    return flat
 
-    def flat(prefix: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        for key, value in content.items():
-            if isinstance(value, Mapping) and value:
-                yield from flat(f"{prefix}{key}.", value)
-            else:
-                yield prefix + key, value
 
-    return [Param(key, str(value)[:6000]) for key, value in flat("", config.model_dump(mode="json"))][:100]
+def _by_protocol(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, float, int]]:
+    return [(f"{protocol}/{name}", value, 0) for protocol, found in metrics.items() for name, value in found.items() if value is not None]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def _alive(process: str | None) -> bool:
+    """Whether the process that wrote a run may still go on; that of another machine may, as far as can be told from here."""
+    if process is None:
+        return False
+    host, pid, began = process.split()
+    if host != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(began)) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _database(uri: str) -> Path | None:
+    """The file of an SQLite address."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _wait_for_lock(uri: str) -> None:
+    """Take and leave the write lock of an SQLite file, before MLflow fails on it with a page of traceback."""
+    path = _database(uri)
+    if path is None or not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise NightloomError(_remedy(uri, str(error)) or f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise NightloomError(
+                f"{path} is no MLflow database ({error}). Move it away; the next night makes a new one."
+            ) from error
+
+
+def _remedy(uri: str, said: str) -> str | None:
+    """What to do about a failure of MLflow's store; None for one that is no matter of reaching it."""
+    if "database is locked" in said:
+        return (
+            f"{_database(uri) or uri}: the MLflow database is locked by another process. "
+            f"Find it with `fuser {_database(uri) or 'FILE'}`, let it end or stop it, then start again; finished stages are kept. "
+            "Where several processes write at once, use a server: NIGHTLOOM_MLFLOW_URI=postgresql://... or http://..."
+        )
+    if "readonly database" in said:
+        return f"{_database(uri)}: the MLflow database can not be written. Give this user the right to write the file and its folder."
+    if "out-of-date database schema" in said:
+        return f"{uri}: the MLflow database was made by another MLflow. Take a backup, then run `mlflow db upgrade {uri}`."
+    if "API request to" in said or "Max retries exceeded" in said:
+        return f"{uri}: the MLflow server does not answer. Start it, or correct NIGHTLOOM_MLFLOW_URI ({said.splitlines()[0][:200]})."
+    return None

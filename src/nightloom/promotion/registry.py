@@ -210,8 +210,14 @@ class Registry:
 
     def _model(self, name: str) -> Any:
         """MLflow's registered model, or None."""
-        found = self.client.search_registered_models(f"name = 'nightloom-{name}'")
-        return self.client.get_registered_model(found[0].name) if found else None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_registered_model(f"nightloom-{name}")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
 
     def _log(
         self,

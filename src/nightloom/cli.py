@@ -1,0 +1,242 @@
+"""The command `nightloom`: look at data, compare runs, ask a model, see and move registered versions.
+
+Heavy libraries are imported by the commands that need them, so that `nightloom --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nightloom.errors import InputError, NightloomError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nightloom.promotion.registry import Registry
+
+app = typer.Typer(
+    name="nightloom",
+    help="Look at a recommender's data, runs and versions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Root = Annotated[Path, typer.Option("--root", help="The mlruns folder.", envvar="NIGHTLOOM_ROOT")]
+MLRUNS = Path("mlruns")
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@app.command()
+def data(
+    preset: Annotated[str | None, typer.Option(help="A preset that ships with Nightloom.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Your own YAML.")] = None,
+    root: Root = MLRUNS,
+) -> None:
+    """Read the tables of a config into a snapshot, and describe it."""
+    from nightloom.config import load_config, load_preset
+    from nightloom.data.collect import collect
+    from nightloom.data.snapshot import read_snapshot
+
+    if (preset is None) == (config is None):
+        raise InputError("name either --preset NAME or --config FILE.yaml.")
+    settings = load_preset(preset) if preset is not None else load_config(config or "")
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    snapshot = collect(settings, root, lambda line: errors.print(line, style="dim", markup=False))
+    console = _console()
+    for name, frame in read_snapshot(snapshot.path).present().items():
+        table = Table(
+            "column", "type", "feature", "missing", "distinct", "example", title=f"{name}: {len(frame):,} rows", title_justify="left"
+        )
+        for column in frame.columns:
+            values = frame[column]
+            kind = snapshot.features.get(column, "") if name == "items" else ""
+            known = values.dropna()
+            example = str(known.iloc[0])[:40] if len(known) else ""
+            table.add_row(column, str(values.dtype), kind, f"{int(values.isna().sum()):,}", f"{known.nunique():,}", _plain(example))
+        console.print(table)
+    for name, count in snapshot.rejected.items():
+        console.print(f"{name}: {count:,} rows could not be read; they are in {snapshot.path / f'rejected_{name}.parquet'}", markup=False)
+    if snapshot.licence:
+        console.print(f"Licence: {snapshot.licence}", markup=False)
+    console.print(f"Snapshot: {snapshot.path}", markup=False)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="MLflow run id, a night's folder, NAME (its last night), or NAME/NIGHT.")],
+    b: Annotated[str, typer.Argument(help="The run to compare with: same forms.")],
+    family: Annotated[str | None, typer.Option(help="Family of both runs. Default: that of the MLflow run, else the model.")] = None,
+    family_b: Annotated[str | None, typer.Option(help="Family of the second run, where it is another.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="temporal or leave_one_out. Default: the first of run A.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
+    root: Root = MLRUNS,
+) -> None:
+    """Paired statistics of two runs on the held-out users that both were asked for: A less B, with bootstrap intervals."""
+    from nightloom.evaluation.statistics import compare as statistics
+
+    (rows_a, family_a), (rows_b, other) = _results(a, root), _results(b, root)
+    protocol = protocol or str(rows_a["protocol"].iloc[0])
+    family_a, other = family or family_a, family_b or family or other
+    found = statistics(_rows(rows_a, a, family_a, protocol), _rows(rows_b, b, other, protocol), confidence=confidence)
+    table = Table("metric", title=f"{family_a} of {_plain(a)} less {other} of {_plain(b)} ({protocol})", title_justify="left")
+    for heading in ("A", "B", "A - B", "relative", f"{confidence:.0%} interval", "users"):
+        table.add_column(heading, justify="right")
+    for metric, first, second, difference, low, high, users in found.itertuples(index=False, name=None):
+        style = "green" if low > 0 else "red" if high < 0 else None
+        figures = [f"{first:.4f}", f"{second:.4f}", f"{difference:+.4f}", f"{difference / second:+.1%}" if second else "n/a"]
+        table.add_row(metric, *figures, f"{low:+.4f} to {high:+.4f}", f"{users:,}", style=style)
+    _console().print(table)
+    _console().print("Intervals above zero: A is better. Below: B is. Across zero: these users can not tell.")
+
+
+@app.command()
+def recommend(
+    model: Annotated[str, typer.Argument(help="NAME (its champion) or a bundle's folder.")],
+    history: Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")] = "",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
+    seen: Annotated[bool, typer.Option(help="Recommend items of the history too.")] = False,
+    root: Root = MLRUNS,
+) -> None:
+    """Recommend for a history of item ids."""
+    from nightloom.models.bundle import Bundle
+
+    bundle = Bundle.load(_bundle(model, root))
+    asked = [item.strip() for item in history.split(",") if item.strip()]
+    if unknown := [item for item in asked if item not in bundle.index]:
+        raise InputError(
+            f"--history: {len(unknown)} of {len(asked)} ids are not in the catalogue of {len(bundle.index):,} items, for example "
+            f"'{unknown[0]}'. Its ids look like '{bundle.item_ids[0]}'."
+        )
+    titles = bundle.items.set_index("item_id")["title"] if "title" in bundle.items else None
+    table = Table("rank", "item", *(["title"] if titles is not None else []), "score")
+    for rank, (item, score) in enumerate(bundle.recommend([asked], k, exclude_seen=not seen)[0], start=1):
+        table.add_row(str(rank), _plain(item), *([_plain(str(titles[item]))] if titles is not None else []), f"{score:.4f}")
+    _console().print(table)
+
+
+@app.command()
+def versions(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+    """Registered versions of a recommender, the newest first."""
+    found = _registry(root).versions(name)
+    if not found:
+        raise InputError(f"nothing is registered as nightloom-{name} in {root}. A night registers what passes its gate.")
+    table = Table(
+        "version", "aliases", "registered (UTC)", "night", "data", "config", "git", title=f"nightloom-{name}", title_justify="left"
+    )
+    for one in found:
+        hashes = [one.tags.get(f"nightloom.{key}", "") for key in ("data_hash", "config_hash", "git")]
+        short = [value[:10] + ("+dirty" if value.endswith("+dirty") else "") for value in hashes]
+        night = one.tags.get("nightloom.night", "")
+        table.add_row(one.version, ", ".join(one.aliases), f"{one.created:%Y-%m-%d %H:%M}", night, *short)
+    _console().print(table)
+
+
+@app.command()
+def rollback(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+    """Make the previous version the champion again."""
+    back = _registry(root).rollback(name)
+    _console().print(f"nightloom-{back.name}: version {back.version} is the champion again.")
+
+
+def main() -> None:
+    """Entry point: refused input exits with 2 and faults that can be helped with 1, each with a plain message."""
+    from nightloom.quiet import silence
+
+    silence()
+    try:
+        app()
+    except NightloomError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"nightloom: {error}", markup=False)
+        sys.exit(error.exit_code)
+
+
+def _console() -> Console:
+    """Standard output; a pipe or file gets lines as long as they are."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
+
+
+def _plain(text: str) -> str:
+    """Text in a table as it is, brackets included."""
+    return text.replace("[", r"\[")
+
+
+def _registry(root: Path) -> Registry:
+    """The registry, but no new one where there is none yet."""
+    from nightloom.promotion.registry import Registry
+
+    if "NIGHTLOOM_MLFLOW_URI" not in os.environ and not (root / "mlflow.db").exists():
+        raise InputError(f"{root}/mlflow.db: no night has run there. Set --root to the mlruns folder, or NIGHTLOOM_MLFLOW_URI.")
+    return Registry(root)
+
+
+def _results(run: str, root: Path) -> tuple[pd.DataFrame, str]:
+    """A run's per-user results, and the family that it names (else the model)."""
+    import pandas as pd
+
+    from nightloom.models.loom import Loom
+
+    if RUN_ID.fullmatch(run):
+        return _logged(run, root)
+    places = [Path(run), root / "nights" / run / "latest", root / "nights" / run]
+    for place in places:
+        if (place / "per_user.parquet").is_file():
+            return pd.read_parquet(place / "per_user.parquet"), Loom.family
+    looked = ", ".join(str(place / "per_user.parquet") for place in places)
+    raise InputError(
+        f"'{run}' is no MLflow run id, and no night was found at {looked}. Name a run id, a night's folder, NAME or NAME/NIGHT."
+    )
+
+
+def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str]:
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    from nightloom.models.loom import Loom
+    from nightloom.tracking import FAMILY_TAG
+
+    tracking = _registry(root).tracking
+    with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+        try:
+            found = tracking.download(run, "per_user.parquet", Path(scratch))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise InputError(f"MLflow at {tracking.uri} has no run {run}. Name another, or set --root or NIGHTLOOM_MLFLOW_URI.") from error
+        if found is None:
+            raise InputError(f"run {run} has no per_user.parquet among its artifacts: its night did not get to the end.")
+        return pd.read_parquet(found), tracking.client.get_run(run).data.tags.get(FAMILY_TAG, Loom.family)
+
+
+def _rows(results: pd.DataFrame, run: str, family: str, protocol: str) -> pd.DataFrame:
+    """The rows of one family and protocol."""
+    rows = results[(results["family"] == family) & (results["protocol"] == protocol)]
+    if rows.empty:
+        there = sorted(set(zip(results["family"].astype(str), results["protocol"].astype(str), strict=True)))
+        raise InputError(
+            f"{run}: no results of family '{family}' under '{protocol}'. There are: {', '.join(' / '.join(pair) for pair in there)}"
+        )
+    return rows
+
+
+def _bundle(model: str, root: Path) -> Path:
+    """A bundle's folder: as named, or that of a registered champion."""
+    if Path(model).is_dir():
+        return Path(model)
+    registry = _registry(root)
+    champion = registry.champion(model)
+    if champion is None:
+        raise InputError(f"'{model}' is no folder, and nightloom-{model} has no champion in {registry.tracking.uri}. Run a night first.")
+    return registry.fetch(champion, root / "cache" / "champions")
+
+
+if __name__ == "__main__":
+    main()
