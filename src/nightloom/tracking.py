@@ -87,7 +87,7 @@ class Tracking:
             for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
                 if not _alive(left.data.tags.get(PROCESS_TAG)):
                     self.client.set_terminated(left.info.run_id, "KILLED")
-            run = self._create(experiment, f"night {night.night}", tags | {NIGHT_TAG: night.night})
+            run = self._create(experiment, f"night {night.night}", {**tags, NIGHT_TAG: night.night})
             self._log_params(run, night.config.model_dump(mode="json"))
         status = "KILLED"
         try:
@@ -129,7 +129,7 @@ class Tracking:
 
         with self.reached():
             night = self.client.get_run(parent)
-            run = self._create(night.info.experiment_id, family, tags | {"mlflow.parentRunId": parent, FAMILY_TAG: family})
+            run = self._create(night.info.experiment_id, family, {**tags, "mlflow.parentRunId": parent, FAMILY_TAG: family})
             seen = [DatasetInput(one.dataset, one.tags) for one in night.inputs.dataset_inputs]
             if seen:
                 self.client.log_inputs(run, seen)
@@ -189,7 +189,7 @@ class Tracking:
             return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs/{run}"
 
     def _create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        return str(self.client.create_run(experiment, run_name=name, tags=tags | {PROCESS_TAG: _this_process()}).info.run_id)
+        return str(self.client.create_run(experiment, run_name=name, tags={**tags, PROCESS_TAG: _this_process()}).info.run_id)
 
     def _log_params(self, run: str, content: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -283,9 +283,7 @@ def _wait_for_lock(uri: str) -> None:
         except sqlite3.OperationalError as error:
             raise NightloomError(_remedy(uri, str(error)) or f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise NightloomError(
-                f"{path} is no MLflow database ({error}). Move it away; the next night makes a new one."
-            ) from error
+            raise NightloomError(f"{path} is no MLflow database ({error}). Move it away; the next night makes a new one.") from error
 
 
 def _remedy(uri: str, said: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ Asked = tuple[list[str], list[int] | None]
 """A history of item ids, oldest first, and when each event happened (seconds since 1970), where that is known."""
 
 
-class Recommender(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is untyped
+class Recommender(mlflow.pyfunc.PythonModel):
     """Answers histories of item ids, or user ids that the store of events knows."""
 
     def load_context(self, context: Any) -> None:
@@ -42,7 +43,7 @@ class Recommender(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is
         if not {"history", "user_id"} & set(model_input.columns):
             raise InputError(f"the input has the columns {list(model_input.columns)}. Give `history` (lists of item ids) or `user_id`.")
         settings = {"k": 10, "exclude_seen": True} | (params or {})
-        rows = model_input.to_dict("records")
+        rows: list[Mapping[Any, Any]] = list(model_input.to_dict("records"))
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
         asked = [_asked(row, stored) for row in rows]
@@ -69,13 +70,13 @@ class Recommender(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is
         return {str(user): (rows["item_id"].tolist(), rows["seconds"].tolist()) for user, rows in events.groupby("user_id")}
 
 
-def _given(row: dict[str, Any], column: str) -> bool:
+def _given(row: Mapping[Any, Any], column: str) -> bool:
     """Whether a row says something; missing values of strings and lists come as None or NaN."""
     value = row.get(column)
     return value is not None and not (isinstance(value, float) and value != value)
 
 
-def _asked(row: dict[str, Any], stored: dict[str, Asked]) -> Asked:
+def _asked(row: Mapping[Any, Any], stored: dict[str, Asked]) -> Asked:
     if _given(row, "history"):
         return [str(item) for item in row["history"]], [int(second) for second in row["times"]] if _given(row, "times") else None
     return stored.get(str(row.get("user_id")), ([], None))
