@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: setup nightly test check
+.PHONY: setup nightly test check ui
 
 setup: $(READY)
 
@@ -24,6 +24,9 @@ $(READY): pyproject.toml constraints.txt
 
 nightly: setup
 	@$(BIN)/python -m flows.nightly --preset $(PRESET) $(ARGS)
+
+ui: setup
+	@bash deployment/ui.sh $(abspath $(BIN))
 
 test: setup
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)

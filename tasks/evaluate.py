@@ -23,7 +23,7 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
 
     def body(folder: Path) -> dict[str, Any]:
         standing = registry.fetch(champion, night.root / "cache" / "champions") if champion else None
-        bundles = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
+        bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
         figures = rank(config, prepared.path, bundles, standing, pretrained.path, folder, tell)
         return figures | {"champion": champion.version if champion else None}
 

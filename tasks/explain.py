@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.explain.explain import explain as find_reasons
 from nightloom.stage import Manifest, Night, run_stage
-from tasks.progress import made
+from tasks.progress import made, tell
 
 
 @task(name="explain", cache_policy=NO_CACHE)
@@ -18,7 +18,8 @@ def explain(night: Night, prepared: Manifest, tuned: Manifest) -> Manifest:
     """Say why, for some held-out users, the first recommendation is what it is."""
 
     def body(folder: Path) -> dict[str, Any]:
-        return find_reasons(night.config, prepared.path, tuned.path / night.config.evaluation.protocols[0] / "bundle", folder)
+        bundle = tuned.path / night.config.evaluation.protocols[0] / "bundle"
+        return find_reasons(night.config, prepared.path, bundle, folder, tell)
 
     sections = night.config.model_dump(mode="json", include={"explain"})
     manifest = run_stage(night, "explain", body, inputs=[prepared, tuned], config=sections)

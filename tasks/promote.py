@@ -31,7 +31,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
     def body(folder: Path) -> dict[str, Any]:
         rows = pd.read_parquet(evaluated.path / "per_user.parquet")
         families = dict(iter(rows[rows["protocol"] == protocol].groupby("family", observed=True)))
-        floors = {name: families[name] for name in config.evaluation.floors}
+        floors: dict[str, pd.DataFrame] = {name: families[name] for name in config.evaluation.floors}
         decision = asdict(decide(families[Loom.family], families.get(CHAMPION), floors, config.promotion, seed=config.training.seed))
         versions: dict[str, str | None] = {}
         if config.promotion.mode == "enabled":

@@ -26,7 +26,7 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     """Nested MLflow runs for the model and each family beside it; gives the model's run back."""
     tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
     tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
-    curves = {protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols}
+    curves: dict[str, Any] = {protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols}
     model_run = ""
     for family, metrics in evaluated.figures["metrics"].items():
         model = family == Loom.family
