@@ -153,7 +153,7 @@ def _field_reasons(item: int, players: list[str], found: Shapley, model: Bundle)
         if name == ID:
             return "what others went on to (id and transitions)"
         if name not in spans:
-            return f"{name.replace('_', ' ')} ({model.items[name].iloc[item]})"
+            return f"{name.replace('_', ' ')} ({model.items[name].iloc[item]:g})"
         first, last = spans[name]
         values = [model.spec.vocabularies[name][code - first] for code in own if first <= code < last]
         return f"{name.replace('_', ' ')} ({', '.join(values)})"
@@ -174,7 +174,7 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
     sample = [
         {name: getattr(one, name) for name in about}
         | {
-            "sentence": sentence(one.title, one.reasons),
+            "sentence": sentence(one.title, one.reasons, one.events.all, one.events.none),
             "score": one.events.all,
             "score_without_history": one.events.none,
             "events": [asdict(reason) for reason in one.of("event")[:TOLD]],

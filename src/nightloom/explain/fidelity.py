@@ -15,7 +15,7 @@ from nightloom.models.base import Recommender
 
 BUDGETS = (1, 2, 3)
 """Events that are taken away."""
-DRAWS = 16
+DRAWS = 8
 """Random removals that the named ones are compared with."""
 
 

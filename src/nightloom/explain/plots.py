@@ -66,7 +66,7 @@ def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
         if reason.kind == "field":
             by_field[reason.player] = by_field.get(reason.player, 0.0) + abs(reason.share) / n
     newest = max((reason.position or 0 for reason in everything), default=0)
-    ages = np.zeros(newest + 1)  # the last one is that of the older events
+    ages = np.zeros(newest + any(reason.player == "older" and reason.kind == "event" for reason in everything))
     for reason in everything:
         if reason.kind == "event":
             ages[newest if reason.position is None else reason.position - 1] += abs(reason.share) / n
@@ -76,9 +76,9 @@ def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
     names = sorted(by_field, key=by_field.__getitem__)
     left.barh([_short(name.replace("_", " "), 22) for name in names], [100 * by_field[name] for name in names], color=FIELD)
     left.set_title("What is known of the item", loc="left", fontsize=10)
-    right.bar(range(newest + 1), 100 * ages, color=[FOR] * newest + ["#999999"])
-    marks = [at for at in range(newest) if at == 0 or (at + 1) % 5 == 0]
-    right.set_xticks([*marks, newest], [*(str(at + 1) for at in marks), "older"])
+    right.bar(range(len(ages)), 100 * ages, color=[FOR] * newest + ["#999999"] * (len(ages) - newest))
+    marks = [at for at in range(newest) if at == 0 or ((at + 1) % 5 == 0 and at + 1 < newest)]
+    right.set_xticks([*marks, *range(newest, len(ages))], [*(str(at + 1) for at in marks), *["older"] * (len(ages) - newest)])
     right.set_title("Events, from the latest on", loc="left", fontsize=10)
     for axis, name in ((left, "xaxis"), (right, "yaxis")):
         getattr(axis, name).set_major_formatter(lambda value, _: f"{value:g} %")

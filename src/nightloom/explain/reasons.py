@@ -12,6 +12,8 @@ NAMED = 3
 """Most events that a sentence names."""
 WORTH_NAMING = 0.08
 """Smallest share that a sentence names."""
+FOR_ANYBODY = 0.75
+"""From this share of the score on, an empty history gives nearly the same, and the sentence says so."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +47,33 @@ def shares(values: np.ndarray) -> np.ndarray:
     return values / total if total > 0 else np.zeros_like(values)
 
 
-def sentence(title: str, reasons: Sequence[Reason]) -> str:
+def sentence(title: str, reasons: Sequence[Reason], score: float, without_history: float) -> str:
     """Say why in words: the events and fields that count most, and what speaks against it.
 
-    For example: "Heat (1995) is recommended because of Casino (1995) and Fargo (1996) in the history. What counts of the item
-    itself: genres (Crime, Drama)."
+    For example: "Heat is recommended because of Casino and Fargo in the history. What counts of the item itself: genres (Crime,
+    Drama)." Where the item would score about as well for anybody, that is what is said first.
+
+    Args:
+        title: of the item.
+        reasons: of both kinds.
+        score: the item's score above the catalogue's mean.
+        without_history: the same for an empty history.
     """
     ranked = sorted(reasons, key=lambda reason: -abs(reason.value))
-    events = [reason for reason in ranked if reason.kind == "event" and reason.share >= WORTH_NAMING][:NAMED]
-    fields = [reason for reason in ranked if reason.kind == "field" and reason.share >= WORTH_NAMING]
-    against = [reason for reason in ranked if reason.share <= -2 * WORTH_NAMING][:1]
-    if events:
-        text = f"{title} is recommended because of {_join([event.label for event in events])} in the history."
+    events = [reason.label for reason in ranked if reason.kind == "event" and reason.share >= WORTH_NAMING][:NAMED]
+    fields = [reason.label for reason in ranked if reason.kind == "field" and reason.share >= WORTH_NAMING]
+    against = [reason.label for reason in ranked if reason.share <= -2 * WORTH_NAMING]
+    if score > 0 and without_history >= FOR_ANYBODY * score:
+        text = f"{title} stands high for anybody who asks now, whatever the history"
+        text += f"; most of what the history adds comes from {_join(events)}." if events else "."
+    elif events:
+        text = f"{title} is recommended because of {_join(events)} in the history."
     else:
         text = f"{title} is recommended for the history as a whole; no single event stands out."
     if fields:
-        text += f" What counts of the item itself: {_join([field.label for field in fields])}."
+        text += f" What counts of the item itself: {_join(fields)}."
     if against:
-        text += f" Against it speaks {against[0].label}."
+        text += f" Against it speaks {against[0]}."
     return text
 
 
