@@ -118,7 +118,7 @@ class Registry:
                     copied = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=self.tracking.uri)
                 except (OSError, MlflowException) as error:
                     raise NightloomError(
-                        f"{version.model} version {version.version}: its files can not be read from {place} ({error}). "
+                        f"{version.model} version {version.version}: its files can not be read from {place}. "
                         f"Bring them back from a backup, or go back a version: nightloom rollback {version.name}"
                     ) from error
             found = next(Path(copied).rglob("loom.json"), None)
@@ -168,11 +168,11 @@ class Registry:
                 logged = self._log(bundle, run_id, tags, card, example, events, exclude_seen)
                 self.client.create_model_version(
                     model,
-                    source=f"models:/{logged}",
+                    source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
                     run_id=run_id,
                     tags=dict(tags),
                     description=card[:DESCRIPTION_LENGTH],
-                    model_id=logged,
+                    model_id=logged.model_id,
                 )
                 made = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
             self.client.set_registered_model_alias(model, CHALLENGER, made[0].version)
@@ -228,8 +228,8 @@ class Registry:
         example: list[list[str]],
         events: Path | None,
         exclude_seen: bool,
-    ) -> str:
-        """Save the pyfunc and hand its files to MLflow; gives the logged model's id.
+    ) -> Any:
+        """Save the pyfunc and hand its files to MLflow; gives the logged model.
 
         This is what mlflow.pyfunc.log_model does, without its global address and active run, and without loading
         the model into this process.
@@ -264,7 +264,7 @@ class Registry:
             self.client.log_model_artifacts(logged.model_id, str(folder))
         self.client.finalize_logged_model(logged.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        return str(logged.model_id)
+        return logged
 
 
 def _version(found: Any, aliases: Mapping[str, Any]) -> Version:

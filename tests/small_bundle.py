@@ -1,0 +1,50 @@
+"""A bundle with random weights over ten titled items, made in milliseconds, and a small night."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nightloom.config import ModelConfig, RunConfig, config_from_dict
+from nightloom.data.items import FeatureSpec
+from nightloom.data.sequences import Histories
+from nightloom.models.bundle import Bundle
+from nightloom.models.fusion import ItemContent
+from nightloom.models.graph import TransitionGraph
+from nightloom.models.loom import Loom, LoomNet, Shape
+
+N_ITEMS = 10
+
+
+def small_config(name: str = "shop") -> RunConfig:
+    """The config of a made-up shop."""
+    return config_from_dict({"name": name, "data": {"events": "events.csv"}})
+
+
+def small_bundle(folder: Path) -> Path:
+    """Write a bundle whose items are `i0` to `i9` and give the folder back."""
+    source = folder.with_name(f"{folder.name}-source")
+    source.mkdir(parents=True)
+    items = pd.DataFrame({"item_id": [f"i{row}" for row in range(N_ITEMS)], "title": [f"Title [{row}]" for row in range(N_ITEMS)]})
+    items.assign(text=items["title"]).to_parquet(source / "items.parquet", index=False)
+    spec = FeatureSpec.fit(items, {"title": "text"})
+    spec.save(source / "feature_spec.json")
+    (source / "meta.json").write_text(json.dumps({"kinds": ["buy"], "has_time": True}))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text = torch.randn(N_ITEMS, 6).numpy()
+        config = ModelConfig(dim=8, blocks=1, heads=2, max_history=6)
+        content = ItemContent.build(spec.encode(items), text, np.ones(N_ITEMS, dtype=bool), np.arange(1, N_ITEMS + 1))
+        shape = Shape(6, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True)
+        net = LoomNet(config, shape)
+        with torch.no_grad():
+            net.fusion.whiten.fit(content.text)
+            for parameter in net.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    graph = TransitionGraph().fit(Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), N_ITEMS)
+    Bundle(Loom(config, shape, net, content, graph, 0.3), source).save(folder)
+    return folder

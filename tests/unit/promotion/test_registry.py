@@ -1,0 +1,227 @@
+"""The registry on a real MLflow database, with a real bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nightloom.errors import InputError, NightloomError
+from nightloom.models.bundle import Bundle
+from nightloom.promotion.registry import Registry, Version
+from tests.small_bundle import small_bundle
+
+TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A registry, a bundle and a store of events; each test uses a recommender of its own name."""
+    folder = tmp_path_factory.mktemp("registry")
+    at = pd.to_datetime([3000, 1000, 2000, 5000], unit="s", utc=True).as_unit("ms")
+    events = pd.DataFrame({"user_id": ["ann", "ann", "ann", "bob"], "item_id": ["i3", "i1", "i2", "i9"], "timestamp": at})
+    (folder / "snapshot").mkdir()
+    events.to_parquet(folder / "snapshot" / "events.parquet", index=False)
+    return SimpleNamespace(
+        root=folder / "mlruns", registry=Registry(folder / "mlruns"), bundle=small_bundle(folder / "bundle"), events=folder / "snapshot"
+    )
+
+
+def register(home: SimpleNamespace, name: str, **more: Any) -> Version:
+    """Register the bundle under a run of its own."""
+    tracking = home.registry.tracking
+    run = tracking.client.create_run(tracking.experiment(name)).info.run_id
+    card = "# A card\n" + "x" * 6000
+    return home.registry.register(name, home.bundle, run, TAGS, card, [["i1", "i2"]], **more)
+
+
+def test_first_night_and_the_next(home: SimpleNamespace) -> None:
+    registry = home.registry
+    assert registry.champion("films") is None
+    assert registry.versions("films") == []
+    assert registry.aliases("films") == {"champion": None, "challenger": None, "previous": None}
+
+    first = register(home, "films")
+    assert registry.champion("films") is None
+    registry.promote(first)
+    assert registry.aliases("films") == {"champion": "1", "challenger": "1", "previous": None}
+
+    second = register(home, "films")
+    assert registry.aliases("films") == {"champion": "1", "challenger": "2", "previous": None}
+    registry.promote(second)
+    registry.promote(second)
+    assert registry.aliases("films") == {"champion": "2", "challenger": "2", "previous": "1"}
+
+    newest, oldest = registry.versions("films")
+    assert (newest.version, newest.aliases, newest.tags) == ("2", ("challenger", "champion"), TAGS)
+    assert (oldest.aliases, oldest.name, oldest.run_id) == (("previous",), "films", first.run_id)
+
+
+def test_a_run_registers_once(home: SimpleNamespace) -> None:
+    first = register(home, "again")
+    again = home.registry.register("again", home.bundle, first.run_id, TAGS, "card", [["i1"]])
+    assert again.version == first.version
+    assert len(home.registry.versions("again")) == 1
+
+
+@pytest.mark.parametrize("call", ["promote", "rollback"])
+def test_a_kill_between_alias_writes_leaves_a_champion_and_may_be_repeated(
+    home: SimpleNamespace, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    registry, name = home.registry, f"killed-{call}"
+    first, second = register(home, name), register(home, name)
+    registry.promote(first)
+    if call == "rollback":
+        registry.promote(second)
+    act = {"promote": lambda: registry.promote(second), "rollback": lambda: registry.rollback(name)}[call]
+    writes = []
+    real_set, real_delete = registry.client.set_registered_model_alias, registry.client.delete_registered_model_alias
+
+    def counted(real: Any) -> Any:
+        def write(*arguments: Any) -> None:
+            if writes:
+                raise Killed
+            writes.append(arguments)
+            real(*arguments)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.client, "set_registered_model_alias", counted(real_set))
+        patch.setattr(registry.client, "delete_registered_model_alias", counted(real_delete))
+        with pytest.raises(Killed):
+            act()
+    assert registry.champion(name) is not None
+    act()
+    expected = {"promote": {"champion": "2", "previous": "1"}, "rollback": {"champion": "1", "previous": None}}[call]
+    assert registry.aliases(name) == expected | {"challenger": "2"}
+
+
+def test_rollback_needs_a_previous_version_and_does_not_toggle(home: SimpleNamespace) -> None:
+    registry = home.registry
+    registry.promote(register(home, "back"))
+    with pytest.raises(InputError, match="no previous version"):
+        registry.rollback("back")
+    registry.promote(register(home, "back"))
+    assert registry.rollback("back").version == "1"
+    with pytest.raises(InputError, match="no previous version"):
+        registry.rollback("back")
+    assert registry.aliases("back") == {"champion": "1", "challenger": "2", "previous": None}
+
+
+def test_fetch_gives_the_bundle_that_was_registered(home: SimpleNamespace, tmp_path: Path) -> None:
+    version = register(home, "fetched")
+    folder = home.registry.fetch(version, tmp_path / "champions")
+    assert home.registry.fetch(version, tmp_path / "champions") == folder
+    assert [path.name for path in (tmp_path / "champions").iterdir()] == [folder.name]
+    assert Bundle.load(folder).recommend([["i1"]], 3) == Bundle.load(home.bundle).recommend([["i1"]], 3)
+
+
+def test_fetch_of_lost_files_says_what_to_do(home: SimpleNamespace, tmp_path: Path) -> None:
+    version = register(home, "lost")
+    shutil.rmtree(home.registry.client.get_model_version_download_uri(version.model, version.version).removeprefix("file://"))
+    with pytest.raises(NightloomError, match=r"nightloom-lost version 1: its files can not be read from .* nightloom rollback lost"):
+        home.registry.fetch(version, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_global_state_of_mlflow_is_left_alone(home: SimpleNamespace) -> None:
+    import mlflow
+
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri(), list(sys.path)
+    register(home, "global")
+    assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), list(sys.path)) == before
+    assert mlflow.active_run() is None
+
+
+def test_what_stands_beside_the_model(home: SimpleNamespace) -> None:
+    from mlflow.models import Model
+
+    version = register(home, "beside")
+    found = home.registry.client.get_model_version(version.model, version.version)
+    assert found.description.startswith("# A card")
+    folder = Path(home.registry.client.get_model_version_download_uri(version.model, version.version).removeprefix("file://"))
+    assert (folder / "model_card.md").read_text().startswith("# A card")
+    assert not list(folder.rglob("__pycache__"))
+    said = Model.load(str(folder))
+    assert said.run_id == version.run_id
+    assert [one.name for one in said.signature.inputs] == ["history", "times", "user_id"]
+    assert said.load_input_example(str(folder)).to_dict("list") == {"history": [["i1", "i2"]]}
+    requirements = (folder / "requirements.txt").read_text().split()
+    assert any(one.startswith("torch==") and "+" not in one for one in requirements)
+    assert not any(one.startswith(("nightloom", "prefect", "great")) for one in requirements)
+
+
+ASK = """
+import json, sys
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/nightloom-clean@champion")
+def ask(rows, **params):
+    answer = model.predict(pd.DataFrame(rows), params=params)
+    assert list(answer.columns) == ["items", "scores"]
+    return answer["items"].tolist()
+def fails(rows):
+    try:
+        ask(rows)
+    except Exception as error:
+        return str(error)
+from nightloom import __file__ as where
+said = {
+    "history": ask({"history": [["i1", "i2"], ["no such item"], []]}, k=3),
+    "default_k": len(ask({"history": [["i1"]]})[0]),
+    "seen": ask({"history": [["i1", "i2"]]}, k=10, exclude_seen=True)[0],
+    "ann": ask({"user_id": ["ann", "nobody"]}, k=3),
+    "ann_told": ask({"history": [["i1", "i2", "i3"], []], "times": [[1000, 2000, 3000], []]}, k=3),
+    "mixed": ask([{"history": ["i1", "i2"], "user_id": None}, {"history": None, "user_id": "ann"}], k=3),
+    "neither": fails({"something": ["x"]}),
+    "where": where,
+}
+import os
+os.environ["NIGHTLOOM_EVENTS"] = "/nowhere/events.parquet"
+said["no_store"] = fails({"user_id": ["ann"]})
+json.dump(said, sys.stdout)
+"""
+
+
+def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, tmp_path: Path) -> None:
+    home.registry.promote(register(home, "clean", events=home.events, exclude_seen=False))
+    (tmp_path / "elsewhere").mkdir()
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "NIGHTLOOM_EVENTS")}
+    # -S leaves out site's .pth files, through which an editable install would find nightloom; the packages are named instead.
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", ASK, home.registry.tracking.uri],
+        cwd=tmp_path / "elsewhere",
+        env=environment | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    bundle = Bundle.load(home.bundle)
+
+    def items(history: list[str], times: list[int] | None = None, k: int = 3) -> list[str]:
+        return [item for item, _ in bundle.recommend([history], k, [times] if times else None, exclude_seen=False)[0]]
+
+    assert "/src/nightloom/" not in said["where"]
+    assert said["history"] == [items(["i1", "i2"]), items([]), items([])]
+    assert said["default_k"] == 10
+    assert not {"i1", "i2"} & set(said["seen"])
+    assert said["ann"] == said["ann_told"] == [items(["i1", "i2", "i3"], [1000, 2000, 3000]), items([])]
+    assert said["mixed"] == [items(["i1", "i2"]), said["ann"][0]]
+    assert "history" in said["neither"]
+    assert "/nowhere/events.parquet" in said["no_store"]
+    assert "NIGHTLOOM_EVENTS" in said["no_store"]
