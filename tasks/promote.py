@@ -41,7 +41,11 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                 bundle = tuned.path / protocol / "bundle"
                 card = model_card(config, evaluated.figures["metrics"], decision, tags)
                 example = [pd.read_parquet(bundle / "items.parquet")["item_id"].head(3).tolist()]
-                registry.promote(registry.register(config.name, bundle, model_run, tags, card, example))
+                store = collected.path / "events.parquet"
+                version = registry.register(
+                    config.name, bundle, model_run, tags, card, example, events=store, exclude_seen=config.evaluation.exclude_seen
+                )
+                registry.promote(version)
             versions = registry.aliases(config.name)
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
         return {"decision": decision, "versions": versions}

@@ -213,7 +213,7 @@ class PromotionConfig(Section):
     """The gate between challenger and champion."""
 
     mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
-    """enabled: promote on success; dry_run: register and decide, move no alias; disabled: no registry at all."""
+    """enabled: promote on success; dry_run: decide and report, register nothing; disabled: no registry at all."""
     metric: Literal["ndcg_at_10", "hr_at_10", "mrr_at_10", "recall_at_10"] = "ndcg_at_10"
     """Metric that decides."""
     margin: float = Field(0.02, ge=0)

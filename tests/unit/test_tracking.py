@@ -92,9 +92,14 @@ def test_files_are_found_from_any_run_of_a_night(tracking: Tracking, root: Path,
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")])
 def test_a_night_that_raises(tracking: Tracking, root: Path, error: type[BaseException], status: str) -> None:
     runs = []
-    with pytest.raises(error), tracking.night(night(root, "raises"), {}) as run:
-        runs.append(run)
-        raise error
+
+    def fail() -> None:
+        with tracking.night(night(root, "raises"), {}) as run:
+            runs.append(run)
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert tracking.client.get_run(runs[0]).info.status == status
 
 
