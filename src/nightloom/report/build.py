@@ -57,8 +57,8 @@ def build_report(
         quarantine_reasons: table -> reason -> rows.
         counts: what the data hold (events, items, users ...).
         explanations: content of `reasons.json`.
-        links: where to look next; known keys are folder, mlflow_run_id, mlflow_url, champion_run_id,
-            prefect_url, data_docs and quarantine, any other key is shown under its own name.
+        links: where to look next; known keys are folder, mlflow_run_id, mlflow_url, prefect_url, data_docs
+            and quarantine, any other key is shown under its own name.
         licence: terms of the data, shown wherever the report is.
         refused: (stage, message) when the night stopped on refused input.
         model: the family that is the challenger.

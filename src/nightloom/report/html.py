@@ -113,7 +113,8 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         tiles.append(("Held-out users", f"{gate['users']:,}", words.spoken(protocol) + " split"))
     reused = sum(stage["status"] == "reused" for stage in report["stages"].values())
     peak = words.peak_mb(report)
-    tiles.append(("Time", words.duration(words.total_seconds(report)), f"{reused} stages reused" if reused else "all stages made tonight"))
+    note = f"{reused} stage{'s' if reused > 1 else ''} reused" if reused else "all stages made tonight"
+    tiles.append(("Time", words.duration(words.total_seconds(report)), note))
     if peak:
         tiles.append(("Peak memory", f"{peak / 1024:.1f} GiB", "with all child processes"))
     return tiles
@@ -146,7 +147,7 @@ def _difference(report: Mapping[str, Any]) -> dict[str, float] | None:
     if gate.get("threshold") is not None:
         marks["margin"] = gate["threshold"]
     least, most = min(marks.values()), max(marks.values())
-    room = 0.08 * (most - least) or 1.0
+    room = 0.14 * (most - least) or 1.0
     return {name: 100 * (value - least + room) / (most - least + 2 * room) for name, value in marks.items()}
 
 

@@ -128,14 +128,20 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, path, address or command) pairs: where to look next."""
     links: dict[str, str] = {key: value for key, value in report["links"].items() if value}
     folder = Path(links.pop("folder"))
+    named = {
+        "data_docs": "Data Docs",
+        "mlflow_url": "MLflow run",
+        "mlflow_run_id": "MLflow run id",
+        "prefect_url": "Prefect run",
+        "quarantine": "Rows put aside",
+    }
     steps = [("Report", str(folder / "report.html")), ("Night's folder", str(folder))]
-    named = {"quarantine": "Rows put aside", "data_docs": "Data Docs", "mlflow_url": "MLflow run", "prefect_url": "Prefect run"}
-    run, champion_run = links.pop("mlflow_run_id", None), links.pop("champion_run_id", None)
     steps += [(named.get(key, spoken(key).capitalize()), value) for key, value in links.items()]
-    if run:
-        steps.append(("MLflow run id", run))
-    if run and champion_run and run != champion_run:
-        steps.append(("Compare", f"nightloom compare {champion_run} {run}"))
+    others = [family for family in families(report, report["protocols"][0]) if family != report["model"]]
+    if others:
+        tonight = f"{report['name']}/{report['night']}"
+        other = "champion" if "champion" in others else others[0]
+        steps.append(("Compare", f"nightloom compare {tonight} {tonight} --family-b {other}"))
     steps.append(("Both UIs", "make ui"))
     return steps
 

@@ -1,0 +1,136 @@
+"""Reports of made-up nights, one for each way a night can end, built with the real `build_report`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from nightloom.config import config_from_dict
+from nightloom.report.build import build_report
+from nightloom.stage import Manifest, Night
+
+STAGES = {"collect": 1.2, "validate": 4.1, "prepare": 0.9, "load_pretrained": 6.4, "fine_tune": 143.0, "evaluate": 11.7, "explain": 9.8}
+FAMILIES = {"nightloom": 0.0925, "champion": 0.0901, "graph": 0.0871, "als": 0.0712, "item_knn": 0.0655, "popularity": 0.0402}
+
+
+def night(root: Path = Path("/nowhere/mlruns"), mode: str = "enabled", **sections: Any) -> Night:
+    """A night of a made-up recommender."""
+    content = {"name": "films", "data": {"events": "ratings.csv"}, "promotion": {"mode": mode}} | sections
+    return Night(config_from_dict(content), "20261124-020000", root)
+
+
+def manifests(root: Path = Path("/nowhere/mlruns"), reused: tuple[str, ...] = ("collect", "load_pretrained")) -> list[Manifest]:
+    """A manifest for each stage."""
+    return [
+        Manifest(
+            stage,
+            key=f"key{number}",
+            folder=str(root / stage),
+            seconds=seconds,
+            peak_mb=400.0 + 90 * number,
+            status="reused" if stage in reused else "done",
+        )
+        for number, (stage, seconds) in enumerate(STAGES.items())
+    ]
+
+
+def measures(champion: bool = True) -> dict[str, Any]:
+    """Metrics, intervals, slices and curves as stage evaluate and stage fine_tune give them."""
+    families = {name: value for name, value in FAMILIES.items() if champion or name != "champion"}
+    metrics = {
+        name: {
+            "temporal": {"hr_at_10": 2.1 * value, "ndcg_at_10": value, "mrr_at_10": 0.8 * value, "recall_at_10": 1.6 * value,
+                         "coverage_at_10": 0.2 + value, "novelty_at_10": 3.0, "popularity_bias_at_10": None}
+        }
+        for name, value in families.items()
+    }  # fmt: skip
+    intervals = {
+        name: {"temporal": {metric: (0.92 * value, 1.08 * value) for metric, value in found["temporal"].items() if value is not None}}
+        for name, found in metrics.items()
+    }
+    slices = {
+        name: {
+            "temporal": {"new users": {"users": 61, "ndcg_at_10": 0.9 * value}, "tail items": {"users": 1204, "ndcg_at_10": 0.3 * value}}
+        }
+        for name, value in families.items()
+    }
+    epochs = [
+        {"epoch": n, "loss": 4 + 3 * math.exp(-n / 6), "validation_ndcg_at_10": 0.1 - 0.07 * math.exp(-n / 5) - 0.0004 * max(0, n - 17),
+         "learning_rate": 0.001, "seconds": 4.0}
+        for n in range(1, 25)
+    ]  # fmt: skip
+    return {"metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"temporal": epochs}}
+
+
+def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:
+    """What `dataclasses.asdict` makes of the gate's Decision."""
+    content: dict[str, Any] = {
+        "decision": kind,
+        "metric": "ndcg_at_10",
+        "mode": "enabled",
+        "users": 512,
+        "challenger": 0.0925,
+        "guards": (),
+    }
+    if champion:
+        return content | {
+            "reasons": ("ndcg_at_10 0.0925 against 0.0901 of the champion on 512 users.", "The challenger is not inferior."),
+            "champion": 0.0901, "difference": 0.0024, "relative": 0.0266, "interval": (-0.0009, 0.0058), "threshold": -0.0018,
+        }  # fmt: skip
+    reasons = (
+        "No champion stands. The challenger's ndcg_at_10 is 0.0925 on 512 held-out users.",
+        "Every floor is matched within the margin.",
+    )
+    return content | {"reasons": reasons, "champion": None, "difference": None, "relative": None, "interval": None, "threshold": None}
+
+
+REASONS = {
+    "protocol": "temporal",
+    "sample": [
+        {
+            "user_id": "42", "item_id": "7", "title": "Dark City",
+            "sentence": "Dark City is recommended because of The Wedding Singer and Sphere in the history.",
+            "events": [
+                {"label": "The Wedding Singer", "value": 0.68, "share": 0.36}, {"label": "Boomerang <b>", "value": -0.09, "share": -0.05},
+            ],
+            "fields": [{"label": "its text", "value": 0.94, "share": 0.53}, {"label": "year (1998)", "value": -0.37, "share": -0.21}],
+        }
+    ],
+    "fidelity": [
+        {"removed": 1, "users": 8, "drop": 0.68, "drop_random": 0.04, "rank": 11.6, "rank_random": 1.7, "still_first": 0.375,
+         "still_first_random": 0.93},
+    ],
+}  # fmt: skip
+
+
+def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> dict[str, Any]:
+    """A whole report; `ending` is promoted, first, rejected, dry_run, disabled or refused."""
+    common: dict[str, Any] = {
+        "data_hash": "8f2c" * 16,
+        "git": {"commit": "0123abcd"},
+        "counts": {"events": 100_000, "items": 1_682, "users": 943},
+        "quarantined": {"events": 13, "items": 0},
+        "quarantine_reasons": {"events": {"value: not between 1 and 5": 13}},
+        "links": {"mlflow_run_id": "f00d", "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs"},
+        "licence": "MovieLens: research, non-commercial use (Harper and Konstan 2015).",
+    }
+    here = night(root, {"dry_run": "dry_run", "disabled": "disabled"}.get(ending, "enabled"))
+    if ending == "refused":
+        message = "events.value: 5,000 of 100,000 rows (5.0 %) are not between 1 and 5, for example 'row 7: 99'. Correct the rows."
+        return build_report(here, manifests(root)[:1], **common, refused=("validate", message))
+    first = ending in ("first", "disabled")
+    versions = {"champion": 3, "challenger": 3, "previous": 2}
+    if ending in ("rejected", "dry_run"):
+        versions = {"champion": 2, "challenger": 3, "previous": 1}
+    elif first:
+        versions = {"champion": 1, "challenger": 1, "previous": None} if ending == "first" else {}
+    return build_report(
+        here,
+        manifests(root),
+        **common,
+        **measures(champion=not first),
+        decision=decision("reject" if ending == "rejected" else "promote", champion=not first),
+        versions=versions,
+        explanations=REASONS,
+    )

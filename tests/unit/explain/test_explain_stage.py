@@ -1,0 +1,117 @@
+"""Stage explain from a prepared folder and a bundle to files, and the sentences."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nightloom.config import config_from_dict
+from nightloom.data.sequences import Sequences
+from nightloom.explain.explain import COLUMNS, explain
+from nightloom.explain.reasons import Reason, sentence, shares
+from tests.described_bundle import described_bundle, described_prepared
+
+
+def config(**explain_section):
+    return config_from_dict(
+        {"name": "shop", "data": {"events": "e.csv"}, "explain": {"users": 5, "max_events": 4, "samples": 64} | explain_section}
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("explained")
+    bundle = described_bundle(root / "bundle")
+    prepared = described_prepared(root / "prepared")
+    told: list[str] = []
+    (root / "out").mkdir()
+    figures = explain(config(), prepared, root / "bundle", root / "out", told.append)
+    return root, bundle, figures, told
+
+
+def test_figures_and_files(made):
+    root, _, figures, told = made
+    assert figures["users"] == 5
+    assert figures["largest_gap"] < 1e-5
+    assert figures["model_evaluations"] > 0
+    assert told[-1] == "explained 5 of 5 recommendations"
+    assert sorted(path.name for path in (root / "out" / "plots").iterdir()) == [
+        *(f"reasons_{number}.png" for number in (1, 2, 3, 4)),
+        "reasons_summary.png",
+    ]
+
+
+def test_the_table_holds_every_player_and_adds_up(made):
+    root, bundle, _, _ = made
+    table = pd.read_parquet(root / "out" / "reasons.parquet")
+    assert table.columns.tolist() == COLUMNS
+    sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
+    for one in sample:
+        mine = table[table["user_id"] == one["user_id"]]
+        events = mine[mine["player_kind"] == "event"]
+        assert events["player"].tolist()[0] == "older"
+        assert events["position"].tolist()[1:] == [4, 3, 2, 1]
+        assert events["age_days"].tolist()[1:] == [4.0, 3.0, 2.0, 1.0]
+        assert events["value"].sum() == pytest.approx(one["score"] - one["score_without_history"], abs=1e-5)
+        assert events["share"].abs().sum() == pytest.approx(1)
+        assert set(mine[mine["player_kind"] == "field"]["player"]) <= {"text", "genres", "maker", "price", "id"}
+        assert one["item_id"] in bundle.index
+
+
+def test_what_is_explained_is_what_is_recommended(made):
+    root, bundle, _, _ = made
+    queries = Sequences.load(root / "prepared" / "sequences_temporal.npz").queries("test")
+    best = bundle.loom.recommend(queries.histories, 1)[0][:, 0]
+    expected = {f"user/{user}": bundle.item_ids[item] for user, item in zip(queries.users, best, strict=True)}
+    sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
+    assert all(expected[one["user_id"]] == one["item_id"] for one in sample)
+
+
+def test_labels_are_for_people(made):
+    root, _, _, _ = made
+    labels = set(pd.read_parquet(root / "out" / "reasons.parquet")["label"])
+    assert "3 older events" in labels
+    assert labels & {"genres (blue, red)", "genres (blue)", "genres (green, red)"}
+    assert any(label.startswith("Title $") for label in labels)
+
+
+def test_the_same_night_explains_the_same(made, tmp_path):
+    root, _, figures, _ = made
+    assert explain(config(), root / "prepared", root / "bundle", tmp_path) == figures
+    assert (tmp_path / "reasons.json").read_text() == (root / "out" / "reasons.json").read_text()
+
+
+def test_no_users_asked_for_gives_empty_files(made, tmp_path):
+    root, _, _, _ = made
+    assert explain(config(users=0), root / "prepared", root / "bundle", tmp_path)["users"] == 0
+    assert pd.read_parquet(tmp_path / "reasons.parquet").empty
+    assert json.loads((tmp_path / "reasons.json").read_text())["sample"] == []
+
+
+def reason(kind, label, share):
+    return Reason(kind, label, label, share, 0.0, share)
+
+
+def test_a_sentence_names_what_counts_most():
+    found = [reason("event", "Fargo", 0.3), reason("event", "Casino", 0.6), reason("event", "Up", 0.01), reason("field", "its text", 0.9)]
+    assert sentence("Heat", found, 3.0, 0.5) == (
+        "Heat is recommended because of Casino and Fargo in the history. What counts of the item itself: its text."
+    )
+
+
+def test_a_sentence_names_what_speaks_against():
+    found = [reason("event", "Casino", 0.6), reason("event", "Up", -0.4)]
+    assert sentence("Heat", found, 3.0, 0.5).endswith("Against it speaks Up.")
+
+
+def test_a_sentence_owns_up_where_the_history_hardly_counts():
+    assert sentence("Heat", [reason("event", "Up", 0.02)], 3.0, 0.5).startswith("Heat is recommended for the history as a whole")
+    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 2.9).startswith("Heat stands high for anybody who asks now")
+
+
+def test_shares_add_up_in_absolute_terms_and_nothing_is_shared_as_nothing():
+    np.testing.assert_allclose(shares(np.array([3.0, -1.0])), [0.75, -0.25])
+    np.testing.assert_array_equal(shares(np.zeros(2)), [0, 0])

@@ -1,0 +1,121 @@
+"""The end of a night on the console: what it says, its width, and no escape codes when piped."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from nightloom.report import words
+from nightloom.report.console import print_summary, print_unchanged
+from nightloom.report.markdown import markdown
+from tests.sample_reports import report
+
+ENDINGS = ("promoted", "first", "rejected", "dry_run", "disabled", "refused")
+
+
+def printed(ending: str, terminal: bool = False) -> str:
+    out = io.StringIO()
+    print_summary(report(ending), Console(file=out, width=80, force_terminal=terminal))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_piped_output_has_no_escape_codes_and_only_paths_are_wide(ending):
+    text = printed(ending)
+    assert "\x1b" not in text
+    for line in text.splitlines():
+        assert len(line.rstrip()) <= 80 or line.startswith(("  Report", "  Night's folder", "  Compare"))
+
+
+def test_a_terminal_gets_colour():
+    assert "\x1b[" in printed("promoted", terminal=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ("promoted", "Promoted: version 3 is the new champion"),
+        ("first", "Promoted: version 1 is the first champion"),
+        ("rejected", "Rejected: version 3 did not pass the gate, version 2 stays champion"),
+        ("dry_run", "Dry run: version 3 would be promoted; no alias was moved"),
+        ("disabled", "promotion is disabled, so nothing was registered"),
+        ("refused", "Stopped at validate: the input was refused and nothing was changed"),
+    ],
+)
+def test_every_ending_says_what_happened(ending, said):
+    assert said in printed(ending)
+    assert said in markdown(report(ending))
+
+
+def test_the_champion_and_the_interval_are_shown():
+    lines = [line.split() for line in printed("promoted").splitlines()]
+    assert ["challenger", "0.0925", "0.0851", "to", "0.0999"] in lines
+    assert ["champion", "0.0901", "0.0829", "to", "0.0973"] in lines
+    assert ["difference", "+0.0024", "-0.0009", "to", "+0.0058"] in lines
+
+
+def test_without_a_champion_there_is_no_difference():
+    assert not any(line.startswith(("difference", "champion ")) for line in printed("first").splitlines())
+
+
+def test_reused_stages_are_marked_and_cost_nothing():
+    lines = printed("promoted").splitlines()
+    assert "reused, made before" in next(line for line in lines if line.startswith("collect"))
+    assert next(line for line in lines if line.startswith("tonight")).split() == ["tonight", "2", "min", "50", "s"]
+
+
+def test_a_refused_night_says_which_rows_and_what_to_do():
+    text = " ".join(printed("refused").split())
+    assert "5,000 of 100,000 rows (5.0 %) are not between 1 and 5" in text
+    assert "Correct the rows." in text
+    assert "Families" not in text
+
+
+def test_where_to_look_next_is_not_folded():
+    text = printed("promoted")
+    assert "/nowhere/mlruns/nights/films/20261124-020000/report.html" in text
+    assert "nightloom compare films/20261124-020000 films/20261124-020000 --family-b champion" in text
+    assert "--family-b graph" in printed("first")
+    assert "make ui" in text
+
+
+def test_unchanged_says_why_and_how_to_force_it():
+    out = io.StringIO()
+    print_unchanged("data 8f2c and config 93aa are those of 20261123-020000", Path("/x/latest"), Console(file=out, width=80))
+    text = out.getvalue()
+    assert "Nothing to do" in text
+    assert "data 8f2c and config 93aa" in text
+    assert "--force" in text
+    assert "/x/latest/report.html" in text
+
+
+def test_markup_in_names_is_printed_as_it_is():
+    content = report("refused")
+    content["refused"]["message"] = "events[bold].csv: column [red]x[/red] is missing"
+    out = io.StringIO()
+    print_summary(content, Console(file=out, width=80))
+    assert "events[bold].csv: column [red]x[/red] is missing" in out.getvalue()
+
+
+def test_markdown_marks_the_best_and_keeps_cells_whole():
+    content = report("promoted")
+    content["gate"]["reasons"] = ["a | b\nc"]
+    text = markdown(content)
+    assert "- a \\| b c\n" in text
+    assert "| **nightloom** | **0.1943** | **0.0925** | **0.0740** |" in text
+    assert "[http://127.0.0.1:5000/#/experiments/1/runs]" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, words.DASH), (0.04, "0.0 s"), (12.4, "12 s"), (59.6, "1 min 00 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds, said):
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("name", "said"), [("ndcg_at_10", "NDCG@10"), ("recall_at_5", "Recall@5"), ("auc", "Auc")])
+def test_metric_labels(name, said):
+    assert words.metric_label(name) == said
