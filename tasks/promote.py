@@ -39,7 +39,8 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night}
                 bundle = tuned.path / protocol / "bundle"
-                card = model_card(config, evaluated.figures["metrics"], decision, tags)
+                counts, licence = collected.figures["counts"], collected.figures["licence"]
+                card = model_card(config, evaluated.figures["metrics"], decision, tags, counts=counts, licence=licence)
                 example = [pd.read_parquet(bundle / "items.parquet")["item_id"].head(3).tolist()]
                 store = collected.path / "events.parquet"
                 version = registry.register(
