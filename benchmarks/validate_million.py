@@ -1,6 +1,6 @@
 """How long and how much memory the data contract takes on a million events, 0.3 % of them bad in each of six ways.
 
-    python benchmarks/validate_million.py [--events 1000000] [--write benchmarks/validate_million.md]
+    python -m benchmarks.validate_million [--events 1000000] [--write benchmarks/validate_million.md]
 
 Seconds count from before Great Expectations is imported to after Data Docs, quarantine and good rows are on disk; the peak is of the
 whole process, the synthetic tables included.
@@ -91,7 +91,8 @@ def conditions() -> str:
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({cpu}), load average {load:.1f} at the end, "
-        f"Python {platform.python_version()}, pandas {pd.__version__}, at {git}. Command: `python {' '.join(sys.argv)}`."
+        f"Python {platform.python_version()}, pandas {pd.__version__}, at {git}. "
+        f"Command: `python -m benchmarks.validate_million {' '.join(sys.argv[1:])}`."
     )
 
 
