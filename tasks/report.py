@@ -66,7 +66,8 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         model=Loom.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
-    plots = {path.stem: path for path in sorted((evaluated.path / "plots").glob("*.png"))}
+    folders = [evaluated.path] + ([explained.path] if explained else [])
+    plots = {path.stem.replace("_", " "): path for made in folders for path in sorted((made / "plots").glob("*.png"))}
     night.folder.mkdir(parents=True, exist_ok=True)
     for name in ("quarantine", "data_docs"):
         shutil.copytree(checked.path / name, night.folder / name, dirs_exist_ok=True)
