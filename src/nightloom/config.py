@@ -163,7 +163,7 @@ class TrainingConfig(Section):
     """Processes of torch.distributed (one per core or GPU)."""
     epochs: int = Field(60, ge=1)
     """Most epochs; early stopping usually ends sooner."""
-    patience: int = Field(5, ge=1)
+    patience: int = Field(8, ge=1)
     """Epochs without a better validation NDCG@10 before training stops."""
     batch_users: int = Field(32, ge=1)
     """Users (windows of max_history) in a global batch, over all workers."""
