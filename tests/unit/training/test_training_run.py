@@ -182,7 +182,7 @@ def workers(path: Path) -> list[int]:
     return found
 
 
-def waited(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+def waited(condition: Callable[[], bool], seconds: float = 180.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
