@@ -30,8 +30,9 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     model_run = ""
     for family, metrics in evaluated.figures["metrics"].items():
         model = family == Loom.family
-        files = [*sorted((evaluated.path / "plots").glob("*.png")), evaluated.path / "per_user.parquet"] if model else []
-        params = {"family": family} | (night.config.model.model_dump() | night.config.training.model_dump() if model else {})
+        tables = [evaluated.path / name for name in ("per_user.parquet", "slices.json", "intervals.json")]
+        files = [*sorted((evaluated.path / "plots").glob("*.png")), *tables] if model else []
+        params = night.config.model_dump(mode="json", include={"pretrained", "model", "training"}) if model else {}
         made = tracking.log_family(run, family, metrics, tags=tags, params=params, curves=curves if model else None, files=files)
         model_run = made if model else model_run
     tracking.log_metrics(run, evaluated.figures["metrics"][Loom.family])
