@@ -107,7 +107,7 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
     if stops:
         listed = "\n".join(f"- {line}" for line in stops)
         docs = folder / "data_docs" / "index.html"
-        raise ContractBroken(f"the data contract is broken, nothing was trained:\n{listed}\nAll rules and what they found: {docs}")
+        raise ContractBroken(f"the data contract is broken, nothing was trained:\n{listed}\nAll rules and what they found: {docs}", folder)
     return _figures(outcomes, checked, config)
 
 

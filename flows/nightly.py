@@ -41,7 +41,7 @@ from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
 from tasks.progress import shown_on
 from tasks.promote import promote
-from tasks.report import log_families, report, unchanged
+from tasks.report import log_families, refusals_reported, report, unchanged
 from tasks.validate import validate
 
 
@@ -60,7 +60,8 @@ def nightly(config: RunConfig, force: bool = False) -> dict[str, Any]:
     collected = collect(night)
     if same := unchanged(night, collected):
         return {"unchanged": same, "latest": str(night.latest.resolve())}
-    with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
+    tracked = Tracking(night.root).night(night, run_tags(night, collected.figures["hash"]))
+    with tracked as run, refusals_reported(night, run, collected):
         checked = validate(night, collected)
         prepared = prepare(night, checked)
         pretrained = load_pretrained(night, prepared)

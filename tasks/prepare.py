@@ -21,7 +21,9 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
     def body(folder: Path) -> dict[str, Any]:
         return pack(read_checked(checked.path), night.config, folder)
 
-    sections = night.config.model_dump(mode="json", include={"prepare", "evaluation"}) | {"features": night.config.data.features}
+    sections = night.config.model_dump(mode="json", include={"prepare", "evaluation"}) | {
+        "tags_separator": night.config.data.tags_separator
+    }
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=sections)
     figures = manifest.figures
     return made(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")

@@ -58,14 +58,14 @@ class Terminal(logging.Handler):
         message, fraction = record.getMessage(), getattr(record, "fraction", None)
         if getattr(record, "stage", None):
             self.close()
-            self.console.print(f"[green]✓[/green] {message}", highlight=False)
+            self.console.print(f"[green]✓[/green] {message}", highlight=False, soft_wrap=True)
         elif fraction is None:
-            self.console.print(f"  {message}", style="dim", highlight=False)
+            self.console.print(f"  {message}", style="dim", highlight=False, soft_wrap=True)
         elif self.console.is_terminal:
             self._advance(message, fraction)
         elif time.monotonic() - self.said > QUIET_SECONDS:
             self.said = time.monotonic()
-            self.console.print(f"  {message}", highlight=False)
+            self.console.print(f"  {message}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.errors import InputError
 from nightloom.models.loom import Loom
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
 from nightloom.stage import Manifest, Night, code_version, write_json
 from nightloom.tracking import Tracking, git_state, run_tags
+
+STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
+"""Stages after collect, in order."""
 
 
 @task(name="log-families", cache_policy=NO_CACHE)
@@ -45,8 +51,8 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     by_name = {stage.stage: stage for stage in stages}
     collected, checked, tuned = by_name["collect"], by_name["validate"], by_name["fine_tune"]
     evaluated, promoted = by_name["evaluate"], by_name["promote"]
-    explained = by_name.get("explain")
-    tracking = Tracking(night.root)
+    explained = by_name["explain"]
+    collected.save(night.folder / "manifests" / "collect.json")
     content = build_report(
         night,
         stages,
@@ -61,30 +67,54 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         quarantined=checked.figures["quarantined"],
         quarantine_reasons=checked.figures["reasons"],
         counts=collected.figures["counts"],
-        explanations=_read(explained.path / "reasons.json") if explained else None,
+        explanations=_read(explained.path / "reasons.json"),
         links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
         model=Loom.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
-    folders = [evaluated.path] + ([explained.path] if explained else [])
-    plots = {path.stem.replace("_", " "): path for made in folders for path in sorted((made / "plots").glob("*.png"))}
-    night.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("quarantine", "data_docs"):
-        shutil.copytree(checked.path / name, night.folder / name, dirs_exist_ok=True)
+    plots = {
+        path.stem.replace("_", " "): path for made in (evaluated.path, explained.path) for path in sorted((made / "plots").glob("*.png"))
+    }
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
-    (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
-    write_json(night.folder / "report.json", content)
-    for name in ("report.json", "report.html"):
-        tracking.client.log_artifact(run, str(night.folder / name))
-    create_markdown_artifact(markdown(content), key=f"night-{night.config.name.replace('_', '-')}", description=f"Night {night.night}")
+    _publish(night, run, content, plots)
     if address := os.environ.get("NIGHTLOOM_MLFLOW_URI", ""):
-        create_link_artifact(f"{address}/{tracking.run_url(run)}", key="mlflow-run", link_text="MLflow run of this night")
+        create_link_artifact(f"{address}/{Tracking(night.root).run_url(run)}", key="mlflow-run", link_text="MLflow run of this night")
     link = night.latest.with_name(f".latest.{os.getpid()}")
     link.unlink(missing_ok=True)
     link.symlink_to(night.night)
     link.replace(night.latest)
     return content
+
+
+@contextmanager
+def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[None]:
+    """Write the report of a night whose input is refused in the block; `latest` stays at the last night that ended well."""
+    try:
+        yield
+    except InputError as error:
+        finished = [Manifest.load(night.folder / "manifests" / f"{stage}.json") for stage in STAGES if _finished(night, stage)]
+        refused = next(stage for stage in STAGES if not _finished(night, stage))
+        checks = night.folder / "checks.json"
+        content = build_report(
+            night,
+            [collected, *finished],
+            data_hash=collected.figures["hash"],
+            git={"commit": git_state(Path(__file__).parent)},
+            counts=collected.figures["counts"],
+            links={"mlflow_run_id": run} | ({"data_docs": str(night.folder / "data_docs" / "index.html")} if checks.exists() else {}),
+            licence=collected.figures["licence"],
+            quarantined=quarantined(night),
+            refused=(refused, str(error)),
+            model=Loom.family,
+        )
+        _publish(night, run, content | {"code": code_version()}, {})
+        raise
+
+
+def quarantined(night: Night) -> dict[str, int]:
+    """Rows of each table in the night's quarantine."""
+    return {path.stem: pq.read_metadata(path).num_rows for path in sorted((night.folder / "quarantine").glob("*.parquet"))}
 
 
 def unchanged(night: Night, collected: Manifest) -> str | None:
@@ -99,6 +129,19 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
     return (
         f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]} and code {content['code']} are those of {content['night']}"
     )
+
+
+def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
+    """The report as files in the night's folder, in MLflow's run and as Prefect's artifact."""
+    write_json(night.folder / "report.json", content)
+    (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
+    for name in ("report.json", "report.html"):
+        Tracking(night.root).client.log_artifact(run, str(night.folder / name))
+    create_markdown_artifact(markdown(content), key=f"night-{night.config.name.replace('_', '-')}", description=f"Night {night.night}")
+
+
+def _finished(night: Night, stage: str) -> bool:
+    return (night.folder / "manifests" / f"{stage}.json").exists()
 
 
 def _read(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from expectations.run import check
 from nightloom.data.snapshot import read_snapshot
+from nightloom.errors import ContractBroken
 from nightloom.stage import Manifest, Night, run_stage
 from tasks.progress import made
 
@@ -22,14 +24,26 @@ def validate(night: Night, collected: Manifest) -> Manifest:
     last, now = last_counts(night), datetime.now(UTC)
 
     def body(folder: Path) -> dict[str, Any]:
-        return check(read_snapshot(collected.path), night.config, folder, last, now)
+        try:
+            return check(read_snapshot(collected.path), night.config, folder, last, now)
+        except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
+            keep_findings(folder, night)
+            raise broken.moved(night.folder) from None
 
     sections = night.config.model_dump(mode="json", include={"validation", "prepare"})
     # Freshness and growth depend on the day and on the last night, not on the snapshot alone.
     salt = f"{last} {now.date() if night.config.validation.max_age_days else ''}"
     manifest = run_stage(night, "validate", body, inputs=[collected], config=sections, salt=salt)
+    keep_findings(manifest.path, night)
     quarantined = sum(manifest.figures["quarantined"].values())
     return made(manifest, f"{manifest.figures['rules']} rules, {quarantined:,} rows quarantined")
+
+
+def keep_findings(checked: Path, night: Night) -> None:
+    """Copy the quarantine, the Data Docs and each rule's outcome into the night's folder."""
+    for name in ("quarantine", "data_docs"):
+        shutil.copytree(checked / name, night.folder / name, dirs_exist_ok=True)
+    shutil.copyfile(checked / "checks.json", night.folder / "checks.json")
 
 
 def last_counts(night: Night) -> dict[str, int] | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -28,7 +29,7 @@ NamedSet = Literal["movies-small", "movies"]
 class Section(BaseModel):
     """A frozen part of the config that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class DataConfig(Section):
@@ -61,6 +62,17 @@ class DataConfig(Section):
     def _one_source(self) -> DataConfig:
         if (self.set is None) == (self.events is None):
             raise ValueError("name either `set` (a named data set) or `events` (your own table), not both and not neither")
+        return self
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> DataConfig:
+        # The config is kept with every run, in MLflow, in Prefect and in the report: a password in it would be too.
+        for table in ("events", "items", "users", "links"):
+            address = urlsplit(getattr(self, table) or "")
+            if address.password or "password" in address.query.lower():
+                raise ValueError(
+                    f"the address of `{table}` holds a password: leave it out and set NIGHTLOOM_SQL_PASSWORD in the environment"
+                )
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class NightloomError(Exception):
     """Base of all errors that Nightloom raises on purpose; the process exits with `exit_code`."""
@@ -19,7 +21,19 @@ class InputError(NightloomError):
 
 
 class ContractBroken(InputError):
-    """The data break their contract beyond the limits; the bad rows and the Data Docs are on disk."""
+    """The data break their contract beyond the limits; the bad rows and the Data Docs are on disk.
+
+    Attributes:
+        folder: where they are, and where the message says they are.
+    """
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+    def moved(self, folder: Path) -> ContractBroken:
+        """The same error, told of another folder."""
+        return ContractBroken(str(self).replace(str(self.folder), str(folder)), folder)
 
 
 class TrainingError(NightloomError):

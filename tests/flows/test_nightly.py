@@ -140,6 +140,13 @@ def test_refused_input_changes_nothing(home: Path) -> None:
     assert "events" in refused.stderr
     assert "item_id" in refused.stderr
     assert "Traceback" not in refused.stderr
+    (folder,) = (home / "mlruns" / "nights" / "broken").iterdir()
+    report = json.loads((folder / "report.json").read_text())
+    assert report["outcome"] == "refused"
+    assert report["refused"]["stage"] == "validate"
+    assert report["quarantined"]["events"] == (len(events) // 2)
+    assert str(folder / "quarantine") in refused.stderr
+    assert "reason" in pd.read_csv(folder / "quarantine" / "events.csv")
     wrong = night(home, "--config", "mine.yaml", "--set", "training.epoch=1")
     assert wrong.returncode == 2
     assert "epochs" in wrong.stderr

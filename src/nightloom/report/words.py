@@ -62,17 +62,17 @@ def peak_mb(report: Mapping[str, Any]) -> float | None:
 def headline(report: Mapping[str, Any]) -> str:
     """What happened, in one line."""
     versions, gate = report["versions"], report["gate"]
-    challenger, champion = _version(versions["challenger"], "the challenger"), _version(versions["champion"], "the champion")
+    champion = _version(versions["champion"], "the champion")
     match report["outcome"]:
         case "promoted":
             first = versions["previous"] is None and not has_champion(report)
             return f"Promoted: {champion} is the {'first' if first else 'new'} champion"
         case "rejected":
             stays = f"{champion} stays champion" if versions["champion"] is not None else "there is still no champion"
-            return f"Rejected: {challenger} did not pass the gate, {stays}"
+            return f"Rejected: the challenger did not pass the gate, {stays}"
         case "dry_run":
             would = "would be promoted" if gate["decision"] == "promote" else "would be rejected"
-            return f"Dry run: {challenger} {would}; no alias was moved"
+            return f"Dry run: the challenger {would}; nothing was registered"
         case "refused":
             return f"Stopped at {spoken(report['refused']['stage'])}: the input was refused and nothing was changed"
         case _:

@@ -39,8 +39,8 @@ def test_a_terminal_gets_colour():
     [
         ("promoted", "Promoted: version 3 is the new champion"),
         ("first", "Promoted: version 1 is the first champion"),
-        ("rejected", "Rejected: version 3 did not pass the gate, version 2 stays champion"),
-        ("dry_run", "Dry run: version 3 would be promoted; no alias was moved"),
+        ("rejected", "Rejected: the challenger did not pass the gate, version 2 stays champion"),
+        ("dry_run", "Dry run: the challenger would be promoted; nothing was registered"),
         ("disabled", "promotion is disabled, so nothing was registered"),
         ("refused", "Stopped at validate: the input was refused and nothing was changed"),
     ],

@@ -1,0 +1,84 @@
+"""The config: defaults, refusals that name the key, paths, overrides, and a digest that speaks for the result alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nightloom.config import RunConfig, load_config, load_preset, presets
+from nightloom.errors import InputError
+
+MINE = "name: mine\ndata: {events: data/ratings.csv}\n"
+
+
+def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "mine.yaml", overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_loads(name: str) -> None:
+    assert load_preset(name).name == name
+
+
+def test_relative_paths_are_relative_to_the_yaml(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    assert load_config(tmp_path / "mine.yaml").data.events == str(tmp_path / "data" / "ratings.csv")
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: 'sqlite:///shop.db?table=events'}\n")
+    assert load_config(tmp_path / "mine.yaml").data.events == "sqlite:///shop.db?table=events"
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    config = load_preset("movies-small", ["training.epochs=3", "evaluation.protocols=[leave_one_out]", "model.graph_weight=null"])
+    assert config.training.epochs == 3
+    assert config.evaluation.protocols == ("leave_one_out",)
+    assert config.model.graph_weight is None
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "told"),
+    [
+        (MINE + "training: {epoch: 3}\n", (), "training.epoch: unknown key; did you mean 'epochs'?"),
+        (MINE + "trainings: {}\n", (), "trainings: unknown key; did you mean 'training'?"),
+        (MINE, ("training.epochs=none at all",), "training.epochs"),
+        (MINE, ("training.epochs",), "section.key=value"),
+        ("name: mine\ndata: {}\n", (), "name either `set`"),
+        ("name: mine\ndata: {set: movies, events: a.csv}\n", (), "not both"),
+        ("name: Mine!\ndata: {set: movies}\n", (), "name"),
+        ("- a list\n", (), "expected keys and values"),
+        ("name: [\n", (), "not valid YAML"),
+        (MINE + "model: {dim: 30, heads: 4}\n", (), "multiple of heads"),
+    ],
+)
+def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: tuple[str, ...], told: str) -> None:
+    message = refusal(tmp_path, text, *overrides)
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://reader:s3cret@host/shop?table=events", "postgresql://reader@host/shop?table=events&password=s3cret"]
+)
+def test_a_password_in_the_config_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
+    message = refusal(tmp_path, f"name: mine\ndata: {{events: '{address}'}}\n")
+    assert "NIGHTLOOM_SQL_PASSWORD" in message
+    assert "s3cret" not in message
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: the config cannot be read"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_the_digest_leaves_addresses_out_and_nothing_else() -> None:
+    here = RunConfig.model_validate({"name": "mine", "data": {"events": "here/events.csv"}})
+    there = RunConfig.model_validate({"name": "mine", "data": {"events": "there/events.csv"}})
+    other = RunConfig.model_validate({"name": "mine", "data": {"events": "here/events.csv"}, "training": {"seed": 8}})
+    assert here.digest() == there.digest() != other.digest()
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_preset("movies-small").name = "other"  # type: ignore[misc]
