@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with shown_on(console):
             result = nightly(config, force=given.force)
     except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red")
+        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
         return error.exit_code
     if "unchanged" in result:
         print_unchanged(result["unchanged"], Path(result["latest"]), console)

@@ -17,7 +17,7 @@ from nightloom.errors import InputError
 
 FORMS = "sqlite:///file.db?table=NAME, postgresql://user@host/db?table=NAME, or ?query=SELECT..."
 PASSWORD = "NIGHTLOOM_SQL_PASSWORD"
-"""Environment variable with the password of a URL that names a user and no password."""
+"""Environment variable with the password; a config with one in its address is refused."""
 CONNECT_SECONDS = 10
 
 
@@ -53,7 +53,7 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
         # `from None`: the chained error may hold the whole address.
         raise InputError(
             f"{name}: {label} cannot be reached: {_cause(error, url)}. Check host, database and user in `data.{name}`, "
-            f"that the server runs, and the password (in the address or in {PASSWORD})."
+            f"that the server runs, and the password in the environment ({PASSWORD})."
         ) from None
     with connection:
         try:
