@@ -13,6 +13,7 @@ done
 mkdir -p mlruns/prefect
 export PREFECT_HOME=$PWD/mlruns/prefect NIGHTLOOM_HOME=$PWD PYTHONPATH=$PWD PREFECT_LOGGING_LEVEL=WARNING
 export PREFECT_API_URL=http://127.0.0.1:$prefect_port/api MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+export NIGHTLOOM_MLFLOW_UI=http://127.0.0.1:$mlflow_port
 trap 'kill 0' EXIT
 "$bin/prefect" server start --host 127.0.0.1 --port "$prefect_port" >mlruns/prefect/server.log 2>&1 &
 "$bin/mlflow" server --host 127.0.0.1 --port "$mlflow_port" --workers 1 --backend-store-uri "sqlite:///$PWD/mlruns/mlflow.db" \

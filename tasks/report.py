@@ -78,7 +78,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     }
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
-    if address := os.environ.get("NIGHTLOOM_MLFLOW_URI", ""):
+    if address := os.environ.get("NIGHTLOOM_MLFLOW_UI"):
         create_link_artifact(f"{address}/{Tracking(night.root).run_url(run)}", key="mlflow-run", link_text="MLflow run of this night")
     link = night.latest.with_name(f".latest.{os.getpid()}")
     link.unlink(missing_ok=True)
