@@ -10,19 +10,21 @@ for port in "$prefect_port" "$mlflow_port"; do
     exit 2
   fi
 done
-mkdir -p mlruns/prefect
-export PREFECT_HOME=$PWD/mlruns/prefect NIGHTLOOM_HOME=$PWD PYTHONPATH=$PWD PREFECT_LOGGING_LEVEL=WARNING
+root=${NIGHTLOOM_ROOT:-$PWD/mlruns}
+mkdir -p "$root/prefect"
+export PREFECT_HOME=$root/prefect NIGHTLOOM_ROOT=$root NIGHTLOOM_HOME=$PWD PYTHONPATH=$PWD
 export PREFECT_API_URL=http://127.0.0.1:$prefect_port/api MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 export NIGHTLOOM_MLFLOW_UI=http://127.0.0.1:$mlflow_port
 trap 'kill 0' EXIT
-"$bin/prefect" server start --host 127.0.0.1 --port "$prefect_port" >mlruns/prefect/server.log 2>&1 &
-"$bin/mlflow" server --host 127.0.0.1 --port "$mlflow_port" --workers 1 --backend-store-uri "sqlite:///$PWD/mlruns/mlflow.db" \
-  --artifacts-destination "$PWD/mlruns/artifacts" >mlruns/prefect/mlflow.log 2>&1 &
-echo "waiting for Prefect's server (its log: mlruns/prefect/server.log) ..."
+"$bin/prefect" server start --host 127.0.0.1 --port "$prefect_port" >"$root/prefect/server.log" 2>&1 &
+"$bin/mlflow" server --host 127.0.0.1 --port "$mlflow_port" --workers 1 --backend-store-uri "sqlite:///$root/mlflow.db" \
+  --artifacts-destination "$root/artifacts" >"$root/prefect/mlflow.log" 2>&1 &
+echo "waiting for Prefect's server (its log: $root/prefect/server.log) ..."
 for _ in $(seq 120); do
-  "$bin/python" -c "import urllib.request; urllib.request.urlopen('$PREFECT_API_URL/health', timeout=2)" 2>/dev/null && break
+  "$bin/python" -c "import urllib.request; urllib.request.urlopen('$PREFECT_API_URL/health', timeout=2)" 2>/dev/null && up=1 && break
   sleep 1
 done
+[ "${up:-}" ] || { echo "Prefect's server did not come up, see $root/prefect/server.log" >&2; exit 1; }
 "$bin/prefect" work-pool create local --type process --overwrite >/dev/null
 "$bin/prefect" --no-prompt deploy --all --prefect-file deployment/prefect.yaml >/dev/null
 echo "Prefect  http://127.0.0.1:$prefect_port    (deployment nightly/movies-small, 02:00 each night)"

@@ -20,7 +20,7 @@ silence()  # before prefect is imported, which reads its telemetry switch then
 if __name__ == "__main__":
     # The console shows what stages tell; Prefect's own lines stay in its log, its database beside the runs.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_HOME", str(Path("mlruns/prefect").resolve()))
+    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
     warnings.simplefilter("ignore")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +54,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def night(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {
+def environment(home: Path) -> dict[str, str]:
+    return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")]),
         "PREFECT_HOME": str(home / "mlruns" / "prefect"),
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def night(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flows.nightly", *arguments]
-    return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=500, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,33 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
     report = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "report.json").read_text())
     assert report["gate"]["difference"] == pytest.approx(0, abs=1e-3)  # the same data and seed
     assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1"}
+
+
+def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0
+    (home / "killed.yaml").write_text((home / "mine.yaml").read_text().replace("name: mine", "name: killed"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.nightly", "--config", "killed.yaml"],
+        cwd=home,
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    stage, end = home / "mlruns" / "stages" / "killed" / "fine_tune", time.monotonic() + 200
+    while not any(stage.glob("*.partial/temporal/curves.jsonl")) and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    again = night(home, "--config", "killed.yaml")
+    assert again.returncode == 0, again.stdout + again.stderr
+    nights = home / "mlruns" / "nights"
+    killed, whole = (json.loads((nights / name / "latest" / "report.json").read_text()) for name in ("killed", "mine"))
+    assert [killed["stages"][name]["status"] for name in ("validate", "prepare", "load_pretrained", "fine_tune")] == ["reused"] * 3 + [
+        "done"
+    ]
+    for protocol in ("temporal", "leave_one_out"):
+        assert killed["metrics"]["nightloom"][protocol] == pytest.approx(whole["metrics"]["nightloom"][protocol], abs=1e-6)
 
 
 def test_refused_input_changes_nothing(home: Path) -> None:

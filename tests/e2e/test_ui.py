@@ -1,0 +1,242 @@
+"""What an operator and a data scientist see: both servers, the deployment, its form, a run from it, in a real browser.
+
+With NIGHTLOOM_SCREENSHOTS=FOLDER the pages are kept as pictures; those of the docs are made so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from nightloom.config import RunConfig, load_preset
+from tests.tiny_models import WORDS, tiny_bert
+
+REPOSITORY = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def test_the_deployment_runs_the_preset() -> None:
+    said = yaml.safe_load((REPOSITORY / "deployment" / "prefect.yaml").read_text())
+    (deployment,) = said["deployments"]
+    assert RunConfig.model_validate(deployment["parameters"]["config"]) == load_preset("movies-small")
+
+
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        env = os.environ | {"PREFECT_PORT": port, "NIGHTLOOM_ROOT": str(tmp_path)}
+        done = subprocess.run(["bash", "deployment/ui.sh", "unused"], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"port {port} is in use" in done.stderr
+    assert "PREFECT_PORT=" in done.stderr
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Addresses of both servers, and the folder they work in."""
+
+    prefect: str
+    mlflow: str
+    root: Path
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Ask Prefect's API."""
+        request = urllib.request.Request(f"{self.prefect}/api{path}", json.dumps(body).encode(), {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait(what: Any, seconds: float, process: subprocess.Popen[bytes], log: Path) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()
+        try:
+            if found := what():
+                return found
+        except OSError:
+            pass
+        time.sleep(1)
+    raise AssertionError(f"not within {seconds} s; the log:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    root = tmp_path_factory.mktemp("ui")
+    found = Servers(f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}", root)
+    env = os.environ | {
+        "NIGHTLOOM_ROOT": str(root),
+        "PREFECT_PORT": found.prefect.rpartition(":")[2],
+        "MLFLOW_PORT": found.mlflow.rpartition(":")[2],
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+    log = root / "ui.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", "deployment/ui.sh", str(Path(sys.executable).parent)],
+            cwd=REPOSITORY,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait(lambda: "Worker" in log.read_text(), 180, process, log)
+        wait(lambda: urllib.request.urlopen(found.mlflow, timeout=5).status == 200, 60, process, log)
+        yield found
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        finally:
+            if process.poll() is None or _group_alive(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def page(servers: Servers) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser.new_page(viewport={"width": 1400, "height": 950})
+        browser.close()
+
+
+def look(page: Any, address: str, *texts: str, name: str) -> None:
+    """Open an address and wait until it shows some texts."""
+    page.goto(address)
+    for text in texts:
+        page.get_by_text(text).first.wait_for(timeout=60_000)
+    if folder := os.environ.get("NIGHTLOOM_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def deployment(servers: Servers) -> dict[str, Any]:
+    (found,) = servers.post("/deployments/filter", {})
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_deployment_is_nightly_one_at_a_time(servers: Servers) -> None:
+    found = deployment(servers)
+    schedule = found["schedules"][0]["schedule"]
+    assert (schedule["cron"], bool(schedule["timezone"])) == ("0 2 * * *", True)
+    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert found["global_concurrency_limit"]["limit"] == 1
+
+
+def test_the_form_comes_from_the_config(servers: Servers, page: Any) -> None:
+    address = f"{servers.prefect}/deployments/deployment/{deployment(servers)['id']}/run"
+    texts = ("A named data set that Nightloom fetches itself", "Peak learning rate of the recommender.", "Non-inferiority margin")
+    look(page, address, *texts, name="prefect-form")
+
+
+@pytest.fixture(scope="module")
+def finished(servers: Servers) -> dict[str, Any]:
+    """A run started as the form does, on small tables."""
+    rng = np.random.default_rng(0)
+    users, items = 60, 30
+    at = np.sort(rng.integers(1_600_000_000, 1_610_000_000, (users, 10)), axis=1)
+    events = pd.DataFrame(
+        {
+            "user_id": np.repeat([f"u{user}" for user in range(users)], 10),
+            "item_id": np.concatenate([rng.permutation(items)[:10] for _ in range(users)]).astype(str),
+            "timestamp": at.ravel(),
+        }
+    )
+    events.to_csv(servers.root / "events.csv", index=False)
+    titles = pd.DataFrame({"item_id": [str(item) for item in range(items)], "title": [WORDS[item % len(WORDS)] for item in range(items)]})
+    titles.to_csv(servers.root / "items.csv", index=False)
+    config = {
+        "name": "small",
+        "data": {"events": str(servers.root / "events.csv"), "items": str(servers.root / "items.csv"), "features": {"title": "text"}},
+        "pretrained": {"model": str(tiny_bert(servers.root / "bert"))},
+        "model": {"dim": 16, "blocks": 1},
+        "training": {"epochs": 2},
+        "explain": {"users": 2, "samples": 64},
+        "promotion": {"must_beat_floors": False, "resamples": 200},
+    }
+    run = servers.post(f"/deployments/{deployment(servers)['id']}/create_flow_run", {"parameters": {"config": config, "force": False}})
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        (now,) = servers.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        if now["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            break
+        time.sleep(2)
+    logs = servers.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+    assert now["state"]["type"] == "COMPLETED", "\n".join(line["message"] for line in logs)
+    assert isinstance(now, dict)
+    return now
+
+
+def test_a_run_from_the_form_tells_what_it_does(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
+    texts = ("Completed", "fine_tune: 2 workers", "promote: promote (enabled)")
+    look(page, f"{servers.prefect}/runs/flow-run/{finished['id']}", *texts, name="prefect-run")
+
+
+def test_the_report_is_an_artifact_with_a_link_to_mlflow(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
+    made = servers.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}})
+    by_key = {one["key"]: one for one in made}
+    assert set(by_key) == {"night-small", "mlflow-run"}
+    assert servers.mlflow in by_key["mlflow-run"]["data"]
+    look(page, f"{servers.prefect}/artifacts/artifact/{by_key['night-small']['id']}", "Promoted", "popularity", name="prefect-report")
+
+
+def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=servers.mlflow)
+    experiment = client.get_experiment_by_name("nightloom-small")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" in run.data.tags}
+    assert set(runs) == {"nightloom", "popularity", "item_knn", "als", "graph"}
+    assert len({frozenset(name for name in run.data.metrics if "/epoch/" not in name) for run in runs.values()}) == 1
+    ids = json.dumps([run.info.run_id for run in runs.values()])
+    address = f"{servers.mlflow}/#/compare-runs?runs={urllib.request.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
+    look(page, address, "item_knn", "temporal/ndcg_at_10", name="mlflow-compare")
+    look(page, f"{servers.mlflow}/#/models/nightloom-small", "champion", name="mlflow-model")
