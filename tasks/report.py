@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.errors import InputError
@@ -137,7 +137,15 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
     for name in ("report.json", "report.html"):
         Tracking(night.root).client.log_artifact(run, str(night.folder / name))
-    create_markdown_artifact(markdown(content), key=f"night-{night.config.name.replace('_', '-')}", description=f"Night {night.night}")
+    key, said = f"night-{night.config.name.replace('_', '-')}", f"Night {night.night}"
+    create_markdown_artifact(markdown(content), key=key, description=said)
+    rows = [
+        {"family": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
+        for family, protocols in content["metrics"].items()
+        for protocol, found in protocols.items()
+    ]
+    if rows:
+        create_table_artifact(rows, key=f"{key}-families", description=said)
 
 
 def _finished(night: Night, stage: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -177,8 +178,8 @@ def test_the_form_comes_from_the_config(servers: Servers, page: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(servers: Servers) -> dict[str, Any]:
-    """A run started as the form does, on small tables."""
+def config(servers: Servers) -> dict[str, Any]:
+    """A config on small tables."""
     rng = np.random.default_rng(0)
     users, items = 60, 30
     at = np.sort(rng.integers(1_600_000_000, 1_610_000_000, (users, 10)), axis=1)
@@ -192,7 +193,7 @@ def finished(servers: Servers) -> dict[str, Any]:
     events.to_csv(servers.root / "events.csv", index=False)
     titles = pd.DataFrame({"item_id": [str(item) for item in range(items)], "title": [WORDS[item % len(WORDS)] for item in range(items)]})
     titles.to_csv(servers.root / "items.csv", index=False)
-    config = {
+    return {
         "name": "small",
         "data": {"events": str(servers.root / "events.csv"), "items": str(servers.root / "items.csv"), "features": {"title": "text"}},
         "pretrained": {"model": str(tiny_bert(servers.root / "bert"))},
@@ -201,16 +202,32 @@ def finished(servers: Servers) -> dict[str, Any]:
         "explain": {"users": 2, "samples": 64},
         "promotion": {"must_beat_floors": False, "resamples": 200},
     }
+
+
+def start(servers: Servers, config: dict[str, Any]) -> str:
+    """Start a run as the form does; gives its id."""
     run = servers.post(f"/deployments/{deployment(servers)['id']}/create_flow_run", {"parameters": {"config": config, "force": False}})
+    return str(run["id"])
+
+
+def end_of(servers: Servers, run: str) -> dict[str, Any]:
+    """The run once it has ended, however it did."""
     end = time.monotonic() + 300
     while time.monotonic() < end:
-        (now,) = servers.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        (now,) = servers.post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
         if now["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            break
-        time.sleep(2)
-    logs = servers.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
+            assert isinstance(now, dict)
+            return now
+        time.sleep(1)
+    raise AssertionError("the run does not end")
+
+
+@pytest.fixture(scope="module")
+def finished(servers: Servers, config: dict[str, Any]) -> dict[str, Any]:
+    """A whole run."""
+    now = end_of(servers, start(servers, config))
+    logs = servers.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [now["id"]]}}})
     assert now["state"]["type"] == "COMPLETED", "\n".join(line["message"] for line in logs)
-    assert isinstance(now, dict)
     return now
 
 
@@ -222,7 +239,8 @@ def test_a_run_from_the_form_tells_what_it_does(servers: Servers, page: Any, fin
 def test_the_report_is_an_artifact_with_a_link_to_mlflow(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
     made = servers.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}})
     by_key = {one["key"]: one for one in made}
-    assert set(by_key) == {"night-small", "mlflow-run"}
+    assert set(by_key) == {"night-small", "night-small-families", "mlflow-run"}
+    assert {row["family"] for row in json.loads(by_key["night-small-families"]["data"])} >= {"nightloom", "als"}
     assert servers.mlflow in by_key["mlflow-run"]["data"]
     look(page, f"{servers.prefect}/artifacts/artifact/{by_key['night-small']['id']}", "Promoted", "popularity", name="prefect-report")
 
@@ -240,3 +258,28 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
     address = f"{servers.mlflow}/#/compare-runs?runs={urllib.request.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
     look(page, address, "item_knn", "temporal/ndcg_at_10", name="mlflow-compare")
     look(page, f"{servers.mlflow}/#/models/nightloom-small", "champion", name="mlflow-model")
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_cancelled_run_leaves_no_worker_behind(servers: Servers, config: dict[str, Any]) -> None:
+    run = start(servers, config | {"name": "cancelled", "training": {"epochs": 500, "patience": 500}})
+    curves, end = servers.root / "stages" / "cancelled" / "fine_tune", time.monotonic() + 120
+    while not any(curves.glob("*.partial/temporal/curves.jsonl")) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert workers(servers.root)
+    servers.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert end_of(servers, run)["state"]["type"] == "CANCELLED"
+    end = time.monotonic() + 30
+    while workers(servers.root) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not workers(servers.root)
+
+
+def workers(root: Path) -> list[int]:
+    """Training processes that work under a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "nightloom.training" in words and any(word.startswith(str(root)) for word in words):
+            found.append(process.pid)
+    return found
