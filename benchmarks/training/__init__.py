@@ -1,0 +1,1 @@
+"""Training speed against peers: `python -m benchmarks.training`, or `make bench-training`."""
