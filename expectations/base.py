@@ -71,6 +71,18 @@ def between(column: str, name: str, low: object = None, high: object = None) -> 
     return RowRule(column, name, expectation=gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high))
 
 
+def titled(things: str, remedy: str, column: str = "title") -> TableRule:
+    """Nearly every item has a title, since the language model reads it."""
+    return TableRule(
+        column, f"a {column} for 95% of {things}", gxe.ExpectColumnValuesToNotBeNull(column=column, mostly=0.95, severity="warning"), remedy
+    )
+
+
+def more(contract: Contract, rows: tuple[RowRule, ...] = (), table: tuple[TableRule, ...] = ()) -> Contract:
+    """A contract with a domain's own rules after the base ones."""
+    return Contract((*contract.rows, *rows), (*contract.table, *table))
+
+
 def _id(column: str) -> tuple[RowRule, ...]:
     return (
         given(column),

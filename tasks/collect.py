@@ -20,7 +20,13 @@ def collect(night: Night) -> Manifest:
     with PeakMemory() as memory:
         snapshot = read_sources(night.config, night.root, tell)
     counts = ", ".join(f"{count:,} {table}" for table, count in snapshot.counts.items())
-    figures = {"hash": snapshot.hash, "counts": dict(snapshot.counts), "features": dict(snapshot.features), "licence": snapshot.licence}
+    figures = {
+        "hash": snapshot.hash,
+        "counts": dict(snapshot.counts),
+        "left_out": snapshot.source.get("left_out", {}),
+        "features": dict(snapshot.features),
+        "licence": snapshot.licence,
+    }
     manifest = Manifest(
         stage="collect",
         key=snapshot.hash[:16],

@@ -23,7 +23,7 @@ TableName = Literal["events", "items", "users", "links"]
 FeatureKind = Literal["text", "category", "tags", "number", "ignore"]
 Protocol = Literal["temporal", "leave_one_out"]
 Floor = Literal["popularity", "item_knn", "als", "graph"]
-NamedSet = Literal["movies-small", "movies"]
+NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop"]
 
 
 class Section(BaseModel):
@@ -36,7 +36,7 @@ class DataConfig(Section):
     """Where the tables come from and what their columns mean."""
 
     set: NamedSet | None = None
-    """A named data set that Nightloom fetches itself (checked by SHA-256). Leave empty to name your own tables."""
+    """A named data set, checked by SHA-256: MovieLens is fetched, others lie in NIGHTLOOM_DATA. Leave empty to name your own tables."""
     events: str | None = None
     """Events table: a CSV or Parquet file, a folder of them, or a SQL address such as postgresql://host/db?table=events."""
     items: str | None = None

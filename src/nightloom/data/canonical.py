@@ -37,7 +37,8 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     if data.features and "items" not in raw:
         raise InputError("data.features describes columns of the items table, and there is none. Name it in data.items.")
     for name, table in raw.items():
-        chosen = _choose(table, name, data.columns.get(name))  # type: ignore[call-overload]  # names are table names
+        said = data.columns.get(name)  # type: ignore[call-overload]  # names are table names
+        chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None)
         kinds = item_kinds(chosen, data.features, data.tags_separator) if name == "items" else {}
         converted, faults = _convert(chosen, name, kinds, data, table.place)
         bad = np.zeros(len(chosen), dtype=bool)
@@ -59,8 +60,8 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     return Tables(tables["events"], tables.get("items"), tables.get("users"), tables.get("links"), rejected=rejected, features=features)
 
 
-def _choose(table: RawTable, name: str, said: Mapping[str, str] | None) -> pd.DataFrame:
-    """The columns to keep, under their canonical names."""
+def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: bool) -> pd.DataFrame:
+    """The columns to keep, under their canonical names: those said, or where nothing is said all (`whole`) or our own."""
     found = [str(column) for column in table.frame.columns]
     frame = table.frame.set_axis(found, axis=1)
     mapping = dict(said or {})
@@ -79,7 +80,7 @@ def _choose(table: RawTable, name: str, said: Mapping[str, str] | None) -> pd.Da
             raise _missing(table, name, own, own, found)
     if name == "events" and not {"timestamp", "order"} & set(mapping):
         raise _missing(table, name, "timestamp", "timestamp", found, " (or order: a column with the position of each event)")
-    if not said and name in ("items", "users"):
+    if not said and whole:
         mapping |= {column: column for column in found if column not in mapping.values()}
     return pd.DataFrame({own: frame[column] for own, column in mapping.items()})
 

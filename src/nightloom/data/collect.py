@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nightloom.config import RunConfig
 from nightloom.data import named
@@ -27,11 +28,11 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     data = config.data
     licence: str | None = None
     tables: dict[str, RawTable] = {}
-    source: dict[str, str] = {}
+    source: dict[str, Any] = {}
     if data.set is not None:
         fetched = named.fetch(data.set, root / "cache" / "downloads", progress)
         tables, licence = fetched.tables, fetched.licence
-        source = {"set": data.set, "from": fetched.origin}
+        source = {"set": data.set, "from": fetched.origin, "left_out": dict(fetched.left_out)}
     else:
         places = {"events": data.events, "items": data.items, "users": data.users, "links": data.links}
         for name, place in places.items():

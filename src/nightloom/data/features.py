@@ -19,7 +19,9 @@ LEADING_ZERO = r"^[+-]?0\d"
 
 
 def is_number(column: pd.Series) -> bool:
-    """Whether all known values are finite numbers, and not codes such as 007."""
+    """Whether all known values are finite numbers, and not codes such as 007 or a column of pandas' type category."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return False
     if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_datetime64_any_dtype(column.dtype):
         return False
     numbers, bad = to_numbers(column)

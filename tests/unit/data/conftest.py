@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nightloom.config import load_preset
+from nightloom.data import named
+from nightloom.data.canonical import canonical
+from nightloom.data.schema import Tables
+from nightloom.data.sets.files import Fetched
+
+RealSet = Callable[[str], tuple[Fetched, Tables]]
+
+
+@pytest.fixture
+def real_set(tmp_path: Path) -> RealSet:
+    """A named set as it lies in NIGHTLOOM_DATA, fetched and made canonical as its preset says; skips where it does not lie there."""
+
+    def fetch(name: str) -> tuple[Fetched, Tables]:
+        place, files = os.environ.get(named.FOLDER), named.FILE_SETS[name]
+        file = next(iter(files.files))
+        if not place or not any((Path(place) / folder / file).exists() for folder in (files.folder, ".")):
+            pytest.skip(f"{files.title} is not in {named.FOLDER}")
+        fetched = named.fetch(name, tmp_path)
+        tables = canonical(fetched.tables, load_preset(name).data)
+        assert tables.rejected == {}
+        assert fetched.licence
+        return fetched, tables
+
+    return fetch
