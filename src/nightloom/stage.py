@@ -81,22 +81,24 @@ class Night:
         night: id of this night, sortable by time (for example 20261124-020000).
         root: the mlruns folder.
         force: train and decide again even where the inputs are those of the last night.
+        beside: folder under `root` that takes the place of the night's; for chains that are no night, such as a tuning.
     """
 
     config: RunConfig
     night: str
     root: Path
     force: bool = False
+    beside: str | None = None
 
     @classmethod
-    def start(cls, config: RunConfig, root: Path, *, force: bool = False) -> Night:
+    def start(cls, config: RunConfig, root: Path, *, force: bool = False, beside: str | None = None) -> Night:
         """Name a new night by the clock, in UTC; no folder is made yet."""
-        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force)
+        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, beside)
 
     @property
     def folder(self) -> Path:
         """`mlruns/nights/<name>/<night>`, where report.json and what a person reads go."""
-        return self.root / "nights" / self.config.name / self.night
+        return self.root / (self.beside or f"nights/{self.config.name}/{self.night}")
 
     @property
     def latest(self) -> Path:
@@ -134,7 +136,7 @@ def run_stage(
     key = hash_json([stage, [made.key for made in inputs], config, salt, code_version()])[:16]
     home = night.root / "stages" / night.config.name / stage
     final, partial = home / key, home / f"{key}.partial"
-    with disk_of(home), _lock(home / f"{key}.lock"):
+    with disk_of(home), lock(home / f"{key}.lock"):
         if (final / "manifest.json").exists():
             manifest = replace(Manifest.load(final / "manifest.json"), folder=str(final), status="reused")
         else:
@@ -210,7 +212,12 @@ class PeakMemory:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
+    """Hold a file's lock while the block runs.
+
+    Raises:
+        InputError: another process holds it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:

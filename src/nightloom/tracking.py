@@ -19,12 +19,14 @@ from typing import Any
 
 import psutil
 
+from nightloom.config import RunConfig
 from nightloom.errors import NightloomError
 from nightloom.quiet import silence
 from nightloom.stage import Night, code_version
 
 NIGHT_TAG = "nightloom.night"
 FAMILY_TAG = "nightloom.family"
+STUDY_TAG = "nightloom.study"
 PROCESS_TAG = "nightloom.process"
 METRICS_AT_ONCE, PARAMS_AT_ONCE, PARAM_LENGTH = 1000, 100, 6000
 """What MLflow takes in one request, and of one parameter."""
@@ -82,13 +84,48 @@ class Tracking:
         Yields:
             The run's id.
         """
+        with self.parent(night.config, f"night {night.night}", {**tags, NIGHT_TAG: night.night}) as run:
+            yield run
+
+    @contextmanager
+    def study(self, config: RunConfig, name: str, folder: Path, tags: Mapping[str, str]) -> Iterator[str]:
+        """The parent run of a tuning; one that was killed goes on in the run that it had, whose id is kept in the study's folder.
+
+        Yields:
+            The run's id.
+        """
+        note = folder / "mlflow_run_id"
+        last = note.read_text(encoding="utf-8") if note.exists() else None
+        with self.parent(config, f"tune {name}", {**tags, STUDY_TAG: name}, last) as run:
+            folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(run, encoding="utf-8")
+            yield run
+
+    @contextmanager
+    def parent(self, config: RunConfig, title: str, tags: Mapping[str, str], last: str | None = None) -> Iterator[str]:
+        """A run with others nested in it.
+
+        Args:
+            config: its parameters, and whose experiment it is in.
+            title: what it is called.
+            tags: hashes and versions.
+            last: an earlier run to go on with, where it is still there.
+
+        Yields:
+            The run's id.
+        """
         with self.reached():
-            experiment = self.experiment(night.config.name)
+            experiment = self.experiment(config.name)
             for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
                 if not _alive(left.data.tags.get(PROCESS_TAG)):
                     self.client.set_terminated(left.info.run_id, "KILLED")
-            run = self._create(experiment, f"night {night.night}", {**tags, NIGHT_TAG: night.night})
-            self._log_params(run, night.config.model_dump(mode="json"))
+            if last and self.client.search_runs([experiment], f"attributes.run_id = '{last}'"):
+                run = last
+                self.client.set_tag(run, PROCESS_TAG, _this_process())
+                self.client.update_run(run, status="RUNNING")
+            else:
+                run = self._create(experiment, title, tags)
+                self._log_params(run, config.model_dump(mode="json"))
         status = "KILLED"
         try:
             yield run
@@ -111,14 +148,29 @@ class Tracking:
         curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         files: Sequence[Path] = (),
     ) -> str:
-        """A nested run with one family's results and the parent's data sets.
+        """A nested run with one family's results and the parent's data sets; see `log_nested`."""
+        params = {"family": family} | dict(params or {})
+        return self.log_nested(parent, family, metrics, tags={**tags, FAMILY_TAG: family}, params=params, curves=curves, files=files)
+
+    def log_nested(
+        self,
+        parent: str,
+        name: str,
+        metrics: Mapping[str, Mapping[str, float]],
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        files: Sequence[Path] = (),
+    ) -> str:
+        """A finished run inside another, with the parent's data sets.
 
         Args:
-            parent: the night's run.
-            family: name of the family.
+            parent: the night's run, or the study's.
+            name: what the run is called.
             metrics: protocol -> metric -> value.
             tags: hashes and versions.
-            params: what the family was fitted with; nested mappings get dotted names.
+            params: what was fitted, and with what; nested mappings get dotted names.
             curves: protocol -> epochs of `curves.json`; each number becomes a curve over epochs, `<protocol>/epoch/<name>`.
             files: plots and tables.
 
@@ -128,12 +180,12 @@ class Tracking:
         from mlflow.entities import DatasetInput
 
         with self.reached():
-            night = self.client.get_run(parent)
-            run = self._create(night.info.experiment_id, family, {**tags, "mlflow.parentRunId": parent, FAMILY_TAG: family})
-            seen = [DatasetInput(one.dataset, one.tags) for one in night.inputs.dataset_inputs]
+            above = self.client.get_run(parent)
+            run = self._create(above.info.experiment_id, name, {**tags, "mlflow.parentRunId": parent})
+            seen = [DatasetInput(one.dataset, one.tags) for one in above.inputs.dataset_inputs]
             if seen:
                 self.client.log_inputs(run, seen)
-            self._log_params(run, {"family": family} | dict(params or {}))
+            self._log_params(run, params)
             self._log_metrics(run, _by_protocol(metrics))
             points = [
                 (f"{protocol}/epoch/{name}", float(value), int(epoch["epoch"]))

@@ -1,0 +1,93 @@
+"""Tuning: validate, load pretrained, then many fine-tunings with other values, compared on validation.
+
+python -m flows.tune (--preset NAME | --config FILE.yaml) --minutes M [--trials N] [--seeds S] [--set key=value ...] [--study NAME]
+                     [--write-preset FILE.yaml]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from nightloom.quiet import silence
+
+silence()  # before prefect is imported, which reads its telemetry switch then
+if __name__ == "__main__":
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+
+from prefect import flow
+from rich.console import Console
+
+from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.errors import NightloomError
+from nightloom.report.tuning import print_tuned
+from nightloom.stage import Night
+from nightloom.training.tune import Budget, Tuned
+from tasks.collect import collect
+from tasks.load_pretrained import load_pretrained
+from tasks.prepare import prepare
+from tasks.progress import shown_on
+from tasks.tune import tune as search
+from tasks.validate import validate
+
+
+@flow(name="tune", validate_parameters=True)
+def tune(
+    config: RunConfig, minutes: float = 30.0, trials: int | None = None, seeds: int = 1, study: str | None = None, preset: str | None = None
+) -> Tuned:
+    """Search for a better config; a study that was killed or has more time now goes on.
+
+    Args:
+        config: where the search starts, and all that it does not change.
+        minutes: of training, over all starts of this study.
+        trials: at most so many, likewise.
+        seeds: trainings a trial, averaged.
+        study: its name and folder `mlruns/tuning/<study>/`; empty: the config's name.
+        preset: file for the best config; empty: `best.yaml` in the study's folder.
+    """
+    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), beside=f"tuning/{study or config.name}")
+    collected = collect(night)
+    checked = validate(night, collected)
+    prepared = prepare(night, checked)
+    pretrained = load_pretrained(night, prepared)
+    return search(night, collected, prepared, pretrained, Budget(minutes, trials, seeds), Path(preset or night.folder / "best.yaml"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
+    parser = argparse.ArgumentParser(prog="python -m flows.tune", description="Search for a better config.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preset", help="a preset that ships with Nightloom")
+    source.add_argument("--config", type=Path, help="your own YAML")
+    parser.add_argument("--minutes", type=float, required=True, help="of training, over all starts of the study")
+    parser.add_argument("--trials", type=int, help="at most so many")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings a trial, averaged (default 1)")
+    parser.add_argument("--study", help="name; by default the config's")
+    parser.add_argument("--write-preset", metavar="FILE", help="where the best config goes (default best.yaml in the study's folder)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the config")
+    given = parser.parse_args(arguments)
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
+        with shown_on(console):
+            tuned = tune(config, given.minutes, given.trials, given.seeds, given.study, given.write_preset)
+    except NightloomError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+        return error.exit_code
+    root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
+    print_tuned(tuned, given.write_preset or str(root / "tuning" / tuned.name / "best.yaml"), console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
