@@ -22,7 +22,9 @@ from nightloom.errors import InputError
 TableName = Literal["events", "items", "users", "links"]
 FeatureKind = Literal["text", "category", "tags", "number", "ignore"]
 Protocol = Literal["temporal", "leave_one_out"]
-Floor = Literal["popularity", "item_knn", "als", "graph"]
+Floor = Literal[
+    "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
+]  # those of models/families.py
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop"]
 
 

@@ -20,16 +20,11 @@ from nightloom.evaluation import lists, plots, slices
 from nightloom.evaluation.metrics import mean, per_user
 from nightloom.evaluation.ranking import Ranked, ranks
 from nightloom.evaluation.statistics import interval, paired
-from nightloom.models.als import ALS
 from nightloom.models.base import Recommender
 from nightloom.models.bundle import Bundle
-from nightloom.models.graph import TransitionGraph
-from nightloom.models.item_knn import ItemKNN
-from nightloom.models.popularity import Popularity, positive_counts
+from nightloom.models.families import build
+from nightloom.models.popularity import positive_counts
 from nightloom.stage import write_json
-
-FLOORS: dict[str, type[Recommender]] = {"popularity": Popularity, "item_knn": ItemKNN, "als": ALS, "graph": TransitionGraph}
-"""Families that are fitted here, by the name that the config gives them; a new one is one more entry."""
 
 CHAMPION = "champion"
 """Family name of the standing champion."""
@@ -114,7 +109,7 @@ def evaluate(
     figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics}
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
-            asked = _ask(config, protocol, prepared, items, users)
+            asked = ask(config, protocol, prepared, items, users)
             figures["test_users"][protocol], figures["test_rows"][protocol] = len(asked.queries), len(asked.queries.targets)
             bundle = Bundle.load(bundles[protocol])
             standing = Bundle.load(champion) if champion and protocol == config.evaluation.protocols[0] else None
@@ -125,8 +120,8 @@ def evaluate(
                     queries = _recoded(queries, bundle.meta["kinds"], standing.meta["kinds"])
                 ranked = ranks(model, queries, exclude_seen=config.evaluation.exclude_seen)
                 vectors[family] = per_user(ranked.ranks, ranked.offsets)
-                _note(results, family, protocol, asked, ranked, vectors[family], config.promotion.confidence)
-                writer.write_table(_table(asked, family, protocol, ranked))
+                note(results, family, protocol, asked, ranked, vectors[family], config.promotion.confidence)
+                writer.write_table(rows_of(asked, family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {len(queries):,} users")
             _draw(config, protocol, results, vectors, bundle.loom.family, bundles[protocol].parent / "curves.json", folder / "plots")
@@ -136,7 +131,8 @@ def evaluate(
     return figures
 
 
-def _ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame) -> Asked:
+def ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame) -> Asked:
+    """The test of one protocol; items and users are the tables of stage prepare."""
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
     train = sequences.train(with_validation=True)  # as the model's graph does under every protocol, so no floor knows less
@@ -166,7 +162,7 @@ def _families(
         mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)
         yield CHAMPION, standing.onto(items, vectors, mask)
     for name in config.evaluation.floors:
-        yield name, FLOORS[name]().fit(train, len(items))
+        yield name, build(name, config.training.seed).fit(train, len(items))
 
 
 def _recoded(queries: Queries, kinds: list[str], others: list[str]) -> Queries:
@@ -175,7 +171,7 @@ def _recoded(queries: Queries, kinds: list[str], others: list[str]) -> Queries:
     return replace(queries, histories=replace(queries.histories, kinds=codes[queries.histories.kinds]))
 
 
-def _note(
+def note(
     results: Results,
     family: str,
     protocol: str,
@@ -192,7 +188,7 @@ def _note(
     results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, asked.user_masks, asked.item_slice)
 
 
-def _table(asked: Asked, family: str, protocol: str, ranked: Ranked) -> pa.Table:
+def rows_of(asked: Asked, family: str, protocol: str, ranked: Ranked) -> pa.Table:
     """One family's rows of per_user.parquet."""
     n = len(ranked.ranks)
     columns = asked.table | {

@@ -84,6 +84,15 @@ class ItemKNN(Recommender):
         return model
 
 
+def keep_largest(block: NDArray[np.float32], k: int) -> sparse.csr_matrix:
+    """The k largest values of each row that are not zero, as a sparse matrix."""
+    k = min(k, block.shape[1])
+    columns = np.sort(np.argpartition(-block, k - 1, axis=1)[:, :k], axis=1)
+    kept = np.zeros_like(block)
+    np.put_along_axis(kept, columns, np.take_along_axis(block, columns, axis=1), axis=1)
+    return sparse.csr_matrix(kept)
+
+
 def _nearest(unit: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
     """The k largest positive cosines of each item with others, ties by id; a block of items at a time, so memory stays bounded."""
     n_items = unit.shape[1]
@@ -94,8 +103,5 @@ def _nearest(unit: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
         block = (by_item[first : first + step] @ unit).toarray()
         local = np.arange(len(block))
         block[local, first + local] = 0
-        columns = np.sort(np.argpartition(-block, k - 1, axis=1)[:, :k], axis=1)
-        kept = np.zeros_like(block)
-        np.put_along_axis(kept, columns, np.take_along_axis(block, columns, axis=1), axis=1)
-        blocks.append(sparse.csr_matrix(kept))
+        blocks.append(keep_largest(block, k))
     return sparse.vstack(blocks, format="csr") if blocks else sparse.csr_matrix((0, 0), dtype=np.float32)
