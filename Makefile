@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: setup nightly test check ui
+.PHONY: setup nightly test check ui bench-training
 
 setup: $(READY)
 
@@ -28,6 +28,9 @@ nightly: setup
 
 ui: setup
 	@bash deployment/ui.sh $(abspath $(BIN))
+
+bench-training: setup
+	@$(BIN)/python -m benchmarks.training --preset $(PRESET) $(ARGS)
 
 test: setup
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)

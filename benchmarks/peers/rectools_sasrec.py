@@ -22,10 +22,10 @@ clock, told = Clock(), []
 class Timing(Callback):
     """Times Lightning's epochs, and so leaves out what fit_partial prepares before them."""
 
-    def on_train_epoch_start(self, trainer, module) -> None:
+    def on_train_epoch_start(self, *_) -> None:
         clock.start()
 
-    def on_train_epoch_end(self, trainer, module) -> None:
+    def on_train_epoch_end(self, *_) -> None:
         told.append(clock.stop())
 
 

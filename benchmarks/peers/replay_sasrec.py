@@ -29,10 +29,10 @@ class Reporting(lightning.Callback):
     def __init__(self, task: Task, lists) -> None:
         self.task, self.lists, self.clock = task, lists, Clock()
 
-    def on_train_epoch_start(self, trainer, module) -> None:
+    def on_train_epoch_start(self, *_) -> None:
         self.clock.start()
 
-    def on_train_epoch_end(self, trainer, module) -> None:
+    def on_train_epoch_end(self, trainer, *_) -> None:
         trainer.should_stop = not tell(self.task, self.clock.stop(), self.lists)
 
 

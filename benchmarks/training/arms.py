@@ -20,7 +20,7 @@ class Shape:
     length: int = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself alone, so it can be a key
 class Arm:
     """One competitor.
 

@@ -135,9 +135,7 @@ def _run_peer(
     return outcome
 
 
-def _run_nightloom(
-    arm: Arm, task: BenchTask, shape: Shape, limits: Limits, folder: Path, threads: int, seed: int, tell: Tell
-) -> Outcome:
+def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, folder: Path, threads: int, seed: int, tell: Tell) -> Outcome:
     """Nightloom through `python -m nightloom.training`; its epochs include the look at the validation users."""
     config = _nightloom_config(task.config, arm, shape, limits, seed)
     run_json = {"config": config.model_dump(mode="json"), "protocol": PROTOCOL, "out": str(folder / "out")}

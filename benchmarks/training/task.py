@@ -87,7 +87,9 @@ def hand_over(task: BenchTask) -> None:
     lengths = np.diff(sequences.offsets)
     user = np.repeat(np.arange(sequences.n_users), lengths)
     position = np.arange(len(sequences.items))
-    frame = pd.DataFrame({"user": user, "item": sequences.items.astype(np.int64), "order": position - np.repeat(sequences.offsets[:-1], lengths)})
+    frame = pd.DataFrame(
+        {"user": user, "item": sequences.items.astype(np.int64), "order": position - np.repeat(sequences.offsets[:-1], lengths)}
+    )
     training = position < sequences.train_end[user]
     frame[training].to_parquet(task.events / "train.parquet", index=False)
     frame[~training & (position < sequences.validation_end[user])].to_parquet(task.events / "validation.parquet", index=False)
