@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.promotion.registry import PREVIOUS, Registry, Version
 from nightloom.stage import Manifest, Night, run_stage
 from nightloom.training.fine_tune import fine_tune as train
 from tasks.progress import made, tell
@@ -17,21 +18,40 @@ from tasks.progress import made, tell
 def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifest:
     """Train in worker processes; a killed night goes on from its last checkpoint."""
     config = night.config
+    started_from = _start(night, prepared)
+    version, bundle = started_from if started_from else (None, None)
 
     def body(folder: Path) -> dict[str, Any]:
         return {
-            protocol: train(config, protocol, prepared.path, pretrained.path, folder / protocol, _teller(protocol, config.training.epochs))
+            protocol: train(
+                config, protocol, prepared.path, pretrained.path, folder / protocol, _teller(protocol, config.training.epochs), bundle
+            )
             for protocol in config.evaluation.protocols
         }
 
     sections = config.model_dump(mode="json", include={"model", "training", "pretrained"})
-    salt = night.night if night.force else ""
+    salt = night.night if night.force else f"start {version.run_id}" if version else ""
     manifest = run_stage(night, "fine_tune", body, inputs=[prepared, pretrained], config=sections, salt=salt, resumable=True)
     first = manifest.figures[config.evaluation.protocols[0]]
     words = (
         f"{config.training.workers} workers, best epoch {first['best_epoch']}, validation NDCG@10 {first['best_validation_ndcg_at_10']:.4f}"
     )
     return made(manifest, words)
+
+
+def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
+    """The version to start from: the champion or, when a killed night had promoted its own already, the one before; a forced night has none."""
+    config = night.config
+    if not config.training.warm_start or night.force or config.promotion.mode == "disabled":
+        return None
+    registry, tonight = Registry(night.root), (prepared.path / "meta.json").read_bytes()
+    for version in (registry.champion(config.name), registry.find(config.name, PREVIOUS)):
+        if version is None:
+            return None
+        bundle = registry.fetch(version, night.root / "cache" / "champions")
+        if (bundle / "meta.json").read_bytes() != tonight:
+            return version, bundle
+    return None
 
 
 def _teller(protocol: str, epochs: int) -> Any:

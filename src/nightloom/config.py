@@ -131,6 +131,8 @@ class PretrainedConfig(Section):
     """How token vectors become one text vector. auto: mean for encoders, last token for decoders."""
     max_tokens: int = Field(64, ge=4, le=8192)
     """Longest text, in tokens; the rest is cut."""
+    engine: Literal["torch", "fast"] = "torch"
+    """torch, or fast: OpenVINO, several times faster on a CPU, for BERT-class encoders (needs `pip install 'nightloom[fast]'`)."""
 
 
 class ModelConfig(Section):
@@ -195,6 +197,10 @@ class TrainingConfig(Section):
     """Shared negatives of the sampled softmax (logQ-corrected). Empty: full softmax up to 50,000 items, 4,096 above."""
     max_minutes: float | None = Field(None, gt=0)
     """Training stops after the epoch that passes this many minutes."""
+    warm_start: bool = False
+    """Start from the champion's weights where it has seen nothing that tonight holds out (temporal split, frozen language model)."""
+    warm_epochs: int = Field(4, ge=1)
+    """Most epochs of a run that starts from the champion's weights."""
     refit: bool = True
     """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""
     seed: int = 7

@@ -34,7 +34,7 @@ def families(
     """
     names = sorted(metrics, key=lambda family: metrics[family]["ndcg_at_10"])
     colours = {model: MODEL, "champion": CHAMPION}
-    with _figure(path, title, 0.45 * len(names) + 1.6, columns=len(SHOWN)) as axes:
+    with figure(path, title, 0.45 * len(names) + 1.6, columns=len(SHOWN)) as axes:
         for axis, metric in zip(axes, SHOWN, strict=True):
             values = [metrics[family][metric] for family in names]
             spans = [intervals[family][metric] for family in names]
@@ -70,7 +70,7 @@ def slices(
         title: above the figure.
     """
     shown = list(model)[::-1]
-    with _figure(path, title, 0.42 * len(shown) + 1.4) as (axis,):
+    with figure(path, title, 0.42 * len(shown) + 1.4) as (axis,):
         for values, shift, colour, name in ((model, 0.2, MODEL, names[0]), (other, -0.2, OTHER, names[1])):
             places = [row + shift for row in range(len(shown))]
             axis.barh(places, [values[one][metric] for one in shown], 0.38, color=colour, label=name)
@@ -91,7 +91,7 @@ def differences(path: Path, found: Mapping[str, Difference], confidence: float, 
         title: above the figure.
     """
     shown = [(name, one) for name, one in found.items() if one.b > 0][::-1]
-    with _figure(path, title, 0.32 * len(shown) + 1.4) as (axis,):
+    with figure(path, title, 0.32 * len(shown) + 1.4) as (axis,):
         for row, (_, one) in enumerate(shown):
             colour = BETTER if one.low > 0 else WORSE if one.high < 0 else "#555555"
             axis.plot([100 * one.low / one.b, 100 * one.high / one.b], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
@@ -113,7 +113,7 @@ def learning_curve(path: Path, curves: Sequence[Mapping[str, Any]], title: str) 
     """
     epochs = [line["epoch"] for line in curves]
     measured = [(line["epoch"], line["validation_ndcg_at_10"]) for line in curves if line["validation_ndcg_at_10"] is not None]
-    with _figure(path, title, 3.4, columns=2, sharey=False) as (loss, quality):
+    with figure(path, title, 3.4, columns=2, sharey=False) as (loss, quality):
         loss.plot(epochs, [line["loss"] for line in curves], ".-", color=WORSE)
         loss.set_ylabel("training loss")
         if measured:
@@ -128,7 +128,7 @@ def learning_curve(path: Path, curves: Sequence[Mapping[str, Any]], title: str) 
 
 
 @contextmanager
-def _figure(path: Path, title: str, height: float, *, columns: int = 1, sharey: bool = True) -> Iterator[Sequence[Axes]]:
+def figure(path: Path, title: str, height: float, *, columns: int = 1, sharey: bool = True) -> Iterator[Sequence[Axes]]:
     """A figure with panels side by side, saved when the block ends."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here, since most of nightloom draws nothing
     from matplotlib.figure import Figure

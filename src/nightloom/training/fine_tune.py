@@ -10,13 +10,20 @@ import torch
 
 from nightloom.stage import write_json
 from nightloom.training.launch import Progress, launch
+from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out
 
 if TYPE_CHECKING:
     from nightloom.config import RunConfig
 
 
 def fine_tune(
-    config: RunConfig, protocol: str, prepared: Path, pretrained: Path, folder: Path, on_epoch: Progress | None = None
+    config: RunConfig,
+    protocol: str,
+    prepared: Path,
+    pretrained: Path,
+    folder: Path,
+    on_epoch: Progress | None = None,
+    champion: Path | None = None,
 ) -> dict[str, Any]:
     """Train one protocol's model in worker processes.
 
@@ -30,9 +37,11 @@ def fine_tune(
         pretrained: folder of stage load_pretrained.
         folder: gets `bundle/`, `curves.json`, `figures.json`, `run.json` and `log.txt`.
         on_epoch: called with epoch, loss, validation_ndcg_at_10, learning_rate, seconds and phase after each epoch.
+        champion: bundle to start from, if the config asks for it and it may be used; None trains from scratch.
 
     Returns:
-        Figures; see `nightloom.training.run.Training`.
+        Figures; see `nightloom.training.run.Training`. `warm_start` says what was taken from the champion (see
+        `nightloom.training.warm_start.lay_out`), or is null, and `cold_because` says why.
 
     Raises:
         InputError: the folders do not fit each other.
@@ -41,16 +50,26 @@ def fine_tune(
     figures = folder / "figures.json"
     if not figures.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        run = {
+        run: dict[str, Any] = {
             "config": config.model_dump(mode="json"),
             "protocol": protocol,
             "prepared": str(prepared.resolve()),
             "pretrained": str(pretrained.resolve()),
             "out": str(folder.resolve()),
         }
+        warm, cold = None, "no model to start from" if config.training.warm_start else "training.warm_start is false"
+        if champion is not None and config.training.warm_start:
+            try:
+                warm = lay_out(run["config"], protocol, prepared, pretrained, champion, folder)
+                run["start"] = {"file": LAID_OUT, "sha256": warm["sha256"]}
+            except ColdStart as reason:
+                cold = str(reason)
+        run |= {"warm_start": warm, "cold_because": None if warm else cold}
         write_json(folder / "run.json", run)
         gpus = torch.cuda.device_count()
         workers = min(config.training.workers, gpus) if gpus else config.training.workers
         launch(folder / "run.json", workers, folder / "log.txt", on_epoch)
+        (folder / LAID_OUT).unlink(missing_ok=True)
     content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
-    return content
+    said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return content | {key: said.get(key) for key in ("warm_start", "cold_because")}

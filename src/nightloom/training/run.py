@@ -29,11 +29,14 @@ from nightloom.training.distributed import World
 from nightloom.training.loop import Fitter
 from nightloom.training.tuning import TextTuner
 from nightloom.training.validation import WEIGHTS, network_ndcg, sample, weigh_graph
+from nightloom.training.warm_start import WarmStart, save_search, settings_of
 
 if TYPE_CHECKING:
     from nightloom.config import RunConfig
 
 SEARCH, REFIT = 0, 1
+WARM_PATIENCE, WARM_RATE = 2, 0.5
+"""Epochs without a better one, and share of the peak learning rate, of a run that starts from trained weights."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Run:
         pretrained: folder of stage load_pretrained.
         out: where bundle, curves and checkpoints go.
         digest: hash of all that shapes the result, the number of workers left out.
+        start: the champion's weights laid out for this run; None to train from scratch.
+        settings: what a later warm start from this run must share with it.
     """
 
     config: RunConfig
@@ -55,6 +60,8 @@ class Run:
     pretrained: Path
     out: Path
     digest: str
+    start: Path | None
+    settings: dict[str, Any]
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -70,12 +77,25 @@ class Run:
             plain["config"]["training"].pop("workers", None)
             prepared, pretrained, out = ((path.parent / place).resolve() for place in (content.prepared, content.pretrained, content.out))
             protocol, config = content.protocol, content.config
+            start = plain.get("start")
+            settings = settings_of(plain["config"])
         except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not a readable run.json ({error}). It needs config (with all defaults), protocol, prepared, pretrained, out."
             ) from error
-        digest = sha256(json.dumps([plain["config"], protocol], sort_keys=True).encode()).hexdigest()
-        return cls(config, protocol, prepared, pretrained, out, digest)
+        came_from = [start["sha256"]] if start else []
+        digest = sha256(json.dumps([plain["config"], protocol, *came_from], sort_keys=True).encode()).hexdigest()
+        return cls(config, protocol, prepared, pretrained, out, digest, path.parent / start["file"] if start else None, settings)
+
+
+def warm_schedule(config: RunConfig) -> RunConfig:
+    """The config of a run that starts from trained weights: fewer epochs at a smaller rate; see benchmarks/replay.md."""
+    training: Any = SimpleNamespace(**vars(config.training))
+    training.epochs = min(training.epochs, training.warm_epochs)
+    training.patience = min(training.patience, WARM_PATIENCE)
+    training.learning_rate *= WARM_RATE
+    warm: Any = SimpleNamespace(**(vars(config) | {"training": training}))
+    return warm
 
 
 class Training:
@@ -88,7 +108,10 @@ class Training:
 
     def __init__(self, run: Run, world: World) -> None:
         self.run, self.world, self.config = run, world, run.config
-        self.began = time.monotonic()
+        self.began, self.cpu = time.monotonic(), 0.0
+        self.start = WarmStart.load(run.start) if run.start else None
+        if self.start is not None:
+            self.config = warm_schedule(run.config)
         self.sequences = Sequences.load(run.prepared / f"sequences_{run.protocol}.npz")
         self.features = ItemFeatures.load(run.prepared / "item_features.npz")
         self.meta = json.loads((run.prepared / "meta.json").read_text(encoding="utf-8"))
@@ -109,12 +132,13 @@ class Training:
 
         Returns:
             The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
-            (of the fused scores), graph_weight, parameters, refitted, seconds.
+            (of the fused scores), graph_weight, parameters, refitted, workers, seconds, cpu_seconds (of all workers).
         """
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
         if state is not None:
             self.curves, self.best = state["curves"], state["best"]
             self.began -= state["seconds"]
+            self.cpu = state["cpu_seconds"]
         self._rewrite_curves()
         histories = self.sequences.train()
         loom, fitter = self._start(histories, SEARCH)
@@ -124,6 +148,7 @@ class Training:
             self._search(loom, fitter)
         assert self.best is not None
         loom = self._finished(loom, fitter, self.best["weights"])
+        searched, searched_rows = {name: value.clone() for name, value in loom.net.state_dict().items()}, loom.content.id_rows
         weights = self._graph_weights(loom)
         weight = max(weights, key=lambda one: (weights[one], -one))
         refit = bool(self.config.training.refit and self.run.protocol == "temporal")
@@ -145,13 +170,17 @@ class Training:
             "refitted": refit,
             "workers": self.world.size,
             "seconds": round(time.monotonic() - self.began, 3),
+            "cpu_seconds": round(self._cpu_seconds(), 3),
         }
         if self.world.rank == 0:
+            if self.run.protocol == "temporal" and fitter.tuner is None:
+                (self.run.out / "bundle").mkdir(parents=True, exist_ok=True)
+                save_search(self.run.out / "bundle", searched, searched_rows, self.run.settings)
             self._write(loom, fitter, figures)
         return figures
 
     def _start(self, histories: Histories, phase: int) -> tuple[Loom, Fitter]:
-        """A fresh network for some histories; items that they lack have no id of their own."""
+        """A network for some histories, fresh or with the champion's weights; items that they lack have no id of their own."""
         torch.manual_seed(self.config.training.seed + phase)
         seen = np.unique(histories.items)
         rows = np.zeros(self.sequences.n_items, dtype=np.int64)
@@ -161,7 +190,9 @@ class Training:
             self.text.shape[1], self.features.n_codes, content.numbers.shape[1], len(seen), len(self.meta["kinds"]), self.sequences.has_time
         )
         net = LoomNet(self.config.model, shape)
-        if net.fusion.use_text:
+        if self.start is not None:
+            self.start.into(net, phase, seen)
+        elif net.fusion.use_text:
             net.fusion.whiten.fit(content.text[content.has_text])
         net, content = net.to(self.world.device), content.to(self.world.device)
         tuner = TextTuner.of(self.run, self.text, self.world)
@@ -212,6 +243,7 @@ class Training:
         }
         if phase == SEARCH:
             self.curves.append(line)
+        cpu = self._cpu_seconds()
         if self.world.rank != 0:
             return
         state = {
@@ -221,10 +253,15 @@ class Training:
             "best": self.best,
             "curves": self.curves,
             "seconds": time.monotonic() - self.began,
+            "cpu_seconds": cpu,
         }
         checkpoint.save(self.run.out, state)
         with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line | {"phase": ("search", "refit")[phase]}) + "\n")
+
+    def _cpu_seconds(self) -> float:
+        """Processor time of all workers, that of a run cut off included; all workers call it together."""
+        return self.cpu + float(self.world.sum_(torch.tensor([time.process_time()], dtype=torch.float64, device=self.world.device)))
 
     def _rewrite_curves(self) -> None:
         """Let curves.jsonl say what the checkpoint says."""

@@ -1,0 +1,95 @@
+"""The replay: N nights over history, retrained from scratch, warm-started, and frozen since the first night.
+
+python -m flows.replay (--preset NAME | --config FILE.yaml) [--nights 14] [--from DATE] [--step-days 1] [--table FILE] [--set key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nightloom.quiet import silence
+
+silence()  # before prefect is imported, which reads its telemetry switch then
+if __name__ == "__main__":
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    warnings.simplefilter("ignore")
+
+from prefect import flow
+from rich.console import Console
+
+from expectations.run import read_checked
+from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.errors import NightloomError
+from nightloom.evaluation.replay import moments
+from nightloom.stage import Night
+from nightloom.tracking import Tracking, run_tags
+from tasks.collect import collect
+from tasks.progress import shown_on
+from tasks.replay import replay_night, summarise
+from tasks.validate import validate
+
+
+@flow(name="replay", validate_parameters=True)
+def replay(
+    config: RunConfig, nights: int = 14, first: str | None = None, step_days: float = 1.0, table: Path | None = None
+) -> dict[str, Any]:
+    """Live past nights again and compare the ways of retraining; registers nothing.
+
+    Args:
+        config: the run's configuration; files are kept under `<name>-replay`, apart from the real nights.
+        nights: how many nights.
+        first: date of the first night; by default the last one's period ends with the data.
+        step_days: days from night to night.
+        table: file that gets the table as Markdown.
+    """
+    training = config.training.model_copy(update={"warm_start": True})
+    evaluation = config.evaluation.model_copy(update={"protocols": ("temporal",)})
+    config = config.model_copy(update={"name": f"{config.name[:56]}-replay", "training": training, "evaluation": evaluation})
+    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
+    collected = collect(night)
+    with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
+        checked = validate(night, collected)
+        lived: list[Any] = []
+        for moment in moments(read_checked(checked.path).events, nights, step_days, first):
+            lived.append(replay_night(night, checked, moment, lived[-1] if lived else None, lived[0] if lived else None))
+        return summarise(night, run, lived, table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a replay from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
+    parser = argparse.ArgumentParser(prog="python -m flows.replay", description="Live past nights again.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preset", help="a preset that ships with Nightloom")
+    source.add_argument("--config", type=Path, help="your own YAML")
+    parser.add_argument("--nights", type=int, default=14, help="how many nights (14)")
+    parser.add_argument("--from", dest="first", metavar="DATE", help="date of the first night; by default the last ends with the data")
+    parser.add_argument("--step-days", type=float, default=1.0, help="days from night to night (1)")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the config")
+    given = parser.parse_args(arguments)
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
+        with shown_on(console):
+            found = replay(config, given.nights, given.first, given.step_days, given.table)
+    except NightloomError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+        return error.exit_code
+    console.print(found["table"], markup=False, soft_wrap=True)
+    console.print(f"Plot and figures: {found['folder']}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""One night of a replay: prepared as of its moment, trained both ways, judged on the period that followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from expectations.run import read_checked
+from nightloom.evaluation import replay
+from nightloom.models.load_pretrained import load_pretrained
+from nightloom.stage import Manifest, Night, run_stage, write_json
+from nightloom.tracking import Tracking
+from nightloom.training.fine_tune import fine_tune
+from tasks.progress import made, tell
+
+
+@task(name="replay-night", cache_policy=NO_CACHE)
+def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before: Manifest | None, first: Manifest | None) -> Manifest:
+    """Live one night of the past again; a killed replay finds the nights that are done and goes on in the one that is not."""
+    config = night.config
+
+    def body(folder: Path) -> dict[str, Any]:
+        prepared, pretrained = folder / "prepared", folder / "pretrained"
+        if not (prepared / "meta.json").exists():
+            prepared.mkdir(exist_ok=True)
+            replay.lay(read_checked(checked.path), config, moment, prepared)
+        pretrained.mkdir(exist_ok=True)
+        load_pretrained(config.pretrained, prepared, night.root, pretrained, lambda *_: None)
+        base = before.path / "warm" / "bundle" if before else None
+        arms = {"scratch": None} | ({"warm": base} if base else {})
+        figures = {
+            arm: fine_tune(config, "temporal", prepared, pretrained, folder / arm, _teller(moment, arm), start)
+            for arm, start in arms.items()
+        }
+        if base is None:  # all arms begin as one model
+            (folder / "warm").symlink_to("scratch")
+            figures["warm"] = figures["scratch"]
+        frozen = (first.path if first else folder) / "scratch" / "bundle"
+        bundles = {"scratch": folder / "scratch" / "bundle", "warm": folder / "warm" / "bundle", "frozen": frozen}
+        return {"day": moment.day} | replay.write(folder, replay.judge(config, prepared, pretrained, bundles), figures)
+
+    sections = config.model_dump(mode="json", include={"model", "training", "pretrained", "prepare", "evaluation"})
+    inputs = [one for one in (checked, before, first) if one]
+    manifest = run_stage(night, "replay", body, inputs=inputs, config=sections, salt=f"{moment.at} {moment.until}", resumable=True)
+    quality = ", ".join(f"{arm} {value:.4f}" for arm, value in manifest.figures[replay.METRIC].items())
+    return made(manifest, f"{moment.day}, {manifest.figures['users']:,} users, NDCG@10 {quality}")
+
+
+@task(name="replay-summary", cache_policy=NO_CACHE)
+def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None) -> dict[str, Any]:
+    """Table, ratios and plot of a whole replay: in the night's folder, in MLflow and in Prefect."""
+    import pandas as pd
+
+    lines = [one.figures for one in nights]
+    found = replay.summary([pd.read_parquet(one.path / "per_user.parquet") for one in nights], lines, night.config.promotion.confidence)
+    text, plot = replay.markdown(lines, found), night.folder / "replay.png"
+    replay.plot(plot, lines, f"{night.config.name}: trained every night against frozen")
+    write_json(night.folder / "replay.json", {"nights": lines} | found)
+    (night.folder / "replay.md").write_text(text, encoding="utf-8")
+    if table is not None:
+        table.write_text(text, encoding="utf-8")
+    tracking = Tracking(night.root)
+    for name in ("replay.json", "replay.md", "replay.png"):
+        tracking.client.log_artifact(run, str(night.folder / name))
+    for step, line in enumerate(lines):
+        for arm, value in line[replay.METRIC].items():
+            tracking.client.log_metric(run, f"replay/{arm}/{replay.METRIC}", value, step=step)
+    tracking.client.log_metric(run, "replay/warm_over_scratch", found["ratios"]["warm/scratch"]["value"])
+    tracking.client.log_metric(run, "replay/warm_cpu_share", found["cpu_share"])
+    key = f"replay-{night.config.name.replace('_', '-')}"
+    create_markdown_artifact(text, key=key, description="Nights of the past, retrained against frozen")
+    create_table_artifact([{"night": line["day"], "users": line["users"]} | line[replay.METRIC] for line in lines], key=f"{key}-nights")
+    return {"table": text, "folder": str(night.folder)} | found
+
+
+def _teller(moment: replay.Moment, arm: str) -> Any:
+    return lambda line: tell(f"{moment.day} {arm}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")
