@@ -40,7 +40,10 @@ def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifes
 
 
 def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
-    """The version to start from: the champion or, when a killed night had promoted its own already, the one before; a forced night has none."""
+    """The version to start from: the champion or, when a killed night had promoted its own already, the one before.
+
+    A forced night has none.
+    """
     config = night.config
     if not config.training.warm_start or night.force or config.promotion.mode == "disabled":
         return None
