@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nightloom.errors import InputError
 from nightloom.models.text import TextEncoder, pooling_of
 from nightloom.models.text_cache import Progress, TextCache
+from nightloom.models.text_fast import accelerate
 from nightloom.models.weights import resolve
 from nightloom.stage import write_json
 
@@ -47,12 +48,15 @@ def load_pretrained(config: PretrainedConfig, prepared: Path, root: Path, folder
     if present:
         weights = resolve(config.model, config.sha256)
         pooling = pooling_of(weights.path, config.pooling)
-        cache = TextCache(root / "cache" / "text" / f"{weights.fingerprint[:16]}-{pooling}-{config.max_tokens}")
+        engine = "" if config.engine == "torch" else f"-{config.engine}"
+        cache = TextCache(root / "cache" / "text" / f"{weights.fingerprint[:16]}-{pooling}-{config.max_tokens}{engine}")
         encoder: TextEncoder | None = None
 
         def encode(new: list[str], tell: Progress) -> NDArray[np.float32]:
             nonlocal encoder
-            encoder = encoder or TextEncoder.from_weights(weights, pooling=pooling, max_tokens=config.max_tokens)
+            if encoder is None:
+                encoder = TextEncoder.from_weights(weights, pooling=pooling, max_tokens=config.max_tokens)
+                encoder = accelerate(encoder) if config.engine == "fast" else encoder
             return encoder.encode(new, tell)
 
         found, encoded = cache.vectors(present, encode, progress)
