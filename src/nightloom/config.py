@@ -195,6 +195,8 @@ class TrainingConfig(Section):
     """Label smoothing of the softmax loss."""
     negatives: int | None = Field(None, ge=1)
     """Shared negatives of the sampled softmax (logQ-corrected). Empty: full softmax up to 50,000 items, 4,096 above."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Operands of the matrix products in training. auto: bf16 where the processor or GPU has instructions for it, else fp32."""
     max_minutes: float | None = Field(None, gt=0)
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False

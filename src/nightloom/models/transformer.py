@@ -108,18 +108,18 @@ class BucketBias(torch.autograd.Function):
     """`table[:, buckets]` whose gradient is a histogram; the general index backward is many times slower on CPU."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, buckets: Tensor) -> Tensor:
-        """float [heads, n_buckets], int64 [...] -> float [heads, ...]."""
+    def forward(ctx: Any, table: Tensor, buckets: Tensor, dtype: torch.dtype) -> Tensor:
+        """float [heads, n_buckets], int64 [...] -> dtype [heads, ...]."""
         ctx.save_for_backward(buckets)
         ctx.n_buckets = table.shape[1]
-        return table[:, buckets]
+        return table.to(dtype)[:, buckets]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Sum the gradient by bucket."""
         (buckets,) = ctx.saved_tensors
         flat, n = buckets.flatten(), ctx.n_buckets
-        return torch.stack([torch.bincount(flat, head.reshape(-1), minlength=n) for head in grad]).to(grad.dtype), None
+        return torch.stack([torch.bincount(flat, head.reshape(-1).float(), minlength=n) for head in grad]).float(), None, None
 
 
 class Block(nn.Module):
@@ -130,12 +130,14 @@ class Block(nn.Module):
         self.heads = heads
         hidden = 2 * dim
         self.attention_norm = nn.LayerNorm(dim)
-        self.qkvg = nn.Linear(dim, 4 * dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)  # apart from the gate, since gradients of slices are put together slowly
+        self.gate = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         self.ffn_norm = nn.LayerNorm(dim)
-        self.up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.up_gate = nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
-        for layer in (self.qkvg, self.up):
+        for layer in (self.qkv, self.gate, self.up, self.up_gate):
             nn.init.xavier_normal_(layer.weight)
         for layer in (self.out, self.down):  # residual branches start small, the more so the deeper the stack (GPT-2)
             nn.init.normal_(layer.weight, std=0.02 / (2 * depth) ** 0.5)
@@ -143,15 +145,16 @@ class Block(nn.Module):
     def forward(self, x: Tensor, batch: Packed, bias: Tensor, keep: Tensor | None) -> Tensor:
         """Tokens [tokens, dim] -> the same; bias [windows or 1, heads, longest, longest]; keep: scaled dropout masks [2, tokens, dim]."""
         dim = x.shape[1]
-        q, k, v, gate = self.qkvg(self.attention_norm(x)).split(dim, 1)
-        padded = x.new_zeros(batch.windows * batch.longest, 3 * dim).index_copy(0, batch.place, torch.cat([q, k, v], 1))
+        normed = self.attention_norm(x)
+        qkv = self.qkv(normed)
+        padded = qkv.new_zeros(batch.windows * batch.longest, 3 * dim).index_copy(0, batch.place, qkv)
         q, k, v = padded.view(batch.windows, batch.longest, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        weights = torch.softmax(q @ k.transpose(-1, -2) * (dim // self.heads) ** -0.5 + bias, -1)
+        weights = torch.softmax(q * (dim // self.heads) ** -0.5 @ k.transpose(-1, -2) + bias, -1, dtype=q.dtype)
         attended = (weights @ v).transpose(1, 2).reshape(-1, dim).index_select(0, batch.place)
-        y = self.out(attended * torch.sigmoid(gate))
+        y = self.out(attended * torch.sigmoid(self.gate(normed)))
         x = x + (y if keep is None else y * keep[0])
-        a, b = self.up(self.ffn_norm(x)).chunk(2, 1)
-        y = self.down(F.silu(a) * b)
+        normed = self.ffn_norm(x)
+        y = self.down(F.silu(self.up_gate(normed)) * self.up(normed))
         return x + (y if keep is None else y * keep[1])
 
 
@@ -207,10 +210,15 @@ class HistoryEncoder(nn.Module):
 
     def _biases(self, batch: Packed) -> list[Tensor]:
         """Attention bias of each block, [windows or 1, heads, longest, longest]; -inf on what lies ahead."""
-        steps = torch.arange(batch.longest, device=batch.items.device)
+        device = batch.items.device
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.position_bias.dtype
+        steps = torch.arange(batch.longest, device=device)
         distance = steps[:, None] - steps[None, :]
-        bias = BucketBias.apply(self.position_bias, position_bucket(distance.clamp(min=0)))
-        bias = bias.masked_fill(distance < 0, -torch.inf)[:, None]
-        if batch.since is not None:
-            bias = bias + BucketBias.apply(self.time_bias, batch.since)
-        return [one.transpose(0, 1) for one in bias.split(self.heads)]
+        near = BucketBias.apply(self.position_bias, position_bucket(distance.clamp(min=0)), dtype)
+        near = near.masked_fill(distance < 0, -torch.inf)[:, None].split(self.heads)
+        if batch.since is None:
+            return [one.transpose(0, 1) for one in near]
+        return [
+            (one + BucketBias.apply(table, batch.since, dtype)).transpose(0, 1)
+            for one, table in zip(near, self.time_bias.split(self.heads), strict=True)
+        ]

@@ -48,16 +48,20 @@ def plan_epoch(lengths: NDArray[np.int64], batch: int, random: np.random.Generat
 
 
 def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, device: torch.device) -> Tensor | None:
-    """Scaled dropout masks, float32 [sites, tokens, dim]; each window's depend on `seed` and its own id only."""
+    """Scaled dropout masks, float32 [sites, tokens, dim]; each window's depend on `seed` and its own id only.
+
+    A random byte decides each cell, so `p` is rounded to 1/256; a draw gives eight of them.
+    """
     if p == 0:
         return None
-    masks = [
-        torch.empty(sites, length, dim, device=device).bernoulli_(
-            1 - p, generator=torch.Generator(device).manual_seed(seed_of(seed, window))
-        )
-        for window, length in zip(windows.ids.tolist(), windows.lengths.tolist(), strict=True)
-    ]
-    return torch.cat(masks, 1).mul_(1 / (1 - p))
+    dropped = max(1, round(p * 256))
+    masks = []
+    for window, length in zip(windows.ids.tolist(), windows.lengths.tolist(), strict=True):
+        cells = sites * length * dim
+        draws = torch.empty(-(-cells // 8), dtype=torch.int64, device=device)
+        draws.random_(-(2**63), None, generator=torch.Generator(device).manual_seed(seed_of(seed, window)))
+        masks.append(draws.view(torch.uint8)[:cells].view(sites, length, dim))
+    return (torch.cat(masks, 1) >= dropped).float().mul_(256 / (256 - dropped))
 
 
 def hidden_items(n_items: int, share: float, seed: int, device: torch.device) -> Tensor | None:

@@ -59,6 +59,7 @@ class Fitter:
             net, content, histories, config, world, phase, tuner,
         )  # fmt: skip
         self.epoch = self.step = 0
+        self.precision = precision_of(config.training.precision, world.device)
         # Items that no history has are no negatives: they would only teach that the unknown id is never right.
         self.seen = np.unique(histories.items).astype(np.int64)
         training = config.training
@@ -136,11 +137,13 @@ class Fitter:
         items = self.net.fusion(content.take(rows), None if hidden is None else hidden[rows])
         packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
         keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device)
-        users = self.net.users(items.index_select(0, on_device(place[np.maximum(share.items, 0)])), packed, keep)
+        tokens = items.index_select(0, on_device(place[np.maximum(share.items, 0)]))
+        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+            users = self.net.users(tokens, packed, keep).float()
         asked = np.flatnonzero(share.targets != NO_TARGET)
         users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
         if drawn is None or self.draw is None:
-            return softmax_loss(users, items, targets, smoothing)
+            return softmax_loss(users, items, targets, smoothing, self.precision)
         log_q = np.log(np.diff(self.draw, prepend=0)[drawn] * len(drawn)).astype(np.float32)
         return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing)
 
@@ -192,6 +195,14 @@ def negatives_draw(histories: Histories, n_items: int) -> NDArray[np.float64]:
     count = np.bincount(histories.items, minlength=n_items)
     cumulative = np.cumsum(0.5 * count / count.sum() + 0.5 * (count > 0) / (count > 0).sum())
     return cumulative / cumulative[-1]
+
+
+def precision_of(wanted: str, device: torch.device) -> torch.dtype:
+    """Type of the operands of matrix products: with auto, bfloat16 where the device has instructions for it."""
+    if wanted == "auto":
+        has = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if has else torch.float32
+    return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
 def _items_of(batch: Windows) -> NDArray[np.int64]:

@@ -15,10 +15,11 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
     """Cross-entropy of `users @ items.T`, with gradients made in the forward pass, block by block."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, smoothing: float, precision: torch.dtype) -> Tensor:
         n_items = len(items)
         loss = users.new_zeros((), dtype=torch.float64)
         d_users, d_items = torch.empty_like(users), torch.zeros_like(items)
+        users, items = users.to(precision), items.to(precision)
         for first in range(0, len(users), ROWS):
             block, target = users[first : first + ROWS], targets[first : first + ROWS, None]
             logits = block @ items.T
@@ -30,19 +31,19 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
             p.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=p.dtype))
             if smoothing:
                 p -= smoothing / n_items
-            torch.mm(p, items, out=d_users[first : first + ROWS])
-            d_items.addmm_(p.T, block)
+            d_users[first : first + ROWS] = p @ items
+            d_items += p.T @ block
         ctx.save_for_backward(d_users, d_items)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_users, d_items = ctx.saved_tensors
         scale = grad.to(d_users.dtype)
-        return d_users * scale, d_items * scale, None, None
+        return d_users * scale, d_items * scale, None, None, None
 
 
-def softmax_loss(users: Tensor, items: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+def softmax_loss(users: Tensor, items: Tensor, targets: Tensor, smoothing: float = 0.0, precision: torch.dtype = torch.float32) -> Tensor:
     """Softmax cross-entropy over the whole catalogue.
 
     Args:
@@ -50,11 +51,12 @@ def softmax_loss(users: Tensor, items: Tensor, targets: Tensor, smoothing: float
         items: float32 [items, dim].
         targets: int64 [n], rows of `items`.
         smoothing: share of the target's mass that is spread over all items.
+        precision: of the matrix products; softmax and sums are float32 always.
 
     Returns:
         float64 [], the sum over the n targets.
     """
-    return _SoftmaxCrossEntropy.apply(users, items, targets, smoothing)
+    return _SoftmaxCrossEntropy.apply(users, items, targets, smoothing, precision)
 
 
 def sampled_softmax_loss(users: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -68,7 +68,7 @@ def settings() -> Any:
     def build(**training: Any) -> Any:
         model = {"dim": 16, "blocks": 2, "heads": 2, "max_history": 6, "dropout": 0.2}
         pretrained = training.pop("pretrained", {})
-        base = {"epochs": 4, "patience": 4, "batch_users": 8, "workers": 1, "learning_rate": 0.01}
+        base = {"epochs": 4, "patience": 4, "batch_users": 8, "workers": 1, "learning_rate": 0.01, "precision": "fp32"}
         return config_from_dict(
             {
                 "name": "shop",

@@ -23,6 +23,20 @@ def test_softmax_loss_and_gradients_are_those_of_torch(smoothing: float, monkeyp
     torch.testing.assert_close(mine[1], items.grad)
 
 
+def test_softmax_loss_in_bfloat16_is_near_and_its_sums_are_float32() -> None:
+    torch.manual_seed(0)
+    users, items = torch.randn(600, 16, requires_grad=True), torch.randn(90, 16, requires_grad=True)
+    targets = torch.randint(0, 90, (600,))
+    exact = softmax_loss(users, items, targets)
+    expected = torch.autograd.grad(exact, [users, items])
+    half = softmax_loss(users, items, targets, precision=torch.bfloat16)
+    found = torch.autograd.grad(half, [users, items])
+    assert half.item() == pytest.approx(exact.item(), rel=5e-3)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() < 0.02 * theirs.norm()
+
+
 def test_softmax_loss_of_a_hopeless_target_is_exact() -> None:
     users, items = torch.tensor([[1000.0]]), torch.tensor([[1.0], [-1.0]])
     assert softmax_loss(users, items, torch.tensor([1])).item() == pytest.approx(2000.0)
