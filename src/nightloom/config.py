@@ -25,7 +25,7 @@ Protocol = Literal["temporal", "leave_one_out"]
 Floor = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/families.py
-NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop"]
+NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
 
 
 class Section(BaseModel):

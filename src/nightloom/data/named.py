@@ -18,7 +18,7 @@ from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 
-from nightloom.data.sets import amazon, movielens, retail
+from nightloom.data.sets import ads, amazon, lastfm, movielens, news, retail
 from nightloom.data.sets.files import FOLDER, Fetched, FileSet
 from nightloom.data.sources import RawTable
 from nightloom.errors import InputError
@@ -55,7 +55,16 @@ class Movies:
     published: Mapping[str, str]
 
 
-FILE_SETS: Mapping[str, FileSet] = {"office": amazon.OFFICE, "industrial": amazon.INDUSTRIAL, "shop": retail.SHOP}
+FILE_SETS: Mapping[str, FileSet] = {
+    "office": amazon.OFFICE,
+    "industrial": amazon.INDUSTRIAL,
+    "shop": retail.SHOP,
+    "news": news.NEWS,
+    "social": lastfm.SOCIAL,
+    "follow": lastfm.FOLLOW,
+    "avazu": ads.AVAZU,
+    "criteo": ads.CRITEO,
+}
 """Sets that are files in a local folder."""
 
 SETS: Mapping[str, Movies] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nightloom.config import load_preset
+from nightloom.config import load_preset, presets
 from nightloom.data import named
 from nightloom.data.canonical import canonical
 from nightloom.data.schema import Tables
@@ -25,7 +25,7 @@ def real_set(tmp_path: Path) -> RealSet:
         if not place or not any((Path(place) / folder / file).exists() for folder in (files.folder, ".")):
             pytest.skip(f"{files.title} is not in {named.FOLDER}")
         fetched = named.fetch(name, tmp_path)
-        tables = canonical(fetched.tables, load_preset(name).data)
+        tables = canonical(fetched.tables, load_preset(name if name in presets() else f"ads-{name}").data)
         assert tables.rejected == {}
         assert fetched.licence
         return fetched, tables
