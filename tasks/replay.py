@@ -37,7 +37,8 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
             for arm, start in arms.items()
         }
         if base is None:  # all arms begin as one model
-            (folder / "warm").symlink_to("scratch")
+            if not (folder / "warm").exists():
+                (folder / "warm").symlink_to("scratch")
             figures["warm"] = figures["scratch"]
         frozen = (first.path if first else folder) / "scratch" / "bundle"
         bundles = {"scratch": folder / "scratch" / "bundle", "warm": folder / "warm" / "bundle", "frozen": frozen}

@@ -231,4 +231,4 @@ def write(folder: Path, judged: pd.DataFrame, figures: Mapping[str, Any]) -> dic
         "graph_weight": {arm: one["graph_weight"] for arm, one in figures.items()},
         "cold_because": figures["warm"].get("cold_because"),
     }
-    return json.loads(json.dumps(line))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(line))

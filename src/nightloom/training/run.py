@@ -182,7 +182,7 @@ class Training:
     def _start(self, histories: Histories, phase: int) -> tuple[Loom, Fitter]:
         """A network for some histories, fresh or with the champion's weights; items that they lack have no id of their own."""
         torch.manual_seed(self.config.training.seed + phase)
-        seen = np.unique(histories.items)
+        seen = np.unique(histories.items).astype(np.int64)
         rows = np.zeros(self.sequences.n_items, dtype=np.int64)
         rows[seen] = np.arange(1, len(seen) + 1)
         content = ItemContent.build(self.features, self.text, self.has_text, rows)

@@ -271,7 +271,7 @@ def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, t
     path = champion / SEARCH_FILE
     if not path.is_file():
         raise ColdStart("the champion keeps no weights from before its validation border")
-    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, "pt") as file:
         theirs: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
     ours = json.loads(json.dumps(settings_of(config)))
     differ = sorted(key for key in theirs | ours if theirs.get(key) != ours.get(key))
