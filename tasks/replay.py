@@ -60,7 +60,7 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
     found = replay.summary([pd.read_parquet(one.path / "per_user.parquet") for one in nights], lines, night.config.promotion.confidence)
     text, plot = replay.markdown(lines, found), night.folder / "replay.png"
     replay.plot(plot, lines, f"{night.config.name}: trained every night against frozen")
-    write_json(night.folder / "replay.json", {"nights": lines} | found)
+    write_json(night.folder / "replay.json", found | {"nights": lines})
     (night.folder / "replay.md").write_text(text, encoding="utf-8")
     if table is not None:
         table.write_text(text, encoding="utf-8")
