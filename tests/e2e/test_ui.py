@@ -173,7 +173,7 @@ def test_the_deployment_is_nightly_one_at_a_time(servers: Servers) -> None:
 
 def test_the_form_comes_from_the_config(servers: Servers, page: Any) -> None:
     address = f"{servers.prefect}/deployments/deployment/{deployment(servers)['id']}/run"
-    texts = ("A named data set that Nightloom fetches itself", "Peak learning rate of the recommender.", "Non-inferiority margin")
+    texts = ("A named data set, checked by SHA-256", "Peak learning rate of the recommender.", "Non-inferiority margin")
     look(page, address, *texts, name="prefect-form")
 
 
