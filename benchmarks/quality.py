@@ -112,7 +112,6 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
             "weight": weight,
             "epochs": figures["epochs"],
             "cpu_seconds": figures["cpu_seconds"],
-            "peak_mb": figures.get("peak_mb"),
         }
         result.write_text(json.dumps(content) + "\n", encoding="utf-8")
     kept: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
@@ -138,12 +137,12 @@ def row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
         return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
 
     def many(key: str, digits: int = 0, scale: float = 1.0) -> str:
-        return ", ".join("?" if one[key] is None else f"{one[key] / scale:.{digits}f}" for one in runs)
+        return ", ".join(f"{one[key] / scale:.{digits}f}" for one in runs)
 
     unseen = sum(one["unseen"] for one in runs)
     cold = f"{sum(one['unseen_hits'] for one in runs) / unseen:.3f} of {unseen // len(runs):,}" if unseen else "none asked"
     cells = (name, str(len(runs)), spread("hr"), spread("ndcg"), spread("ndcg_alone"), cold)
-    return (*cells, many("weight", 2), many("epochs"), many("cpu_seconds", 1, 60), many("peak_mb"))
+    return (*cells, many("weight", 2), many("epochs"), many("cpu_seconds", 1, 60))
 
 
 def markdown(rows: list[tuple[str, ...]], given: argparse.Namespace, arguments: list[str]) -> str:
