@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
+from nightloom.config import load_preset
+from nightloom.data.canonical import canonical
+from nightloom.data.prepare import prepare
+from nightloom.data.sequences import Sequences
 from nightloom.data.sets import ads, lastfm, news
+from nightloom.data.sources import RawTable
+from nightloom.models.popularity import Popularity
 from tests.unit.data.conftest import RealSet
 
 
@@ -39,7 +47,12 @@ def test_listens_and_friendships_have_a_drawn_order(tmp_path: Path) -> None:
     assert social["items"]["tags"].tolist()[0] == "rock|jazz"
     assert social["items"]["tags"].isna().tolist() == [False, True]
     assert social["links"].to_numpy().tolist() == [["1", "2"], ["2", "1"]]
-    assert follow["events"]["order"].nunique() == 1
+    assert follow["events"].to_numpy().tolist() == [
+        ["1", "1", "self", 0],
+        ["2", "2", "self", 0],
+        ["1", "2", "follow", 1],
+        ["2", "1", "follow", 1],
+    ]
     assert follow["items"]["artists"].tolist() == ['B, A "one', 'A "one']
 
 
@@ -76,8 +89,34 @@ def test_the_real_last_fm(real_set: RealSet) -> None:
     assert tables.links is not None
     assert (len(tables.events), len(tables.items), len(tables.links)) == (92_834, 17_632, 2 * 12_717)
     assert tables.events["user_id"].nunique() == 1_892
-    assert len(follow.events) == 2 * follow.events["order"].nunique() == 2 * 12_717
+    assert follow.events["event"].value_counts().to_dict() == {"follow": 2 * 12_717, "self": 1_892}
+    assert follow.events["order"].nunique() == 12_717 + 1
     assert set(follow.events["item_id"]) == set(follow.events["user_id"])
+
+
+def test_nobody_is_recommended_to_himself(tmp_path: Path) -> None:
+    pairs = [(one, (one + step) % 40) for one in range(40) for step in (1, 2, 3)]
+    sides = {(str(a), str(b)) for pair in pairs for a, b in (pair, pair[::-1])}
+    people = [str(one) for one in range(40)]
+    paths = write(
+        tmp_path,
+        artists="id\tname\turl\tpictureURL\n1\tA\tx\t\n",
+        tags="tagID\ttagValue\n7\trock\n",
+        listens="userID\tartistID\tweight\n" + "".join(f"{one}\t1\t9\n" for one in people),
+        friends="userID\tfriendID\n" + "".join(f"{a}\t{b}\n" for a, b in sorted(sides)),
+        assigned="userID\tartistID\ttagID\tday\tmonth\tyear\n1\t1\t7\t1\t4\t2009\n",
+    )
+    config = load_preset("follow")
+    raw = {name: RawTable.of(frame, "files") for name, frame in lastfm.read_follow(*paths).tables.items()}
+    figures = prepare(canonical(raw, config.data), config, tmp_path)
+    assert figures["positive"] == len(sides)
+    sequences = Sequences.load(tmp_path / "sequences_temporal.npz")
+    queries = sequences.queries("test")
+    users = pd.read_parquet(tmp_path / "users.parquet")["user_id"].to_numpy()[queries.users]
+    items = pd.read_parquet(tmp_path / "items.parquet")["item_id"].to_numpy()
+    assert items[queries.histories.items[queries.histories.offsets[:-1]]].tolist() == users.tolist()
+    best = Popularity().fit(sequences.train(), len(items)).recommend(queries.histories, len(items))[0]
+    assert all(user not in items[row[row >= 0]] for user, row in zip(users, best, strict=True))
 
 
 def test_the_real_ads(real_set: RealSet) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from expectations.run import check
 from nightloom.config import config_from_dict
 from nightloom.data.schema import Tables
+from nightloom.errors import ContractBroken
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
 ROWS = 300
@@ -82,3 +84,61 @@ def test_a_shop_where_much_comes_back_and_goods_lack_titles_and_prices(tmp_path:
     assert "events.event: expected at most 20% returns, found 100 of 300 rows against it" in warnings
     assert "a title for 95% of goods" in warnings
     assert "a price for 95% of goods" in warnings
+
+
+def test_a_title_is_not_clicked_and_passed_over_at_once(tmp_path: Path) -> None:
+    tables = make("click")
+    tables.events.loc[100:, "event"] = "impression"
+    tables.events["item_id"] = ["i0"] * 100 + ["i19"] * 200
+    assert checked(tables, "news", tmp_path / "good") == ({}, "")
+    later = tables.events.loc[[0]].assign(event="impression", timestamp=tables.events["timestamp"].max())
+    at_once = tables.events.loc[[1, 2]].assign(event="impression")
+    rows = dataclasses.replace(tables, events=pd.concat([tables.events, later, at_once], ignore_index=True))
+    reason = "event: an impression of what the same reader clicked"
+    assert checked(rows, "news", tmp_path / "times")[0] == {reason: 2}
+    placed = rows.events.drop(columns="timestamp").assign(order=np.arange(len(rows.events)))
+    bad = untitled(dataclasses.replace(rows, events=placed))
+    reasons, warnings = checked(bad, "news", tmp_path / "places")
+    assert reasons == {reason: 3}
+    assert "a title for 95% of news" in warnings
+
+
+def test_people_do_not_follow_themselves_and_listens_are_counted(tmp_path: Path) -> None:
+    tables = make("follow")
+    assert tables.items is not None
+    people = pd.DataFrame({"item_id": pd.Series([f"u{row}" for row in range(30)], dtype="str"), "name": "A name"})
+    tables.events["item_id"] = [f"u{(row + 1) % 30}" for row in range(ROWS)]
+    tables.events.loc[:4, "event"] = "self"
+    tables.events.loc[:2, "item_id"] = tables.events["user_id"]
+    tables.events.loc[5, "item_id"] = "u5"
+    tables = dataclasses.replace(tables, items=people, features={"name": "text"})
+    assert checked(tables, "social", tmp_path / "follow") == ({"item_id: another in an event `self`": 2, "item_id: follows himself": 1}, "")
+    heard = make("listen", 3.0)
+    assert heard.items is not None
+    heard = dataclasses.replace(heard, items=heard.items.rename(columns={"title": "name"}), features={"name": "text"})
+    assert checked(heard, "social", tmp_path / "good") == ({}, "")
+    heard.events.loc[:2, "value"] = [0.0, -1.0, np.nan]
+    heard.items.loc[:1, "name"] = None
+    reasons, warnings = checked(heard, "social", tmp_path / "listen")
+    assert reasons == {"value: a listen without a count above zero": 3}
+    assert "a name for 95% of artists" in warnings
+
+
+def test_no_link_is_said_twice(tmp_path: Path) -> None:
+    links = pd.DataFrame({"user_id": ["u1", "u2", "u1", "u3"], "other_id": ["u2", "u1", "u2", "u3"]}, dtype="str")
+    config = config_from_dict({"name": "x", "data": {"events": "e.csv"}, "validation": {"suite": "social", "max_bad_share": 0.5}})
+    figures = check(dataclasses.replace(make("listen", 1.0), links=links), config, tmp_path, None, NOW)
+    assert figures["reasons"]["links"] == {"other_id: links a user to itself": 1, "other_id: linked more than once": 1}
+
+
+def test_an_advertising_log_holds_clicks_and_impressions(tmp_path: Path) -> None:
+    tables = make("impression", clicks_before=1.0, site="x")
+    tables.events.loc[:9, "event"] = "click"
+    assert checked(tables, "ads", tmp_path / "good") == ({}, "")
+    tables.events.loc[[20, 21], "clicks_before"] = [np.inf, np.nan]
+    tables.events.loc[:199, "event"] = "click"
+    reasons, warnings = checked(tables, "ads", tmp_path / "many")
+    assert reasons == {"clicks_before: infinite": 1}
+    assert "expected at most 50% clicks, found 199 of 299 rows against it" in warnings
+    with pytest.raises(ContractBroken, match="clicks and impressions, both, found 1"):
+        checked(make("click"), "ads", tmp_path / "clicks")

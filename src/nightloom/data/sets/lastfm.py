@@ -24,6 +24,8 @@ LICENCE = (
 PUBLISHER = "https://files.grouplens.org/datasets/hetrec2011/hetrec2011-lastfm-2k.zip"
 MOST = 10
 """Most tags of an artist or user, and most artists named of a user."""
+SELF = "self"
+"""Event of a user on himself as an item; not a positive one."""
 
 
 def read_social(artists: Path, tags: Path, listens: Path, friends: Path, assigned: Path) -> Content:
@@ -40,11 +42,16 @@ def read_social(artists: Path, tags: Path, listens: Path, friends: Path, assigne
 def read_follow(artists: Path, tags: Path, listens: Path, friends: Path, assigned: Path) -> Content:
     """Friendships as events, one from each side, and users as items: the artists they hear most, and those artists' commonest tags.
 
-    Both sides of a friendship have the same place in the order, so that a cut never gives one away by the other.
+    Both sides of a friendship have the same place in the order, so that a cut never gives one away by the other. Each user's
+    history opens with an event `self` on himself, at place 0: what a history has is left out of its ranking, so nobody is
+    recommended to himself.
     """
     events = _table(friends).set_axis(["user_id", "item_id"], axis=1).assign(event="follow")
     sides = events[["user_id", "item_id"]]
     events["order"] = _drawn(sides.min(axis=1) + " " + sides.max(axis=1))
+    people = events["user_id"].drop_duplicates()
+    selves = pd.DataFrame({"user_id": people, "item_id": people, "event": SELF, "order": 0})
+    events = pd.concat([selves, events], ignore_index=True)
     heard = _table(listens).merge(_table(artists), left_on="artistID", right_on="id")
     heard = heard.assign(weight=heard["weight"].astype("int64")).sort_values("weight", ascending=False, kind="stable")
     artists_of = heard.groupby("userID").head(MOST).groupby("userID")["name"].agg(", ".join)

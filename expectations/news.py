@@ -1,0 +1,33 @@
+"""News: the base contract; a title is not clicked and passed over at once, and nearly every title has words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import pandas as pd
+
+from expectations import base
+from expectations.rules import Contract, RowRule
+from nightloom.config import RunConfig
+from nightloom.data.schema import Tables
+
+UNTITLED = "look at the titles of the catalogue; news is mostly new, and without a title it can hardly be recommended"
+
+
+def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
+    """Contracts by table name; arguments as in `base.contracts`."""
+    found = base.contracts(tables, config, last, now)
+    found["events"] = base.more(found["events"], (RowRule("event", "an impression of what the same reader clicked", _contradicts),))
+    if tables.items is not None and "title" in tables.items:
+        found["items"] = base.more(found["items"], table=(base.titled("news", UNTITLED),))
+    return found
+
+
+def _contradicts(events: pd.DataFrame) -> pd.Series:
+    """Impressions beside a click on the same title: at the same moment, or at any where there are no times.
+
+    With times, a title passed over in the morning and clicked at noon is no contradiction.
+    """
+    shown = pd.MultiIndex.from_frame(events[["user_id", "item_id", *(["timestamp"] if "timestamp" in events else [])]])
+    return (events["event"] == "impression") & shown.isin(shown[events["event"] == "click"])

@@ -1,0 +1,32 @@
+"""People: the base contract; a listen is counted, nobody follows himself, the event `self` is about oneself, no link is said twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from expectations import base
+from expectations.rules import Contract, RowRule
+from nightloom.config import RunConfig
+from nightloom.data.schema import Tables
+
+UNNAMED = "look at the names of the catalogue; artists without one are told apart by id and tags alone"
+PAIR = ["user_id", "other_id"]
+
+
+def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
+    """Contracts by table name; arguments as in `base.contracts`."""
+    found = base.contracts(tables, config, last, now)
+    rules = [
+        RowRule("item_id", "follows himself", lambda t: (t["event"] == "follow") & (t["item_id"] == t["user_id"])),
+        RowRule("item_id", "another in an event `self`", lambda t: (t["event"] == "self") & (t["item_id"] != t["user_id"])),
+    ]
+    if "value" in tables.events:
+        rules.append(RowRule("value", "a listen without a count above zero", lambda t: (t["event"] == "listen") & ~t["value"].gt(0)))
+    found["events"] = base.more(found["events"], tuple(rules))
+    if tables.items is not None and "name" in tables.items:
+        found["items"] = base.more(found["items"], table=(base.titled("artists", UNNAMED, "name"),))
+    if "links" in found:
+        twice = RowRule("other_id", "linked more than once", lambda t: t.duplicated(PAIR) & t[PAIR].notna().all(axis=1))
+        found["links"] = base.more(found["links"], (twice,))
+    return found
