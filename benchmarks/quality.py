@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality --preset movies-small --seeds 7 8 9 --minutes 3 [--variants full no_text] [--table FILE]
 
-Each run trains on the preset's data by `fine_tune`, chooses its epoch and the graph's weight on validation, and is asked once about the
+Each run trains on the preset's data by `fine_tune`, chooses its epoch and the fusion on validation, and is asked once about the
 test: the whole catalogue is ranked, seen items are left out. Runs are kept under `<mlruns>/bench/`, so a benchmark that was
 cut off goes on where it was.
 """
@@ -42,16 +42,17 @@ VARIANTS: dict[str, list[str]] = {
     "ids_alone": ["model.use_text=false", "model.use_attributes=false"],
     "no_time": ["model.use_time=false"],
 }
-"""What each variant changes in the config. The graph is taken away from every run when it is asked, without training anew."""
+"""What each variant changes in the config. Companions, and the network, are taken away when a run is asked, without training anew."""
 
 HEADER = (
     "variant",
     "seeds",
     "HR@10",
     "NDCG@10",
-    "without the graph",
+    "network alone",
+    "companions alone",
     "HR@10, unseen items",
-    "graph's weight",
+    "network's share",
     "epochs",
     "CPU min",
     "peak MiB",
@@ -100,16 +101,22 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
         queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
         loom = Bundle.load(folder / "bundle").loom
         fused = ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen)
-        weight, loom.graph_weight = loom.graph_weight, 0.0
-        alone = ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen)
+        weights, share = dict(loom.weights), sum(loom.weights.values())
+        parts: dict[str, dict[str, float]] = {"ndcg_network": {}}
+        if weights:
+            parts["ndcg_companions"] = {name: weight / share for name, weight in weights.items()}
+        alone = {}
+        for part, loom.weights in parts.items():
+            alone[part] = mean(ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")
         unseen = np.bincount(sequences.train(with_validation=True).items, minlength=sequences.n_items)[queries.targets] == 0
         content = {
             "hr": mean(fused, "hr_at_10"),
             "ndcg": mean(fused, "ndcg_at_10"),
-            "ndcg_alone": mean(alone, "ndcg_at_10"),
+            **alone,
+            "validation": figures["validation_ndcg_at_10"],
             "unseen_hits": int(within_ten(fused, queries)[unseen].sum()),
             "unseen": int(unseen.sum()),
-            "weight": weight,
+            "weights": weights,
             "epochs": figures["epochs"],
             "cpu_seconds": figures["cpu_seconds"],
         }
@@ -133,7 +140,9 @@ def row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
     """One variant's cells: means over seeds, with the standard deviation where there are several."""
 
     def spread(key: str) -> str:
-        values = np.array([one[key] for one in runs])
+        values = np.array([one[key] for one in runs if key in one])
+        if not len(values):
+            return "none"
         return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
 
     def many(key: str, digits: int = 0, scale: float = 1.0) -> str:
@@ -141,8 +150,9 @@ def row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
 
     unseen = sum(one["unseen"] for one in runs)
     cold = f"{sum(one['unseen_hits'] for one in runs) / unseen:.3f} of {unseen // len(runs):,}" if unseen else "none asked"
-    cells = (name, str(len(runs)), spread("hr"), spread("ndcg"), spread("ndcg_alone"), cold)
-    return (*cells, many("weight", 2), many("epochs"), many("cpu_seconds", 1, 60))
+    cells = (name, str(len(runs)), spread("hr"), spread("ndcg"), spread("ndcg_network"), spread("ndcg_companions"), cold)
+    shares = ", ".join(f"{1 - sum(one['weights'].values()):.2f}" for one in runs)
+    return (*cells, shares, many("epochs"), many("cpu_seconds", 1, 60))
 
 
 def markdown(rows: list[tuple[str, ...]], given: argparse.Namespace, arguments: list[str]) -> str:

@@ -13,8 +13,8 @@ from nightloom.config import ModelConfig
 from nightloom.data.items import FeatureSpec
 from nightloom.data.sequences import Histories, Sequences
 from nightloom.models.bundle import Bundle
+from nightloom.models.companions import CLASSES, fit_companions
 from nightloom.models.fusion import ItemContent
-from nightloom.models.graph import TransitionGraph
 from nightloom.models.loom import Loom, LoomNet, Shape
 
 N_ITEMS, N_USERS, EVENTS = 12, 6, 9
@@ -56,15 +56,15 @@ def described_bundle(folder: Path) -> Bundle:
             net.fusion.whiten.fit(content.text)
             for parameter in net.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    graph = TransitionGraph().fit(Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), N_ITEMS)
+    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
     Bundle(
         Loom(
             config,
             net=net,
             shape=Shape(6, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True),
             content=content,
-            graph=graph,
-            graph_weight=0.3,
+            companions=companions,
+            weights=dict.fromkeys(CLASSES, 0.1),
         ),
         source,
     ).save(folder)

@@ -13,8 +13,8 @@ from nightloom.config import ModelConfig, RunConfig, config_from_dict
 from nightloom.data.items import FeatureSpec
 from nightloom.data.sequences import Histories
 from nightloom.models.bundle import Bundle
+from nightloom.models.companions import CLASSES, fit_companions
 from nightloom.models.fusion import ItemContent
-from nightloom.models.graph import TransitionGraph
 from nightloom.models.loom import Loom, LoomNet, Shape
 
 N_ITEMS = 10
@@ -45,6 +45,6 @@ def small_bundle(folder: Path) -> Path:
             net.fusion.whiten.fit(content.text)
             for parameter in net.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    graph = TransitionGraph().fit(Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), N_ITEMS)
-    Bundle(Loom(config, shape, net, content, graph, 0.3), source).save(folder)
+    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
+    Bundle(Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1)), source).save(folder)
     return folder

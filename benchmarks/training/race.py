@@ -55,7 +55,7 @@ class Outcome:
     Attributes:
         epochs: one dict an epoch: epoch, seconds, cpu_seconds and, where lists were asked for, ndcg (validation NDCG@10).
         peak_mb: largest resident memory of the process tree.
-        test: metrics of the best epoch's lists, and of Nightloom with its graph as `fused_...`.
+        test: metrics of the best epoch's lists, and of Nightloom with its companions as `fused_...`.
         ended: "patience", "epochs" or "CPU limit".
         wall_seconds: the whole run, start-up and lists included.
     """
@@ -171,7 +171,7 @@ def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, fold
     loom = Bundle.load(folder / "out" / "bundle").loom
     queries = task.queries("test")
     fused = ranks(loom, queries)
-    loom.graph_weight = 0.0
+    loom.weights = {}
     outcome.test = judge(queries, ranks(loom, queries).top) | {f"fused_{name}": value for name, value in judge(queries, fused.top).items()}
     return outcome
 
@@ -182,7 +182,7 @@ def _nightloom_config(config: RunConfig, arm: Arm, shape: Shape, limits: Limits,
     content["training"] |= {"epochs": limits.epochs, "seed": seed, "refit": False}
     if limits.patience is None:
         content["training"]["patience"] = limits.epochs
-        content["model"]["graph_weight"] = 0.0  # epochs alone are timed: no search for the weight after them
+        content["model"]["companions"] = []  # epochs alone are timed: no fusion is chosen after them
     for key, value in arm.options.items():
         section, leaf = key.split(".")
         content[section][leaf] = value

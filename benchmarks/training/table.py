@@ -87,7 +87,7 @@ def quality_table(quality: dict[Arm, dict[str, Any]]) -> Cells:
         reached = DASH if to_target is None else f"{to_target['cpu_seconds']:.0f} ({to_target['epoch']})"
         test = f"{outcome['test']['hr_at_10']:.3f} / {outcome['test']['ndcg_at_10']:.4f}"
         if "fused_hr_at_10" in outcome["test"]:
-            test += f"; with graph {outcome['test']['fused_hr_at_10']:.3f} / {outcome['test']['fused_ndcg_at_10']:.4f}"
+            test += f"; with companions {outcome['test']['fused_hr_at_10']:.3f} / {outcome['test']['fused_ndcg_at_10']:.4f}"
         seconds = f"{to_best['cpu_seconds']:.0f} ({to_best['epoch']})" if to_best else DASH
         end = f"{outcome['ended']}, {len(outcome['epochs'])} epochs"
         rows.append([arm.name, f"{best:.4f}", seconds, reached, share, test, f"{outcome['peak_mb']:,.0f}", end])
@@ -133,7 +133,7 @@ seen items left out. Seconds are those of training; Nightloom's also hold its lo
 not counted for the peers. "As installed" is without, the other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0,
 MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=20000000000; Nightloom's launcher sets the latter two itself. Nightloom trains on every event
 of a history, in windows; RecTools and RePlay on the latest that fit the length; RecBole makes an example of every prefix. NDCG@10 up to
-the best is that of the network alone; Nightloom's graph is added only in the test column."""
+the best is that of the network alone; Nightloom's companions are added only in the test column."""
 
 
 def times(value: float, reference: float) -> str:

@@ -25,6 +25,7 @@ Protocol = Literal["temporal", "leave_one_out"]
 Floor = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/families.py
+CompanionName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats"]  # those of models/companions.py
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
 
 
@@ -158,8 +159,8 @@ class ModelConfig(Section):
     """Whether id embeddings join the fusion."""
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
-    graph_weight: float | None = Field(None, ge=0, le=1)
-    """Weight of the item-transition graph in the final score. Empty: chosen on validation."""
+    companions: tuple[CompanionName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats")
+    """What may be fused with the network's scores, each with the share that validation gives it (often none). Empty: the network alone."""
 
     @model_validator(mode="after")
     def _shapes(self) -> ModelConfig:

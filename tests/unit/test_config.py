@@ -32,10 +32,10 @@ def test_relative_paths_are_relative_to_the_yaml(tmp_path: Path) -> None:
 
 
 def test_overrides_are_read_as_yaml() -> None:
-    config = load_preset("movies-small", ["training.epochs=3", "evaluation.protocols=[leave_one_out]", "model.graph_weight=null"])
+    config = load_preset("movies-small", ["training.epochs=3", "evaluation.protocols=[leave_one_out]", "model.companions=[graph]"])
     assert config.training.epochs == 3
     assert config.evaluation.protocols == ("leave_one_out",)
-    assert config.model.graph_weight is None
+    assert config.model.companions == ("graph",)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ from nightloom.evaluation.statistics import resampled_means
 from nightloom.models.base import Recommender
 from nightloom.models.bundle import Bundle
 
-ARMS = ("scratch", "warm", "frozen", "frozen_new_graph")
-"""Trained from scratch; from the night before; the first night's model; its network with the night's graph."""
+ARMS = ("scratch", "warm", "frozen", "frozen_new_companions")
+"""Trained from scratch; from the night before; the first night's model; its network with the night's companions."""
 METRIC = "ndcg_at_10"
 RESAMPLES = 2000
 
@@ -130,7 +130,7 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
         found[arm] = ask(Bundle.load(bundles[arm]).loom)
     frozen = Bundle.load(bundles["frozen"]).onto(items, vectors, mask)
     found["frozen"] = ask(frozen)
-    found["frozen_new_graph"] = ask(frozen.fit(sequences.train(with_validation=True), len(items)))
+    found["frozen_new_companions"] = ask(frozen.fit(sequences.train(with_validation=True), len(items)))
     return pd.DataFrame(found)
 
 
@@ -154,7 +154,7 @@ def summary(judged: Sequence[pd.DataFrame], nights: Sequence[Mapping[str, Any]],
     for name, first, second in (
         ("warm/scratch", 1, 0),
         ("frozen/scratch", 2, 0),
-        ("frozen_new_graph/scratch", 3, 0),
+        ("frozen_new_companions/scratch", 3, 0),
         ("frozen/warm", 2, 1),
     ):
         below = np.maximum(drawn[:, second], 1e-12)
@@ -197,7 +197,7 @@ def plot(path: Path, nights: Sequence[Mapping[str, Any]], title: str) -> None:
         "scratch": (plots.MODEL, "o-"),
         "warm": (plots.BETTER, "s-"),
         "frozen": (plots.WORSE, "^--"),
-        "frozen_new_graph": (plots.OTHER, "v--"),
+        "frozen_new_companions": (plots.OTHER, "v--"),
     }
     with plots.figure(path, title, 4.2, columns=2, sharey=False) as (quality, time):
         for arm, (colour, style) in styles.items():
@@ -228,7 +228,7 @@ def write(folder: Path, judged: pd.DataFrame, figures: Mapping[str, Any]) -> dic
         "cpu_seconds": {arm: one["cpu_seconds"] for arm, one in figures.items()},
         "seconds": {arm: one["seconds"] for arm, one in figures.items()},
         "epochs": {arm: one["epochs"] + one["refitted"] * one["best_epoch"] for arm, one in figures.items()},
-        "graph_weight": {arm: one["graph_weight"] for arm, one in figures.items()},
+        "weights": {arm: one["weights"] for arm, one in figures.items()},
         "cold_because": figures["warm"].get("cold_because"),
     }
     return json.loads(json.dumps(line))

@@ -16,8 +16,10 @@ from nightloom.data.items import FeatureSpec
 from nightloom.data.sequences import Histories
 from nightloom.explain.shapley import Game
 from nightloom.models.base import Recommender
+from nightloom.models.companions import fuse
 from nightloom.models.fusion import ItemContent
-from nightloom.models.loom import Loom, fuse, inference
+from nightloom.models.loom import Loom, inference
+from nightloom.models.text_neighbours import TextNeighbours
 
 CELLS = 4_000_000
 """Scores (histories times items) that are held at once."""
@@ -90,24 +92,28 @@ def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, pla
     """The game of the fields of the recommended item, for one history.
 
     A field that is out is missing, as it may be for any item: no text, no such attribute, an unknown id. Without its id the
-    item has no place in the transition graph either. The other items, and the items of the history, stay as they are.
+    companions do not know the item either, and without its text it is no text's neighbour. The other items, and the items of
+    the history, stay as they are.
     """
-    network, graph = loom.network_scores(history), loom.graph.scores(history)
+    network, companions = loom.network_scores(history), loom.companion_scores(history)
     user = loom.user_vectors(history, loom.item_vectors())
 
     def worth(coalitions: Masks) -> NDArray[np.float64]:
         content = without_fields(loom.content, item, spec, {name: ~coalitions[:, at] for at, name in enumerate(players)})
         with torch.no_grad(), inference(loom.net):
             logits = (loom.net.fusion(content) @ user[0]).numpy()
-        unknown = ~coalitions[:, players.index(ID)]
         step = max(1, CELLS // loom.n_items)
         found = []
         for at in range(0, len(coalitions), step):
-            n = len(logits[at : at + step])
-            by_network, by_graph = np.repeat(network, n, 0), np.repeat(graph, n, 0)
+            part = coalitions[at : at + step]
+            by_network = np.repeat(network, len(part), 0)
             by_network[:, item] = logits[at : at + step]
-            by_graph[unknown[at : at + step], item] = -np.inf
-            found.append(above_mean(fuse(by_network, by_graph, loom.graph_weight), item))
+            by_companion = {name: np.repeat(scores, len(part), 0) for name, scores in companions.items()}
+            for name, scores in by_companion.items():
+                needs = TEXT if name == TextNeighbours.family else ID
+                if needs in players:
+                    scores[~part[:, players.index(needs)], item] = -np.inf
+            found.append(above_mean(fuse(by_network, by_companion, loom.weights), item))
         return np.concatenate(found)
 
     return worth

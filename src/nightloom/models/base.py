@@ -62,6 +62,19 @@ class Recommender(ABC):
         return np.where(np.isneginf(best), -1, items), best
 
 
+class Companion(Recommender):
+    """A recommender that is built in seconds, and whose scores are fused late with a network's."""
+
+    @abstractmethod
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:
+        """The same over another catalogue.
+
+        Args:
+            rows: int64 [n_items of this one], each item's dense id there, -1 where it is gone.
+            n_items: size of the other catalogue.
+        """
+
+
 def mask_seen(scores: NDArray[np.float32], histories: Histories) -> None:
     """Set the scores of items in each history to -inf, in place."""
     scores[np.repeat(np.arange(len(histories)), histories.lengths), histories.items] = -np.inf

@@ -19,6 +19,7 @@ from nightloom.errors import InputError
 from nightloom.models.base import Recommender
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom
+from nightloom.models.text_neighbours import TextNeighbours
 
 FILES = ("items.parquet", "feature_spec.json", "meta.json")
 LANGUAGE_MODEL = "language_model"
@@ -51,7 +52,7 @@ class Bundle:
         Raises:
             InputError: a file is missing or broken.
         """
-        missing = [name for name in (*FILES, "loom.json", "model.safetensors", "graph.npz") if not (folder / name).is_file()]
+        missing = [name for name in (*FILES, "loom.json", "model.safetensors") if not (folder / name).is_file()]
         if missing:
             raise InputError(f"{folder}: not a whole bundle, {', '.join(missing)} missing. Name the bundle folder of a finished run.")
         return cls(Loom.load(folder), folder)
@@ -131,7 +132,8 @@ class Bundle:
         """The same model answering the dense ids of another catalogue.
 
         Items known by id keep all that the model learned of them. The others are vectored from their
-        text and attributes; the graph keeps the edges between items that both catalogues have.
+        text and attributes; the companions keep what they know of the items that
+        both catalogues have, and neighbours by text are looked for anew.
 
         Args:
             items: the other catalogue, row i for dense item i: `item_id`, described columns, `text`.
@@ -155,7 +157,11 @@ class Bundle:
         there = np.full(len(self.index), -1, dtype=np.int64)
         there[here[here >= 0]] = np.flatnonzero(here >= 0)
         loom = self.loom
-        return Loom(loom.config, loom.shape, loom.net, other, loom.graph.onto(there, len(ids)), loom.graph_weight)
+        companions = {name: one.onto(there, len(ids)) for name, one in loom.companions.items()}
+        for one in companions.values():
+            if isinstance(one, TextNeighbours):
+                one.read(other.text, other.has_text)
+        return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights)
 
     def _new_text(
         self, items: pd.DataFrame, here: NDArray[np.int64], vectors: NDArray[np.float32] | None, mask: NDArray[np.bool_] | None

@@ -1,9 +1,9 @@
-"""Family nightloom: item fusion and history transformer over one space, fused late with the transition graph."""
+"""Family nightloom: item fusion and history transformer over one space, fused late with companions that need no training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from nightloom.data.sequences import Histories
 from nightloom.errors import InputError
-from nightloom.models.base import Recommender
+from nightloom.models.base import Companion, Recommender
+from nightloom.models.companions import CLASSES, fit_companions, fuse
 from nightloom.models.fusion import ItemContent, ItemFusion
-from nightloom.models.graph import TransitionGraph
 from nightloom.models.transformer import HistoryEncoder, Packed
 from nightloom.models.windows import Windows
 
@@ -68,29 +68,35 @@ class LoomNet(nn.Module):
 
 
 class Loom(Recommender):
-    """A trained network over one catalogue, and the graph that is fused with it.
+    """A trained network over one catalogue, and the companions whose scores are fused with its own.
 
     Args:
         config: the model section of the run's config.
         shape: what the network's layers depend on.
         net: the trained network.
         content: the catalogue.
-        graph: transition graph of the same catalogue.
-        graph_weight: its weight in the final score, 0 to 1.
+        companions: by name, over the same catalogue.
+        weights: each companion's share in the final score, together at most 1; one without a share is not asked.
     """
 
     family: ClassVar[str] = "nightloom"
 
     def __init__(
-        self, config: ModelConfig, shape: Shape, net: LoomNet, content: ItemContent, graph: TransitionGraph, graph_weight: float
+        self,
+        config: ModelConfig,
+        shape: Shape,
+        net: LoomNet,
+        content: ItemContent,
+        companions: Mapping[str, Companion],
+        weights: Mapping[str, float],
     ) -> None:
-        self.config, self.shape, self.net, self.graph, self.graph_weight = config, shape, net, graph, graph_weight
+        self.config, self.shape, self.net, self.companions, self.weights = config, shape, net, companions, weights
         self.content = content
         self.n_items = len(content)
         self._vectors: Tensor | None = None
 
     def fit(self, train: Histories, n_items: int) -> Self:
-        """Refit the graph, which needs no training, on newer histories of the same catalogue; the network stays.
+        """Rebuild the companions, which need no training, from newer histories of the same catalogue; the network stays.
 
         The network is trained by `nightloom.training`.
 
@@ -101,12 +107,16 @@ class Loom(Recommender):
             raise InputError(
                 f"the model answers {self.n_items:,} items, not {n_items:,}. Put it onto the new catalogue with Bundle.onto first."
             )
-        self.graph = TransitionGraph().fit(train, n_items)
+        self.companions = fit_companions(list(self.companions), train, self.content)
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Fused scores, float32 [len(histories), n_items]; higher is better, every item can be ranked."""
-        return fuse(self.network_scores(histories), self.graph.scores(histories), self.graph_weight)
+        return fuse(self.network_scores(histories), self.companion_scores(histories), self.weights)
+
+    def companion_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
+        """What each companion with a share says, float32 [len(histories), n_items]."""
+        return {name: self.companions[name].scores(histories) for name in self.weights}
 
     @torch.no_grad()
     def network_scores(self, histories: Histories) -> NDArray[np.float32]:
@@ -137,16 +147,17 @@ class Loom(Recommender):
             return encode(self.net, items, histories, self.config.max_history)
 
     def save(self, folder: Path) -> None:
-        """Write `loom.json`, `model.safetensors` (network and catalogue) and `graph.npz`."""
+        """Write `loom.json`, `model.safetensors` (network and catalogue) and `<name>.npz` of each companion."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
-        meta = {"family": self.family, "model": plain, "shape": asdict(self.shape), "graph_weight": self.graph_weight}
+        meta = {"family": self.family, "model": plain, "shape": asdict(self.shape), "weights": dict(self.weights)}
         (folder / "loom.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for name in ItemContent.__dataclass_fields__:
             value = getattr(self.content, name)
             tensors[f"content.{name}"] = value.half() if name == "text" else value
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
-        self.graph.save(folder)
+        for name in self.weights:
+            self.companions[name].save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -158,7 +169,8 @@ class Loom(Recommender):
         try:
             meta: dict[str, Any] = json.loads((folder / "loom.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "model.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
+            companions = {name: CLASSES[name].load(folder) for name in meta["weights"]}
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
         shape = Shape(**meta["shape"])
@@ -171,7 +183,7 @@ class Loom(Recommender):
                 for name in ItemContent.__dataclass_fields__
             }
         )
-        return cls(config, shape, net, content, TransitionGraph.load(folder), meta["graph_weight"])
+        return cls(config, shape, net, content, companions, meta["weights"])
 
 
 def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) -> Tensor:
@@ -204,28 +216,6 @@ def like_lengths(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np
             last += 1
         yield np.arange(first, last)
         first = last
-
-
-def fuse(network: NDArray[np.float32], graph: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
-    """Late fusion of two score tables, each standardised per query.
-
-    Args:
-        network: float32 [n, items].
-        graph: float32 [n, items]; -inf (not seen in training) counts as its lowest score.
-        weight: the graph's share.
-
-    Returns:
-        float32 [n, items].
-    """
-    finite = np.isfinite(graph)
-    lowest = np.where(finite, graph, np.inf).min(1, initial=np.inf, keepdims=True)
-    graph = np.where(finite, graph, np.where(np.isfinite(lowest), lowest, 0))
-    return ((1 - weight) * _standard(network) + weight * _standard(graph)).astype(np.float32)
-
-
-def _standard(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    spread = scores.std(1, keepdims=True)
-    return (scores - scores.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.data.sequences import Histories
-from nightloom.models.base import Recommender
+from nightloom.models.base import Companion
 
 
 def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
@@ -17,8 +17,11 @@ def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
     return np.bincount(histories.items[histories.positive], minlength=n_items)
 
 
-class Popularity(Recommender):
-    """Scores are counts of positive events; every item can be ranked, those never seen last."""
+class Popularity(Companion):
+    """Scores are log(1 + positive events), so that beside others' scores the few at the top do not drown the rest.
+
+    Every item can be ranked, those never seen last.
+    """
 
     family: ClassVar[str] = "popularity"
 
@@ -29,8 +32,15 @@ class Popularity(Recommender):
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """The counts, once for each history: float32 [len(histories), n_items]."""
-        return np.tile(self.counts.astype(np.float32), (len(histories), 1))
+        """The same for each history: float32 [len(histories), n_items]."""
+        return np.tile(np.log1p(self.counts).astype(np.float32), (len(histories), 1))
+
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:
+        """The same counts over another catalogue."""
+        other = type(self)()
+        other.n_items, other.counts = n_items, np.zeros(n_items, dtype=np.int64)
+        other.counts[rows[rows >= 0]] = self.counts[rows >= 0]
+        return other
 
     def save(self, folder: Path) -> None:
         """Write `popularity.npz`."""

@@ -38,8 +38,9 @@ def model_card(
     parts = [
         f"# nightloom-{config.name}",
         "Ranks a catalogue for a history of item ids. Users never seen in training are answered like any other.",
-        f"Text is read by {config.pretrained.model} ({training.tuning}); a causal transformer over the history and a graph of transitions "
-        f"score every item. Blocks: {config.model.blocks}, width: {config.model.dim}, events read: {config.model.max_history}.",
+        f"Text is read by {config.pretrained.model} ({training.tuning}); a causal transformer over the history, fused with "
+        f"companions that need no training, scores every item. Blocks: {config.model.blocks}, "
+        f"width: {config.model.dim}, events read: {config.model.max_history}.",
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{config.name}@champion')\n"
         "model.predict(pd.DataFrame({'history': [['item id', 'a later one']]}), params={'k': 10})\n```",

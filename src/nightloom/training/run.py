@@ -1,4 +1,4 @@
-"""A whole training run, as one worker sees it: search for the best epoch, refit, choose the graph's weight, write the bundle.
+"""A whole training run, as one worker sees it: search for the best epoch, refit, choose the fusion, write the bundle.
 
 Needs torch, numpy, pandas and transformers alone; the config comes as plain attributes from run.json.
 """
@@ -21,14 +21,15 @@ from nightloom.data.items import ItemFeatures
 from nightloom.data.sequences import Histories, Sequences
 from nightloom.errors import InputError
 from nightloom.models.bundle import Bundle
+from nightloom.models.companions import fit_companions
 from nightloom.models.fusion import ItemContent
-from nightloom.models.graph import TransitionGraph
 from nightloom.models.loom import Loom, LoomNet, Shape
 from nightloom.training import checkpoint
 from nightloom.training.distributed import World
+from nightloom.training.fusing import Fusion, choose_fusion
 from nightloom.training.loop import Fitter
 from nightloom.training.tuning import TextTuner
-from nightloom.training.validation import WEIGHTS, network_ndcg, sample, weigh_graph
+from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search, settings_of
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Training:
 
         Returns:
             The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
-            (of the fused scores), graph_weight, parameters, refitted, workers, seconds, cpu_seconds (of all workers).
+            (of the fused scores), validation_alone (of each member), weights (companion -> share), parameters, refitted,
+            workers, seconds, cpu_seconds (of all workers).
         """
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
         if state is not None:
@@ -149,8 +151,7 @@ class Training:
         assert self.best is not None
         loom = self._finished(loom, fitter, self.best["weights"])
         searched, searched_rows = {name: value.clone() for name, value in loom.net.state_dict().items()}, loom.content.id_rows
-        weights = self._graph_weights(loom)
-        weight = max(weights, key=lambda one: (weights[one], -one))
+        fusion = self._fusion(loom, histories)
         refit = bool(self.config.training.refit and self.run.protocol == "temporal")
         whole = self.sequences.train(with_validation=True)
         if refit:
@@ -159,13 +160,14 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             loom = self._finished(loom, fitter, fitter.average)
-        loom.graph, loom.graph_weight = TransitionGraph().fit(whole, self.sequences.n_items), weight
+        loom.companions, loom.weights = fit_companions(list(fusion.weights), whole, loom.content), fusion.weights
         figures = {
             "epochs": len(self.curves),
             "best_epoch": self.best["epoch"],
             "best_validation_ndcg_at_10": self.best["ndcg"],
-            "validation_ndcg_at_10": weights[weight],
-            "graph_weight": weight,
+            "validation_ndcg_at_10": fusion.ndcg,
+            "validation_alone": fusion.alone,
+            "weights": fusion.weights,
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": refit,
             "workers": self.world.size,
@@ -197,8 +199,7 @@ class Training:
         net, content = net.to(self.world.device), content.to(self.world.device)
         tuner = TextTuner.of(self.run, self.text, self.world)
         fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner)
-        graph = TransitionGraph().fit(histories, self.sequences.n_items)
-        return Loom(self.config.model, shape, net, content, graph, 0.0), fitter
+        return Loom(self.config.model, shape, net, content, {}, {}), fitter
 
     def _search(self, loom: Loom, fitter: Fitter) -> None:
         """Train until validation NDCG@10 no longer rises, keeping the best weights."""
@@ -274,16 +275,19 @@ class Training:
         fitter.keep(weights)
         content = fitter.refresh_text()
         cpu = torch.device("cpu")
-        return Loom(loom.config, loom.shape, loom.net.to(cpu), content.to(cpu), loom.graph, loom.graph_weight)
+        return Loom(loom.config, loom.shape, loom.net.to(cpu), content.to(cpu), {}, {})
 
-    def _graph_weights(self, loom: Loom) -> dict[float, float]:
-        """NDCG@10 on validation by graph weight: the one that the config names, or all that are tried."""
-        named = self.config.model.graph_weight
-        tried = WEIGHTS if named is None else (named,)
-        found: dict[float, float] = self.world.agree(
-            weigh_graph(loom, self.queries, tried, exclude_seen=self.exclude_seen) if self.world.rank == 0 else None
-        )
-        return found
+    def _fusion(self, loom: Loom, histories: Histories) -> Fusion:
+        """Shares of the companions that can say anything here, chosen on validation; they are built by one worker."""
+        names = [name for name in self.config.model.companions if name != ("repeats" if self.exclude_seen else None)]
+        if not (self.config.model.use_text and bool(loom.content.has_text.any())):
+            names = [name for name in names if name != "text_neighbours"]
+        fusion = None
+        if self.world.rank == 0:
+            loom.companions = fit_companions(names, histories, loom.content)
+            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen)
+        agreed: Fusion = self.world.agree(fusion)
+        return agreed
 
     def _write(self, loom: Loom, fitter: Fitter, figures: dict[str, Any]) -> None:
         """Write bundle, curves and figures; figures.json comes last and says that all is there."""

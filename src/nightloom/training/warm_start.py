@@ -3,8 +3,8 @@
 The caller's process decides whether the champion may be used and lays its weights out for tonight's catalogue
 (`lay_out`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,
 refitted on everything before its test border, and `search.safetensors`, which learned only from what came before its
-validation border. Tonight's search starts from the second and tonight's refit from the first, so the epoch and the graph's
-weight are still chosen on events that no weight has seen.
+validation border. Tonight's search starts from the second and tonight's refit from the first, so the epoch and the
+fusion are still chosen on events that no weight has seen.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: the run's config as JSON values.
     """
-    free = {"model": {"graph_weight", "dropout", "id_dropout"}, "prepare": {"validation_share", "test_share"}, "pretrained": set()}
+    free = {"model": {"companions", "dropout", "id_dropout"}, "prepare": {"validation_share", "test_share"}, "pretrained": set()}
     kept = {
         f"{section}.{key}": value for section, free_keys in free.items() for key, value in config[section].items() if key not in free_keys
     }

@@ -159,7 +159,8 @@ def test_no_events_at_all(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "module", "limit"),
     [
-        *[(name, name, "BLOCK_CELLS") for name in ("item_knn", "user_knn", "ease", "graph")],
+        *[(name, name, "BLOCK_CELLS") for name in ("item_knn", "user_knn", "ease")],
+        ("graph", "item_graph", "BLOCK_CELLS"),
         *[("mlp", "mlp", "CELLS"), ("gru", "gru", "ANSWER_TOKENS")],
     ],
 )

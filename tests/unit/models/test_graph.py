@@ -41,7 +41,7 @@ def test_many_blocks_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     lists = [random.integers(0, 20, random.integers(0, 9)).tolist() for _ in range(30)]
     graph = TransitionGraph().fit(Histories.of_items(lists), 20)
     whole = graph.strengths(Histories.of_items(lists))
-    monkeypatch.setattr("nightloom.models.graph.BLOCK_CELLS", 50)
+    monkeypatch.setattr("nightloom.models.item_graph.BLOCK_CELLS", 50)
     np.testing.assert_allclose(graph.strengths(Histories.of_items(lists)), whole, rtol=1e-6)
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from nightloom.data.items import ItemFeatures
 from nightloom.data.sequences import Histories
 from nightloom.errors import InputError
+from nightloom.models.companions import CLASSES, fit_companions, fuse
 from nightloom.models.fusion import ItemContent, Whitening
-from nightloom.models.graph import TransitionGraph
-from nightloom.models.loom import Loom, LoomNet, Shape, fuse, like_lengths
+from nightloom.models.loom import Loom, LoomNet, Shape, like_lengths
 
 N_ITEMS, TEXT_DIM = 12, 6
 
@@ -40,8 +40,8 @@ def small_loom(**changes: object) -> Loom:
             parameter.add_(torch.randn_like(parameter) * 0.3)
         if net.fusion.use_text:
             net.fusion.whiten.fit(content.text[content.has_text])
-    graph = TransitionGraph().fit(Histories.of_items([[0, 1, 2, 3], [3, 2, 4]]), N_ITEMS)
-    return Loom(config, shape, net, content, graph, 0.5)
+    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [3, 2, 4]]), content)
+    return Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1))
 
 
 def asked(lists: list[list[int]], gap: int = 60) -> Histories:
@@ -133,13 +133,21 @@ def test_whitened_text_is_centred_and_of_unit_variance() -> None:
     assert torch.isfinite(few.directions).all()
 
 
-def test_the_graph_has_its_share() -> None:
+def test_companions_have_their_shares() -> None:
     ask = asked([[0, 1], []])
-    network, graph = LOOM.network_scores(ask), LOOM.graph.scores(ask)
-    np.testing.assert_array_equal(fuse(network, graph, 0).argmax(1), network.argmax(1))
-    assert fuse(network, graph, 1)[0].argmax() == graph[0].argmax()
+    network, companions = LOOM.network_scores(ask), LOOM.companion_scores(ask)
+    assert list(companions) == list(CLASSES)
+    np.testing.assert_array_equal(fuse(network, companions, {}).argmax(1), network.argmax(1))
+    for name, scores in companions.items():
+        assert fuse(network, companions, {name: 1})[0].argmax() == scores[0].argmax()
     assert np.isfinite(LOOM.scores(ask)).all()
-    assert np.isfinite(fuse(network, np.full_like(graph, -np.inf), 0.5)).all()
+    assert np.isfinite(fuse(network, {"graph": np.full_like(network, -np.inf)}, {"graph": 0.5})).all()
+
+
+def test_a_companion_without_a_share_is_not_asked() -> None:
+    loom = small_loom()
+    loom.weights = {"graph": 0.2}
+    assert list(loom.companion_scores(asked([[0, 1]]))) == ["graph"]
 
 
 @pytest.mark.parametrize("part", ["use_text", "use_attributes", "use_ids", "use_time"])
