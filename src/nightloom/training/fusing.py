@@ -17,7 +17,7 @@ from nightloom.training.validation import blocks, gains_of
 
 NETWORK = "network"
 STEPS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Weights by which a member may grow in a round, where the first one has weight 1."""
+"""Weights by which a member may grow in a round, where the start has weights of 1."""
 ROUNDS = 12
 LEAST_GAIN = 1.0
 """Standard errors by which a step must raise NDCG@10: what is less is noise, and would be paid for on new data."""
@@ -94,10 +94,9 @@ class Shortlists:
 
 
 def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion:
-    """Forward selection: from the best member, the step that raises NDCG@10 most is taken until none raises it for sure.
+    """Hill climbing from the best member and from equal weights; the better end is taken.
 
-    A step gives a member more weight, halves it or takes it out. "For sure" is by `LEAST_GAIN` standard errors of the paired
-    differences over queries.
+    From one start alone it often stays where two members do not help unless they come together.
 
     Args:
         loom: network and companions, both fitted without the validation part.
@@ -108,14 +107,27 @@ def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion
         return Fusion({}, 0.0, {NETWORK: 0.0})
     lists = Shortlists(loom, queries, exclude_seen=exclude_seen)
     alone = {name: float(lists.gains({name: 1.0}).mean()) for name in lists.names}
-    weights = {max(alone, key=lambda name: alone[name]): 1.0}  # of equals the first, the network
+    best = max(alone, key=lambda name: alone[name])  # of equals the first, the network
+    starts = ({best: 1.0}, dict.fromkeys(lists.names, 1.0))
+    weights = max((climb(lists, start) for start in starts), key=lambda found: float(lists.gains(found).mean()))
+    total = sum(weights.values())
+    shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
+    return Fusion(shares, float(lists.gains(weights).mean()), alone)
+
+
+def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
+    """Take the step that raises NDCG@10 most until none raises it for sure.
+
+    A step gives a member more weight, halves it or takes it out. "For sure" is by `LEAST_GAIN` standard errors of the paired
+    differences over queries.
+    """
     gains = lists.gains(weights)
     for _ in range(ROUNDS):
         best: tuple[float, dict[str, float], NDArray[np.float64]] | None = None
         for name in lists.names:
             had = weights.get(name, 0.0)
             for value in (*(had + step for step in STEPS), *((had / 2, 0.0) if had and len(weights) > 1 else ())):
-                tried = {key: one for key, one in (weights | {name: value}).items() if one}
+                tried = {key: one for key, one in (dict(weights) | {name: value}).items() if one}
                 found = lists.gains(tried)
                 gain = found - gains
                 error = float(gain.std()) / len(gain) ** 0.5
@@ -124,6 +136,4 @@ def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion
         if best is None:
             break
         _, weights, gains = best
-    total = sum(weights.values())
-    shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
-    return Fusion(shares, float(gains.mean()), alone)
+    return dict(weights)
