@@ -202,7 +202,7 @@ class TrainingConfig(Section):
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
     """Start from the champion's weights where it has seen nothing that tonight holds out (temporal split, frozen language model)."""
-    warm_epochs: int = Field(4, ge=1)
+    warm_epochs: int = Field(1, ge=1)
     """Most epochs of a run that starts from the champion's weights."""
     refit: bool = True
     """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""

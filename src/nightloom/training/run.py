@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nightloom.config import RunConfig
 
 SEARCH, REFIT = 0, 1
-WARM_PATIENCE, WARM_RATE = 2, 0.5
+WARM_PATIENCE, WARM_RATE = 2, 0.25
 """Epochs without a better one, and share of the peak learning rate, of a run that starts from trained weights."""
 
 
