@@ -279,9 +279,12 @@ class Training:
 
     def _fusion(self, loom: Loom, histories: Histories) -> Fusion:
         """Shares of the companions that can say anything here, chosen on validation; they are built by one worker."""
-        names = [name for name in self.config.model.companions if name != ("repeats" if self.exclude_seen else None)]
-        if not (self.config.model.use_text and bool(loom.content.has_text.any())):
-            names = [name for name in names if name != "text_neighbours"]
+        silent = {
+            "repeats": self.exclude_seen,
+            "text_neighbours": not (self.config.model.use_text and bool(loom.content.has_text.any())),
+            "friends": not len(self.sequences.link_users),
+        }
+        names = [name for name in self.config.model.companions if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
             loom.companions = fit_companions(names, histories, loom.content)
