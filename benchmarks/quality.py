@@ -55,7 +55,6 @@ HEADER = (
     "network's share",
     "epochs",
     "CPU min",
-    "peak MiB",
 )
 
 
