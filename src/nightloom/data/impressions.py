@@ -88,9 +88,9 @@ class Impressions:
 def impressions(tables: Tables, config: RunConfig) -> Impressions:
     """Gather what was shown, with its context and what is known of users and items.
 
-    Events are cleaned as for retrieval. Every one that stays is a row, and is clicked if it is positive. Columns of numbers are numbers, all others are categorical fields: the ids,
-    the context columns of the events and the described columns of items (kind category). A field is left out if before the test part
-    it has one value only, or no value twice: nothing can be learnt from it.
+    Events are cleaned as for retrieval. Every one that stays is a row, and is clicked if it is positive. Columns of numbers are numbers,
+    all others are categorical fields: the ids, the context columns of the events and the described columns of items (kind category).
+    A field is left out if before the test part it has one value only, or no value twice: nothing can be learnt from it.
 
     Args:
         tables: canonical, validated tables.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from nightloom.config import ClicksConfig
 
 CODE_SCALE = 0.1
-"""Vectors of categorical values enter at a tenth of their size, so that they move slowly: most values are rare, and their counters know them."""
+"""Vectors of categorical values enter at a tenth of their size, so that they move slowly: most values are rare, and counters know them."""
 HIDDEN_NUMBERS = 0.1
 """Share of numbers that is hidden in a step of training."""
 ROWS_AT_ONCE = 1 << 15
@@ -144,8 +143,3 @@ class ClickHead(ClickModel):
 
 def _tensors(rows: Inputs) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows.codes), torch.from_numpy(rows.numbers)
-
-
-def state(net: HeadNet) -> dict[str, NDArray[np.float32]]:
-    """The parameters, by name."""
-    return {name: value.detach().numpy() for name, value in net.state_dict().items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ def folds(rows: Impressions, count: int) -> list[Fold]:
             f"events: the first {borders[0]:,} of {rows.test_start:,} rows before the test part hold {int(first.sum()):,} clicks, so the "
             "rest can not be asked about by what is before it. Give finer times, or more rows of both kinds."
         )
-    return [fold(rows, start, stop) for start, stop in zip(borders[:-1], borders[1:], strict=True)]
+    return [fold(rows, start, stop) for start, stop in pairwise(borders)]
 
 
 @dataclass(frozen=True)
