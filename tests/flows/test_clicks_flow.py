@@ -1,4 +1,4 @@
-"""Chances of a click on a user's own CSV, from the command line: the flow, and the benchmark on the same log."""
+"""Chances of a click on a user's own CSV, from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import clicks as benchmark
 from nightloom.evaluation.clicks import auc
 from tests.made_clicks import write
 
@@ -44,19 +43,3 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
         metrics = {name for (name,) in database.execute("select distinct key from metrics")}
     assert {"head", "lightgbm", "logistic"} <= names
     assert {"test/auc", "test/log_loss", "test/ne", "test/ece", "validation/auc"} <= metrics
-
-
-def test_the_benchmark_goes_over_seeds_and_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NIGHTLOOM_ROOT", str(tmp_path / "mlruns"))
-    config = str(write(tmp_path, rows=900))
-    arguments = ["--config", config, "--seeds", "1", "2", "--families", "head", "logistic", "--table", str(tmp_path / "table.md")]
-    assert benchmark.main(arguments) == 0
-    table = (tmp_path / "table.md").read_text()
-    assert "| head | 0." in table
-    assert " ± " in table
-    assert "benchmarks.clicks --config" in table
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "mlruns" / "bench" / "clicks").rglob("result.json")}
-    assert len(kept) == 4
-    assert benchmark.main(arguments) == 0
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert benchmark.main(["--config", config, "--set", "clicks.folds=0"]) == 2

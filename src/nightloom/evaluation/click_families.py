@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nightloom.data.impressions import Impressions
 from nightloom.evaluation.clicks import NAMES, calibration, calibration_noise, intervals, measure
@@ -107,13 +106,8 @@ def calibration_plot(path: Path, folders: Mapping[str, Path], title: str) -> Non
             given = pd.read_parquet(folder / "chances.parquet")
             curve = calibration(given["clicked"].to_numpy(), given["chance"].to_numpy())
             axis.plot(curve.chance, curve.rate, "o-", color=COLOURS[family], label=family, markersize=4)
-            most = max(most, *_all(curve.chance), *_all(curve.rate))
+            most = max(most, float(curve.chance.max()), float(curve.rate.max()))
         axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="true chances")
         axis.set_xlabel("mean chance given")
         axis.set_ylabel("share clicked")
         axis.figure.legend(loc="outside upper right", frameon=False, ncols=4, fontsize=9)
-
-
-def _all(values: NDArray[np.float64]) -> Sequence[float]:
-    found: list[float] = values.tolist()
-    return found

@@ -51,7 +51,6 @@ def test_counters_do_not_hear_of_clicks_after_the_border() -> None:
     one, other = (impressions(which, config(test_from=1200)).counters(1200) for which in (given, later))
     for name, column in one.items():
         np.testing.assert_array_equal(column, other[name])
-    assert (one["site shown"][1200:] == np.log1p(one["site shown"][1200:]).max()).sum() == 0
     assert np.unique(one["item_id rate"][1200:]).size <= 12  # frozen: one figure an ad, however often it is shown again
 
 

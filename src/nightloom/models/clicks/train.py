@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from nightloom.data.impressions import Impressions
 from nightloom.errors import InputError
@@ -136,7 +137,7 @@ def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], Click
     log_odds = np.concatenate(answers, axis=1)
     clicked = np.concatenate([one.clicked[one.start :] for one in asked])
     number: NDArray[np.int64] = np.repeat(np.arange(len(asked)), [one.stop - one.start for one in asked])
-    path = [float(losses(clicked, 1 / (1 + np.exp(-step))).mean()) for step in log_odds]
+    path = [float(losses(clicked, expit(step)).mean()) for step in log_odds]
     step = int(np.argmin(path))
     kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
     chances = crossed(kind, log_odds[step], clicked, number)
