@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,8 @@ class Impressions:
         """Read what `save` wrote."""
         said = json.loads((folder / "impressions.json").read_text(encoding="utf-8"))
         with np.load(folder / "impressions.npz", allow_pickle=False) as arrays:
-            return cls(**dict(arrays), **{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
+            content: dict[str, Any] = dict(arrays)
+        return cls(**content, **{name: tuple(value) if isinstance(value, list) else value for name, value in said.items()})
 
 
 def impressions(tables: Tables, config: RunConfig) -> Impressions:

@@ -20,7 +20,7 @@ from nightloom.data.impressions import Impressions
 from nightloom.errors import InputError
 from nightloom.evaluation.clicks import losses, measure
 from nightloom.models.clicks.base import BoolArray, ClickModel, FloatArray
-from nightloom.models.clicks.calibrate import Calibrator, best_kind, crossed
+from nightloom.models.clicks.calibrate import Calibrator, Kind, best_kind, crossed
 from nightloom.models.clicks.features import Encoder, Inputs
 from nightloom.models.clicks.floors import Boosted, Logistic
 from nightloom.models.clicks.head import ClickHead
@@ -139,7 +139,7 @@ def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], Click
     number: NDArray[np.int64] = np.repeat(np.arange(len(asked)), [one.stop - one.start for one in asked])
     path = [float(losses(clicked, expit(step)).mean()) for step in log_odds]
     step = int(np.argmin(path))
-    kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
+    kind: Kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
     chances = crossed(kind, log_odds[step], clicked, number)
     return Choice(step, Calibrator.fit(kind, log_odds[step], clicked), measure(clicked, chances), path)
 
