@@ -221,6 +221,31 @@ class EvaluationConfig(Section):
     """Whether items that a user has had are left out of the ranking (false where repeats are normal)."""
 
 
+class ClicksConfig(Section):
+    """The click head (`python -m flows.clicks`), for logs that say what was shown, clicked or not."""
+
+    test_from: int | None = None
+    """Order, or time in ms since 1970, of the first row of the test part, where a publisher set one. Empty: by prepare.test_share."""
+    folds: int = Field(6, ge=1)
+    """Parts of the latter half before the test, each asked about by what is before it. They choose epochs and calibration."""
+    members: int = Field(5, ge=1)
+    """Networks, trained from different seeds, whose log-odds are averaged."""
+    epochs: int = Field(16, ge=1)
+    """Most epochs; how many are best is chosen on the folds."""
+    dim: int = Field(32, ge=2, le=1024)
+    """Width of the vectors of user, item and context that are added up."""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout of the head's hidden layers."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Weight decay."""
+    batch_rows: int = Field(128, ge=1)
+    """Rows in a batch."""
+    calibration: Literal["auto", "none", "temperature", "isotonic"] = "auto"
+    """How log-odds become chances. auto: what gives the best log-loss on the folds, each corrected by what was learnt on the others."""
+
+
 class ExplainConfig(Section):
     """Shapley reasons for a sample of recommendations."""
 
@@ -265,6 +290,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    clicks: ClicksConfig = ClicksConfig()
     explain: ExplainConfig = ExplainConfig()
     promotion: PromotionConfig = PromotionConfig()
 

@@ -1,0 +1,75 @@
+"""The table of click models side by side: mean and spread over seeds, for a terminal, as Markdown, and as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+COLUMNS = ("model", "AUC", "log-loss", "NE", "ECE", "ECE of true chances", "validation AUC", "validation log-loss", "calibration", "CPU s")
+NOTE = (
+    "Test part: AUC (more is better), log-loss in nats, normalised entropy NE and expected calibration error ECE (less is better; ten bins "
+    "of equal mass). `ECE of true chances` is what chances that were all true would be measured to have on so many rows. Validation: all "
+    "settings and the calibration were chosen on it; there a single LightGBM answers, in the test as many, averaged, as the head has nets."
+)
+
+
+def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A row a model, smallest log-loss on the test part first.
+
+    Args:
+        results: what `nightloom.evaluation.click_families.fit_and_measure` gave, of one or several seeds a model.
+    """
+    by_family: dict[str, list[Mapping[str, Any]]] = {}
+    for one in results:
+        by_family.setdefault(one["family"], []).append(one)
+
+    def cell(found: Sequence[Mapping[str, Any]], part: str, name: str, digits: int = 4) -> str:
+        values = np.array([one[part][name] for one in found])
+        return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
+
+    table = []
+    for family, found in sorted(by_family.items(), key=lambda item: float(np.mean([one["test"]["log_loss"] for one in item[1]]))):
+        cells = [
+            family,
+            *(cell(found, "test", name) for name in ("auc", "log_loss", "ne")),
+            cell(found, "test", "ece", 3),
+            f"{np.mean([one['noise'] for one in found]):.3f}",
+            *(cell(found, "validation", name) for name in ("auc", "log_loss")),
+            ", ".join(dict.fromkeys(one["calibrator"] for one in found)),
+            f"{np.mean([one['cpu_seconds'] for one in found]):.0f}",
+        ]
+        table.append(dict(zip(COLUMNS, cells, strict=True)))
+    return table
+
+
+def apart(differences: Mapping[str, Mapping[str, Sequence[float]]], confidence: float) -> list[str]:
+    """A line a model: how it differs from LightGBM on the same test rows."""
+    words = {"auc": "AUC", "log_loss": "log-loss", "ne": "NE", "ece": "ECE"}
+    return [
+        f"{family} less lightgbm ({confidence:.0%}, paired): "
+        + "; ".join(f"{words[name]} {by:+.4f} ({low:+.4f} to {high:+.4f})" for name, (by, low, high) in found.items())
+        for family, found in differences.items()
+    ]
+
+
+def markdown(title: str, results: Sequence[Mapping[str, Any]], lines: Sequence[str], said: str) -> str:
+    """One set's table with what is to be said of it."""
+    of = results[0]["rows"]
+    head = f"{of['learnt']:,} rows to learn from and choose on; test part: {of['test']:,} rows, {of['clicks']:,} clicks."
+    table = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    table += ["| " + " | ".join(row.values()) + " |" for row in rows(results)]
+    return "\n\n".join([f"## {title}", head, "\n".join(table), *lines, said]) + "\n"
+
+
+def shown(title: str, results: Sequence[Mapping[str, Any]]) -> Table:
+    """The table for a terminal, without the columns of validation."""
+    kept = [column for column in COLUMNS if not column.startswith("validation")]
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim")
+    for number, column in enumerate(kept):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows(results):
+        table.add_row(*(row[column] for column in kept))
+    return table

@@ -1,0 +1,72 @@
+"""Click models: what was shown is gathered, the head and its floors are fitted on it and laid side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from expectations.run import read_checked
+from nightloom.data.impressions import Impressions, impressions
+from nightloom.evaluation.click_families import calibration_plot, differences, fit_and_measure
+from nightloom.report.clicks import NOTE, apart, markdown, rows
+from nightloom.stage import Manifest, Night, run_stage, write_json
+from nightloom.tracking import Tracking, run_tags
+from tasks.progress import made, tell
+
+
+@task(name="prepare-clicks", cache_policy=NO_CACHE)
+def prepare_clicks(night: Night, checked: Manifest) -> Manifest:
+    """Gather what was shown, clicked or not, with all that was known of it."""
+
+    def body(folder: Path) -> dict[str, Any]:
+        found = impressions(read_checked(checked.path), night.config)
+        found.save(folder)
+        return {"rows": len(found), "clicks": int(found.clicked.sum()), "fields": len(found.fields), "numbers": len(found.number_names)}
+
+    sections = night.config.model_dump(mode="json", include={"prepare": True, "clicks": {"test_from"}})
+    manifest = run_stage(night, "prepare_clicks", body, inputs=[checked], config=sections)
+    figures = manifest.figures
+    return made(manifest, f"{figures['rows']:,} shown, {figures['clicks']:,} clicked, {figures['fields']} fields")
+
+
+@task(name="fit-clicks", task_run_name="fit {family}", cache_policy=NO_CACHE)
+def fit_clicks(night: Night, family: str, prepared: Manifest) -> Manifest:
+    """Fit one family and ask it about the test part; what was made before is found."""
+
+    def body(folder: Path) -> dict[str, Any]:
+        return fit_and_measure(Impressions.load(prepared.path), family, night.config, folder, tell)
+
+    sections = night.config.model_dump(mode="json", include={"clicks": True, "training": {"seed"}, "promotion": {"confidence"}})
+    manifest = run_stage(night, f"clicks_{family}", body, inputs=[prepared], config=sections)
+    test = manifest.figures["test"]
+    return made(manifest, f"AUC {test['auc']:.4f}, log-loss {test['log_loss']:.4f}")
+
+
+@task(name="compare-clicks", cache_policy=NO_CACHE)
+def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence[Manifest]) -> str:
+    """A nested MLflow run a family, a table in Prefect, and `clicks.md`, `clicks.json`, `calibration.png` in the run's folder."""
+    tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
+    tracking.client.set_tag(run, "mlflow.runName", f"clicks {night.night}")
+    tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
+    for one in fitted:
+        found = one.figures
+        metrics = {part: found[part] for part in ("validation", "test")} | {"fit": {"cpu_seconds": found["cpu_seconds"]}}
+        params = {"seed": found["seed"], "calibrator": found["calibrator"], "step": found["step"]}
+        files = sorted(path for path in one.path.iterdir() if path.suffix in (".json", ".parquet", ".safetensors"))
+        tracking.log_family(run, found["family"], metrics, tags=tags, params=params, files=files)
+    results, confidence = [one.figures for one in fitted], night.config.promotion.confidence
+    create_table_artifact(rows(results), key=f"clicks-{night.config.name}".replace("_", "-"), description=f"Clicks, {night.night}")
+    folders = {one.figures["family"]: one.path for one in fitted}
+    text = markdown(night.config.name, results, apart(differences(folders, confidence), confidence), NOTE)
+    night.folder.mkdir(parents=True, exist_ok=True)
+    (night.folder / "clicks.md").write_text(text, encoding="utf-8")
+    write_json(night.folder / "clicks.json", results)
+    calibration_plot(night.folder / "calibration.png", folders, f"Calibration on the test part, {night.config.name}, {night.night}")
+    for name, place in (("clicks.md", None), ("calibration.png", "plots")):
+        tracking.client.log_artifact(run, str(night.folder / name), place)
+    return text

@@ -1,0 +1,85 @@
+"""What was shown becomes rows: cleaned, in order, with fields that tell something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nightloom.config import RunConfig, config_from_dict
+from nightloom.data.impressions import Impressions, hashed, impressions
+from nightloom.data.schema import Tables
+from nightloom.errors import InputError
+from tests.made_clicks import log
+
+
+def config(**clicks: object) -> RunConfig:
+    content = {"name": "ads", "data": {"events": "e.csv"}, "prepare": {"positive_events": ["click"], "keep_repeats": True}}
+    return config_from_dict(content | {"clicks": clicks})
+
+
+def tables() -> Tables:
+    events = log().drop(columns="chance")
+    stranger = [f"s{row}" for row in range(len(events))]
+    items = pd.DataFrame({"item_id": [f"ad{one}" for one in range(12)], "size": ["big", "small"] * 6, "price": np.arange(12.0)})
+    return Tables(events.assign(stranger=stranger, same="x"), items, features={"item_id": "ignore", "size": "category", "price": "number"})
+
+
+def test_rows_are_in_order_with_all_that_is_known() -> None:
+    given = tables()
+    given.events = given.events.sample(frac=1, random_state=1).reset_index(drop=True)
+    rows = impressions(given, config(test_from=1200))
+    assert rows.times.tolist() == list(range(1500))
+    assert rows.test_start == 1200
+    assert rows.clicked.tolist() == (log()["event"] == "click").tolist()
+    assert dict(zip(rows.fields, rows.sides, strict=True)) == {
+        "user_id": "user",
+        "item_id": "item",
+        "item size": "item",
+        "site": "context",
+    }  # neither the column that never repeats nor the one that never changes
+    assert rows.number_names == ("item price", "depth")
+    assert np.isnan(rows.numbers[:, 1]).any()
+    assert set(rows.counters(1200)) == {f"{field} {kind}" for field in rows.fields for kind in ("shown", "rate")}
+
+
+def test_counters_do_not_hear_of_clicks_after_the_border() -> None:
+    given, later = tables(), tables()
+    later.events.loc[later.events["order"] >= 1200, "event"] = "impression"
+    one, other = (impressions(which, config(test_from=1200)).counters(1200) for which in (given, later))
+    for name, column in one.items():
+        np.testing.assert_array_equal(column, other[name])
+    assert np.unique(one["item_id rate"][1200:]).size <= 12  # frozen: one figure an ad, however often it is shown again
+
+
+def test_missing_values_and_rows_of_one_time() -> None:
+    assert hashed(pd.Series(["a", None, "a", "b"])).tolist()[1] == 0
+    assert len(set(hashed(pd.Series(["a", None, "a", "b"])).tolist())) == 3
+    given = tables()
+    given.events["order"] //= 7
+    rows = impressions(given, config())
+    assert rows.times[rows.test_start - 1] < rows.times[rows.test_start]
+    border = rows.border(0.5)
+    assert rows.times[border - 1] < rows.times[border]
+
+
+def test_times_that_are_times_give_gaps_and_files_give_the_same_back(tmp_path: Path) -> None:
+    given = tables()
+    given.events["timestamp"] = pd.to_datetime(given.events.pop("order") * 60_000, unit="ms", utc=True).astype("datetime64[ms, UTC]")
+    rows = impressions(given, config())
+    assert "user_id since" in rows.counters(rows.test_start)
+    rows.save(tmp_path)
+    again = Impressions.load(tmp_path)
+    for name in Impressions.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(again, name), getattr(rows, name))
+
+
+def test_without_both_kinds_of_rows_nothing_is_learnt() -> None:
+    given = tables()
+    given.events["event"] = "click"
+    with pytest.raises(InputError, match="some clicked and some not"):
+        impressions(given, config())
+    with pytest.raises(InputError, match="100 rows lie before the test part"):
+        impressions(tables(), config(test_from=100))

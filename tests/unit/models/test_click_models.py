@@ -1,0 +1,97 @@
+"""The click head and its floors on a log whose true chances are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nightloom.config import ClicksConfig, config_from_dict
+from nightloom.data.impressions import Impressions, impressions
+from nightloom.data.schema import Tables
+from nightloom.errors import InputError
+from nightloom.evaluation.clicks import auc, losses
+from nightloom.models.clicks import save, train
+from nightloom.models.clicks.calibrate import Calibrator, best_kind
+from nightloom.models.clicks.features import Encoder
+from tests.made_clicks import log
+
+CLICKS = ClicksConfig(folds=2, members=2, epochs=6, dim=16)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Impressions:
+    content = {"name": "ads", "data": {"events": "e.csv"}, "prepare": {"positive_events": ["click"], "keep_repeats": True}}
+    return impressions(Tables(log(3000).drop(columns="chance")), config_from_dict(content))
+
+
+@pytest.fixture(scope="module")
+def fitted(rows: Impressions) -> dict[str, train.Fitted]:
+    return {family: train.fit(rows, family, CLICKS, seed=7) for family in train.FAMILIES}
+
+
+@pytest.mark.parametrize("family", train.FAMILIES)
+def test_each_is_near_the_true_chances(family: str, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
+    clicked, true = rows.clicked[rows.test_start :], log(3000)["chance"].to_numpy()[rows.test_start :]
+    chances = fitted[family].chances
+    assert auc(clicked, chances) > auc(clicked, true) - 0.06  # two standard errors on 600 rows, and what 2,400 rows can not teach
+    usual = np.full(len(clicked), rows.clicked[: rows.test_start].mean())
+    assert losses(clicked, chances).mean() < 0.97 * losses(clicked, usual).mean()
+    assert abs(chances.mean() - true.mean()) < 0.04
+
+
+@pytest.mark.parametrize("family", train.FAMILIES)
+def test_clicks_of_the_test_part_are_not_looked_at(family: str, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
+    hidden = rows.clicked.copy()
+    hidden[rows.test_start :] = ~hidden[rows.test_start :]
+    again = train.fit(replace(rows, clicked=hidden), family, CLICKS, seed=7)
+    np.testing.assert_array_equal(again.chances, fitted[family].chances)
+
+
+def test_a_saved_head_answers_as_before(tmp_path: Path, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
+    head = fitted["head"]
+    save.save(tmp_path, head.model, head.encoder, head.choice.calibrator)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clicks.json", "clicks.safetensors"]
+    again = save.chances(tmp_path, rows, rows.test_start)
+    np.testing.assert_allclose(again[rows.test_start :], head.chances, rtol=1e-6)
+    with pytest.raises(InputError, match="site"):
+        save.chances(tmp_path, replace(rows, fields=("user_id", "item_id", "page")), rows.test_start)
+    (tmp_path / "clicks.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="not a readable click head"):
+        save.load(tmp_path)
+
+
+def test_values_that_are_new_or_rare_share_a_code(rows: Impressions) -> None:
+    encoder = Encoder.fit(rows, rows.test_start)
+    strange = replace(rows, hashes=np.full_like(rows.hashes, 12345))
+    codes = encoder.encode(strange, rows.test_start).codes
+    assert (codes == codes[0]).all()
+    known = encoder.encode(rows, rows.test_start)
+    assert known.codes.max() < encoder.n_codes
+    assert known.numbers.shape == (len(rows), encoder.n_numbers)
+    assert np.isfinite(known.numbers).all()
+
+
+def test_calibration_corrects_what_is_too_sure_and_leaves_what_is_true() -> None:
+    random = np.random.default_rng(0)
+    log_odds = random.normal(-1, 1.2, 6000)
+    clicked = random.random(6000) < 1 / (1 + np.exp(-log_odds))
+    fold = np.arange(6000) % 4
+    sure = Calibrator.fit("temperature", 3 * log_odds + 1, clicked)
+    assert sure.slope == pytest.approx(1 / 3, rel=0.1)
+    assert sure.offset == pytest.approx(-1 / 3, abs=0.1)
+    assert best_kind(3 * log_odds + 1, clicked, fold) != "none"
+    bent = np.where(log_odds > 0, log_odds, log_odds**3)  # no line bends it back
+    assert best_kind(bent, clicked, fold) == "isotonic"
+    steps = Calibrator.fit("isotonic", bent, clicked)
+    assert (np.diff(steps(np.sort(bent))) >= 0).all()
+    assert Calibrator.fit("isotonic", log_odds, np.ones(6000, dtype=bool)).kind == "none"
+
+
+def test_a_name_that_there_is_not_is_refused() -> None:
+    assert train.chosen(None) == list(train.FAMILIES)
+    assert train.chosen("logistic, head,logistic") == ["logistic", "head"]
+    with pytest.raises(InputError, match="forest"):
+        train.chosen("head,forest")
