@@ -130,16 +130,17 @@ def tie_to_parent(parent: int) -> None:
 
 
 def _tell(curves: Path, told: int, on_epoch: Progress | None) -> int:
-    """Report whole new lines of the curves; returns how many bytes have been reported."""
+    """Report whole new lines of the curves; returns how many have been reported.
+
+    Lines are counted, not bytes: workers that are started again write the file anew, up to their checkpoint.
+    """
     if on_epoch is None or not curves.exists():
         return told
-    with curves.open("rb") as handle:
-        handle.seek(told)
-        new = handle.read()
-    whole = new[: new.rfind(b"\n") + 1]
-    for line in whole.splitlines():
+    text = curves.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1].splitlines()
+    for line in whole[told:]:
         on_epoch(json.loads(line))
-    return told + len(whole)
+    return max(told, len(whole))
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
