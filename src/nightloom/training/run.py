@@ -211,7 +211,7 @@ class Training:
                 loom.content = fitter.refresh_text()
                 ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
             if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):
-                self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu() for average in fitter.average]}
+                self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu().clone() for average in fitter.average]}
             self._record(SEARCH, fitter, loss, ndcg, began)
             if fitter.epoch - self.best["epoch"] >= training.patience:
                 break

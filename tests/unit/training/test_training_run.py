@@ -46,6 +46,12 @@ def test_the_loss_at_a_fixed_seed_is_golden(tmp_path: Path, settings, write_run)
     assert losses(tmp_path) == pytest.approx(GOLDEN, abs=1e-4)
 
 
+def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path, settings, write_run) -> None:
+    figures = Training(Run.load(write_run(settings(epochs=30, patience=3, learning_rate=0.05), tmp_path)), World())()
+    assert figures["best_epoch"] < figures["epochs"]
+    assert figures["validation_alone"]["network"] == pytest.approx(figures["best_validation_ndcg_at_10"], abs=1e-9)
+
+
 def test_bfloat16_learns_as_float32_does(tmp_path: Path, settings, write_run) -> None:
     for precision in ("fp32", "bf16"):
         config = settings(epochs=3, precision=precision, model={"dropout": 0.0, "id_dropout": 0.0})
