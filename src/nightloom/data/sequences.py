@@ -118,6 +118,13 @@ class Sequences:
         """Training part of every user (perhaps empty); with the validation part when a model is refitted."""
         return self._span(self.offsets[:-1], self.validation_end if with_validation else self.train_end)
 
+    def of_users(self, users: IntArray) -> Sequences:
+        """The sequences of some users alone, int64 [n] dense users, over the same catalogue; user i of the result is `users[i]`."""
+        part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)
+        shift = part.offsets[:-1] - self.offsets[:-1][users]
+        ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
+        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items)
+
     def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
         """The held-out questions of a part: history before its border, positive items after it.
 
