@@ -32,6 +32,7 @@ Mode = Literal["full", "adapter"]
 ADAPTER = "fusion.adapter."
 ADAPTER_WIDTH = 32
 TEXT = "text_neighbours"
+MEAN = "fusion.whiten.mean"
 NO_CODES = "fusion.no_codes"
 OF_TIME = ("encoder.gaps.weight", "encoder.time_bias")
 LEARNED_BY_ADAPTER = (ADAPTER, "log_scale")
@@ -67,12 +68,12 @@ class Transfer:
         """
         bundle, content, shape, kinds = _target(self.bundle, prepared, pretrained)
         net = LoomNet(model, replace(shape, n_ids=len(content), adapter=ADAPTER_WIDTH))
-        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds)
+        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content.text[content.has_text])
         save_file({f"{phase}.{name}": value.contiguous().clone() for name, value in laid.items() for phase in PHASES}, out / LAID_OUT)
         return {"file": LAID_OUT, "sha256": sha256((out / LAID_OUT).read_bytes()).hexdigest(), "mode": self.mode}
 
 
-def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[str]) -> dict[str, Tensor]:
+def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[str], texts: Tensor) -> dict[str, Tensor]:
     """The source's weights in the shapes of the target's network.
 
     Args:
@@ -80,6 +81,8 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
         kinds: the source's event names by code.
         target: a network for the target's catalogue.
         kinds_there: the target's event names by code.
+        texts: float32 [n, text_dim], text vectors of the target's items. They are whitened as the source's were, but around their
+            own mean: what all texts of a domain have in common tells none of its items from another.
 
     Returns:
         Name -> weights, for every name of the target's state; NaN where it keeps its own start (adapter; time where the source has none).
@@ -93,12 +96,14 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
     for name, value in target.state_dict().items():
         if name == IDS:
             laid[name] = theirs[IDS][:1].expand_as(value)  # every item starts from what stands for an unknown one
+        elif name == MEAN and len(texts):
+            laid[name] = texts.mean(0)
         elif name == CODES:
             laid[name] = theirs.get(NO_CODES, torch.zeros(value.shape[1])).expand_as(value)
         elif name in (NUMBERS, BIAS) or (name == NO_CODES and name not in theirs):
             laid[name] = torch.zeros_like(value)
         elif name == KINDS:
-            laid[name] = by_name(theirs[KINDS], kinds, kinds_there) if KINDS in theirs else torch.zeros_like(value)
+            laid[name] = by_name(theirs[KINDS], kinds, kinds_there).nan_to_num(0) if KINDS in theirs else torch.zeros_like(value)
         elif name.startswith(ADAPTER) or (name in OF_TIME and name not in theirs):
             laid[name] = torch.full_like(value, torch.nan)
         elif name not in theirs or theirs[name].shape != value.shape:
@@ -125,7 +130,7 @@ def zero_shot(bundle: Path, prepared: Path, pretrained: Path) -> Loom:
     """
     source, content, shape, kinds = _target(bundle, prepared, pretrained)
     net = LoomNet(source.loom.config, shape)
-    laid = carry(source.loom.net, source.meta["kinds"], net, kinds)
+    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content.text[content.has_text])
     net.load_state_dict({name: torch.where(torch.isnan(laid[name]), value, laid[name]) for name, value in net.state_dict().items()})
     net.requires_grad_(False)
     share = source.loom.weights.get(TEXT, 0.0)
