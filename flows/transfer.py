@@ -30,7 +30,7 @@ from rich.console import Console
 
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.errors import NightloomError
-from nightloom.evaluation.transfer import source_config
+from nightloom.evaluation.transfer import checked, source_config
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
 from tasks.collect import collect
@@ -63,7 +63,7 @@ def transfer(
         pretrained = load_pretrained(night, prepared)
         source_prepared = prepare(there, validate(there, collect(there)))
         trained = train_source(there, source_prepared, load_pretrained(there, source_prepared), prepared, same_people)
-        learned = [learn_share(night, trained, prepared, pretrained, share) for share in sorted(shares)]
+        learned = [learn_share(night, trained, prepared, pretrained, share) for share in shares]
         return summarise(night, run, trained, learned, table)
 
 
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         source, target = _config(given.source, []), _config(given.target, given.overrides)
         with shown_on(console):
-            found = transfer(source, target, given.shares, not given.unrelated_users, given.table)
+            found = transfer(source, target, checked(given.shares), not given.unrelated_users, given.table)
     except NightloomError as error:
         errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
         return error.exit_code

@@ -54,16 +54,11 @@ def lay_part(prepared: Path, users: NDArray[np.int64], protocol: str, folder: Pa
 
 
 def draw_users(sequences: Sequences, share: float, seed: int) -> NDArray[np.int64]:
-    """A share of the users who have training events, at least one; a larger share holds every smaller one.
+    """A share (above 0, at most 1) of the users who have training events, at least one; a larger share holds every smaller one.
 
     Returns:
         int64 [n], dense users, ascending.
-
-    Raises:
-        InputError: the share is not above 0 and at most 1.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"shares: {share:g} is not a share of the users. Name numbers above 0 and up to 1, for example 0.01 0.1 1.")
     able = np.flatnonzero(sequences.train_end > sequences.offsets[:-1])
     drawn = np.random.default_rng(seed).permutation(able)[: max(1, round(share * len(able)))]
     return np.sort(drawn).astype(np.int64)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.data.part import user_ids
 from nightloom.data.sequences import Sequences
+from nightloom.errors import InputError
 from nightloom.evaluation.metrics import per_user
 from nightloom.evaluation.ranking import ranks
 from nightloom.evaluation.statistics import paired
@@ -41,6 +42,18 @@ PAIRS = (
     *((f"{arm}{ALONE}", f"scratch{ALONE}") for arm in ("zero_shot", "adapter", "full")),
 )
 RESAMPLES = 2000
+
+
+def checked(shares: Sequence[float]) -> list[float]:
+    """Shares of the target's users, ascending, each once.
+
+    Raises:
+        InputError: one is not above 0 and at most 1.
+    """
+    for share in shares:
+        if not 0 < share <= 1:
+            raise InputError(f"--shares: {share:g} is not a share of the users. Name numbers above 0 and up to 1, such as 0.01 0.1 1.")
+    return sorted(set(shares))
 
 
 def source_config(source: RunConfig, target: RunConfig) -> RunConfig:

@@ -93,8 +93,8 @@ class Shortlists:
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
 
 
-def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion:
-    """Forward selection: from the best member, the step that raises NDCG@10 most is taken until none raises it for sure.
+def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool, first: Mapping[str, float] | None = None) -> Fusion:
+    """Forward selection: the step that raises NDCG@10 most is taken, first from the best member, until none raises it for sure.
 
     A step gives a member more weight, halves it or takes it out. "For sure" is by `LEAST_GAIN` standard errors of the paired
     differences over queries.
@@ -103,12 +103,17 @@ def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion
         loom: network and companions, both fitted without the validation part.
         queries: validation queries.
         exclude_seen: whether a history's items are left out of the ranking.
+        first: companion -> share, together less than 1, from which to start instead of the best member. They stay where the queries
+            are too few to say otherwise.
     """
+    first = {name: share for name, share in (first or {}).items() if name in loom.companions}
     if not len(queries):
-        return Fusion({}, 0.0, {NETWORK: 0.0})
+        return Fusion(first, 0.0, {NETWORK: 0.0})
     lists = Shortlists(loom, queries, exclude_seen=exclude_seen)
     alone = {name: float(lists.gains({name: 1.0}).mean()) for name in lists.names}
     weights = {max(alone, key=lambda name: alone[name]): 1.0}  # of equals the first, the network
+    if first:
+        weights = {NETWORK: 1.0, **{name: share / (1 - sum(first.values())) for name, share in first.items()}}
     gains = lists.gains(weights)
     for _ in range(ROUNDS):
         best: tuple[float, dict[str, float], NDArray[np.float64]] | None = None

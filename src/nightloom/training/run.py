@@ -28,7 +28,7 @@ from nightloom.training import checkpoint
 from nightloom.training.distributed import World
 from nightloom.training.fusing import Fusion, choose_fusion
 from nightloom.training.loop import Fitter
-from nightloom.training.transfer import ADAPTER_WIDTH, hold
+from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, hold
 from nightloom.training.tuning import TextTuner
 from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search, settings_of
@@ -302,7 +302,8 @@ class Training:
         fusion = None
         if self.world.rank == 0:
             loom.companions = fit_companions(names, histories, loom.content)
-            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen)
+            first = None if self.run.mode in (None, WARM) else SHARES
+            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen, first=first)
         agreed: Fusion = self.world.agree(fusion)
         return agreed
 

@@ -31,7 +31,9 @@ from nightloom.training.warm_start import BIAS, CODES, IDS, KINDS, LAID_OUT, NUM
 Mode = Literal["full", "adapter"]
 ADAPTER = "fusion.adapter."
 ADAPTER_WIDTH = 32
-TEXT = "text_neighbours"
+SHARES = {"text_neighbours": 0.5}
+"""Companions of a zero-shot model: those that need no events. What validation chose in the source is for items that its network
+knows, and here it knows none, so both count alike; measured in benchmarks/transfer.md."""
 MEAN = "fusion.whiten.mean"
 NO_CODES = "fusion.no_codes"
 OF_TIME = ("encoder.gaps.weight", "encoder.time_bias")
@@ -118,7 +120,7 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
 
 
 def zero_shot(bundle: Path, prepared: Path, pretrained: Path) -> Loom:
-    """The source's model answering the target's catalogue, with nothing learned there; the source's share of neighbours by text stays.
+    """The source's model answering the target's catalogue, with nothing learned there, fused with neighbours by text (`SHARES`).
 
     Args:
         bundle: the source domain's.
@@ -133,10 +135,7 @@ def zero_shot(bundle: Path, prepared: Path, pretrained: Path) -> Loom:
     laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content.text[content.has_text])
     net.load_state_dict({name: torch.where(torch.isnan(laid[name]), value, laid[name]) for name, value in net.state_dict().items()})
     net.requires_grad_(False)
-    share = source.loom.weights.get(TEXT, 0.0)
-    others = sum(source.loom.weights.values()) - share
-    weights = {TEXT: share / (1 - others)} if share else {}
-    return Loom(source.loom.config, shape, net, content, fit_companions(list(weights), Histories.of_items([]), content), weights)
+    return Loom(source.loom.config, shape, net, content, fit_companions(list(SHARES), Histories.of_items([]), content), SHARES)
 
 
 def hold(net: nn.Module) -> None:

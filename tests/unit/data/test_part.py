@@ -12,7 +12,7 @@ import pytest
 from nightloom.data.part import draw_users, lay_part
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
-from nightloom.evaluation.transfer import users_to_learn_from
+from nightloom.evaluation.transfer import checked, users_to_learn_from
 
 
 def sequences() -> Sequences:
@@ -61,9 +61,10 @@ def test_a_larger_share_holds_the_smaller_ones() -> None:
     drawn = [set(draw_users(sequences(), share, seed=3).tolist()) for share in (0.01, 0.4, 1.0)]
     assert [len(one) for one in drawn] == [1, 2, 5]
     assert drawn[0] < drawn[1] < drawn[2] == {1, 2, 3, 4, 5}  # user 0 has nothing before his validation
+    assert checked([1, 0.1, 0.01, 0.1]) == [0.01, 0.1, 1]
     for share in (0.0, 1.5):
         with pytest.raises(InputError, match="not a share"):
-            draw_users(sequences(), share, seed=3)
+            checked([0.1, share])
 
 
 def test_the_source_learns_from_nobody_of_the_target(tmp_path: Path) -> None:
