@@ -38,7 +38,8 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
         model = family == Loom.family
         tables = [evaluated.path / name for name in ("per_user.parquet", "slices.json", "intervals.json")]
         files = [*sorted((evaluated.path / "plots").glob("*.png")), *tables] if model else []
-        params = night.config.model_dump(mode="json", include={"pretrained", "model", "training"}) if model else {}
+        shares = {protocol: tuned.figures[protocol]["weights"] for protocol in night.config.evaluation.protocols}
+        params = night.config.model_dump(mode="json", include={"pretrained", "model", "training"}) | {"shares": shares} if model else {}
         made = tracking.log_family(run, family, metrics, tags=tags, params=params, curves=curves if model else None, files=files)
         model_run = made if model else model_run
     tracking.log_metrics(run, evaluated.figures["metrics"][Loom.family])
@@ -62,6 +63,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         intervals=_read(evaluated.path / "intervals.json"),
         slices=_read(evaluated.path / "slices.json"),
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
+        training={protocol: tuned.figures[protocol] for protocol in night.config.evaluation.protocols},
         decision=promoted.figures["decision"],
         versions=promoted.figures["versions"],
         quarantined=checked.figures["quarantined"],

@@ -60,7 +60,14 @@ def measures(champion: bool = True) -> dict[str, Any]:
          "learning_rate": 0.001, "seconds": 4.0}
         for n in range(1, 25)
     ]  # fmt: skip
-    return {"metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"temporal": epochs}}
+    training = {
+        "temporal": {
+            "weights": {"cooccurrence": 0.2, "graph": 0.1},
+            "validation_alone": {"network": 0.09, "graph": 0.08, "cooccurrence": 0.07, "popularity": 0.03},
+            "validation_ndcg_at_10": 0.1, "warm_start": None, "cold_because": "training.warm_start is false",
+        }
+    }  # fmt: skip
+    return {"metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"temporal": epochs}, "training": training}
 
 
 def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""No telemetry and no noise from the libraries below: environment switches, set before they are imported."""
+"""No telemetry, no noise and no spinning from the libraries below: environment switches, set before they are imported."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait sleep: where another process wants the cores too, they would spin through its time slices and their own.
+    # An epoch of the preset office, two threads on two busy cores: 3 s asleep, not done after 150 s spinning.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
 }

@@ -29,6 +29,7 @@ def build_report(
     intervals: Metrics | None = None,
     slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    training: Mapping[str, Mapping[str, Any]] | None = None,
     decision: Mapping[str, Any] | None = None,
     versions: Mapping[str, Any] | None = None,
     quarantined: Mapping[str, int] | None = None,
@@ -51,6 +52,7 @@ def build_report(
         intervals: family (or "champion") -> protocol -> metric -> (low, high).
         slices: family -> protocol -> slice -> {"users", metric...}.
         curves: protocol -> epochs of `curves.json`.
+        training: protocol -> figures of its training.
         decision: the gate's `Decision` as a dict; None when the night never got there.
         versions: champion, challenger and previous version after the night; missing ones are None.
         quarantined: table -> rows put aside.
@@ -89,6 +91,7 @@ def build_report(
         "intervals": intervals or {},
         "slices": slices or {},
         "curves": curves or {},
+        "training": training or {},
         "stages": stages,
         "counts": counts or {},
         "quarantined": quarantined or {},

@@ -41,6 +41,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
         "number": words.number,
         "signed": words.signed,
         "duration": words.duration,
+        "started": words.started,
         "span": words.span,
     }
     return environment.get_template("template.html.j2").render(
@@ -54,6 +55,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
         tables=[_table(report, protocol) for protocol in report["protocols"] if words.families(report, protocol)],
         slices=_slices(report),
         curves=[_curve(protocol, key, epochs) for protocol, epochs in report["curves"].items() for key in _drawn(epochs)],
+        shares={protocol: words.shares(found) for protocol, found in report["training"].items()},
         explanations=report["explanations"].get("sample", [])[:SHOWN_EXPLANATIONS],
         stages=_stages(report),
         next_steps=words.next_steps(report),

@@ -148,3 +148,23 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _version(version: Any, otherwise: str) -> str:
     return otherwise if version is None else f"version {version}"
+
+
+def shares(training: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """What a score is made of: (member, its share, validation NDCG@10 of it alone), the largest share first.
+
+    Args:
+        training: figures of one protocol's training.
+    """
+    weights = training["weights"]
+    parts = {"network": 1 - sum(weights.values())} | weights
+    alone = training["validation_alone"]
+    return sorted(((spoken(name), parts.get(name, 0.0), value) for name, value in alone.items()), key=lambda one: -one[1])
+
+
+def started(training: Mapping[str, Any]) -> str:
+    """From what a network was trained, in a sentence."""
+    if training.get("warm_start"):
+        return "The network was trained on from the champion's weights."
+    reason = training.get("cold_because")
+    return "The network was trained from scratch" + (f": {reason}." if reason else ".")

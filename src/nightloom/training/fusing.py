@@ -17,7 +17,7 @@ from nightloom.training.validation import blocks, gains_of
 
 NETWORK = "network"
 STEPS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Weights by which a member may grow in a round, where the first one has weight 1."""
+"""Weights by which a member may grow in a round, where the start has weights of 1."""
 ROUNDS = 12
 LEAST_GAIN = 1.0
 """Standard errors by which a step must raise NDCG@10: what is less is noise, and would be paid for on new data."""
@@ -93,42 +93,56 @@ class Shortlists:
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
 
 
-def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool, first: Mapping[str, float] | None = None) -> Fusion:
-    """Forward selection: the step that raises NDCG@10 most is taken, first from the best member, until none raises it for sure.
+def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool, known: Mapping[str, float] | None = None) -> Fusion:
+    """Hill climbing from the best member and from equal weights; the better end is taken.
 
-    A step gives a member more weight, halves it or takes it out. "For sure" is by `LEAST_GAIN` standard errors of the paired
-    differences over queries.
+    From one start alone it often stays where two members do not help unless they come together.
 
     Args:
         loom: network and companions, both fitted without the validation part.
         queries: validation queries.
         exclude_seen: whether a history's items are left out of the ranking.
-        first: companion -> share, together less than 1, from which to start instead of the best member. They stay where the queries
-            are too few to say otherwise.
+        known: companion -> share, together less than 1, that is known to do well without these queries. What is reached from there
+            is left only for what is better for sure, since few queries find something better by chance.
     """
-    first = {name: share for name, share in (first or {}).items() if name in loom.companions}
+    known = {name: share for name, share in (known or {}).items() if name in loom.companions}
     if not len(queries):
-        return Fusion(first, 0.0, {NETWORK: 0.0})
+        return Fusion(known, 0.0, {NETWORK: 0.0})
     lists = Shortlists(loom, queries, exclude_seen=exclude_seen)
     alone = {name: float(lists.gains({name: 1.0}).mean()) for name in lists.names}
-    weights = {max(alone, key=lambda name: alone[name]): 1.0}  # of equals the first, the network
-    if first:
-        weights = {NETWORK: 1.0, **{name: share / (1 - sum(first.values())) for name, share in first.items()}}
+    best = max(alone, key=lambda name: alone[name])  # of equals the first, the network
+    starts = ({best: 1.0}, dict.fromkeys(lists.names, 1.0))
+    weights = max((climb(lists, start) for start in starts), key=lambda found: float(lists.gains(found).mean()))
+    if known:
+        likely = climb(lists, {NETWORK: 1 - sum(known.values())} | known)
+        weights = weights if surely_better(lists.gains(weights) - lists.gains(likely)) else likely
+    total = sum(weights.values())
+    shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
+    return Fusion(shares, float(lists.gains(weights).mean()), alone)
+
+
+def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
+    """Take the step that raises NDCG@10 most until none raises it for sure.
+
+    A step gives a member more weight, halves it or takes it out.
+    """
     gains = lists.gains(weights)
     for _ in range(ROUNDS):
         best: tuple[float, dict[str, float], NDArray[np.float64]] | None = None
         for name in lists.names:
             had = weights.get(name, 0.0)
             for value in (*(had + step for step in STEPS), *((had / 2, 0.0) if had and len(weights) > 1 else ())):
-                tried = {key: one for key, one in (weights | {name: value}).items() if one}
+                tried = {key: one for key, one in (dict(weights) | {name: value}).items() if one}
                 found = lists.gains(tried)
                 gain = found - gains
-                error = float(gain.std()) / len(gain) ** 0.5
-                if gain.mean() > LEAST_GAIN * error and gain.mean() > (best[0] if best else 0.0):
+                if surely_better(gain) and gain.mean() > (best[0] if best else 0.0):
                     best = (float(gain.mean()), tried, found)
         if best is None:
             break
         _, weights, gains = best
-    total = sum(weights.values())
-    shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
-    return Fusion(shares, float(gains.mean()), alone)
+    return dict(weights)
+
+
+def surely_better(gain: NDArray[np.float64]) -> bool:
+    """Whether paired differences over queries are above zero by `LEAST_GAIN` standard errors of their mean."""
+    return bool(gain.mean() > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5)

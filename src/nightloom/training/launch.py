@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightloom.errors import InputError, TrainingError
+from nightloom.quiet import SWITCHES
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 40
@@ -96,7 +97,7 @@ def environment(workers: int) -> dict[str, str]:
         # 1,024 of each a worker grows by 25 MiB a step (1.9 GiB after 40 steps of MovieLens-1M at width 128, 1.3 GiB with 64).
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
         "LRU_CACHE_CAPACITY": "64",
-        "TOKENIZERS_PARALLELISM": "false",
+        **{name: SWITCHES[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM")},
         "PYTHONUNBUFFERED": "1",
     }
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]

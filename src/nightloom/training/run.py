@@ -302,8 +302,8 @@ class Training:
         fusion = None
         if self.world.rank == 0:
             loom.companions = fit_companions(names, histories, loom.content)
-            first = None if self.run.mode in (None, WARM) else SHARES
-            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen, first=first)
+            known = None if self.run.mode in (None, WARM) else SHARES
+            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)
         return agreed
 

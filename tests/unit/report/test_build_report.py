@@ -12,7 +12,19 @@ from tests.sample_reports import FAMILIES, decision, manifests, measures, night,
 
 KEYS = {
     *("name", "night", "finished", "outcome", "data_hash", "config_hash", "git", "model", "protocols", "gate", "versions", "metrics"),
-    *("intervals", "slices", "curves", "stages", "counts", "quarantined", "quarantine_reasons", "explanations", "refused", "links"),
+    *(
+        "intervals",
+        "slices",
+        "curves",
+        "training",
+        "stages",
+        "counts",
+        "quarantined",
+        "quarantine_reasons",
+        "explanations",
+        "refused",
+        "links",
+    ),
     *("licence", "config"),
 }
 ENDINGS = ("promoted", "first", "rejected", "dry_run", "disabled", "refused")

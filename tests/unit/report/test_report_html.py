@@ -76,6 +76,7 @@ def test_the_sections_of_a_whole_night():
         "Slices",
         "Why these recommendations",
         "Learning curve",
+        "What a score is made of",
         "Data",
         "Time and memory",
         "Where to look next",
@@ -89,6 +90,14 @@ def test_a_first_night_has_no_difference_and_is_set_beside_the_best_floor():
     html = render_html(report("first"), {})
     assert 'class="strip"' not in html
     assert "of <b>nightloom</b> and of graph" in html
+
+
+def test_shares_of_the_score_add_up_and_the_largest_comes_first():
+    html = render_html(report(), {})
+    shares = [html.index(f"<td>{name}</td><td>{share} %</td>") for name, share in (("network", 70), ("cooccurrence", 20), ("graph", 10))]
+    assert shares == sorted(shares)
+    assert "<td>popularity</td><td>0 %</td>" in html
+    assert "trained from scratch: training.warm_start is false." in html
 
 
 def test_what_comes_from_data_is_escaped():
