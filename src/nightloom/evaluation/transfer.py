@@ -60,7 +60,12 @@ def source_config(source: RunConfig, target: RunConfig) -> RunConfig:
     """The config of the source's training: its data under the target's model, language model and schedule.
 
     It reads text alone, since no id and no attribute can be carried over, and what they would learn the text would not.
+
+    Raises:
+        InputError: the target tunes its language model, or reads no text.
     """
+    if target.training.tuning != "frozen" or not target.model.use_text:
+        raise InputError("transfer: the domains meet in the vectors of item texts. Use training.tuning=frozen and model.use_text=true.")
     text_alone = {"use_text": True, "use_ids": False, "use_attributes": False, "companions": ("text_neighbours",)}
     shared = {"model": target.model.model_copy(update=text_alone), "pretrained": target.pretrained, "training": target.training}
     evaluation = source.evaluation.model_copy(update={"protocols": target.evaluation.protocols})

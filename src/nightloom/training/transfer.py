@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nightloom.data.items import ItemFeatures
 from nightloom.data.sequences import Histories
 from nightloom.errors import InputError
-from nightloom.models.bundle import Bundle
+from nightloom.models.bundle import LANGUAGE_MODEL, Bundle
 from nightloom.models.companions import fit_companions
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom, LoomNet, Shape
@@ -148,9 +148,11 @@ def _target(source: Path, prepared: Path, pretrained: Path) -> tuple[Bundle, Ite
     """The source's bundle; the target's catalogue without ids, what its network's layers depend on, and its event names.
 
     Raises:
-        InputError: the two have text vectors of another width.
+        InputError: the two have text vectors of another width, or the source's language model was tuned.
     """
     bundle, features = Bundle.load(source), ItemFeatures.load(prepared / "item_features.npz")
+    if (source / LANGUAGE_MODEL).is_dir():
+        raise InputError(f"{source}: its language model was tuned, so its text vectors are its own. Train it with training.tuning=frozen.")
     meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     text = np.load(pretrained / "text_vectors.npy", allow_pickle=False).astype(np.float32)
     mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)

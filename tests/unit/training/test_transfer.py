@@ -129,6 +129,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, settings, source: Path, ta
         Transfer(source, "full").lay_out(settings(model={"dim": 32}).model, target.prepared, target.pretrained, tmp_path)
     with pytest.raises(InputError, match="Give both item texts"):
         Transfer(source, "full").lay_out(settings(model={"use_text": False}).model, target.prepared, target.pretrained, tmp_path)
+    (source / "language_model").mkdir()
+    with pytest.raises(InputError, match="training.tuning=frozen"):
+        zero_shot(source, target.prepared, target.pretrained)
+    (source / "language_model").rmdir()
     np.save(target.pretrained / "text_vectors.npy", np.zeros((30, 5), dtype=np.float32))
     with pytest.raises(InputError, match="12 wide, the target's 5"):
         zero_shot(source, target.prepared, target.pretrained)
