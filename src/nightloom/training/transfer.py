@@ -92,7 +92,8 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
     Raises:
         InputError: a layer of both has another shape, or one of them reads no text.
     """
-    theirs, laid = source.state_dict(), {}
+    theirs = source.state_dict()
+    laid: dict[str, Tensor] = {}
     if not (source.fusion.use_text and target.fusion.use_text):
         raise InputError("transfer: the two domains meet in the text of their items, and one of them has none. Give both item texts.")
     for name, value in target.state_dict().items():
