@@ -25,7 +25,7 @@ Protocol = Literal["temporal", "leave_one_out"]
 Floor = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/families.py
-CompanionName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats"]  # those of models/companions.py
+CompanionName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"]  # those of models/companions.py
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
 
 
@@ -159,7 +159,7 @@ class ModelConfig(Section):
     """Whether id embeddings join the fusion."""
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
-    companions: tuple[CompanionName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats")
+    companions: tuple[CompanionName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
     """What may be fused with the network's scores, each with the share that validation gives it (often none). Empty: the network alone."""
 
     @model_validator(mode="after")
@@ -202,7 +202,7 @@ class TrainingConfig(Section):
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
     """Start from the champion's weights where it has seen nothing that tonight holds out (temporal split, frozen language model)."""
-    warm_epochs: int = Field(4, ge=1)
+    warm_epochs: int = Field(1, ge=1)
     """Most epochs of a run that starts from the champion's weights."""
     refit: bool = True
     """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""

@@ -69,7 +69,9 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
     for protocol in config.evaluation.protocols:
         split = _split(protocol, offsets, clock, labels, config)
         seconds = clock if has_time else np.zeros_like(clock)
-        sequences = Sequences(offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, n_items=len(items))
+        sequences = Sequences(
+            offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, len(items), *_links(tables, user_ids)
+        )  # fmt: skip
         sequences.save(folder / f"sequences_{protocol}.npz")
         meta["borders"][protocol] = {"validation": split.validation_border, "test": split.test_border}
         meta["trained_until"][protocol] = int(clock[_before(split.validation_end, offsets)].max())
@@ -112,6 +114,15 @@ def _users(tables: Tables, user_ids: pd.Index) -> pd.DataFrame:
     """One row a dense user: its id and attributes (missing where the users table has none)."""
     users = pd.DataFrame({"user_id": user_ids})
     return users if tables.users is None else users.merge(tables.users, on="user_id", how="left")
+
+
+def _links(tables: Tables, user_ids: pd.Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each user's links as the two arrays of `Sequences`; links to people without events say nothing and are left out."""
+    if tables.links is None:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    one, other = (user_ids.get_indexer(pd.Index(tables.links[column])) for column in ("user_id", "other_id"))
+    pairs = np.unique(np.stack([one, other], 1)[(one >= 0) & (other >= 0) & (one != other)], axis=0).reshape(-1, 2)
+    return np.searchsorted(pairs[:, 0], np.arange(len(user_ids) + 1)).astype(np.int64), pairs[:, 1].astype(np.int64)
 
 
 def _split(protocol: str, offsets: NDArray[np.int64], clock: NDArray[np.int64], labels: NDArray[np.bool_], config: RunConfig) -> Split:

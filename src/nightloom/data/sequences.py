@@ -5,7 +5,7 @@ Needs numpy alone, since training workers on bare machines read these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ class Histories:
         kinds: int16 [events], codes of event names.
         positive: bool [events], whether the event is a positive label.
         asked_at: int64 [n], when the recommendation is asked for, in seconds (zero without time).
+        links: whom each asker is linked to, and what they have had; None where nothing is known of links.
     """
 
     offsets: IntArray
@@ -33,6 +34,7 @@ class Histories:
     kinds: NDArray[np.int16]
     positive: NDArray[np.bool_]
     asked_at: IntArray
+    links: Links | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,7 +50,9 @@ class Histories:
         starts, lengths = self.offsets[:-1][index], self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Histories(offsets, self.items[flat], self.times[flat], self.kinds[flat], self.positive[flat], self.asked_at[index])
+        links = None if self.links is None else self.links.take(index)
+        asked_at = self.asked_at[index]
+        return Histories(offsets, self.items[flat], self.times[flat], self.kinds[flat], self.positive[flat], asked_at, links)
 
     @classmethod
     def of_items(cls, lists: list[list[int]], asked_at: int = 0) -> Histories:
@@ -63,6 +67,28 @@ class Histories:
             np.ones(total, dtype=bool),
             np.full(len(lists), asked_at, dtype=np.int64),
         )
+
+
+@dataclass(frozen=True)
+class Links:
+    """The people whom each of some askers is linked to.
+
+    Attributes:
+        offsets: int64 [n + 1]; asker i's are `people[offsets[i]:offsets[i + 1]]`.
+        people: int64 [links], rows of `known`.
+        known: what each person has had, as far as it is known when the question is asked; shared by all askers.
+    """
+
+    offsets: IntArray
+    people: IntArray
+    known: Histories
+
+    def take(self, rows: IntArray) -> Links:
+        """The links of some askers, in that order."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Links(offsets, self.people[flat], self.known)
 
 
 @dataclass(frozen=True)
@@ -82,6 +108,8 @@ class Sequences:
         train_end: int64 [users], absolute positions.
         validation_end: int64 [users], absolute positions.
         n_items: size of the catalogue (items without events included).
+        link_offsets: int64 [users + 1]; user u is linked to `link_users[link_offsets[u]:link_offsets[u + 1]]`; empty without links.
+        link_users: int64 [links], dense users.
     """
 
     offsets: IntArray
@@ -92,6 +120,8 @@ class Sequences:
     train_end: IntArray
     validation_end: IntArray
     n_items: int
+    link_offsets: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    link_users: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def n_users(self) -> int:
@@ -111,7 +141,7 @@ class Sequences:
     def load(cls, path: Path) -> Sequences:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in cls.__dataclass_fields__}
+            content = {name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays}
         return cls(**(content | {"n_items": int(content["n_items"])}))
 
     def train(self, *, with_validation: bool = False) -> Histories:
@@ -123,7 +153,19 @@ class Sequences:
         part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)
         shift = part.offsets[:-1] - self.offsets[:-1][users]
         ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
-        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items)
+        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items, *self._links_of(users))
+
+    def _links_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
+        """Links among some users, by their places in `users`; those to others are left out."""
+        if not len(self.link_offsets):
+            return self.link_offsets, self.link_users
+        place = np.full(self.n_users, -1, dtype=np.int64)
+        place[users] = np.arange(len(users))
+        one = np.repeat(place, np.diff(self.link_offsets))
+        other = place[self.link_users]
+        kept = np.flatnonzero((one >= 0) & (other >= 0))
+        kept = kept[np.argsort(one[kept], kind="stable")]
+        return np.searchsorted(one[kept], np.arange(len(users) + 1)).astype(np.int64), other[kept]
 
     def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
         """The held-out questions of a part: history before its border, positive items after it.
@@ -145,10 +187,11 @@ class Sequences:
         if exclude_seen:
             held = held[~np.isin(pair[held], pair[position < start[owner]])]
         rows, lengths = np.unique(owner[held], return_counts=True)
-        known = self._span(self.offsets[:-1], start).take(rows)
+        known = self._span(self.offsets[:-1], start)
+        links = Links(self.link_offsets, self.link_users, known).take(rows) if len(self.link_offsets) else None
         return Queries(
             users=rows,
-            histories=replace(known, asked_at=self.times[start[rows]]),
+            histories=replace(known.take(rows), asked_at=self.times[start[rows]], links=links),
             target_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             targets=self.items[held],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories
+from nightloom.data.sequences import Histories, Links
 from nightloom.errors import InputError
 from nightloom.models.base import Recommender
 from nightloom.models.fusion import ItemContent
@@ -90,6 +91,7 @@ class Bundle:
         times: list[list[int]] | None = None,
         asked_at: list[int] | None = None,
         exclude_seen: bool = True,
+        friends: list[list[list[str]]] | None = None,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history of item ids, oldest first.
 
@@ -99,14 +101,21 @@ class Bundle:
             times: when each event happened, seconds since 1970; without them the model answers from order alone.
             asked_at: when each asks, seconds since 1970; by default at the time of the latest event.
             exclude_seen: leave out items of the history.
+            friends: for each history those of the people whom its owner is linked to; heard where the model gave friends a share.
 
         Returns:
             For each history (item id, score) pairs, best first; fewer than k when the catalogue ends.
 
         Raises:
-            InputError: times or asked_at do not match the histories.
+            InputError: times, asked_at or friends do not match the histories.
         """
         asked = self.histories(histories, times, asked_at)
+        if friends is not None:
+            if len(friends) != len(histories):
+                raise InputError(f"friends: given for {len(friends)} of {len(histories)} histories. Give each a list, if an empty one.")
+            flat = [one for circle in friends for one in circle]
+            offsets = np.cumsum([0, *map(len, friends)], dtype=np.int64)
+            asked = replace(asked, links=Links(offsets, np.arange(len(flat)), self.histories(flat)))
         items, scores = self.loom.recommend(asked, k, exclude_seen=exclude_seen)
         return [
             [(self.item_ids[item], float(score)) for item, score in zip(row, best, strict=True) if item >= 0]

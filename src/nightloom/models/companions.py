@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nightloom.data.sequences import Histories
 from nightloom.models.base import Companion
 from nightloom.models.cooccurrence import Cooccurrence
+from nightloom.models.friends import Friends
 from nightloom.models.graph import TransitionGraph
 from nightloom.models.popularity import Popularity
 from nightloom.models.repeats import Repeats
@@ -19,7 +20,9 @@ from nightloom.models.text_neighbours import TextNeighbours
 if TYPE_CHECKING:
     from nightloom.models.fusion import ItemContent
 
-CLASSES: dict[str, type[Companion]] = {one.family: one for one in (TransitionGraph, Cooccurrence, TextNeighbours, Popularity, Repeats)}
+CLASSES: dict[str, type[Companion]] = {
+    one.family: one for one in (TransitionGraph, Cooccurrence, TextNeighbours, Popularity, Repeats, Friends)
+}
 """Name -> class."""
 
 Scores = NDArray[np.float32]

@@ -31,7 +31,8 @@ class Recommender(mlflow.pyfunc.PythonModel):
         Args:
             context: MLflow's; its model_config says where the store of events is, unless NIGHTLOOM_EVENTS does.
             model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970), or `user_id`. A row with a
-                history is answered from it; a user that the store does not know is answered as one without history.
+                history is answered from it; a user that the store does not know is answered as one without history. `friends`
+                (lists of item ids, one a friend) may come with either.
             params: `k`, how many items; `exclude_seen`, whether items of the history are left out.
 
         Returns:
@@ -52,7 +53,11 @@ class Recommender(mlflow.pyfunc.PythonModel):
             at = [row for row, (_, times) in enumerate(asked) if (times is not None) == timed]
             if at:
                 times = [asked[row][1] or [] for row in at] if timed else None
-                found = self.bundle.recommend([asked[row][0] for row in at], settings["k"], times, exclude_seen=settings["exclude_seen"])
+                friends = [
+                    [[str(item) for item in one] for one in rows[row]["friends"]] if _given(rows[row], "friends") else [] for row in at
+                ]
+                histories = [asked[row][0] for row in at]
+                found = self.bundle.recommend(histories, settings["k"], times, exclude_seen=settings["exclude_seen"], friends=friends)
                 for row, answer in zip(at, found, strict=True):
                     answers[row] = answer
         return pd.DataFrame(

@@ -57,7 +57,7 @@ class Shortlists:
         self.held = np.zeros((len(queries), width), dtype=bool)
         self.many = np.diff(queries.target_offsets)
         first = 0
-        for part in blocks(queries, loom.n_items):
+        for part in blocks(queries, loom.n_items * len(self.names)):
             rows = slice(first, first + len(part))
             self._read(loom, part, rows, exclude_seen)
             first += len(part)

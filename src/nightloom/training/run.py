@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SEARCH, REFIT = 0, 1
 WARM = "warm"
-WARM_PATIENCE, WARM_RATE = 2, 0.5
+WARM_PATIENCE, WARM_RATE = 2, 0.25
 """Epochs without a better one, and share of the peak learning rate, of a run that starts from trained weights."""
 
 
@@ -296,9 +296,12 @@ class Training:
 
     def _fusion(self, loom: Loom, histories: Histories) -> Fusion:
         """Shares of the companions that can say anything here, chosen on validation; they are built by one worker."""
-        names = [name for name in self.config.model.companions if name != ("repeats" if self.exclude_seen else None)]
-        if not (self.config.model.use_text and bool(loom.content.has_text.any())):
-            names = [name for name in names if name != "text_neighbours"]
+        silent = {
+            "repeats": self.exclude_seen,
+            "text_neighbours": not (self.config.model.use_text and bool(loom.content.has_text.any())),
+            "friends": not len(self.sequences.link_users),
+        }
+        names = [name for name in self.config.model.companions if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
             loom.companions = fit_companions(names, histories, loom.content)

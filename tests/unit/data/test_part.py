@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,15 @@ def test_a_part_has_its_users_events_and_the_whole_catalogue(tmp_path: Path) -> 
         np.testing.assert_array_equal(mine.histories.asked_at, all_of_them.histories.asked_at[[1, 4]])
     assert pd.read_parquet(tmp_path / "part" / "users.parquet")["user_id"].tolist() == ["u1", "u4"]
     assert (tmp_path / "part" / "items.parquet").read_bytes() == b"catalogue"
+
+
+def test_links_to_those_who_are_not_learned_from_are_left_out() -> None:
+    linked = replace(sequences(), link_offsets=np.array([0, 1, 3, 3, 3, 5, 5]), link_users=np.array([4, 4, 2, 0, 1]))
+    part = linked.of_users(np.array([1, 4]))
+    assert (part.link_offsets.tolist(), part.link_users.tolist()) == ([0, 1, 2], [1, 0])
+    known = part.queries("test").histories.links
+    assert known is not None
+    assert len(known.known) == 2
 
 
 def test_users_without_training_events_can_not_be_learned_from(tmp_path: Path) -> None:

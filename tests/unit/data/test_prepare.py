@@ -86,6 +86,21 @@ def test_sequences_hold_every_event_once_in_time_order(tables: Tables, tmp_path:
     assert users == events.sort_values("timestamp")["user_id"].unique().tolist()
 
 
+@pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
+def test_a_question_knows_of_friends_what_was_known_then(tables: Tables, tmp_path: Path, protocol: str) -> None:
+    pairs = pd.DataFrame({"user_id": ["u1", "u2", "u1", "nobody", "u3"], "other_id": ["u2", "u1", "u2", "u1", "u3"]})
+    prepare(Tables(tables.events, tables.items, tables.users, pairs, features=tables.features), config(), tmp_path)
+    sequences, users, _ = read(tmp_path, protocol)
+    for part, ends in (("validation", sequences.train_end), ("test", sequences.validation_end)):
+        queries = sequences.queries(part)
+        links = queries.histories.links
+        assert links is not None
+        for row, user in enumerate(queries.users):
+            people = [users[one] for one in links.people[links.offsets[row] : links.offsets[row + 1]]]
+            assert people == {"u1": ["u2"], "u2": ["u1"]}.get(users[user], [])  # each once; oneself and strangers are no friends
+        np.testing.assert_array_equal(links.known.lengths, ends - sequences.offsets[:-1])
+
+
 def test_row_order_does_not_change_a_split_by_distinct_times(tables: Tables, tmp_path: Path) -> None:
     shuffled = Tables(tables.events.sample(frac=1, random_state=1), tables.items, tables.users, features=tables.features)
     for name, one in (("a", tables), ("b", shuffled)):

@@ -132,3 +132,11 @@ def test_a_folder_that_is_no_bundle_is_refused(bundle: Bundle, tmp_path: Path) -
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="not a readable model"):
         Bundle.load(tmp_path / "bundle")
+
+
+def test_friends_are_heard_and_must_match_the_histories(bundle: Bundle) -> None:
+    alone, heard = (bundle.recommend([["i0"]], 9, friends=friends)[0] for friends in ([[]], [[["i0", "i8"], ["i8", "unknown"]]]))
+    assert dict(heard)["i8"] > dict(alone)["i8"]
+    assert alone == bundle.recommend([["i0"]], 9)[0]
+    with pytest.raises(InputError, match="friends: given for 1 of 2 histories"):
+        bundle.recommend([["i0"], ["i1"]], 3, friends=[[]])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.data.sequences import Histories
+from nightloom.data.sequences import Histories, Links
 from nightloom.models.companions import CLASSES, fuse, standard
 from nightloom.models.cooccurrence import Cooccurrence
+from nightloom.models.friends import STRANGER, Friends
 from nightloom.models.repeats import Repeats
 from nightloom.models.text_neighbours import TextNeighbours
 
@@ -57,6 +59,28 @@ def test_what_was_had_often_comes_first() -> None:
     histories = Histories.of_items([[3, 1, 3, 0]])
     histories.positive[3] = False
     assert Repeats().fit(histories, 4).scores(histories)[0].tolist() == pytest.approx([0, np.log(2), 0, np.log(3)])
+
+
+def test_friends_vote_by_how_alike_they_are() -> None:
+    known = Histories.of_items([[0, 1, 2], [3, 0], [4, 4]])
+    asked = Histories.of_items([[0, 1], [0, 1], []])
+    links = Links(np.array([0, 3, 3, 4]), np.array([0, 1, 2, 2]), known)
+    scores = Friends().fit(known, 6).scores(replace(asked, links=links))
+    likeness = [2 / np.sqrt(2 * 3), 1 / np.sqrt(2 * 2), 0]
+    expected = [likeness[0] + likeness[1], likeness[0], likeness[0], likeness[1], likeness[2], 0]
+    expected = [vote + STRANGER * many for vote, many in zip(expected, [2, 1, 1, 1, 1, 0], strict=True)]
+    assert scores[0].tolist() == pytest.approx(expected)
+    assert not scores[1].any()  # nobody is linked to the second
+    assert scores[2].tolist() == pytest.approx([0, 0, 0, 0, STRANGER, 0])  # a friend without a history of one's own
+    assert not Friends().fit(known, 6).scores(asked).any()
+
+
+def test_links_stay_with_their_askers() -> None:
+    known = Histories.of_items([[0], [1], [2]])
+    asked = replace(Histories.of_items([[0], [1], [2]]), links=Links(np.array([0, 1, 1, 3]), np.array([2, 0, 1]), known))
+    model = Friends().fit(known, 3)
+    for rows in ([2, 0], [1], [0, 1, 2]):
+        np.testing.assert_allclose(model.scores(asked.take(np.array(rows))), model.scores(asked)[rows])
 
 
 @pytest.mark.parametrize("name", [*CLASSES])
