@@ -148,6 +148,25 @@ class Sequences:
         """Training part of every user (perhaps empty); with the validation part when a model is refitted."""
         return self._span(self.offsets[:-1], self.validation_end if with_validation else self.train_end)
 
+    def of_users(self, users: IntArray) -> Sequences:
+        """The sequences of some users alone, int64 [n] dense users, over the same catalogue; user i of the result is `users[i]`."""
+        part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)
+        shift = part.offsets[:-1] - self.offsets[:-1][users]
+        ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
+        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items, *self._links_of(users))
+
+    def _links_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
+        """Links among some users, by their places in `users`; those to others are left out."""
+        if not len(self.link_offsets):
+            return self.link_offsets, self.link_users
+        place = np.full(self.n_users, -1, dtype=np.int64)
+        place[users] = np.arange(len(users))
+        one = np.repeat(place, np.diff(self.link_offsets))
+        other = place[self.link_users]
+        kept = np.flatnonzero((one >= 0) & (other >= 0))
+        kept = kept[np.argsort(one[kept], kind="stable")]
+        return np.searchsorted(one[kept], np.arange(len(users) + 1)).astype(np.int64), other[kept]
+
     def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
         """The held-out questions of a part: history before its border, positive items after it.
 

@@ -121,6 +121,24 @@ class Whitening(nn.Module):
         return (vectors - self.mean) @ self.directions
 
 
+class Adapter(nn.Module):
+    """Residual MLP that maps item vectors of another domain into the space of a trained encoder (Houlsby et al. 2019).
+
+    It gives back what it gets until it has learned something.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Item vectors [n, dim] -> the same shape."""
+        mapped: Tensor = vectors + self.up(nn.functional.silu(self.down(vectors)))
+        return mapped
+
+
 class ItemFusion(nn.Module):
     """Item vectors [n, dim] from `ItemContent`: the sum of one embedding a source, then a layer norm.
 
@@ -130,9 +148,10 @@ class ItemFusion(nn.Module):
         n_codes: size of the attribute code space.
         n_numbers: width of `ItemContent.numbers`.
         n_ids: items with an id embedding of their own.
+        adapter: width of the adapter over the vectors; 0 for none.
     """
 
-    def __init__(self, config: ModelConfig, text_dim: int, n_codes: int, n_numbers: int, n_ids: int) -> None:
+    def __init__(self, config: ModelConfig, text_dim: int, n_codes: int, n_numbers: int, n_ids: int, adapter: int = 0) -> None:
         super().__init__()
         dim = config.dim
         self.use_text = config.use_text and text_dim > 0
@@ -150,6 +169,7 @@ class ItemFusion(nn.Module):
             self.numbers = nn.Linear(n_numbers, dim)
         self.ids = nn.Embedding(n_ids + 1 if self.use_ids else 1, dim)
         self.norm = nn.LayerNorm(dim)
+        self.adapter = Adapter(dim, adapter) if adapter else nn.Identity()
         self.reset()
 
     def reset(self) -> None:
@@ -186,4 +206,5 @@ class ItemFusion(nn.Module):
             fused = fused + torch.where(has_codes[:, None], codes, self.no_codes)
         if self.use_numbers:
             fused = fused + self.numbers(content.numbers)
-        return self.norm(fused)
+        vectors: Tensor = self.adapter(self.norm(fused))
+        return vectors

@@ -43,6 +43,7 @@ class Shape:
         n_ids: items with an id embedding of their own.
         n_kinds: event names.
         has_time: whether the data have times.
+        adapter: width of the adapter over item vectors; 0 for none.
     """
 
     text_dim: int
@@ -51,6 +52,7 @@ class Shape:
     n_ids: int
     n_kinds: int
     has_time: bool
+    adapter: int = 0
 
 
 class LoomNet(nn.Module):
@@ -58,7 +60,7 @@ class LoomNet(nn.Module):
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
         super().__init__()
-        self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids)
+        self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter)
         self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
 

@@ -10,6 +10,7 @@ import torch
 
 from nightloom.stage import write_json
 from nightloom.training.launch import Progress, launch
+from nightloom.training.transfer import Transfer
 from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def fine_tune(
     folder: Path,
     on_epoch: Progress | None = None,
     champion: Path | None = None,
+    transfer: Transfer | None = None,
 ) -> dict[str, Any]:
     """Train one protocol's model in worker processes.
 
@@ -38,6 +40,7 @@ def fine_tune(
         folder: gets `bundle/`, `curves.json`, `figures.json`, `run.json` and `log.txt`.
         on_epoch: called with epoch, loss, validation_ndcg_at_10, learning_rate, seconds and phase after each epoch.
         champion: bundle to start from, if the config asks for it and it may be used; None trains from scratch.
+        transfer: another domain's model to start from instead.
 
     Returns:
         Figures; see `nightloom.training.run.Training`. `warm_start` says what was taken from the champion (see
@@ -58,7 +61,10 @@ def fine_tune(
             "out": str(folder.resolve()),
         }
         warm, cold = None, "no model to start from" if config.training.warm_start else "training.warm_start is false"
-        if champion is not None and config.training.warm_start:
+        if transfer is not None:
+            run["start"] = transfer.lay_out(config.model, prepared, pretrained, folder)
+            cold = "the start is another domain's model"
+        elif champion is not None and config.training.warm_start:
             try:
                 warm = lay_out(run["config"], protocol, prepared, pretrained, champion, folder)
                 run["start"] = {"file": LAID_OUT, "sha256": warm["sha256"]}

@@ -93,7 +93,7 @@ class Shortlists:
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
 
 
-def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion:
+def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool, known: Mapping[str, float] | None = None) -> Fusion:
     """Hill climbing from the best member and from equal weights; the better end is taken.
 
     From one start alone it often stays where two members do not help unless they come together.
@@ -102,14 +102,20 @@ def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion
         loom: network and companions, both fitted without the validation part.
         queries: validation queries.
         exclude_seen: whether a history's items are left out of the ranking.
+        known: companion -> share, together less than 1, that is known to do well without these queries. What is reached from there
+            is left only for what is better for sure, since few queries find something better by chance.
     """
+    known = {name: share for name, share in (known or {}).items() if name in loom.companions}
     if not len(queries):
-        return Fusion({}, 0.0, {NETWORK: 0.0})
+        return Fusion(known, 0.0, {NETWORK: 0.0})
     lists = Shortlists(loom, queries, exclude_seen=exclude_seen)
     alone = {name: float(lists.gains({name: 1.0}).mean()) for name in lists.names}
     best = max(alone, key=lambda name: alone[name])  # of equals the first, the network
     starts = ({best: 1.0}, dict.fromkeys(lists.names, 1.0))
     weights = max((climb(lists, start) for start in starts), key=lambda found: float(lists.gains(found).mean()))
+    if known:
+        likely = climb(lists, {NETWORK: 1 - sum(known.values())} | known)
+        weights = weights if surely_better(lists.gains(weights) - lists.gains(likely)) else likely
     total = sum(weights.values())
     shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
     return Fusion(shares, float(lists.gains(weights).mean()), alone)
@@ -118,8 +124,7 @@ def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool) -> Fusion
 def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
     """Take the step that raises NDCG@10 most until none raises it for sure.
 
-    A step gives a member more weight, halves it or takes it out. "For sure" is by `LEAST_GAIN` standard errors of the paired
-    differences over queries.
+    A step gives a member more weight, halves it or takes it out.
     """
     gains = lists.gains(weights)
     for _ in range(ROUNDS):
@@ -130,10 +135,14 @@ def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
                 tried = {key: one for key, one in (dict(weights) | {name: value}).items() if one}
                 found = lists.gains(tried)
                 gain = found - gains
-                error = float(gain.std()) / len(gain) ** 0.5
-                if gain.mean() > LEAST_GAIN * error and gain.mean() > (best[0] if best else 0.0):
+                if surely_better(gain) and gain.mean() > (best[0] if best else 0.0):
                     best = (float(gain.mean()), tried, found)
         if best is None:
             break
         _, weights, gains = best
     return dict(weights)
+
+
+def surely_better(gain: NDArray[np.float64]) -> bool:
+    """Whether paired differences over queries are above zero by `LEAST_GAIN` standard errors of their mean."""
+    return bool(gain.mean() > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5)

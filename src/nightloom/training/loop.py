@@ -211,10 +211,11 @@ def _items_of(batch: Windows) -> NDArray[np.int64]:
 
 
 def parameter_groups(net: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices of linear layers only: not on norms, biases, embeddings and single vectors."""
+    """What learns, with weight decay on matrices of linear layers only: not on norms, biases, embeddings and single vectors."""
     matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Linear)}
-    decayed = [parameter for parameter in net.parameters() if id(parameter) in matrices]
-    others = [parameter for parameter in net.parameters() if id(parameter) not in matrices]
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in learning if id(parameter) in matrices]
+    others = [parameter for parameter in learning if id(parameter) not in matrices]
     return [{"params": decayed, "lr": rate, "weight_decay": decay}, {"params": others, "lr": rate, "weight_decay": 0.0}]
 
 

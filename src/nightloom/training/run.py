@@ -28,6 +28,7 @@ from nightloom.training import checkpoint
 from nightloom.training.distributed import World
 from nightloom.training.fusing import Fusion, choose_fusion
 from nightloom.training.loop import Fitter
+from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, hold
 from nightloom.training.tuning import TextTuner
 from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search, settings_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from nightloom.config import RunConfig
 
 SEARCH, REFIT = 0, 1
+WARM = "warm"
 WARM_PATIENCE, WARM_RATE = 2, 0.25
 """Epochs without a better one, and share of the peak learning rate, of a run that starts from trained weights."""
 
@@ -51,7 +53,8 @@ class Run:
         pretrained: folder of stage load_pretrained.
         out: where bundle, curves and checkpoints go.
         digest: hash of all that shapes the result, the number of workers left out.
-        start: the champion's weights laid out for this run; None to train from scratch.
+        start: weights laid out for this run, the champion's or another domain's; None to train from scratch.
+        mode: of a start: warm (the champion's), or how another domain's is taken on (see `nightloom.training.transfer`).
         settings: what a later warm start from this run must share with it.
     """
 
@@ -62,6 +65,7 @@ class Run:
     out: Path
     digest: str
     start: Path | None
+    mode: str | None
     settings: dict[str, Any]
 
     @classmethod
@@ -84,9 +88,10 @@ class Run:
             raise InputError(
                 f"{path}: not a readable run.json ({error}). It needs config (with all defaults), protocol, prepared, pretrained, out."
             ) from error
-        came_from = [start["sha256"]] if start else []
+        mode = start.get("mode", WARM) if start else None
+        came_from = [start["sha256"], *([mode] if mode != WARM else [])] if start else []
         digest = sha256(json.dumps([plain["config"], protocol, *came_from], sort_keys=True).encode()).hexdigest()
-        return cls(config, protocol, prepared, pretrained, out, digest, path.parent / start["file"] if start else None, settings)
+        return cls(config, protocol, prepared, pretrained, out, digest, path.parent / start["file"] if start else None, mode, settings)
 
 
 def warm_schedule(config: RunConfig) -> RunConfig:
@@ -111,7 +116,7 @@ class Training:
         self.run, self.world, self.config = run, world, run.config
         self.began, self.cpu = time.monotonic(), 0.0
         self.start = WarmStart.load(run.start) if run.start else None
-        if self.start is not None:
+        if run.mode == WARM:
             self.config = warm_schedule(run.config)
         self.sequences = Sequences.load(run.prepared / f"sequences_{run.protocol}.npz")
         self.features = ItemFeatures.load(run.prepared / "item_features.npz")
@@ -189,11 +194,19 @@ class Training:
         rows[seen] = np.arange(1, len(seen) + 1)
         content = ItemContent.build(self.features, self.text, self.has_text, rows)
         shape = Shape(
-            self.text.shape[1], self.features.n_codes, content.numbers.shape[1], len(seen), len(self.meta["kinds"]), self.sequences.has_time
+            self.text.shape[1],
+            self.features.n_codes,
+            content.numbers.shape[1],
+            len(seen),
+            len(self.meta["kinds"]),
+            self.sequences.has_time,
+            ADAPTER_WIDTH if self.run.mode == "adapter" else 0,
         )
         net = LoomNet(self.config.model, shape)
         if self.start is not None:
             self.start.into(net, phase, seen)
+            if self.run.mode == "adapter":
+                hold(net)
         elif net.fusion.use_text:
             net.fusion.whiten.fit(content.text[content.has_text])
         net, content = net.to(self.world.device), content.to(self.world.device)
@@ -204,6 +217,10 @@ class Training:
     def _search(self, loom: Loom, fitter: Fitter) -> None:
         """Train until validation NDCG@10 no longer rises, keeping the best weights."""
         training = self.config.training
+        if self.best is None and self.run.mode not in (None, WARM):
+            # What another domain taught may be better than anything that few users here can add.
+            ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
+            self.best = {"epoch": 0, "ndcg": ndcg, "weights": [parameter.detach().cpu().clone() for parameter in fitter.parameters]}
         while fitter.epoch < training.epochs and not self._over():
             began = time.monotonic()
             loss = fitter.run_epoch()
@@ -288,7 +305,8 @@ class Training:
         fusion = None
         if self.world.rank == 0:
             loom.companions = fit_companions(names, histories, loom.content)
-            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen)
+            known = None if self.run.mode in (None, WARM) else SHARES
+            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)
         return agreed
 

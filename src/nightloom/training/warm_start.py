@@ -223,9 +223,9 @@ def carry(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known
         rows = _rows(before.item_ids, tonight.item_ids, id_rows)
         state[IDS] = torch.cat([state[IDS][:1], state[IDS][torch.from_numpy(rows)]])
     if CODES in state:
-        state[CODES] = _by_name(state[CODES], before.spec.describe(), tonight.spec.describe())
+        state[CODES] = by_name(state[CODES], before.spec.describe(), tonight.spec.describe())
     if KINDS in state:
-        state[KINDS] = _by_name(state[KINDS], before.kinds, tonight.kinds)
+        state[KINDS] = by_name(state[KINDS], before.kinds, tonight.kinds)
     if NUMBERS in state:
         state[NUMBERS], state[BIAS] = _rescaled(state[NUMBERS], state[BIAS], before.spec, tonight.spec)
     return state
@@ -250,7 +250,7 @@ def _rescaled(weight: Tensor, bias: Tensor, before: FeatureSpec, tonight: Featur
     return out, shifted
 
 
-def _by_name(table: Tensor, before: list[Any], tonight: list[Any]) -> Tensor:
+def by_name(table: Tensor, before: list[Any], tonight: list[Any]) -> Tensor:
     """Rows of an embedding in tonight's order; NaN for names that are new."""
     where = {name: row for row, name in enumerate(before)}
     rows = torch.tensor([where.get(name, -1) for name in tonight], dtype=torch.int64)

@@ -1,0 +1,100 @@
+"""The transfer: a source domain's model carried over to a target, against learning there from scratch.
+
+python -m flows.transfer --source office --target industrial [--shares 0.01 0.1 1] [--unrelated-users] [--table FILE] [--set key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nightloom.quiet import silence
+
+silence()  # before prefect is imported, which reads its telemetry switch then
+if __name__ == "__main__":
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    warnings.simplefilter("ignore")
+
+from prefect import flow
+from rich.console import Console
+
+from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.errors import NightloomError
+from nightloom.evaluation.transfer import checked, source_config
+from nightloom.stage import Night
+from nightloom.tracking import Tracking, run_tags
+from tasks.collect import collect
+from tasks.load_pretrained import load_pretrained
+from tasks.prepare import prepare
+from tasks.progress import shown_on
+from tasks.transfer import learn_share, summarise, train_source
+from tasks.validate import validate
+
+
+@flow(name="transfer", validate_parameters=True)
+def transfer(
+    source: RunConfig, target: RunConfig, shares: Sequence[float] = (0.01, 0.1, 1.0), same_people: bool = True, table: Path | None = None
+) -> dict[str, Any]:
+    """Train on the source, carry it over, learn from shares of the target's users, and compare; registers nothing.
+
+    Args:
+        source: the source domain's config; its data count, model and schedule are the target's.
+        target: the target domain's config; its first protocol counts.
+        shares: of the target's users, from which every arm learns.
+        same_people: whether one user id means one person in both domains; the target's are then left out of the source's training.
+        table: file that gets the table as Markdown.
+    """
+    name = f"{source.name[:24]}-to-{target.name[:24]}"
+    night = Night.start(target.model_copy(update={"name": name}), Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
+    there = replace(night, config=source_config(source, target), beside=f"nights/{name}/{night.night}/source")
+    collected = collect(night)
+    with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
+        prepared = prepare(night, validate(night, collected))
+        pretrained = load_pretrained(night, prepared)
+        source_prepared = prepare(there, validate(there, collect(there)))
+        trained = train_source(there, source_prepared, load_pretrained(there, source_prepared), prepared, same_people)
+        learned = [learn_share(night, trained, prepared, pretrained, share) for share in shares]
+        return summarise(night, run, trained, learned, table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a transfer from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
+    parser = argparse.ArgumentParser(prog="python -m flows.transfer", description="Carry a model from one domain to another.")
+    for name in ("source", "target"):
+        parser.add_argument(f"--{name}", required=True, metavar="PRESET|YAML", help=f"the {name} domain: a preset, or your own YAML")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of the target's users (0.01 0.1 1)")
+    parser.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the target")
+    given = parser.parse_args(arguments)
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        source, target = _config(given.source, []), _config(given.target, given.overrides)
+        with shown_on(console):
+            found = transfer(source, target, checked(given.shares), not given.unrelated_users, given.table)
+    except NightloomError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+        return error.exit_code
+    console.print(found["table"], markup=False, soft_wrap=True)
+    console.print(f"Plot and figures: {found['folder']}", soft_wrap=True)
+    return 0
+
+
+def _config(named: str, overrides: Sequence[str]) -> RunConfig:
+    """A preset by its name, or a YAML file by its path."""
+    return load_config(named, overrides) if named.endswith((".yaml", ".yml")) else load_preset(named, overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

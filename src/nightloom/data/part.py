@@ -1,0 +1,64 @@
+"""Prepared data of some of the users, over the whole catalogue: what may be learned from when the others must not be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.data.sequences import Sequences
+from nightloom.errors import InputError
+from nightloom.stage import write_json
+
+CATALOGUE = ("items.parquet", "item_features.npz", "feature_spec.json", "meta.json")
+
+
+def user_ids(prepared: Path) -> NDArray[np.object_]:
+    """User ids of a folder of stage prepare, by dense id."""
+    return pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
+
+
+def lay_part(prepared: Path, users: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
+    """Write a prepared folder that holds some users of another one; training reads it like any other.
+
+    The catalogue keeps its dense ids, so a model of the part answers queries of the whole. `meta.json` is that of the whole.
+
+    Args:
+        prepared: folder of stage prepare.
+        users: int64 [n], dense users that are kept, ascending.
+        protocol: which split.
+        folder: where to write.
+
+    Returns:
+        Figures: `users`, and the training `events` that they have, validation included.
+
+    Raises:
+        InputError: the users have no event to learn from.
+    """
+    sequences = Sequences.load(prepared / f"sequences_{protocol}.npz").of_users(users)
+    events = len(sequences.train(with_validation=True).items)
+    if not len(sequences.train().items):
+        raise InputError(f"{prepared}: the {len(users):,} users that may be learned from have no event in training. Take more users.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CATALOGUE:
+        shutil.copyfile(prepared / name, folder / name)
+    pd.read_parquet(prepared / "users.parquet").iloc[users].to_parquet(folder / "users.parquet", index=False)
+    sequences.save(folder / f"sequences_{protocol}.npz")
+    figures = {"users": len(users), "events": events}
+    write_json(folder / "part.json", figures)
+    return figures
+
+
+def draw_users(sequences: Sequences, share: float, seed: int) -> NDArray[np.int64]:
+    """A share (above 0, at most 1) of the users who have training events, at least one; a larger share holds every smaller one.
+
+    Returns:
+        int64 [n], dense users, ascending.
+    """
+    able = np.flatnonzero(sequences.train_end > sequences.offsets[:-1])
+    drawn = np.random.default_rng(seed).permutation(able)[: max(1, round(share * len(able)))]
+    return np.sort(drawn).astype(np.int64)

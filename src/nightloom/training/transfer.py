@@ -1,0 +1,167 @@
+"""Starting the network of one domain from that of another.
+
+Carried over is what speaks of texts and of histories: how text vectors become item vectors, what stands for an item without an
+id, and the whole encoder. Not carried is what names things of the source: no row of its id table, no attribute value, whatever
+the two domains call alike. All that only the target knows starts by adding nothing, so before its first step the target's
+network gives the zero-shot answers, and `WarmStart` copies it in as it does a champion's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nightloom.data.items import ItemFeatures
+from nightloom.data.sequences import Histories
+from nightloom.errors import InputError
+from nightloom.models.bundle import LANGUAGE_MODEL, Bundle
+from nightloom.models.companions import fit_companions
+from nightloom.models.fusion import ItemContent
+from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.training.warm_start import BIAS, CODES, IDS, KINDS, LAID_OUT, NUMBERS, PHASES, by_name
+
+Mode = Literal["full", "adapter"]
+ADAPTER = "fusion.adapter."
+ADAPTER_WIDTH = 32
+SHARES = {"text_neighbours": 0.5}
+"""Companions of a zero-shot model: those that need no events. What validation chose in the source is for items that its network
+knows, and here it knows none, so both count alike; measured in benchmarks/transfer.md."""
+MEAN = "fusion.whiten.mean"
+NO_CODES = "fusion.no_codes"
+OF_TIME = ("encoder.gaps.weight", "encoder.time_bias")
+LEARNED_BY_ADAPTER = (ADAPTER, "log_scale")
+"""What an adapter-only run learns: the adapter, and the temperature that its item vectors need."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Where a run's weights come from, and what it may change of them.
+
+    Attributes:
+        bundle: the source domain's.
+        mode: full: all weights learn; adapter: the carried ones stay as they are, an adapter over the item vectors learns.
+    """
+
+    bundle: Path
+    mode: Mode
+
+    def lay_out(self, model: Any, prepared: Path, pretrained: Path, out: Path) -> dict[str, Any]:
+        """Write the source's weights as the target's workers read them, to `out / LAID_OUT`; see `WarmStart`.
+
+        Args:
+            model: the model section of the target's config.
+            prepared: the target's folder of stage prepare.
+            pretrained: the target's folder of stage load_pretrained.
+            out: gets the file.
+
+        Returns:
+            What run.json says of the start: `file`, `sha256` and `mode`.
+
+        Raises:
+            InputError: the bundle does not fit the target, or is no whole bundle.
+        """
+        bundle, content, shape, kinds = _target(self.bundle, prepared, pretrained)
+        net = LoomNet(model, replace(shape, n_ids=len(content), adapter=ADAPTER_WIDTH))
+        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content.text[content.has_text])
+        save_file({f"{phase}.{name}": value.contiguous().clone() for name, value in laid.items() for phase in PHASES}, out / LAID_OUT)
+        return {"file": LAID_OUT, "sha256": sha256((out / LAID_OUT).read_bytes()).hexdigest(), "mode": self.mode}
+
+
+def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[str], texts: Tensor) -> dict[str, Tensor]:
+    """The source's weights in the shapes of the target's network.
+
+    Args:
+        source: the trained network.
+        kinds: the source's event names by code.
+        target: a network for the target's catalogue.
+        kinds_there: the target's event names by code.
+        texts: float32 [n, text_dim], text vectors of the target's items. They are whitened as the source's were, but around their
+            own mean: what all texts of a domain have in common tells none of its items from another.
+
+    Returns:
+        Name -> weights, for every name of the target's state; NaN where it keeps its own start (adapter; time where the source has none).
+
+    Raises:
+        InputError: a layer of both has another shape, or one of them reads no text.
+    """
+    theirs = source.state_dict()
+    laid: dict[str, Tensor] = {}
+    if not (source.fusion.use_text and target.fusion.use_text):
+        raise InputError("transfer: the two domains meet in the text of their items, and one of them has none. Give both item texts.")
+    for name, value in target.state_dict().items():
+        if name == IDS:
+            laid[name] = theirs[IDS][:1].expand_as(value)  # every item starts from what stands for an unknown one
+        elif name == MEAN and len(texts):
+            laid[name] = texts.mean(0)
+        elif name == CODES:
+            laid[name] = theirs.get(NO_CODES, torch.zeros(value.shape[1])).expand_as(value)
+        elif name in (NUMBERS, BIAS) or (name == NO_CODES and name not in theirs):
+            laid[name] = torch.zeros_like(value)
+        elif name == KINDS:
+            laid[name] = by_name(theirs[KINDS], kinds, kinds_there).nan_to_num(0) if KINDS in theirs else torch.zeros_like(value)
+        elif name.startswith(ADAPTER) or (name in OF_TIME and name not in theirs):
+            laid[name] = torch.full_like(value, torch.nan)
+        elif name not in theirs or theirs[name].shape != value.shape:
+            was = tuple(theirs[name].shape) if name in theirs else "none"
+            raise InputError(
+                f"transfer: layer {name} has the shape {tuple(value.shape)} in the target's model, {was} in the source's. Train the "
+                "source with the model settings and the language model of the target."
+            )
+        else:
+            laid[name] = theirs[name]
+    return laid
+
+
+def zero_shot(bundle: Path, prepared: Path, pretrained: Path) -> Loom:
+    """The source's model answering the target's catalogue, with nothing learned there, fused with neighbours by text (`SHARES`).
+
+    Args:
+        bundle: the source domain's.
+        prepared: the target's folder of stage prepare.
+        pretrained: the target's folder of stage load_pretrained.
+
+    Raises:
+        InputError: the bundle does not fit the target, or is no whole bundle.
+    """
+    source, content, shape, kinds = _target(bundle, prepared, pretrained)
+    net = LoomNet(source.loom.config, shape)
+    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content.text[content.has_text])
+    net.load_state_dict({name: torch.where(torch.isnan(laid[name]), value, laid[name]) for name, value in net.state_dict().items()})
+    net.requires_grad_(False)
+    return Loom(source.loom.config, shape, net, content, fit_companions(list(SHARES), Histories.of_items([]), content), SHARES)
+
+
+def hold(net: nn.Module) -> None:
+    """Let only what an adapter-only run learns have gradients."""
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name.startswith(LEARNED_BY_ADAPTER))
+
+
+def _target(source: Path, prepared: Path, pretrained: Path) -> tuple[Bundle, ItemContent, Shape, list[str]]:
+    """The source's bundle; the target's catalogue without ids, what its network's layers depend on, and its event names.
+
+    Raises:
+        InputError: the two have text vectors of another width, or the source's language model was tuned.
+    """
+    bundle, features = Bundle.load(source), ItemFeatures.load(prepared / "item_features.npz")
+    if (source / LANGUAGE_MODEL).is_dir():
+        raise InputError(f"{source}: its language model was tuned, so its text vectors are its own. Train it with training.tuning=frozen.")
+    meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
+    text = np.load(pretrained / "text_vectors.npy", allow_pickle=False).astype(np.float32)
+    mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)
+    if text.shape[1] != bundle.loom.shape.text_dim:
+        raise InputError(
+            f"transfer: the source's text vectors are {bundle.loom.shape.text_dim} wide, the target's {text.shape[1]}. Let one language "
+            "model read both (pretrained.model)."
+        )
+    content = ItemContent.build(features, text, mask, np.zeros(len(features), dtype=np.int64))
+    kinds = meta["kinds"]
+    return bundle, content, Shape(text.shape[1], features.n_codes, content.numbers.shape[1], 0, len(kinds), bool(meta["has_time"])), kinds

@@ -1,0 +1,92 @@
+"""Transfer between domains: the source trained once, then what a share of the target's users adds, and the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from nightloom.data.part import draw_users, lay_part
+from nightloom.data.sequences import Sequences
+from nightloom.evaluation import transfer
+from nightloom.stage import Manifest, Night, run_stage, write_json
+from nightloom.tracking import Tracking
+from nightloom.training.fine_tune import fine_tune
+from nightloom.training.transfer import Transfer
+from tasks.progress import made, tell
+
+SECTIONS = {"model", "training", "pretrained", "evaluation"}
+
+
+@task(name="transfer-source", cache_policy=NO_CACHE)
+def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target: Manifest, same_people: bool) -> Manifest:
+    """Train the source domain's model, without the users of the target."""
+    protocol = night.config.evaluation.protocols[0]
+
+    def body(folder: Path) -> dict[str, Any]:
+        users = transfer.users_to_learn_from(prepared.path, target.path, same_people=same_people)
+        learned = lay_part(prepared.path, users, protocol, folder / "prepared")
+        figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _teller("source"))
+        return figures | learned | {"left_out": prepared.figures["users"] - len(users)}
+
+    sections = night.config.model_dump(mode="json", include=SECTIONS)
+    inputs = [prepared, pretrained, target]
+    manifest = run_stage(night, "transfer_source", body, inputs=inputs, config=sections, salt=str(same_people), resumable=True)
+    said = f"{manifest.figures['users']:,} users learned from, {manifest.figures['left_out']:,} of both domains left out"
+    return made(manifest, f"{said}, validation NDCG@10 {manifest.figures['validation_ndcg_at_10']:.4f}")
+
+
+@task(name="transfer-share", task_run_name="transfer share {share}", cache_policy=NO_CACHE)
+def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: Manifest, share: float) -> Manifest:
+    """Train every arm on a share of the target's users and ask all about the same test; a killed one goes on where it was."""
+    config, protocol = night.config, night.config.evaluation.protocols[0]
+
+    def body(folder: Path) -> dict[str, Any]:
+        part, bundle = folder / "prepared", source.path / "model" / "bundle"
+        users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
+        learned = lay_part(prepared.path, users, protocol, part)
+        starts = {"adapter": Transfer(bundle, "adapter"), "full": Transfer(bundle, "full"), "scratch": None}
+        figures = {
+            arm: fine_tune(config, protocol, part, pretrained.path, folder / arm, _teller(f"{share:g} {arm}"), transfer=start)
+            for arm, start in starts.items()
+        }
+        judged = transfer.judge(config, prepared.path, pretrained.path, part, bundle, {arm: folder / arm / "bundle" for arm in starts})
+        judged.to_parquet(folder / "per_user.parquet", index=False)
+        return transfer.line_of(share, judged, learned, figures, config.promotion.confidence)
+
+    sections = config.model_dump(mode="json", include=SECTIONS | {"promotion"})
+    manifest = run_stage(night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g}", resumable=True)
+    quality = ", ".join(f"{arm.replace('_', ' ')} {manifest.figures[transfer.METRIC][arm]:.4f}" for arm in transfer.ARMS)
+    return made(manifest, f"{share:.0%} of the users, NDCG@10 {quality}")
+
+
+@task(name="transfer-summary", cache_policy=NO_CACHE)
+def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifest], table: Path | None) -> dict[str, Any]:
+    """Table, differences and plot: in the night's folder, in MLflow and in Prefect."""
+    lines, confidence = [one.figures for one in shares], night.config.promotion.confidence
+    title = night.config.name.replace("-to-", " to ")
+    text = transfer.markdown(lines, source.figures, title, confidence)
+    transfer.plot(night.folder / "transfer.png", lines, f"{title}: what was carried over, by what is learned in the target")
+    rows = [pd.read_parquet(one.path / "per_user.parquet").assign(share=one.figures["share"]) for one in shares]
+    pd.concat(rows, ignore_index=True).to_parquet(night.folder / "per_user.parquet", index=False)
+    write_json(night.folder / "transfer.json", {"source": source.figures, "shares": lines})
+    (night.folder / "transfer.md").write_text(text, encoding="utf-8")
+    if table is not None:
+        table.write_text(text, encoding="utf-8")
+    tracking = Tracking(night.root)
+    for name in ("transfer.json", "transfer.md", "transfer.png", "per_user.parquet"):
+        tracking.client.log_artifact(run, str(night.folder / name))
+    for step, line in enumerate(lines):
+        for arm, value in line[transfer.METRIC].items():
+            tracking.client.log_metric(run, f"transfer/{arm}/{transfer.METRIC}", value, step=step)
+    create_markdown_artifact(text, key=f"transfer-{night.config.name.replace('_', '-')}", description="Transfer between domains")
+    return {"table": text, "folder": str(night.folder), "shares": lines}
+
+
+def _teller(words: str) -> Any:
+    return lambda line: tell(f"{words}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")
