@@ -29,6 +29,8 @@ FULL_SOFTMAX_ITEMS = 50_000
 SAMPLED_NEGATIVES = 4096
 CLIP_NORM = 1.0
 WARM_UP_STEPS, WARM_UP_EPOCHS = 100, 3
+TRAINED_WARM_UP_STEPS = 10
+"""Steps in which the rate rises when the weights are trained already: enough for the optimizer to know their gradients."""
 AVERAGE_HALF_LIFE_EPOCHS = 1.0
 
 
@@ -43,6 +45,7 @@ class Fitter:
         world: this worker among all.
         phase: tells the random numbers of one fit from those of the next.
         tuner: the language model when it is tuned too.
+        trained: whether the network starts from trained weights.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class Fitter:
         world: World,
         phase: int = 0,
         tuner: TextTuner | None = None,
+        trained: bool = False,
     ) -> None:
+        self.most_warm_up = TRAINED_WARM_UP_STEPS if trained else WARM_UP_STEPS
         self.net, self.content, self.histories, self.config, self.world, self.phase, self.tuner = (
             net, content, histories, config, world, phase, tuner,
         )  # fmt: skip
@@ -83,7 +88,7 @@ class Fitter:
         training, random = self.config.training, np.random.default_rng([self.config.training.seed, self.phase, self.epoch])
         windows = Windows.to_train(self.histories, self.config.model.max_history, random)
         plan = plan_epoch(windows.lengths, training.batch_users, random)
-        warm_up = max(1, min(WARM_UP_STEPS, WARM_UP_EPOCHS * len(plan)))
+        warm_up = max(1, min(self.most_warm_up, WARM_UP_EPOCHS * len(plan)))
         decay = 0.5 ** (1 / (AVERAGE_HALF_LIFE_EPOCHS * max(len(plan), 1)))
         self.net.train()
         total, targets = torch.zeros((), dtype=torch.float64, device=self.world.device), 0

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 SEARCH, REFIT = 0, 1
 WARM = "warm"
-WARM_PATIENCE, WARM_RATE = 2, 0.25
-"""Epochs without a better one, and share of the peak learning rate, of a run that starts from trained weights."""
+WARM_PATIENCE = 2
+"""Epochs without a better one, of a run that starts from the champion's weights."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,10 @@ class Run:
 
 
 def warm_schedule(config: RunConfig) -> RunConfig:
-    """The config of a run that starts from trained weights: fewer epochs at a smaller rate; see benchmarks/replay.md."""
+    """The config of a run that starts from trained weights: fewer epochs at the same rate; see benchmarks/replay.md."""
     training: Any = SimpleNamespace(**vars(config.training))
     training.epochs = min(training.epochs, training.warm_epochs)
     training.patience = min(training.patience, WARM_PATIENCE)
-    training.learning_rate *= WARM_RATE
     warm: Any = SimpleNamespace(**(vars(config) | {"training": training}))
     return warm
 
@@ -211,7 +210,7 @@ class Training:
             net.fusion.whiten.fit(content.text[content.has_text])
         net, content = net.to(self.world.device), content.to(self.world.device)
         tuner = TextTuner.of(self.run, self.text, self.world)
-        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner)
+        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, self.run.mode == WARM)
         return Loom(self.config.model, shape, net, content, {}, {}), fitter
 
     def _search(self, loom: Loom, fitter: Fitter) -> None:

@@ -16,7 +16,7 @@ from nightloom.training import checkpoint
 from nightloom.training import run as run_module
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.run import WARM_RATE, Run, Training
+from nightloom.training.run import Run, Training
 from nightloom.training.warm_start import LAID_OUT, lay_out
 
 
@@ -66,7 +66,6 @@ def test_two_workers_give_the_warm_curve_of_one(tmp_path: Path, settings, shop, 
         np.testing.assert_allclose([line[key] for line in one], [line[key] for line in two], rtol=1e-5, atol=1e-6)
     scratch = json.loads((champion.parent / "curves.json").read_text())
     assert one[0]["loss"] < scratch[0]["loss"]  # it starts from what was learned
-    assert max(line["learning_rate"] for line in one) <= WARM_RATE * 0.01
 
 
 @pytest.mark.parametrize("cut_after", [1, 3])
