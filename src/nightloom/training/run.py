@@ -216,8 +216,8 @@ class Training:
     def _search(self, loom: Loom, fitter: Fitter) -> None:
         """Train until validation NDCG@10 no longer rises, keeping the best weights."""
         training = self.config.training
-        if self.best is None and self.run.mode not in (None, WARM):
-            # What another domain taught may be better than anything that few users here can add.
+        if self.best is None and self.run.mode is not None:
+            # What the champion or another domain taught may be better than anything that the events here can add.
             ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
             self.best = {"epoch": 0, "ndcg": ndcg, "weights": [parameter.detach().cpu().clone() for parameter in fitter.parameters]}
         while fitter.epoch < training.epochs and not self._over():
