@@ -34,9 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
             return run_workers(given.config, given.workers)
         with world() as here:
             Training(run, here)()
+            here.wait()  # a worker that leaves while rank 0 still writes could only be taken for a failed one
     except NightloomError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    if "RANK" in os.environ:
+        # All is written. Workers were seen to abort in C++ ("terminate called without an active exception") while the
+        # interpreter was taken down, which torchrun can not tell from a failed training: so it is not taken down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

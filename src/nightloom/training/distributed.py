@@ -41,6 +41,11 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def wait(self) -> None:
+        """Until all workers are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def gather(self, share: Tensor, sizes: list[int]) -> Tensor:
         """Rows of all workers, one after the other; `sizes` says how many each has."""
         if self.size == 1:
