@@ -1,0 +1,52 @@
+"""RunConfig: one YAML = one run = the form in Prefect's UI = the parameters in MLflow.
+
+Every key has a title-worthy description and a default; an unknown key is refused. Addresses and
+secrets are not here: they come from the environment (`NIGHTLOOM_*`).
+"""
+
+from nightloom.config.run import RunConfig, config_from_dict, hash_json, load_config, load_preset, presets
+from nightloom.config.sections import (
+    ClicksConfig,
+    CompanionName,
+    DataConfig,
+    EvaluationConfig,
+    ExplainConfig,
+    FeatureKind,
+    Floor,
+    ModelConfig,
+    NamedSet,
+    PrepareConfig,
+    PretrainedConfig,
+    PromotionConfig,
+    Protocol,
+    Section,
+    TableName,
+    TrainingConfig,
+    ValidationConfig,
+)
+
+__all__ = [
+    "ClicksConfig",
+    "CompanionName",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExplainConfig",
+    "FeatureKind",
+    "Floor",
+    "ModelConfig",
+    "NamedSet",
+    "PrepareConfig",
+    "PretrainedConfig",
+    "PromotionConfig",
+    "Protocol",
+    "RunConfig",
+    "Section",
+    "TableName",
+    "TrainingConfig",
+    "ValidationConfig",
+    "config_from_dict",
+    "hash_json",
+    "load_config",
+    "load_preset",
+    "presets",
+]

@@ -1,0 +1,158 @@
+"""RunConfig, and how it is read from a preset or a YAML file, with errors that name each key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from nightloom.config.sections import (
+    ClicksConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExplainConfig,
+    ModelConfig,
+    PrepareConfig,
+    PretrainedConfig,
+    PromotionConfig,
+    Section,
+    TrainingConfig,
+    ValidationConfig,
+)
+from nightloom.errors import InputError
+
+
+class RunConfig(Section):
+    """One night's whole configuration."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """Name of the recommender; the registered model is nightloom-<name>."""
+    data: DataConfig
+    validation: ValidationConfig = ValidationConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    pretrained: PretrainedConfig = PretrainedConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    clicks: ClicksConfig = ClicksConfig()
+    explain: ExplainConfig = ExplainConfig()
+    promotion: PromotionConfig = PromotionConfig()
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that shapes the result, addresses of the tables left out.
+
+        Addresses are left out since the snapshot's content hash speaks for the data: the same
+        tables in another folder are the same run.
+        """
+        content = self.model_dump(mode="json")
+        for table in ("events", "items", "users", "links"):
+            content["data"].pop(table)
+        return hash_json(content)
+
+
+def hash_json(content: Any) -> str:
+    """SHA-256 (hex) of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def presets() -> list[str]:
+    """Names of the presets that ship with Nightloom."""
+    return sorted(entry.name[:-5] for entry in resources.files("nightloom.presets").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load a shipped preset, with `key=value` overrides.
+
+    Raises:
+        InputError: no preset has that name, or a key or value is refused.
+    """
+    if name not in presets():
+        raise InputError(f"no preset is named '{name}'. There are: {', '.join(presets())}")
+    text = (resources.files("nightloom.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    return _build(text, f"preset {name}", overrides, None)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load a config file; relative table paths in it are relative to the file.
+
+    Args:
+        path: YAML file.
+        overrides: `section.key=value` strings; values are read as YAML.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value is refused; names the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the config cannot be read ({error}). Name an existing YAML file in UTF-8.") from error
+    return _build(text, str(path), overrides, path.resolve().parent)
+
+
+def config_from_dict(content: Mapping[str, Any], source: str = "the given config") -> RunConfig:
+    """Build a RunConfig from plain values, with errors that name each key.
+
+    Raises:
+        InputError: a key is unknown or a value is refused.
+    """
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in problem['loc']) or '(top)'}: {_explain(problem)}" for problem in error.errors()]
+        raise InputError(f"{source}: the config is refused:\n" + "\n".join(lines)) from error
+
+
+def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) -> RunConfig:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected keys and values at the top, found {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    data = content.get("data")
+    if base is not None and isinstance(data, dict):
+        for table in ("events", "items", "users", "links"):
+            place = data.get(table)
+            if isinstance(place, str) and "://" not in place:
+                data[table] = str((base / Path(place).expanduser()).resolve())
+    return config_from_dict(content, source)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, mark, value = override.partition("=")
+    if not mark or not key:
+        raise InputError(f"--set {override}: write it as section.key=value, for example --set training.epochs=5")
+    *sections, leaf = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        content[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML: {error}") from error
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "extra_forbidden":
+        section: type[BaseModel] = RunConfig
+        for part in problem["loc"][:-1]:
+            annotation = section.model_fields[part].annotation if part in section.model_fields else None
+            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+                return "unknown key"
+            section = annotation
+        import difflib
+
+        near = difflib.get_close_matches(str(problem["loc"][-1]), section.model_fields, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(section.model_fields)}"
+        return "unknown key" + hint
+    return str(problem["msg"]).removeprefix("Value error, ")
