@@ -19,12 +19,14 @@ from nightloom.models.clicks.features import Encoder
 from tests.made_clicks import log
 
 CLICKS = ClicksConfig(folds=2, members=2, epochs=6, dim=16)
+ROWS = 12_000
+"""Enough to learn the chances and to measure them: over the logs of seeds 0 to 5 no family was more than .023 of AUC below the truth."""
 
 
 @pytest.fixture(scope="module")
 def rows() -> Impressions:
     content = {"name": "ads", "data": {"events": "e.csv"}, "prepare": {"positive_events": ["click"], "keep_repeats": True}}
-    return impressions(Tables(log(3000).drop(columns="chance")), config_from_dict(content))
+    return impressions(Tables(log(ROWS).drop(columns="chance")), config_from_dict(content))
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,9 @@ def fitted(rows: Impressions) -> dict[str, train.Fitted]:
 
 @pytest.mark.parametrize("family", train.FAMILIES)
 def test_each_is_near_the_true_chances(family: str, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
-    clicked, true = rows.clicked[rows.test_start :], log(3000)["chance"].to_numpy()[rows.test_start :]
+    clicked, true = rows.clicked[rows.test_start :], log(ROWS)["chance"].to_numpy()[rows.test_start :]
     chances = fitted[family].chances
-    assert auc(clicked, chances) > auc(clicked, true) - 0.06  # two standard errors on 600 rows, and what 2,400 rows can not teach
+    assert auc(clicked, chances) > auc(clicked, true) - 0.04
     usual = np.full(len(clicked), rows.clicked[: rows.test_start].mean())
     assert losses(clicked, chances).mean() < 0.97 * losses(clicked, usual).mean()
     assert abs(chances.mean() - true.mean()) < 0.04
