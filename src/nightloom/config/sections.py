@@ -96,7 +96,7 @@ class PrepareConfig(Section):
     positive_min_value: float | None = None
     """Smallest `value` that counts as positive. Empty: any."""
     keep_repeats: bool = False
-    """Whether one user's repeated events on one item are kept (a shop) or only the first is (a film)."""
+    """Whether all of a user's events on an item are kept (a shop), or one (a film): the first positive one, or the first where none is."""
     max_user_events_per_day: int = Field(5000, ge=1)
     """Users with a day of more events than this are taken for robots and left out (outliers)."""
     min_user_events: int = Field(1, ge=1)

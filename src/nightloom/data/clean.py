@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.data.labels import marked
+
 if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
 
 DUPLICATE = "duplicate: the same user, item, time and event"
 OUTLIER = "outlier: the user has a day over max_user_events_per_day"
-REPEAT = "repeat: not the first event of this user on this item"
+REPEAT = "repeat: another event of this user on this item is kept"
 FEW_USER_EVENTS = "noise: the user has fewer than min_user_events"
 FEW_ITEM_EVENTS = "noise: the item has fewer than min_item_events"
 REASONS = (DUPLICATE, OUTLIER, REPEAT, FEW_USER_EVENTS, FEW_ITEM_EVENTS)
@@ -32,7 +34,8 @@ def event_times(events: pd.DataFrame) -> NDArray[np.int64]:
 def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Remove duplicates, robots, repeats (unless `keep_repeats`) and noise, in that order.
 
-    The two noise rules feed each other, so they alternate until neither removes anything.
+    Of the events of a user on an item the first positive one is kept, or the first where none is: a view does not stand in for the
+    purchase that it led to. The two noise rules feed each other, so they alternate until neither removes anything.
 
     Args:
         events: canonical events.
@@ -40,6 +43,9 @@ def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd
 
     Returns:
         The events that stay, in their order, and those removed, with one of `REASONS` in column `reason`.
+
+    Raises:
+        InputError: `positive_min_value` needs a `value` column that is not there.
     """
     users = pd.factorize(events["user_id"])[0]
     items = pd.factorize(events["item_id"])[0]
@@ -56,7 +62,7 @@ def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd
     if "timestamp" in events:
         remove(_robots(users, times // DAY_MS, verdict < 0, config.max_user_events_per_day), OUTLIER)
     if not config.keep_repeats:
-        remove(_repeats(users, items, times, verdict < 0), REPEAT)
+        remove(_repeats(users, items, times, marked(events, config), verdict < 0), REPEAT)
     removed_any = True
     while removed_any:
         few_user = remove(_rare(users, verdict < 0, config.min_user_events), FEW_USER_EVENTS)
@@ -74,10 +80,12 @@ def _robots(users: NDArray[np.intp], days: NDArray[np.int64], alive: NDArray[np.
     return np.isin(users, busy)
 
 
-def _repeats(users: NDArray[np.intp], items: NDArray[np.intp], times: NDArray[np.int64], alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Living events that are not the first, by time then row, of their user and item."""
+def _repeats(
+    users: NDArray[np.intp], items: NDArray[np.intp], times: NDArray[np.int64], good: NDArray[np.bool_], alive: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Living events but one of each user and item: the first positive one, by time then row, or the first where none is."""
     rows = np.flatnonzero(alive)
-    rows = rows[np.argsort(times[rows], kind="stable")]
+    rows = rows[np.lexsort((times[rows], ~good[rows]))]  # a stable sort
     later = pd.DataFrame({"user": users[rows], "item": items[rows]}).duplicated().to_numpy()
     repeats = np.zeros(len(users), dtype=bool)
     repeats[rows[later]] = True

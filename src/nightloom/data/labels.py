@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
 
 
-def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
-    """Whether each event is a positive label: a positive event name and, if asked, a large enough value.
+def marked(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
+    """Whether each event is a positive label: a positive event name and, if asked, a large enough value; none need be.
 
     An event without a value is not positive where `positive_min_value` is set.
 
@@ -23,7 +23,7 @@ def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
         bool [len(events)].
 
     Raises:
-        InputError: `positive_min_value` needs a `value` column that is not there, or no event is positive.
+        InputError: `positive_min_value` needs a `value` column that is not there.
     """
     chosen = np.ones(len(events), dtype=bool)
     if config.positive_events is not None:
@@ -35,6 +35,19 @@ def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
                 "Map one in data.columns.events, or leave positive_min_value empty."
             )
         chosen &= events["value"].to_numpy(dtype=np.float64, na_value=np.nan) >= config.positive_min_value
+    return chosen
+
+
+def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
+    """As `marked`, of events to learn from.
+
+    Returns:
+        bool [len(events)].
+
+    Raises:
+        InputError: `positive_min_value` needs a `value` column that is not there, or no event is positive.
+    """
+    chosen = marked(events, config)
     if not chosen.any():
         seen = ", ".join(str(name) for name in events["event"].value_counts().index[:10]) or "none"
         raise InputError(
