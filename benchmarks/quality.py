@@ -49,6 +49,7 @@ HEADER = (
     "seeds",
     "HR@10",
     "NDCG@10",
+    "before the purchase head",
     "network alone",
     "companions alone",
     "HR@10, unseen items",
@@ -104,7 +105,10 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
         parts: dict[str, dict[str, float]] = {"ndcg_network": {}}
         if weights:
             parts["ndcg_companions"] = {name: weight / share for name, weight in weights.items()}
-        alone = {}
+        purchase, loom.purchase = loom.purchase, None
+        alone = (
+            {"ndcg_retrieval": mean(ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")} if purchase else {}
+        )
         for part, loom.weights in parts.items():
             alone[part] = mean(ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")
         unseen = np.bincount(sequences.train(with_validation=True).items, minlength=sequences.n_items)[queries.targets] == 0
@@ -149,7 +153,16 @@ def row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
 
     unseen = sum(one["unseen"] for one in runs)
     cold = f"{sum(one['unseen_hits'] for one in runs) / unseen:.3f} of {unseen // len(runs):,}" if unseen else "none asked"
-    cells = (name, str(len(runs)), spread("hr"), spread("ndcg"), spread("ndcg_network"), spread("ndcg_companions"), cold)
+    cells = (
+        name,
+        str(len(runs)),
+        spread("hr"),
+        spread("ndcg"),
+        spread("ndcg_retrieval"),
+        spread("ndcg_network"),
+        spread("ndcg_companions"),
+        cold,
+    )
     shares = ", ".join(f"{1 - sum(one['weights'].values()):.2f}" for one in runs)
     return (*cells, shares, many("epochs"), many("cpu_seconds", 1, 60))
 

@@ -63,7 +63,10 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         intervals=_read(evaluated.path / "intervals.json"),
         slices=_read(evaluated.path / "slices.json"),
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
-        training={protocol: tuned.figures[protocol] for protocol in night.config.evaluation.protocols},
+        training={
+            protocol: tuned.figures[protocol] | {"chances": evaluated.figures["chances"].get(protocol)}
+            for protocol in night.config.evaluation.protocols
+        },
         decision=promoted.figures["decision"],
         versions=promoted.figures["versions"],
         quarantined=checked.figures["quarantined"],

@@ -171,7 +171,7 @@ def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, fold
     loom = Bundle.load(folder / "out" / "bundle").loom
     queries = task.queries("test")
     fused = ranks(loom, queries)
-    loom.weights = {}
+    loom.weights, loom.purchase = {}, None
     outcome.test = judge(queries, ranks(loom, queries).top) | {f"fused_{name}": value for name, value in judge(queries, fused.top).items()}
     return outcome
 

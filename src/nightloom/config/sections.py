@@ -149,6 +149,8 @@ class ModelConfig(Section):
     """Whether gaps between events are a feature (needs timestamps)."""
     companions: tuple[CompanionName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
     """What may be fused with the network's scores, each with the share that validation gives it (often none). Empty: the network alone."""
+    purchase_head: bool = True
+    """Whether the 100 best are put in order by their chance of being had, where validation says for sure that this is better."""
 
     @model_validator(mode="after")
     def _shapes(self) -> ModelConfig:

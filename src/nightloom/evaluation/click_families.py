@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from nightloom.data.impressions import Impressions
-from nightloom.evaluation.clicks import NAMES, calibration, calibration_noise, intervals, measure
-from nightloom.evaluation.plots import MODEL, OTHER, figure
+from nightloom.evaluation import plots
+from nightloom.evaluation.clicks import NAMES, calibration_noise, intervals, measure
+from nightloom.evaluation.plots import MODEL, OTHER
 from nightloom.models.clicks.head import ClickHead
 from nightloom.models.clicks.save import save
 from nightloom.models.clicks.train import Fitted, fit
@@ -100,14 +101,8 @@ def calibration_plot(path: Path, folders: Mapping[str, Path], title: str) -> Non
         folders: family -> folder of `fit_and_measure`.
         title: above the figure.
     """
-    with figure(path, title, 4.5) as (axis,):
-        most = 0.0
-        for family, folder in folders.items():
-            given = pd.read_parquet(folder / "chances.parquet")
-            curve = calibration(given["clicked"].to_numpy(), given["chance"].to_numpy())
-            axis.plot(curve.chance, curve.rate, "o-", color=COLOURS[family], label=family, markersize=4)
-            most = max(most, float(curve.chance.max()), float(curve.rate.max()))
-        axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="true chances")
-        axis.set_xlabel("mean chance given")
-        axis.set_ylabel("share clicked")
-        axis.figure.legend(loc="outside upper right", frameon=False, ncols=4, fontsize=9)
+    answers = {}
+    for family, folder in folders.items():
+        given = pd.read_parquet(folder / "chances.parquet")
+        answers[family] = given["clicked"].to_numpy(), given["chance"].to_numpy()
+    plots.calibration(path, answers, COLOURS, title)

@@ -18,12 +18,14 @@ from nightloom.config import RunConfig
 from nightloom.data.sequences import Histories, Queries, Sequences
 from nightloom.evaluation import lists, plots, slices
 from nightloom.evaluation.metrics import mean, per_user
+from nightloom.evaluation.purchase import measure_chances
 from nightloom.evaluation.ranking import Ranked, ranks
 from nightloom.evaluation.statistics import interval, paired
 from nightloom.models.base import Recommender
 from nightloom.models.bundle import Bundle
 from nightloom.models.families import build
 from nightloom.models.popularity import positive_counts
+from nightloom.models.purchase import CANDIDATES
 from nightloom.stage import write_json
 
 CHAMPION = "champion"
@@ -101,12 +103,13 @@ def evaluate(
         progress: told what is done, in words.
 
     Returns:
-        Figures: `test_users` and `test_rows` by protocol, and `metrics` (family -> protocol -> metric).
+        Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `chances` by protocol
+        (see `measure_chances`) where the model has a purchase head.
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
     results = Results()
-    figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics}
+    figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics, "chances": {}}
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
             asked = ask(config, protocol, prepared, items, users)
@@ -124,6 +127,10 @@ def evaluate(
                 writer.write_table(rows_of(asked, family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {len(queries):,} users")
+            if bundle.loom.purchase is not None and len(asked.queries):
+                title = f"Chances of the {CANDIDATES} best of {len(asked.queries):,} users, {protocol}"
+                place = folder / "plots" / f"calibration_{protocol}.png"
+                figures["chances"][protocol] = measure_chances(bundle.loom, asked.queries, place, title)
             _draw(config, protocol, results, vectors, bundle.loom.family, bundles[protocol].parent / "curves.json", folder / "plots")
     write_json(folder / "metrics.json", results.metrics)
     write_json(folder / "intervals.json", results.intervals)

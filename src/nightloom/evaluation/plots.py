@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nightloom.evaluation import clicks
+from nightloom.evaluation.clicks import BoolArray, FloatArray
 from nightloom.evaluation.statistics import Difference
 
 if TYPE_CHECKING:
@@ -49,6 +51,27 @@ def families(
             axis.margins(x=0.2)
             axis.set_xlim(left=0)
             axis.set_xlabel(_label(metric))
+
+
+def calibration(path: Path, answers: Mapping[str, tuple[BoolArray, FloatArray]], colours: Mapping[str, str], title: str) -> None:
+    """Chance given against share that came true, in bins of equal mass, every family as a line.
+
+    Args:
+        path: PNG file to write.
+        answers: family -> what came true, bool [rows], and the chances given, float64 [rows].
+        colours: family -> colour.
+        title: above the figure.
+    """
+    with figure(path, title, 4.5) as (axis,):
+        most = 0.0
+        for family, (happened, chance) in answers.items():
+            curve = clicks.calibration(happened, chance)
+            axis.plot(curve.chance, curve.rate, "o-", color=colours[family], label=family, markersize=4)
+            most = max(most, float(curve.chance.max()), float(curve.rate.max()))
+        axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="true chances")
+        axis.set_xlabel("mean chance given")
+        axis.set_ylabel("share that came true")
+        axis.figure.legend(loc="outside upper right", frameon=False, ncols=4, fontsize=9)
 
 
 def slices(

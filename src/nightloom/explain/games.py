@@ -16,7 +16,6 @@ from nightloom.data.items import FeatureSpec
 from nightloom.data.sequences import Histories
 from nightloom.explain.shapley import Game
 from nightloom.models.base import Recommender
-from nightloom.models.companions import fuse
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom, inference
 from nightloom.models.text_neighbours import TextNeighbours
@@ -93,8 +92,8 @@ def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, pla
     """The game of the fields of the recommended item, for one history.
 
     A field that is out is missing, as it may be for any item: no text, no such attribute, an unknown id. Without its id the
-    companions do not know the item either, and without its text it is no text's neighbour. The other items, and the items of
-    the history, stay as they are.
+    companions and the purchase head's counters do not know the item either, and without its text it is no text's neighbour.
+    The other items, and the items of the history, stay as they are.
     """
     network, companions = loom.network_scores(history), loom.companion_scores(history)
     user = loom.user_vectors(history, loom.item_vectors())
@@ -114,7 +113,12 @@ def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, pla
                 needs = TEXT if name == TextNeighbours.family else ID
                 if needs in players:
                     scores[~part[:, players.index(needs)], item] = -np.inf
-            found.append(above_mean(fuse(by_network, by_companion, loom.weights), item))
+            asked = history.take(np.zeros(len(part), dtype=np.int64))
+            final = loom.finish(by_network, by_companion, asked)
+            if ID in players:
+                named = part[:, players.index(ID)]
+                final = np.where(named[:, None], final, loom.finish(by_network, by_companion, asked, nameless=item))
+            found.append(above_mean(final, item))
         return np.concatenate(found)
 
     return worth

@@ -170,7 +170,8 @@ class Bundle:
         for one in companions.values():
             if isinstance(one, TextNeighbours):
                 one.read(other.text, other.has_text)
-        return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights)
+        purchase = None if loom.purchase is None else loom.purchase.onto(there, len(ids))
+        return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights, purchase)
 
     def _new_text(
         self, items: pd.DataFrame, here: NDArray[np.int64], vectors: NDArray[np.float32] | None, mask: NDArray[np.bool_] | None

@@ -25,6 +25,9 @@ CLASSES: dict[str, type[Companion]] = {
 }
 """Name -> class."""
 
+NETWORK = "network"
+"""Name of the network among the members of a fusion."""
+
 Scores = NDArray[np.float32]
 
 

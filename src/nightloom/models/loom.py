@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from nightloom.data.sequences import Histories
 from nightloom.errors import InputError
 from nightloom.models.base import Companion, Recommender
-from nightloom.models.companions import CLASSES, fit_companions, fuse
+from nightloom.models.companions import CLASSES, NETWORK, Scores, fit_companions, fuse
 from nightloom.models.fusion import ItemContent, ItemFusion
+from nightloom.models.purchase import PurchaseHead
+from nightloom.models.tallies import KEPT_DAYS, Tallies
 from nightloom.models.transformer import HistoryEncoder, Packed
 from nightloom.models.windows import Windows
 
@@ -78,7 +80,8 @@ class Loom(Recommender):
         net: the trained network.
         content: the catalogue.
         companions: by name, over the same catalogue.
-        weights: each companion's share in the final score, together at most 1; one without a share is not asked.
+        weights: each companion's share in the fused score, together at most 1; one without a share is not asked.
+        purchase: what reorders the best of them; None where validation found nothing better than the fused scores.
     """
 
     family: ClassVar[str] = "nightloom"
@@ -91,14 +94,16 @@ class Loom(Recommender):
         content: ItemContent,
         companions: Mapping[str, Companion],
         weights: Mapping[str, float],
+        purchase: PurchaseHead | None = None,
     ) -> None:
         self.config, self.shape, self.net, self.companions, self.weights = config, shape, net, companions, weights
+        self.purchase = purchase
         self.content = content
         self.n_items = len(content)
         self._vectors: Tensor | None = None
 
     def fit(self, train: Histories, n_items: int) -> Self:
-        """Rebuild the companions, which need no training, from newer histories of the same catalogue; the network stays.
+        """Rebuild companions and counters, which need no training, from newer histories of the same catalogue; the rest stays.
 
         The network is trained by `nightloom.training`.
 
@@ -110,11 +115,23 @@ class Loom(Recommender):
                 f"the model answers {self.n_items:,} items, not {n_items:,}. Put it onto the new catalogue with Bundle.onto first."
             )
         self.companions = fit_companions(list(self.companions), train, self.content)
+        if self.purchase is not None:
+            self.purchase = replace(self.purchase, tallies=Tallies.of(train, n_items, KEPT_DAYS))
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """Fused scores, float32 [len(histories), n_items]; higher is better, every item can be ranked."""
-        return fuse(self.network_scores(histories), self.companion_scores(histories), self.weights)
+        """Final scores, float32 [len(histories), n_items]; higher is better, every item can be ranked.
+
+        With a purchase head they are log-odds of being had, without one the fused scores.
+        """
+        return self.finish(self.network_scores(histories), self.companion_scores(histories), histories)
+
+    def finish(self, network: Scores, companions: Mapping[str, Scores], histories: Histories, nameless: int | None = None) -> Scores:
+        """Final scores from those of the members; `nameless` as in `PurchaseHead.rescore`."""
+        fused = fuse(network, companions, self.weights)
+        if self.purchase is None:
+            return fused
+        return self.purchase.rescore(fused, {NETWORK: network, **companions}, histories, nameless)
 
     def companion_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
         """What each companion with a share says, float32 [len(histories), n_items]."""
@@ -149,9 +166,15 @@ class Loom(Recommender):
             return encode(self.net, items, histories, self.config.max_history)
 
     def save(self, folder: Path) -> None:
-        """Write `loom.json`, `model.safetensors` (network and catalogue) and `<name>.npz` of each companion."""
+        """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and the purchase head."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
-        meta = {"family": self.family, "model": plain, "shape": asdict(self.shape), "weights": dict(self.weights)}
+        meta = {
+            "family": self.family,
+            "model": plain,
+            "shape": asdict(self.shape),
+            "weights": dict(self.weights),
+            "purchase": self.purchase is not None,
+        }
         (folder / "loom.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for name in ItemContent.__dataclass_fields__:
@@ -160,6 +183,8 @@ class Loom(Recommender):
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
         for name in self.weights:
             self.companions[name].save(folder)
+        if self.purchase is not None:
+            self.purchase.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -172,6 +197,7 @@ class Loom(Recommender):
             meta: dict[str, Any] = json.loads((folder / "loom.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "model.safetensors")
             companions = {name: CLASSES[name].load(folder) for name in meta["weights"]}
+            purchase = PurchaseHead.load(folder) if meta.get("purchase") else None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
@@ -185,7 +211,7 @@ class Loom(Recommender):
                 for name in ItemContent.__dataclass_fields__
             }
         )
-        return cls(config, shape, net, content, companions, meta["weights"])
+        return cls(config, shape, net, content, companions, meta["weights"], purchase)
 
 
 def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) -> Tensor:

@@ -42,6 +42,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
         "signed": words.signed,
         "duration": words.duration,
         "started": words.started,
+        "purchased": words.purchased,
         "span": words.span,
     }
     return environment.get_template("template.html.j2").render(

@@ -168,3 +168,21 @@ def started(training: Mapping[str, Any]) -> str:
         return "The network was trained on from the champion's weights."
     reason = training.get("cold_because")
     return "The network was trained from scratch" + (f": {reason}." if reason else ".")
+
+
+def purchased(training: Mapping[str, Any]) -> str:
+    """What the purchase head does and how true its chances are, in a sentence or two; nothing where none was fitted."""
+    found, chances = training.get("purchase"), training.get("chances")
+    if not found or not found["asked"]:
+        return ""
+    change = (
+        f"{found['gain']:+.4f} NDCG@10, standard error {found['error']:.4f}, "
+        f"{found['asked']:,} validation users that it had not learnt from"
+    )
+    if not found["kept"]:
+        return f"A purchase head was tried and left out: it is not better for sure ({change})."
+    said = f"The purchase head puts the best candidates in order by their chance of being had ({change}); scores are log-odds."
+    if chances:
+        said += f" On the test these chances have AUC {chances['auc']:.3f}, log-loss {chances['log_loss']:.4f}, "
+        said += f"calibration error {chances['ece']:.4f}; {100 * chances['had']:.1f} % of {chances['rows']:,.0f} candidates were had."
+    return said

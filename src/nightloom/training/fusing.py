@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from nightloom.data.sequences import Queries
 from nightloom.models.base import mask_seen
-from nightloom.models.companions import standard
+from nightloom.models.companions import NETWORK, standard
 from nightloom.models.loom import Loom
 from nightloom.training.validation import blocks, gains_of
 
-NETWORK = "network"
 STEPS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Weights by which a member may grow in a round, where the start has weights of 1."""
 ROUNDS = 12

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +24,12 @@ from nightloom.models.bundle import Bundle
 from nightloom.models.companions import fit_companions
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.models.tallies import KEPT_DAYS, Tallies
 from nightloom.training import checkpoint
 from nightloom.training.distributed import World
 from nightloom.training.fusing import Fusion, choose_fusion
 from nightloom.training.loop import Fitter
+from nightloom.training.purchasing import Purchase, choose_purchase
 from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, hold
 from nightloom.training.tuning import TextTuner
 from nightloom.training.validation import network_ndcg, sample
@@ -137,8 +139,9 @@ class Training:
 
         Returns:
             The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
-            (of the fused scores), validation_alone (of each member), weights (companion -> share), parameters, refitted,
-            workers, seconds, cpu_seconds (of all workers).
+            (of the fused scores), validation_alone (of each member), weights (companion -> share), purchase (whether the head
+            was kept, its gain in NDCG@10, the standard error of that, how many were asked), parameters, refitted, workers,
+            seconds, cpu_seconds (of all workers).
         """
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
         if state is not None:
@@ -156,6 +159,7 @@ class Training:
         loom = self._finished(loom, fitter, self.best["weights"])
         searched, searched_rows = {name: value.clone() for name, value in loom.net.state_dict().items()}, loom.content.id_rows
         fusion = self._fusion(loom, histories)
+        purchase = self._purchase(loom, histories, fusion)
         refit = bool(self.config.training.refit and self.run.protocol == "temporal")
         whole = self.sequences.train(with_validation=True)
         if refit:
@@ -165,6 +169,7 @@ class Training:
             self._refit(fitter)
             loom = self._finished(loom, fitter, fitter.average)
         loom.companions, loom.weights = fit_companions(list(fusion.weights), whole, loom.content), fusion.weights
+        loom.purchase = purchase.head and replace(purchase.head, tallies=self._tallies(whole))
         figures = {
             "epochs": len(self.curves),
             "best_epoch": self.best["epoch"],
@@ -172,6 +177,7 @@ class Training:
             "validation_ndcg_at_10": fusion.ndcg,
             "validation_alone": fusion.alone,
             "weights": fusion.weights,
+            "purchase": {"kept": purchase.head is not None, "gain": purchase.gain, "error": purchase.error, "asked": purchase.asked},
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": refit,
             "workers": self.world.size,
@@ -308,6 +314,21 @@ class Training:
             fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)
         return agreed
+
+    def _purchase(self, loom: Loom, histories: Histories, fusion: Fusion) -> Purchase:
+        """The purchase head, where it is wanted and better for sure; fitted by one worker. Another domain's model has none."""
+        purchase = None
+        if self.world.rank == 0 and self.config.model.purchase_head and self.run.mode in (None, WARM):
+            loom.weights = fusion.weights
+            purchase = choose_purchase(
+                loom, self.queries, self._tallies(histories), exclude_seen=self.exclude_seen, seed=self.config.training.seed
+            )
+        agreed: Purchase = self.world.agree(purchase or Purchase())
+        return agreed
+
+    def _tallies(self, known: Histories) -> Tallies:
+        """Counters of what is known; a temporal split asks after all of it, leave-one-out at any time."""
+        return Tallies.of(known, self.sequences.n_items, KEPT_DAYS if self.run.protocol == "temporal" else None)
 
     def _write(self, loom: Loom, fitter: Fitter, figures: dict[str, Any]) -> None:
         """Write bundle, curves and figures; figures.json comes last and says that all is there."""

@@ -120,7 +120,11 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: the run's config as JSON values.
     """
-    free = {"model": {"companions", "dropout", "id_dropout"}, "prepare": {"validation_share", "test_share"}, "pretrained": set()}
+    free = {
+        "model": {"companions", "purchase_head", "dropout", "id_dropout"},
+        "prepare": {"validation_share", "test_share"},
+        "pretrained": set(),
+    }
     kept = {
         f"{section}.{key}": value for section, free_keys in free.items() for key, value in config[section].items() if key not in free_keys
     }

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.data.impressions import Impressions
+from nightloom.models.clicks.pieces import pieces, quantiles
 
 FloatArray = NDArray[np.float64]
 FEWEST_ROWS = 10
 """Rows below which a value has no code of its own: it shares that of all rare and new values of its field."""
-PARTS = 8
-"""Pieces of a number's encoding."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Encoder:
         tamed = np.where(known, _tame(seen, len(rows.number_names)), 0)
         centres = tamed.sum(0) / count
         scales = np.sqrt((np.where(known, tamed - centres, 0) ** 2).sum(0) / count)
-        knots = [_quantiles(column[np.isfinite(column)]) for column in rows.numbers[:until].T]
+        knots = [quantiles(column[np.isfinite(column)]) for column in rows.numbers[:until].T]
         holes: NDArray[np.bool_] = np.logical_not(known.all(0))
         return cls(rows.fields, tuple(vocabularies), names, centres, np.where(scales > 1e-6, scales, 1), holes, tuple(knots))
 
@@ -103,8 +102,8 @@ class Encoder:
         _, raw = _table(rows, until)
         known = np.isfinite(raw)
         standard = np.where(known, (_tame(raw, len(rows.number_names)) - self.centres) / self.scales, 0)
-        pieces = [_pieces(column, knots) for column, knots in zip(rows.numbers.T, self.knots, strict=True)]
-        numbers = np.column_stack([standard, ~known[:, self.holes], *pieces]).astype(np.float32)
+        cut = [pieces(column, knots) for column, knots in zip(rows.numbers.T, self.knots, strict=True)]
+        numbers = np.column_stack([standard, ~known[:, self.holes], *cut]).astype(np.float32)
         return Inputs(codes, numbers, raw)
 
 
@@ -119,14 +118,3 @@ def _tame(table: FloatArray, numbers: int) -> FloatArray:
     counters = table.shape[1] - numbers
     last = table[:, counters:]
     return np.column_stack([table[:, :counters], np.sign(last) * np.log1p(np.abs(last))])
-
-
-def _quantiles(known: FloatArray) -> FloatArray:
-    return np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1))) if len(known) else np.zeros(0)
-
-
-def _pieces(column: FloatArray, knots: FloatArray) -> FloatArray:
-    """How far a number has come through each piece between two knots, 0 to 1, float64 [rows, pieces]; 0 where it is missing."""
-    if len(knots) < 2:
-        return np.zeros((len(column), 0))
-    return np.nan_to_num(np.clip((column[:, None] - knots[:-1]) / np.diff(knots), 0, 1))

@@ -18,7 +18,8 @@ from nightloom.errors import InputError
 from nightloom.models.clicks.base import FloatArray
 from nightloom.models.clicks.calibrate import Calibrator
 from nightloom.models.clicks.features import Encoder
-from nightloom.models.clicks.head import ClickHead, HeadNet
+from nightloom.models.clicks.head import ClickHead
+from nightloom.models.clicks.net import HeadNet
 
 FORMAT = "nightloom-clicks-1"
 

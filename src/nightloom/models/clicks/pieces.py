@@ -1,0 +1,25 @@
+"""Numbers in pieces: how far a number has come through each piece between two of its quantiles.
+
+Gorishniy, Rubachev and Babenko, On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+PARTS = 8
+"""Pieces of a number's encoding."""
+
+
+def quantiles(known: NDArray[np.floating]) -> FloatArray:
+    """Borders of a number's pieces: its distinct quantiles, float64; none without rows."""
+    return np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1))) if len(known) else np.zeros(0)
+
+
+def pieces(column: NDArray[np.floating], knots: FloatArray) -> FloatArray:
+    """How far a number has come through each piece between two knots, 0 to 1, float64 [rows, pieces]; 0 where it is missing."""
+    if len(knots) < 2:
+        return np.zeros((len(column), 0))
+    return np.nan_to_num(np.clip((column[:, None] - knots[:-1]) / np.diff(knots), 0, 1))
