@@ -5,7 +5,6 @@ python -m flows.clicks (--preset NAME | --config FILE.yaml) [--families head,lig
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -13,22 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect
+from flows.command import before_prefect, config_of, listed, parser, run
 
 before_prefect(__name__)
 
 from prefect import flow
 from rich.console import Console
 
-from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import NightloomError
-from nightloom.models.clicks.train import FAMILIES, chosen
+from nightloom.config import RunConfig
+from nightloom.models.clicks.train import FAMILIES
 from nightloom.report.clicks import shown
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
 from tasks.clicks import compare_clicks, fit_clicks, prepare_clicks
 from tasks.collect import collect
-from tasks.progress import shown_on
 from tasks.validate import validate
 
 
@@ -41,7 +38,7 @@ def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
         names: which families; all where none are named.
 
     Returns:
-        `results` of each family, `markdown` and `folder`.
+        `name`, `results` of each family, `markdown` and `folder`.
     """
     night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
     night = replace(night, night=f"{night.night}-clicks")
@@ -50,29 +47,20 @@ def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
         prepared = prepare_clicks(night, validate(night, collected))
         fitted = [fit_clicks(night, family, prepared) for family in names or FAMILIES]
         text = compare_clicks(night, run, collected, fitted)
-    return {"results": [one.figures for one in fitted], "markdown": text, "folder": str(night.folder)}
+    return {"name": config.name, "results": [one.figures for one in fitted], "markdown": text, "folder": str(night.folder)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit click models from the command line; gives the exit code: 0 all were measured, 1 a fault, 2 refused input."""
-    parser = argparse.ArgumentParser(prog="python -m flows.clicks", description="Chances of a click: the head and its floors.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", help="a preset that ships with Nightloom, e.g. ads-avazu")
-    source.add_argument("--config", type=Path, help="your own YAML")
-    parser.add_argument("--families", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override, e.g. clicks.members=9")
-    given = parser.parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    try:
-        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
-        with shown_on(console):
-            result = clicks(config, chosen(given.families))
-    except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
-    console.print(shown(config.name, result["results"]))
+    command = parser("clicks", "Chances of a click: the head and its floors.")
+    command.add_argument("--families", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
+    given = command.parse_args(arguments)
+    return run(lambda: clicks(config_of(given), listed(given.families, FAMILIES, "click model")), _show)
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    console.print(shown(result["name"], result["results"]))
     console.print(f"Table, results and calibration: {result['folder']}", soft_wrap=True)
-    return 0
 
 
 if __name__ == "__main__":

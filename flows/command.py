@@ -1,12 +1,23 @@
-"""What has to be said before Prefect is imported."""
+"""What every flow that is run as a command shares: what has to be said before Prefect is imported, its arguments, its exit code."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import warnings
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+from rich.console import Console
+
+from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.errors import InputError, NightloomError
 from nightloom.quiet import silence
+
+Result = TypeVar("Result")
 
 
 def before_prefect(module: str) -> None:
@@ -23,3 +34,73 @@ def before_prefect(module: str) -> None:
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
         warnings.simplefilter("ignore")
+
+
+def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
+    """A flow's arguments: `--set`, and where its config is.
+
+    Args:
+        flow: the file's name in flows/.
+        about: what the command does, in a line.
+        config: whether there is one config, named by `--preset` or `--config`.
+    """
+    made = ArgumentParser(prog=f"python -m flows.{flow}", description=about)
+    if config:
+        source = made.add_mutually_exclusive_group(required=True)
+        source.add_argument("--preset", help="a preset that ships with Nightloom")
+        source.add_argument("--config", type=Path, help="your own YAML")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override, e.g. training.epochs=5")
+    return made
+
+
+def config_of(given: Namespace) -> RunConfig:
+    """The config that the arguments name, with their overrides.
+
+    Raises:
+        InputError: it can not be read, or a key or value is refused.
+    """
+    return load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
+
+
+def listed(names: str | None, known: Sequence[str], what: str = "family") -> list[str]:
+    """Names of a comma-separated `--families`, in that order; all of them where there is none.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip())) if names else list(known)
+    unknown = [name for name in found if name not in known]
+    if unknown or not found:
+        raise InputError(f"--families: no {what} is named '{', '.join(unknown)}'. There are: {', '.join(known)}")
+    return found
+
+
+def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None], *, unwind: bool = True) -> int:
+    """Do a command's work, with what its stages tell on the console, and show what came out.
+
+    Args:
+        work: runs the flow.
+        show: prints its result; may give an exit code.
+        unwind: whether a SIGTERM ends the flow like an error, so that runs are closed; where threads work it would wait for them.
+
+    Returns:
+        The exit code: 0 ended well, 1 a fault, 2 refused input.
+    """
+    from tasks.progress import shown_on
+
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    if unwind:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with shown_on(console):
+            result = work()
+    except NightloomError as error:
+        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+        return error.exit_code
+    return show(result, console) or 0
+
+
+def show_table(found: dict[str, Any], console: Console) -> None:
+    """Print a flow's `table`, and the `folder` of what else it wrote."""
+    console.print(found["table"], markup=False, soft_wrap=True)
+    console.print(f"Plot and figures: {found['folder']}", soft_wrap=True)

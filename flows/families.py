@@ -5,7 +5,6 @@ python -m flows.families (--preset NAME | --config FILE.yaml) [--families a,b,c]
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect
+from flows.command import before_prefect, config_of, listed, parser, run
 
 before_prefect(__name__)
 
@@ -23,9 +22,8 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
 
-from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import NightloomError
-from nightloom.evaluation.families import EVERY, chosen
+from nightloom.config import RunConfig
+from nightloom.evaluation.families import EVERY
 from nightloom.report.families import table
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, git_state, run_tags
@@ -33,7 +31,6 @@ from tasks.collect import collect
 from tasks.families import compare_families, measure_family
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
-from tasks.progress import shown_on
 from tasks.validate import validate
 
 CORES = os.cpu_count() or 1
@@ -70,30 +67,26 @@ def families(config: RunConfig, names: list[str] | None = None, said: str = "") 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare families from the command line; gives the exit code: 0 all were ranked, 1 a fault, 2 refused input."""
-    parser = argparse.ArgumentParser(prog="python -m flows.families", description="Train and rank families side by side.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", help="a preset that ships with Nightloom")
-    source.add_argument("--config", type=Path, help="your own YAML")
-    parser.add_argument("--families", help=f"comma-separated, of {', '.join(EVERY)}; by default all")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override, e.g. training.seed=8")
-    parser.add_argument("--table", type=Path, help="also write the Markdown table to this file")
-    given = parser.parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    try:
-        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
-        with shown_on(console):
-            result = families(config, chosen(given.families), _said(config, sys.argv[1:] if arguments is None else arguments))
-    except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
-    for protocol in config.evaluation.protocols:
-        console.print(table(result["results"], protocol))
-    console.print(f"Table and results: {result['folder']}/families.md", soft_wrap=True)
-    for name, why in result["failed"].items():
-        errors.print(f"{name} was left out: {why}", markup=False, style="red", soft_wrap=True)
-    if given.table:
-        given.table.write_text(result["markdown"], encoding="utf-8")
-    return 1 if result["failed"] else 0
+    command = parser("families", "Train and rank families side by side.")
+    command.add_argument("--families", help=f"comma-separated, of {', '.join(EVERY)}; by default all")
+    command.add_argument("--table", type=Path, help="also write the Markdown table to this file")
+    given = command.parse_args(arguments)
+
+    def work() -> dict[str, Any]:
+        config = config_of(given)
+        return families(config, listed(given.families, EVERY), _said(config, sys.argv[1:] if arguments is None else arguments))
+
+    def show(result: dict[str, Any], console: Console) -> int:
+        for protocol in result["results"][0]["metrics"]:
+            console.print(table(result["results"], protocol))
+        console.print(f"Table and results: {result['folder']}/families.md", soft_wrap=True)
+        for name, why in result["failed"].items():
+            Console(stderr=True, highlight=False).print(f"{name} was left out: {why}", markup=False, style="red", soft_wrap=True)
+        if given.table:
+            given.table.write_text(result["markdown"], encoding="utf-8")
+        return 1 if result["failed"] else 0
+
+    return run(work, show, unwind=False)
 
 
 def _said(config: RunConfig, arguments: Sequence[str]) -> str:

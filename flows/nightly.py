@@ -5,23 +5,20 @@ python -m flows.nightly (--preset NAME | --config FILE.yaml) [--force] [--set ke
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect
+from flows.command import before_prefect, config_of, parser, run
 
 before_prefect(__name__)
 
 from prefect import flow
 from rich.console import Console
 
-from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import NightloomError
+from nightloom.config import RunConfig
 from nightloom.report.console import print_summary, print_unchanged
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
@@ -31,7 +28,6 @@ from tasks.explain import explain
 from tasks.fine_tune import fine_tune
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
-from tasks.progress import shown_on
 from tasks.promote import promote
 from tasks.report import log_families, refusals_reported, report, unchanged
 from tasks.validate import validate
@@ -67,29 +63,17 @@ def nightly(config: RunConfig, force: bool = False) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one night from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    parser = argparse.ArgumentParser(prog="python -m flows.nightly", description="Run one night.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", help="a preset that ships with Nightloom")
-    source.add_argument("--config", type=Path, help="your own YAML")
-    parser.add_argument("--force", action="store_true", help="train even if nothing has changed")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override, e.g. training.epochs=5"
-    )
-    given = parser.parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
-        with shown_on(console):
-            result = nightly(config, force=given.force)
-    except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
+    command = parser("nightly", "Run one night.")
+    command.add_argument("--force", action="store_true", help="train even if nothing has changed")
+    given = command.parse_args(arguments)
+    return run(lambda: nightly(config_of(given), force=given.force), _show)
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
     if "unchanged" in result:
         print_unchanged(result["unchanged"], Path(result["latest"]), console)
     else:
         print_summary(result, console)
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,29 +5,24 @@ python -m flows.replay (--preset NAME | --config FILE.yaml) [--nights 14] [--fro
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect
+from flows.command import before_prefect, config_of, parser, run, show_table
 
 before_prefect(__name__)
 
 from prefect import flow
-from rich.console import Console
 
 from expectations.run import read_checked
-from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import NightloomError
+from nightloom.config import RunConfig
 from nightloom.evaluation.replay import moments
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
 from tasks.collect import collect
-from tasks.progress import shown_on
 from tasks.replay import replay_night, summarise
 from tasks.validate import validate
 
@@ -60,28 +55,13 @@ def replay(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a replay from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    parser = argparse.ArgumentParser(prog="python -m flows.replay", description="Live past nights again.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", help="a preset that ships with Nightloom")
-    source.add_argument("--config", type=Path, help="your own YAML")
-    parser.add_argument("--nights", type=int, default=14, help="how many nights (14)")
-    parser.add_argument("--from", dest="first", metavar="DATE", help="date of the first night; by default the last ends with the data")
-    parser.add_argument("--step-days", type=float, default=1.0, help="days from night to night (1)")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the config")
-    given = parser.parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
-        with shown_on(console):
-            found = replay(config, given.nights, given.first, given.step_days, given.table)
-    except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
-    console.print(found["table"], markup=False, soft_wrap=True)
-    console.print(f"Plot and figures: {found['folder']}", soft_wrap=True)
-    return 0
+    command = parser("replay", "Live past nights again.")
+    command.add_argument("--nights", type=int, default=14, help="how many nights (14)")
+    command.add_argument("--from", dest="first", metavar="DATE", help="date of the first night; by default the last ends with the data")
+    command.add_argument("--step-days", type=float, default=1.0, help="days from night to night (1)")
+    command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
+    given = command.parse_args(arguments)
+    return run(lambda: replay(config_of(given), given.nights, given.first, given.step_days, given.table), show_table)
 
 
 if __name__ == "__main__":

@@ -5,31 +5,26 @@ python -m flows.transfer --source office --target industrial [--shares 0.01 0.1 
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect
+from flows.command import before_prefect, parser, run, show_table
 
 before_prefect(__name__)
 
 from prefect import flow
-from rich.console import Console
 
 from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import NightloomError
 from nightloom.evaluation.transfer import checked, source_config
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
-from tasks.progress import shown_on
 from tasks.transfer import learn_share, summarise, train_source
 from tasks.validate import validate
 
@@ -62,26 +57,19 @@ def transfer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a transfer from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    parser = argparse.ArgumentParser(prog="python -m flows.transfer", description="Carry a model from one domain to another.")
+    command = parser("transfer", "Carry a model from one domain to another; --set overrides a key of the target.", config=False)
     for name in ("source", "target"):
-        parser.add_argument(f"--{name}", required=True, metavar="PRESET|YAML", help=f"the {name} domain: a preset, or your own YAML")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of the target's users (0.01 0.1 1)")
-    parser.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the target")
-    given = parser.parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
+        command.add_argument(f"--{name}", required=True, metavar="PRESET|YAML", help=f"the {name} domain: a preset, or your own YAML")
+    command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of the target's users (0.01 0.1 1)")
+    command.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
+    command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
+    given = command.parse_args(arguments)
+
+    def work() -> dict[str, Any]:
         source, target = _config(given.source, []), _config(given.target, given.overrides)
-        with shown_on(console):
-            found = transfer(source, target, checked(given.shares), not given.unrelated_users, given.table)
-    except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
-    console.print(found["table"], markup=False, soft_wrap=True)
-    console.print(f"Plot and figures: {found['folder']}", soft_wrap=True)
-    return 0
+        return transfer(source, target, checked(given.shares), not given.unrelated_users, given.table)
+
+    return run(work, show_table)
 
 
 def _config(named: str, overrides: Sequence[str]) -> RunConfig:

@@ -6,29 +6,25 @@ python -m flows.tune (--preset NAME | --config FILE.yaml) --minutes M [--trials 
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.command import before_prefect
+from flows.command import before_prefect, config_of, parser, run
 
 before_prefect(__name__)
 
 from prefect import flow
 from rich.console import Console
 
-from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import NightloomError
+from nightloom.config import RunConfig
 from nightloom.report.tuning import print_tuned
 from nightloom.stage import Night
 from nightloom.training.tune import Budget, Tuned
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
-from tasks.progress import shown_on
 from tasks.tune import tune as search
 from tasks.validate import validate
 
@@ -57,29 +53,19 @@ def tune(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tune from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    parser = argparse.ArgumentParser(prog="python -m flows.tune", description="Search for a better config.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--preset", help="a preset that ships with Nightloom")
-    source.add_argument("--config", type=Path, help="your own YAML")
-    parser.add_argument("--minutes", type=float, required=True, help="of training, over all starts of the study")
-    parser.add_argument("--trials", type=int, help="at most so many")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings a trial, averaged (default 1)")
-    parser.add_argument("--study", help="name; by default the config's")
-    parser.add_argument("--write-preset", metavar="FILE", help="where the best config goes (default best.yaml in the study's folder)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the config")
-    given = parser.parse_args(arguments)
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
-        with shown_on(console):
-            tuned = tune(config, given.minutes, given.trials, given.seeds, given.study, given.write_preset)
-    except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
-    root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
-    print_tuned(tuned, given.write_preset or str(root / "tuning" / tuned.name / "best.yaml"), console)
-    return 0
+    command = parser("tune", "Search for a better config.")
+    command.add_argument("--minutes", type=float, required=True, help="of training, over all starts of the study")
+    command.add_argument("--trials", type=int, help="at most so many")
+    command.add_argument("--seeds", type=int, default=1, help="trainings a trial, averaged (default 1)")
+    command.add_argument("--study", help="name; by default the config's")
+    command.add_argument("--write-preset", metavar="FILE", help="where the best config goes (default best.yaml in the study's folder)")
+    given = command.parse_args(arguments)
+
+    def show(tuned: Tuned, console: Console) -> None:
+        root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
+        print_tuned(tuned, given.write_preset or str(root / "tuning" / tuned.name / "best.yaml"), console)
+
+    return run(lambda: tune(config_of(given), given.minutes, given.trials, given.seeds, given.study, given.write_preset), show)
 
 
 if __name__ == "__main__":

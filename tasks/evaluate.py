@@ -19,7 +19,8 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     """Rank every family over the whole catalogue."""
     config = night.config
     registry = Registry(night.root)
-    champion = registry.champion(config.name) if config.promotion.mode != "disabled" else None
+    trained = f"{tuned.key} {config.evaluation.protocols[0]}"
+    champion = registry.standing(config.name, trained) if config.promotion.mode != "disabled" else None
 
     def body(folder: Path) -> dict[str, Any]:
         standing = registry.fetch(champion, night.root / "cache" / "champions") if champion else None

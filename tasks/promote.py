@@ -16,7 +16,7 @@ from nightloom.evaluation.evaluate import CHAMPION
 from nightloom.models.loom import Loom
 from nightloom.promotion.card import model_card
 from nightloom.promotion.gate import decide
-from nightloom.promotion.registry import Registry
+from nightloom.promotion.registry import TRAINED_TAG, Registry
 from nightloom.stage import Manifest, Night, run_stage
 from nightloom.tracking import run_tags
 from tasks.progress import made, worth_retrying
@@ -37,7 +37,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
         if config.promotion.mode == "enabled":
             registry = Registry(night.root)
             if decision["decision"] == "promote":
-                tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night}
+                tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: f"{tuned.key} {protocol}"}
                 bundle = tuned.path / protocol / "bundle"
                 counts, licence = collected.figures["counts"], collected.figures["licence"]
                 card = model_card(config, evaluated.figures["metrics"], decision, tags, counts=counts, licence=licence)

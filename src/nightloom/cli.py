@@ -147,6 +147,34 @@ def rollback(name: Annotated[str, typer.Argument(help="The config's name.")], ro
     _console().print(f"nightloom-{back.name}: version {back.version} is the champion again.")
 
 
+@app.command()
+def trim(
+    keep: Annotated[int, typer.Option(min=1, help="Nights of each recommender whose files are kept.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    root: Root = MLRUNS,
+) -> None:
+    """Delete what old nights left: stages, snapshots, fetched champions and text vectors that nothing needs any more.
+
+    All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
+    """
+    from nightloom.trim import alone, delete, old
+
+    root = root.resolve()
+    with alone(root):
+        known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
+        names = sorted(path.name for path in (root / "nights").glob("*"))
+        versions = {name: [one for one in _registry(root).versions(name) if one.aliases] for name in names} if known else {}
+        found = old(root, keep, versions)
+        if not dry_run:
+            delete(found)
+    for one in found:
+        _console().print(f"{one.bytes / 2**20:10,.1f} MiB  {one.path.relative_to(root)}", markup=False, soft_wrap=True)
+    total = sum(one.bytes for one in found) / 2**20
+    _console().print(
+        f"{total:10,.1f} MiB in {len(found):,} folders and files {'would be ' if dry_run else ''}deleted under {root}", markup=False
+    )
+
+
 def main() -> None:
     """Entry point: refused input exits with 2 and faults that can be helped with 1, each with a plain message."""
     from nightloom.quiet import silence

@@ -23,12 +23,15 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
 from nightloom.config import RunConfig, hash_json
 from nightloom.errors import InputError
+
+IN_USE = ".in-use"
+"""File under the mlruns folder that all who work there share the lock of."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def run_stage(
         InputError: another run is making the same stage now, or the disk is full.
     """
     key = hash_json([stage, [made.key for made in inputs], config, salt, code_version()])[:16]
+    in_use(night.root.resolve())
     home = night.root / "stages" / night.config.name / stage
     final, partial = home / key, home / f"{key}.partial"
     with disk_of(home), lock(home / f"{key}.lock"):
@@ -211,6 +215,18 @@ class PeakMemory:
                 return
 
 
+@functools.cache
+def in_use(root: Path) -> IO[str]:
+    """Say that this process works under an mlruns folder: until it ends, nothing is trimmed there (`nightloom.trim`).
+
+    Where something is being trimmed now, this waits for its end.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    handle = (root / IN_USE).open("w")
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle  # kept by the cache: the system gives the lock back when the process ends, however it ends
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold a file's lock while the block runs.
@@ -238,6 +254,6 @@ def disk_of(folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"no space left on the disk of {folder}. Free some (old nights are under mlruns/stages and mlruns/nights) "
+            f"no space left on the disk of {folder}. Free some (`nightloom trim --keep 3` deletes what old nights left) "
             "and start again: finished stages are kept."
         ) from error

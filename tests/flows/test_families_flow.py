@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
-from nightloom.errors import InputError
-from nightloom.evaluation.families import EVERY, chosen, varied
+from nightloom.evaluation.families import varied
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]
@@ -79,13 +78,6 @@ def test_families_are_ranked_side_by_side(home: Path) -> None:
         parents = database.execute("select count(distinct value) from tags where key = 'mlflow.parentRunId'").fetchone()
     assert set(FAMILIES) <= names
     assert parents == (1,)
-
-
-def test_a_name_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InputError, match="nearest"):
-        chosen("ease,nearest")
-    assert chosen(None) == list(EVERY)
-    assert chosen("gru, ease,gru") == ["gru", "ease"]
 
 
 def test_variants_differ_in_what_the_model_reads() -> None:

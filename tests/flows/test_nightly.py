@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -134,6 +135,14 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
     assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1"}
 
 
+KILLED_BEFORE_ITS_REPORT = """
+import os, signal
+import flows.nightly
+flows.nightly.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+flows.nightly.main(["--config", "killed.yaml"])
+"""
+
+
 def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0
     (home / "killed.yaml").write_text((home / "mine.yaml").read_text().replace("name: mine", "name: killed"))
@@ -150,13 +159,19 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
         time.sleep(0.05)
     process.kill()
     process.wait()
+    with (home / "halted.txt").open("wb") as said:  # no pipe: what the kill leaves behind would keep it open
+        command = [sys.executable, "-c", KILLED_BEFORE_ITS_REPORT]
+        halted = subprocess.run(command, cwd=home, env=environment(home), stdout=said, stderr=said, timeout=500, check=False)
+    assert halted.returncode == -signal.SIGKILL, (home / "halted.txt").read_text()
     again = night(home, "--config", "killed.yaml")
     assert again.returncode == 0, again.stdout + again.stderr
     nights = home / "mlruns" / "nights"
+    whole_first = json.loads(min((nights / "mine").glob("*/report.json")).read_text())
     killed, whole = (json.loads((nights / name / "latest" / "report.json").read_text()) for name in ("killed", "mine"))
-    assert [killed["stages"][name]["status"] for name in ("validate", "prepare", "load_pretrained", "fine_tune")] == ["reused"] * 3 + [
-        "done"
-    ]
+    statuses = {name: stage["status"] for name, stage in killed["stages"].items() if name != "collect"}
+    assert statuses == dict.fromkeys(statuses, "reused") | {"promote": "done"}
+    assert killed["versions"] == {"champion": "1", "challenger": "1", "previous": None}  # once, though two nights registered it
+    assert killed["gate"]["reasons"] == whole_first["gate"]["reasons"]
     for protocol in ("temporal", "leave_one_out"):
         assert killed["metrics"]["nightloom"][protocol] == pytest.approx(whole["metrics"]["nightloom"][protocol], abs=1e-6)
 

@@ -121,7 +121,7 @@ def test_runs_that_a_kill_left_are_closed_and_living_ones_are_not(tracking: Trac
 
 
 def test_a_locked_database_is_named_with_a_remedy(tracking: Tracking, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nightloom.tracking, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("nightloom.mlflow_store.LOCK_SECONDS", 0.1)
     holder = sqlite3.connect(root / "mlflow.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:

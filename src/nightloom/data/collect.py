@@ -11,7 +11,7 @@ from nightloom.data import named
 from nightloom.data.canonical import canonical
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.data.sources import RawTable, read_table
-from nightloom.stage import disk_of
+from nightloom.stage import disk_of, in_use
 
 
 def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:
@@ -25,6 +25,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     Raises:
         InputError: a source is missing, damaged or unreachable, or its columns are not those of the config.
     """
+    in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     data = config.data
     licence: str | None = None
     tables: dict[str, RawTable] = {}

@@ -46,19 +46,6 @@ EVERY = (*NAMES, *VARIANTS)
 LOG_TAIL = 20
 
 
-def chosen(names: str | None) -> list[str]:
-    """Families of a comma-separated list, in that order; all of them where there is none.
-
-    Raises:
-        InputError: a name is unknown.
-    """
-    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip())) if names else list(EVERY)
-    unknown = [name for name in found if name not in EVERY]
-    if unknown or not found:
-        raise InputError(f"--families: no family is named '{', '.join(unknown)}'. There are: {', '.join(EVERY)}")
-    return found
-
-
 def varied(config: RunConfig, family: str) -> RunConfig:
     """The config of a variant of the full model; any other family's is the config as it is."""
     if not VARIANTS.get(family):

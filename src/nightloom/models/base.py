@@ -75,6 +75,29 @@ class Companion(Recommender):
         """
 
 
+class Untrained(Companion):
+    """A companion that answers from the history and what comes with it: only the size of the catalogue is kept."""
+
+    def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
+        """Keep the size of the catalogue."""
+        self.n_items = n_items
+        return self
+
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:  # noqa: ARG002
+        """The same over another catalogue."""
+        return type(self)().fit(Histories.of_items([]), n_items)
+
+    def save(self, folder: Path) -> None:
+        """Write `<family>.npz`."""
+        np.savez(folder / f"{self.family}.npz", n_items=self.n_items)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as arrays:
+            return cls().fit(Histories.of_items([]), int(arrays["n_items"]))
+
+
 def mask_seen(scores: NDArray[np.float32], histories: Histories) -> None:
     """Set the scores of items in each history to -inf, in place."""
     scores[np.repeat(np.arange(len(histories)), histories.lengths), histories.items] = -np.inf

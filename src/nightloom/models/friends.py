@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.data.sequences import Histories
-from nightloom.models.base import Companion
+from nightloom.models.base import Untrained
 from nightloom.models.item_graph import BLOCK_CELLS
 
 STRANGER = 0.05
 """Weight of a friend whose history has nothing in common with one's own."""
 
 
-class Friends(Companion):
+class Friends(Untrained):
     """Votes of one's friends, each weighted by how alike the two histories are.
 
     A friend's weight is the cosine of the two sets of items, plus `STRANGER`, for a link says something of its own (Ma et al. 2011,
@@ -25,11 +24,6 @@ class Friends(Companion):
     """
 
     family: ClassVar[str] = "friends"
-
-    def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
-        """Only the size of the catalogue is kept."""
-        self.n_items = n_items
-        return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """float32 [len(histories), n_items]."""
@@ -52,22 +46,6 @@ class Friends(Companion):
         weight = both / np.sqrt(np.maximum(sizes, 1)) + STRANGER
         cell = asker[link] * self.n_items + had
         return np.bincount(cell, weight[link], minlength=mine.size).astype(np.float64).reshape(mine.shape)
-
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:  # noqa: ARG002
-        """The same over another catalogue."""
-        return type(self)().fit(Histories.of_items([]), n_items)
-
-    def save(self, folder: Path) -> None:
-        """Write `friends.npz`."""
-        np.savez(folder / "friends.npz", n_items=self.n_items)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        model = cls()
-        with np.load(folder / "friends.npz", allow_pickle=False) as arrays:
-            model.n_items = int(arrays["n_items"])
-        return model
 
 
 def _pairs(histories: Histories, n_items: int) -> NDArray[np.int64]:

@@ -20,6 +20,8 @@ from nightloom.errors import InputError, NightloomError
 from nightloom.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+TRAINED_TAG = "nightloom.trained"
+"""Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
 """What the registered model imports; nightloom itself travels with it."""
 DESCRIPTION_LENGTH = 5000
@@ -87,6 +89,18 @@ class Registry:
         """The version that serves."""
         return self.find(name, CHAMPION)
 
+    def standing(self, name: str, trained: str) -> Version | None:
+        """The version that a challenger is compared with: the champion or, where that is the challenger itself, the one before.
+
+        A night that was killed after it had promoted its challenger finds that one as champion when it is started again.
+
+        Args:
+            name: the config's name.
+            trained: the challenger's `TRAINED_TAG`.
+        """
+        champion = self.champion(name)
+        return self.find(name, PREVIOUS) if champion and champion.tags.get(TRAINED_TAG) == trained else champion
+
     def aliases(self, name: str) -> dict[str, str | None]:
         """Version by alias, None where an alias is not set."""
         with self._reached():
@@ -145,15 +159,17 @@ class Registry:
         events: Path | None = None,
         exclude_seen: bool = True,
     ) -> Version:
-        """Log the bundle as a pyfunc under a run and register it as `challenger`; a run that has a version already keeps that one.
+        """Log the bundle as a pyfunc under a run and register it as `challenger`, once.
 
-        The version appears only when all its files and tags are there, so a kill leaves none by halves.
+        A run that has a version already keeps that one, and so does what was trained (`TRAINED_TAG`): a night that was killed after this
+        and started again registers nothing twice. The version appears only when all its files and tags are there, so a kill leaves none
+        by halves.
 
         Args:
             name: the config's name.
             bundle: folder that fine_tune made.
             run_id: run of the model's family.
-            tags: data, config and git hashes.
+            tags: data, config and git hashes, and `TRAINED_TAG`.
             card: the model card, Markdown.
             example: histories of item ids for the input example.
             events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
@@ -163,7 +179,7 @@ class Registry:
         with self._reached():
             if self._model(name) is None:
                 self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
-            made = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+            made = [one for one in self.client.search_model_versions(f"name = '{model}'") if _same(one, run_id, tags)]
             if not made:
                 logged = self._log(bundle, run_id, tags, card, example, events, exclude_seen)
                 self.client.create_model_version(
@@ -265,6 +281,11 @@ class Registry:
         self.client.finalize_logged_model(logged.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         return logged
+
+
+def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:
+    """Whether a version of MLflow's holds what a run made, or what was trained as the tags say."""
+    return version.run_id == run_id or (TRAINED_TAG in tags and version.tags.get(TRAINED_TAG) == tags[TRAINED_TAG])
 
 
 def _version(found: Any, aliases: Mapping[str, Any]) -> Version:

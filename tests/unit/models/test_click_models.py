@@ -90,10 +90,3 @@ def test_calibration_corrects_what_is_too_sure_and_leaves_what_is_true() -> None
     steps = Calibrator.fit("isotonic", bent, clicked)
     assert (np.diff(steps(np.sort(bent))) >= 0).all()
     assert Calibrator.fit("isotonic", log_odds, np.ones(6000, dtype=bool)).kind == "none"
-
-
-def test_a_name_that_there_is_not_is_refused() -> None:
-    assert train.chosen(None) == list(train.FAMILIES)
-    assert train.chosen("logistic, head,logistic") == ["logistic", "head"]
-    with pytest.raises(InputError, match="forest"):
-        train.chosen("head,forest")

@@ -16,7 +16,7 @@ import pytest
 
 from nightloom.errors import InputError, NightloomError
 from nightloom.models.bundle import Bundle
-from nightloom.promotion.registry import Registry, Version
+from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
 from tests.small_bundle import small_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
@@ -40,7 +40,7 @@ def register(home: SimpleNamespace, name: str, **more: Any) -> Version:
     tracking = home.registry.tracking
     run = tracking.client.create_run(tracking.experiment(name)).info.run_id
     card = "# A card\n" + "x" * 6000
-    return home.registry.register(name, home.bundle, run, TAGS, card, [["i1", "i2"]], **more)
+    return home.registry.register(name, home.bundle, run, more.pop("tags", TAGS), card, [["i1", "i2"]], **more)
 
 
 def test_first_night_and_the_next(home: SimpleNamespace) -> None:
@@ -70,6 +70,27 @@ def test_a_run_registers_once(home: SimpleNamespace) -> None:
     again = home.registry.register("again", home.bundle, first.run_id, TAGS, "card", [["i1"]])
     assert again.version == first.version
     assert len(home.registry.versions("again")) == 1
+
+
+def test_what_was_trained_once_is_registered_once_whatever_run_asks(home: SimpleNamespace) -> None:
+    """A night started again has another run, finds its version, and is compared with what stood before it."""
+    registry, trained = home.registry, [{TRAINED_TAG: f"{letter * 16} temporal"} for letter in "ab"]
+    assert registry.standing("twice", trained[0][TRAINED_TAG]) is None
+    first = register(home, "twice", tags=TAGS | trained[0])
+    again = register(home, "twice", tags=TAGS | trained[0])
+    assert (again.version, again.run_id) == (first.version, first.run_id)
+    registry.promote(first)
+    assert registry.standing("twice", trained[0][TRAINED_TAG]) is None
+    assert registry.standing("twice", trained[1][TRAINED_TAG]) == registry.champion("twice")
+    second = register(home, "twice", tags=TAGS | trained[1])
+    registry.promote(second)
+    for _ in range(2):  # killed after the promotion, twice
+        registry.promote(register(home, "twice", tags=TAGS | trained[1]))
+    assert registry.aliases("twice") == {"champion": "2", "challenger": "2", "previous": "1"}
+    before = registry.standing("twice", trained[1][TRAINED_TAG])
+    assert before is not None
+    assert before.version == "1"
+    assert registry.rollback("twice").version == "1"
 
 
 @pytest.mark.parametrize("call", ["promote", "rollback"])

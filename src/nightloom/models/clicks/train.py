@@ -33,19 +33,6 @@ FIRST_ASKED = 0.5
 """Share of the rows before the test that only learns."""
 
 
-def chosen(names: str | None) -> list[str]:
-    """Families of a comma-separated list, in that order; all of them where there is none.
-
-    Raises:
-        InputError: a name is unknown.
-    """
-    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip())) if names else list(FAMILIES)
-    unknown = [name for name in found if name not in FAMILIES]
-    if unknown or not found:
-        raise InputError(f"--families: no click model is named '{', '.join(unknown)}'. There are: {', '.join(FAMILIES)}")
-    return found
-
-
 @dataclass(frozen=True)
 class Fold:
     """What a model learns from and is asked about.
