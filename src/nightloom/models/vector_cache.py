@@ -55,7 +55,7 @@ class VectorCache:
 
             part = waiting[start : start + self.shard]
             made = encode(part, tell).astype(np.float32)
-            whole: NDArray[np.bool_] = np.isfinite(made).all(axis=1)
+            whole = ~np.isnan(made[:, 0])
             if whole.any():
                 self._write([key for key, good in zip(part, whole.tolist(), strict=True) if good], made[whole])
             encoded += int(whole.sum())

@@ -124,8 +124,8 @@ class Training:
         self.vectors = Vectors.load(run.pretrained)
         if not (self.vectors.whole and len(self.vectors) == len(self.features) == self.sequences.n_items):
             raise InputError(
-                f"{run.pretrained}: {len(self.vectors):,} text and {len(self.vectors.image):,} image vectors for {self.sequences.n_items:,} items of {run.prepared}. "
-                "They are of different catalogues: run load_pretrained again on this one."
+                f"{run.pretrained}: {len(self.vectors):,} text vectors for {self.sequences.n_items:,} items of {run.prepared}, and "
+                f"{len(self.vectors.image):,} of pictures. They are of different catalogues: run load_pretrained again on this one."
             )
         self.exclude_seen = bool(self.config.evaluation.exclude_seen)
         self.queries = sample(self.sequences.queries("validation", exclude_seen=self.exclude_seen), self.config.training.seed)
