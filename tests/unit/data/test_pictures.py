@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -107,6 +109,16 @@ def test_bytes_get_to_the_prepared_catalogue(shop: Path, tmp_path: Path, form: s
         assert content(found[key(blue)]) == (blue, None)
 
 
+def test_pictures_in_a_database_are_read(shop: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database, database:
+        database.execute("create table items (item_id text primary key, photo blob)")
+        database.executemany("insert into items values (?, ?)", [("a", None), ("b", picture("red")), ("c", None), ("d", None), ("e", None)])
+    run = config(shop).model_copy(
+        update={"data": config(shop).data.model_copy(update={"items": f"sqlite:///{tmp_path}/shop.db?table=items"})}
+    )
+    assert photos(collect(run, tmp_path / "mlruns")) == [None, key(picture("red")), None, None, None]
+
+
 def test_what_is_no_picture_is_told_apart_from_nothing(tmp_path: Path, shop: Path) -> None:
     (shop / "empty.png").touch()
     items = pd.read_csv(shop / "items.csv").assign(photo=["https://shop/a.png", "photos", " ", "empty.png", 17])
@@ -127,7 +139,7 @@ def test_numbers_are_neither_paths_nor_bytes(tmp_path: Path, shop: Path) -> None
 
 
 def test_bytes_that_nobody_calls_images_are_left_out(tmp_path: Path, shop: Path) -> None:
-    assert infer(pd.Series([picture("red"), None], dtype=object)) == "ignore"
+    assert infer(pd.Series([np.nan, picture("red"), None], dtype=object)) == "ignore"
     pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": [picture("red")] * 5}).to_parquet(shop / "items.parquet")
     tables = read_snapshot(collect(config(shop, "items.parquet", features={}), tmp_path / "mlruns").path)
     assert tables.items is not None
