@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,13 @@ from prefect.logging import disable_run_logger
 
 from nightloom.config import load_config
 from nightloom.errors import ContractBroken
+from nightloom.models.vectors import Vectors
 from nightloom.stage import Manifest, Night
+from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
+from tasks.prepare import prepare
+from tasks.report import unchanged
+from tasks.validate import validate
 from tests.pictures import COLOURS, paint
 from tests.tiny_models import WORDS, tiny_bert, tiny_vit
 
@@ -29,7 +33,7 @@ name: mine
 data: {{events: events.csv, items: items.csv, features: {{title: text, photo: image}}}}
 pretrained: {{model: {bert}, image_model: {vit}}}
 model: {{dim: 16, blocks: 1, heads: 2, id_dropout: 0.3}}
-training: {{epochs: 10, patience: 10, workers: 1, learning_rate: 0.01, refit: false}}
+training: {{epochs: 8, patience: 8, workers: 1, learning_rate: 0.01, refit: false}}
 evaluation: {{floors: [popularity]}}
 explain: {{users: 1, max_events: 4, samples: 32}}
 promotion: {{must_beat_floors: false, resamples: 100}}
@@ -71,9 +75,8 @@ def night(home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
-def manifest(home: Path, stage: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "manifests" / f"{stage}.json").read_text())
-    return found
+def manifest(home: Path, stage: str) -> Manifest:
+    return Manifest.load(home / "mlruns" / "nights" / "mine" / "latest" / "manifests" / f"{stage}.json")
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +118,9 @@ def test_the_registered_model_recommends_an_item_of_which_there_is_a_picture_alo
 
 @pytest.mark.usefixtures("first")
 def test_too_many_lost_pictures_stop_the_night_and_the_list_of_them_stays(home: Path) -> None:
-    prepared = Manifest.load(home / "mlruns" / "nights" / "mine" / "latest" / "manifests" / "prepare.json")
     tonight = Night.start(load_config(home / "mine.yaml", ["pretrained.max_bad_images=0.03"]), home / "mlruns")
     with disable_run_logger(), pytest.raises(ContractBroken) as refused:
-        load_pretrained.fn(tonight, prepared)
+        load_pretrained.fn(tonight, manifest(home, "prepare"))
     assert "items.photo: 2 of 41 pictures can not be read, the limit is 3.00%" in str(refused.value)
     kept = tonight.folder / "unreadable_images.csv"
     assert str(kept) in str(refused.value)
@@ -127,11 +129,18 @@ def test_too_many_lost_pictures_stop_the_night_and_the_list_of_them_stays(home: 
 
 @pytest.mark.usefixtures("first")
 def test_a_changed_picture_is_a_reason_for_a_night_and_alone_is_seen_again(home: Path) -> None:
-    before = {stage: manifest(home, stage)["key"] for stage in ("load_pretrained", "fine_tune")}
-    paint(home / "photos" / "5.png", "yellow", seed=5)
-    again = night(home)
-    assert again.returncode == 0, again.stdout + again.stderr
-    for stage, key in before.items():
-        assert manifest(home, stage)["key"] != key
-    figures = manifest(home, "load_pretrained")["figures"]
-    assert (figures["images"]["encoded"], figures["images"]["reused"], figures["encoded"]) == (1, 38, 0)
+    tonight = Night.start(load_config(home / "mine.yaml"), home / "mlruns")
+    with disable_run_logger():
+        collected = collect.fn(tonight)
+        assert unchanged(tonight, collected)
+        paint(home / "photos" / "5.png", "yellow", seed=5)
+        collected = collect.fn(tonight)
+        assert unchanged(tonight, collected) is None
+        prepared = prepare.fn(tonight, validate.fn(tonight, collected))
+        made = load_pretrained.fn(tonight, prepared)
+    before = manifest(home, "load_pretrained")
+    assert before.key != made.key
+    images = made.figures["images"]
+    assert (images["encoded"], images["reused"], made.figures["encoded"]) == (1, 38, 0)
+    one, other = Vectors.load(before.path), Vectors.load(made.path)
+    assert (one.image != other.image).any(1).nonzero()[0].tolist() == [5]

@@ -99,7 +99,7 @@ def linked(folder: Path) -> Path | None:
 
 def holds_bytes(cells: Iterable[Any]) -> bool:
     """Whether the first cell that says anything is bytes, or a picture as datasets on the hub have it."""
-    first = next((cell for cell in cells if not (cell is None or cell is pd.NA or cell != cell)), None)
+    first = next((cell for cell in cells if not (cell is None or cell is pd.NA or (isinstance(cell, float) and cell != cell))), None)
     return isinstance(first, (bytes, bytearray, memoryview)) or (isinstance(first, Mapping) and "bytes" in first)
 
 

@@ -140,6 +140,7 @@ def test_numbers_are_neither_paths_nor_bytes(tmp_path: Path, shop: Path) -> None
 
 def test_bytes_that_nobody_calls_images_are_left_out(tmp_path: Path, shop: Path) -> None:
     assert infer(pd.Series([np.nan, picture("red"), None], dtype=object)) == "ignore"
+    assert infer(pd.Series([np.array(["a", "b"]), np.array(["b"])] * 20, dtype=object)) == "tags"  # lists are no pictures
     pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": [picture("red")] * 5}).to_parquet(shop / "items.parquet")
     tables = read_snapshot(collect(config(shop, "items.parquet", features={}), tmp_path / "mlruns").path)
     assert tables.items is not None
