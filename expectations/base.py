@@ -14,6 +14,7 @@ import pandas as pd
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
+from nightloom.data.pictures import UNREADABLE
 from nightloom.data.schema import Tables
 
 EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")
@@ -40,7 +41,7 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
     """
     found = {"events": Contract(_event_rows(tables, config, now), _event_table(tables, config, now))}
     if tables.items is not None:
-        found["items"] = Contract((*_id("item_id"), unique("item_id")), _texts(tables))
+        found["items"] = Contract((*_id("item_id"), unique("item_id")), (*_texts(tables), *_pictures(tables, config)))
     if tables.users is not None:
         found["users"] = Contract((*_id("user_id"), unique("user_id")))
     if tables.links is not None:
@@ -162,6 +163,32 @@ def _texts(tables: Tables) -> tuple[TableRule, ...]:
             "items without text are told apart by id and attributes alone; new ones among them can hardly be recommended",
         ),
     )
+
+
+def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
+    """An item without a picture is allowed, and said; pictures that are named must nearly all be there."""
+    items, limit, rules = tables.items, config.pretrained.max_bad_images, []
+    assert items is not None
+    for column in (column for column, kind in tables.features.items() if kind == "image" and column in items):
+        named = items[column].dropna()
+        lost = named[named.str.startswith(UNREADABLE)].str.removeprefix(UNREADABLE)
+        example = f", for example {lost.iloc[0]}" if len(lost) else ""
+        rules += [
+            TableRule(
+                column,
+                f"at least {1 - limit:.1%} of the {len(named):,} named pictures to be files that can be read",
+                gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=f"^{UNREADABLE}", mostly=1 - limit, severity="critical"),
+                f"look for the {len(lost):,} that can not be read{example} (relative paths start from the folder of the items table), "
+                "or raise pretrained.max_bad_images",
+            ),
+            TableRule(
+                column,
+                "a picture for every item",
+                gxe.ExpectColumnValuesToNotBeNull(column=column, severity="warning"),
+                "items without a picture are told apart by the rest that is known of them",
+            ),
+        ]
+    return tuple(rules)
 
 
 def _ends(tables: Tables) -> tuple[RowRule, ...]:

@@ -22,7 +22,8 @@ def columns_suite(name: str, tables: Tables, config: RunConfig) -> gx.Expectatio
         if "value" in table or config.prepare.positive_min_value is not None:
             kinds["value"] = ["number", "integer"]
     if name == "items":
-        kinds |= {column: ["number", "integer"] for column, kind in tables.features.items() if kind == "number" and column in table}
+        needed = {"number": ["number", "integer"], "image": ["text"]}  # pictures: their digests
+        kinds |= {column: needed[kind] for column, kind in tables.features.items() if kind in needed and column in table}
     suite = gx.ExpectationSuite(name=f"{name}, columns")
     for column, allowed in kinds.items():
         suite.add_expectation(

@@ -22,6 +22,7 @@ from expectations.engine import Engine, gx
 from expectations.rules import Contract
 from nightloom.config import RunConfig
 from nightloom.data.labels import positive
+from nightloom.data.pictures import link, linked
 from nightloom.data.quarantine import Breach, separate, shown, write_quarantine
 from nightloom.data.schema import Tables
 from nightloom.errors import ContractBroken, InputError
@@ -101,6 +102,7 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         if outcome.bad_share > config.validation.max_bad_share:
             outcome.stops.append(_too_many(name, outcome, rejected, config.validation.max_bad_share))
     engine.write_docs()
+    link(tables.pictures, folder)
     write_json(folder / "tables.json", {"features": tables.features})
     write_json(folder / "checks.json", [line for outcome in outcomes.values() for line in outcome.checks])
     stops = [line for outcome in outcomes.values() for line in outcome.stops]
@@ -115,7 +117,7 @@ def read_checked(folder: Path) -> Tables:
     """The good rows that `check` wrote."""
     found = {name: pd.read_parquet(path) for name in ("events", "items", "users", "links") if (path := folder / f"{name}.parquet").exists()}
     features = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["features"]
-    return Tables(found["events"], found.get("items"), found.get("users"), found.get("links"), features=features)
+    return Tables(found["events"], found.get("items"), found.get("users"), found.get("links"), features=features, pictures=linked(folder))
 
 
 def _suite(name: str) -> ModuleType:

@@ -1,7 +1,9 @@
-"""Stage load_pretrained: the language model is found, checked, and reads the items' text."""
+"""Stage load_pretrained: the pretrained models are found, checked, and read the items' texts and see their pictures."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from nightloom.models.load_pretrained import load_pretrained as read_texts
+from nightloom.errors import ContractBroken
+from nightloom.models.load_images import UNREAD
+from nightloom.models.load_pretrained import load_pretrained as read_items
 from nightloom.stage import Manifest, Night, run_stage
 from tasks.progress import made, tell, worth_retrying
 
@@ -18,17 +22,32 @@ from tasks.progress import made, tell, worth_retrying
     name="load-pretrained", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(10), retry_condition_fn=worth_retrying
 )
 def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
-    """Encode the items' text; vectors of texts seen on earlier nights come from the cache."""
-
-    def progress(done: int, total: int) -> None:
-        tell(f"load_pretrained: {done:,} of {total:,} texts encoded", done / max(total, 1))
+    """Encode the items' texts and pictures; vectors of what earlier nights have seen come from the cache."""
 
     def body(folder: Path) -> dict[str, Any]:
-        return read_texts(night.config.pretrained, prepared.path, night.root, folder, progress)
+        try:
+            return read_items(night.config.pretrained, prepared.path, night.root, folder, _teller("texts"), _teller("pictures"))
+        except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
+            keep_unread(folder, night)
+            raise broken.moved(night.folder) from None
 
     sections = night.config.model_dump(mode="json", include={"pretrained"})
     manifest = run_stage(night, "load_pretrained", body, inputs=[prepared], config=sections)
-    figures = manifest.figures
-    return made(
-        manifest, f"{figures['encoded']:,} texts encoded, {figures['reused']:,} from the cache, {figures['missing']:,} without text"
-    )
+    figures, images = manifest.figures, manifest.figures["images"]
+    words = f"{figures['encoded']:,} texts encoded, {figures['reused']:,} from the cache, {figures['missing']:,} without text"
+    if images:
+        keep_unread(manifest.path, night)
+        words += f"; {images['encoded']:,} pictures encoded, {images['reused']:,} from the cache, "
+        words += f"{images['items'] - images['with_image']:,} of {images['items']:,} items without picture"
+        words += f", {images['unreadable']:,} pictures can not be read ({UNREAD})" if images["unreadable"] else ""
+    return made(manifest, words)
+
+
+def keep_unread(folder: Path, night: Night) -> None:
+    """Copy the list of pictures that can not be read into the night's folder."""
+    night.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / UNREAD, night.folder / UNREAD)
+
+
+def _teller(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: tell(f"load_pretrained: {done:,} of {total:,} {what} encoded", done / max(total, 1))

@@ -72,6 +72,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         quarantined=checked.figures["quarantined"],
         quarantine_reasons=checked.figures["reasons"],
         counts=collected.figures["counts"],
+        images=by_name["load_pretrained"].figures["images"],
         explanations=_read(explained.path / "reasons.json"),
         links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],

@@ -1,4 +1,4 @@
-"""Tiny language models with random weights, written in the Hugging Face layout: a BERT and a Llama.
+"""Tiny models with random weights, written in the Hugging Face layout: a BERT, a Llama, and a vision transformer.
 
 They load in milliseconds and go through the same code as real ones.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, ViTConfig, ViTModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 WORDS = [
     *("the", "a", "of", "and", "in", "to", "war", "love", "star", "night", "day", "red", "dark", "space", "dog", "cat", "king", "ring"),
@@ -72,6 +73,24 @@ def tiny_llama(folder: Path, seed: int = 0) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", model_max_length=128
     ).save_pretrained(folder)
+    return folder
+
+
+def tiny_vit(folder: Path, seed: int = 0) -> Path:
+    """Write a ViT of 2 layers and width 32 that looks at 32 x 32 pixels, and its image processor."""
+    config = ViTConfig(
+        hidden_size=DIM,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TableName = Literal["events", "items", "users", "links"]
-FeatureKind = Literal["text", "category", "tags", "number", "ignore"]
+FeatureKind = Literal["text", "category", "tags", "number", "image", "ignore"]
 Protocol = Literal["temporal", "leave_one_out"]
 Floor = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
@@ -39,7 +39,7 @@ class DataConfig(Section):
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)
     """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours."""
     features: dict[str, FeatureKind] = Field(default_factory=dict)
-    """Item column -> text, category, tags (several values), number or ignore. What is not said is inferred."""
+    """Item column -> text, category, tags, number, image (never inferred: paths or bytes) or ignore; what is not said is inferred."""
     tags_separator: str = "|"
     """What separates the values of a tags column."""
     encoding: str = "utf-8"
@@ -110,7 +110,7 @@ class PrepareConfig(Section):
 
 
 class PretrainedConfig(Section):
-    """The pretrained language model that reads the items' text."""
+    """The pretrained models: one that reads the items' text and, where there is an image column, one that sees their pictures."""
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Hub name or local folder of a BERT- or GPT-class model (safetensors only)."""
@@ -122,6 +122,12 @@ class PretrainedConfig(Section):
     """Longest text, in tokens; the rest is cut."""
     engine: Literal["torch", "fast"] = "torch"
     """torch, or fast: OpenVINO, several times faster on a CPU, for BERT-class encoders (needs `pip install 'nightloom[fast]'`)."""
+    image_model: str = "facebook/dinov2-small"
+    """Hub name or local folder of a vision model (safetensors only); asked only where data.features names an image column."""
+    image_sha256: str | None = None
+    """Expected SHA-256 of its model.safetensors."""
+    max_bad_images: float = Field(0.05, ge=0, le=1)
+    """Largest share of an image column's pictures that may be missing or broken; beyond it the night stops."""
 
 
 class ModelConfig(Section):
@@ -141,6 +147,8 @@ class ModelConfig(Section):
     """Events of a history that the model looks at."""
     use_text: bool = True
     """Whether item text joins the fusion."""
+    use_images: bool = True
+    """Whether item pictures join the fusion, where there is an image column."""
     use_attributes: bool = True
     """Whether item attributes join the fusion."""
     use_ids: bool = True

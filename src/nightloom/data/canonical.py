@@ -13,6 +13,7 @@ import pandas as pd
 from nightloom.config import DataConfig
 from nightloom.data.convert import Mask, to_ids, to_numbers, to_order, to_text, to_times
 from nightloom.data.features import is_number, item_kinds
+from nightloom.data.pictures import holds_bytes
 from nightloom.data.schema import DEFAULT_EVENT, OWN, REQUIRED, Tables
 from nightloom.data.sources import UNREADABLE_COLUMNS, RawTable
 from nightloom.errors import InputError
@@ -112,6 +113,10 @@ def _convert(
             converted[own], faults["order is not a whole number"] = to_order(column)
         elif name == "events" and own == "event":
             converted[own], faults["event is missing"] = to_ids(column)
+        elif kinds.get(own) == "image":
+            converted[own] = column.astype(object)  # `nightloom.data.pictures` reads them
+        elif kinds.get(own) == "ignore" and holds_bytes(column):
+            continue  # as text it would be unreadable and many times as long
         elif (name == "events" and own == "value") or kinds.get(own) == "number" or (not kinds.get(own) and is_number(column)):
             converted[own], faults[f"{own} is not a number"] = to_numbers(column)
         else:
@@ -135,7 +140,13 @@ def _rejects(table: RawTable, bad: Mask, faults: Mapping[str, Mask]) -> pd.DataF
 
 
 def _json(record: Mapping[Any, Any]) -> str:
-    return json.dumps({str(key): None if _is_missing(value) else value for key, value in record.items()}, ensure_ascii=False, default=str)
+    return json.dumps(
+        {str(key): None if _is_missing(value) else value for key, value in record.items()}, ensure_ascii=False, default=_words
+    )
+
+
+def _words(value: object) -> str:
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
 
 
 def _is_missing(value: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from nightloom.config import RunConfig
 from nightloom.data import named
 from nightloom.data.canonical import canonical
+from nightloom.data.pictures import take_in
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.data.sources import RawTable, read_table
 from nightloom.stage import disk_of, in_use
@@ -45,6 +46,18 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     for name, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{name}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
-    home = root / "snapshots" / config.name
+    home, pictures = root / "snapshots" / config.name, None
     with disk_of(home):
-        return write_snapshot(made, home, source, licence)
+        if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:
+            made.items, pictures = take_in(made.items, columns, _folder(data.items), home / "pictures")
+            lost = int(pictures["reason"].notna().sum())
+            progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
+        return write_snapshot(made, home, source, licence, pictures)
+
+
+def _folder(place: str | None) -> Path | None:
+    """Where relative paths in the items table start from: its folder; None where it is no file."""
+    if place is None or "://" in place:
+        return None
+    path = Path(place).expanduser()
+    return path if path.is_dir() else path.parent

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from nightloom.data.convert import to_numbers, to_text
+from nightloom.data.pictures import holds_bytes
 from nightloom.errors import InputError
 
 TAGS_SHARE = 0.1
@@ -51,7 +52,9 @@ def item_kinds(items: pd.DataFrame, said: Mapping[str, str], tags_separator: str
 
 
 def infer(column: pd.Series, tags_separator: str = "|") -> str:
-    """text, category, tags, number or ignore, by the values of a column."""
+    """text, category, tags, number or ignore, by the values of a column. An image column must be said: paths may lead anywhere."""
+    if holds_bytes(column):
+        return "ignore"
     if is_number(column):
         return "number"
     known = to_text(column, tags_separator).dropna()

@@ -54,7 +54,7 @@ class FeatureSpec:
     """Vocabularies and scales learnt from a catalogue, so that an item added later is coded the same.
 
     Attributes:
-        kinds: item column -> text, category, tags, number or ignore.
+        kinds: item column -> text, category, tags, number, image or ignore.
         vocabularies: category or tags column -> its values, sorted; codes run on from column to column.
         scales: number column -> (mean, standard deviation) of the known values.
         tags_separator: what separates the values of a tags column that is a string.

@@ -13,6 +13,7 @@ from nightloom.config import RunConfig
 from nightloom.data.clean import REASONS, clean, event_times
 from nightloom.data.items import FeatureSpec, compose_text
 from nightloom.data.labels import positive
+from nightloom.data.pictures import link
 from nightloom.data.schema import Tables
 from nightloom.data.sequences import Sequences
 from nightloom.data.split import Split, leave_one_out, temporal
@@ -77,6 +78,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
         meta["trained_until"][protocol] = int(clock[_before(split.validation_end, offsets)].max())
         parts[protocol] = _parts(sequences)
 
+    link(tables.pictures, folder)
     spec = FeatureSpec.fit(items, tables.features, config.data.tags_separator)
     spec.save(folder / "feature_spec.json")
     spec.encode(items).save(folder / "item_features.npz")

@@ -1,7 +1,7 @@
 """The canonical tables. Ids are strings here; they become dense integers in `prepare`.
 
 `events`: user_id, item_id, timestamp (datetime64[ms, UTC]) or order (int64), event (str), value (float64, may be missing)
-`items`:  item_id and any described columns (text, category, tags, number)
+`items`:  item_id and any described columns (text, category, tags, number, image: the picture's SHA-256)
 `users`:  user_id and attributes
 `links`:  user_id, other_id
 """
@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
@@ -43,7 +44,8 @@ class Tables:
         links: one row a link, or None.
         rejected: table name -> rows that could not be read as canonical: `file`, `row` (1-based, in
             that file, header not counted), `raw` (the row as JSON text, or as it stands), `reason`.
-        features: item column -> kind (text, category, tags, number).
+        features: item column -> kind (text, category, tags, number, image).
+        pictures: file that says where the pictures of image columns lie (`nightloom.data.pictures`), or None.
     """
 
     events: pd.DataFrame
@@ -52,6 +54,7 @@ class Tables:
     links: pd.DataFrame | None = None
     rejected: dict[str, pd.DataFrame] = field(default_factory=dict)
     features: dict[str, str] = field(default_factory=dict)
+    pictures: Path | None = None
 
     def present(self) -> dict[str, pd.DataFrame]:
         """The tables that exist, by name."""

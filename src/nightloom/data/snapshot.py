@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nightloom.data.pictures import PICTURES, linked
 from nightloom.data.schema import Tables
 from nightloom.errors import InputError
 from nightloom.stage import write_json
@@ -34,7 +35,7 @@ class Snapshot:
         path: the folder.
         hash: SHA-256 (hex) of the content; the folder is named by its first 16 digits.
         counts: table -> rows.
-        features: item column -> kind (text, category, tags, number).
+        features: item column -> kind (text, category, tags, number, image).
         rejected: table -> rows that could not be read as canonical.
         licence: terms of a named set, for display; None for a user's own tables.
         source: where the content was read the first time.
@@ -105,7 +106,9 @@ def _characters(text: pa.LargeStringArray) -> NDArray[np.uint8]:
     return np.frombuffer(content, dtype=np.uint8)[border[0] : border[-1]]
 
 
-def write_snapshot(tables: Tables, home: Path, source: Mapping[str, Any], licence: str | None = None) -> Snapshot:
+def write_snapshot(
+    tables: Tables, home: Path, source: Mapping[str, Any], licence: str | None = None, pictures: pd.DataFrame | None = None
+) -> Snapshot:
     """Write tables as a snapshot, or find the snapshot of the same content.
 
     Args:
@@ -113,10 +116,12 @@ def write_snapshot(tables: Tables, home: Path, source: Mapping[str, Any], licenc
         home: the folder of a name's snapshots; made when missing.
         source: where the tables came from (JSON values, no passwords).
         licence: terms of use, kept with the data.
+        pictures: where the pictures of image columns lie. It may change while the content, which has the pictures' digests, stays.
     """
     digest = content_hash(tables)
     path = home / digest[:16]
     if (path / "snapshot.json").exists():
+        _write_places(pictures, path)
         return Snapshot.load(path)
     home.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
@@ -125,6 +130,7 @@ def write_snapshot(tables: Tables, home: Path, source: Mapping[str, Any], licenc
             table.to_parquet(partial / f"{name}.parquet", index=False)
         for name, rows in tables.rejected.items():
             rows.to_parquet(partial / f"rejected_{name}.parquet", index=False)
+        _write_places(pictures, partial)
         said = {
             "hash": digest,
             "counts": {name: len(table) for name, table in tables.present().items()},
@@ -146,6 +152,13 @@ def write_snapshot(tables: Tables, home: Path, source: Mapping[str, Any], licenc
     return Snapshot.load(path)
 
 
+def _write_places(pictures: pd.DataFrame | None, folder: Path) -> None:
+    if pictures is not None:
+        temporary = folder / f".{PICTURES}.{os.getpid()}"
+        pictures.to_parquet(temporary, index=False)
+        temporary.replace(folder / PICTURES)
+
+
 def read_snapshot(path: Path) -> Tables:
     """Read the tables of a snapshot.
 
@@ -162,4 +175,5 @@ def read_snapshot(path: Path) -> Tables:
         tables.get("links"),
         rejected=rejected,
         features=dict(snapshot.features),
+        pictures=linked(path),
     )

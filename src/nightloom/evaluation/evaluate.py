@@ -26,6 +26,7 @@ from nightloom.models.bundle import Bundle
 from nightloom.models.families import build
 from nightloom.models.popularity import positive_counts
 from nightloom.models.purchase import CANDIDATES
+from nightloom.models.vectors import Vectors
 from nightloom.stage import write_json
 
 CHAMPION = "champion"
@@ -165,9 +166,7 @@ def _families(
     """Every family with its recommender, made when it is asked for, so that one at a time is in memory."""
     yield bundle.loom.family, bundle.loom
     if standing is not None:
-        vectors = np.load(pretrained / "text_vectors.npy", allow_pickle=False)
-        mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)
-        yield CHAMPION, standing.onto(items, vectors, mask)
+        yield CHAMPION, standing.onto(items, Vectors.load(pretrained))
     for name in config.evaluation.floors:
         yield name, build(name, config.training.seed).fit(train, len(items))
 

@@ -34,8 +34,8 @@ from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import environment, tie_to_parent
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "text_only": {"use_ids": False, "use_attributes": False, "companions": []},
-    "id_only": {"use_text": False, "use_attributes": False, "companions": []},
+    "text_only": {"use_ids": False, "use_attributes": False, "use_images": False, "companions": []},
+    "id_only": {"use_text": False, "use_attributes": False, "use_images": False, "companions": []},
     "nightloom": {},
 }
 """The full model and what is switched off in it, as overrides of the config's `model`; they are trained by `fine_tune`."""

@@ -28,6 +28,7 @@ from nightloom.evaluation.ranking import ranks
 from nightloom.evaluation.statistics import resampled_means
 from nightloom.models.base import Recommender
 from nightloom.models.bundle import Bundle
+from nightloom.models.vectors import Vectors
 
 ARMS = ("scratch", "warm", "frozen", "frozen_new_companions")
 """Trained from scratch; from the night before; the first night's model; its network with the night's companions."""
@@ -99,7 +100,7 @@ def lay(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict
             "Both must be there, the second the fewer: use a later --from, or another --step-days."
         )
     shares = {"test_share": held_out, "validation_share": config.prepare.validation_share * (1 - held_out)}
-    past = Tables(events, tables.items, tables.users, None, rejected={}, features=tables.features)
+    past = Tables(events, tables.items, tables.users, None, rejected={}, features=tables.features, pictures=tables.pictures)
     dated = config.model_copy(update={"prepare": config.prepare.model_copy(update=shares)})
     return prepare(past, dated, folder)
 
@@ -110,7 +111,7 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
     Args:
         config: the run's config; `evaluation.exclude_seen` counts.
         prepared: the night's prepared folder.
-        pretrained: its text vectors.
+        pretrained: its vectors of texts and pictures.
         bundles: `scratch` and `warm`, trained this night, and `frozen`, of the first.
 
     Returns:
@@ -119,7 +120,6 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     sequences = Sequences.load(prepared / "sequences_temporal.npz")
     queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
-    vectors, mask = (np.load(pretrained / f"text_{name}.npy", allow_pickle=False) for name in ("vectors", "mask"))
     found: dict[str, Any] = {"user_id": users["user_id"].to_numpy(dtype=object)[queries.users]}
 
     def ask(model: Recommender) -> NDArray[np.float64]:
@@ -128,7 +128,7 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
 
     for arm in ("scratch", "warm"):
         found[arm] = ask(Bundle.load(bundles[arm]).loom)
-    frozen = Bundle.load(bundles["frozen"]).onto(items, vectors, mask)
+    frozen = Bundle.load(bundles["frozen"]).onto(items, Vectors.load(pretrained))
     found["frozen"] = ask(frozen)
     found["frozen_new_companions"] = ask(frozen.fit(sequences.train(with_validation=True), len(items)))
     return pd.DataFrame(found)

@@ -15,7 +15,7 @@ from nightloom.config import RunConfig
 from nightloom.data.sequences import Histories, Queries, Sequences
 from nightloom.explain import plots
 from nightloom.explain.fidelity import Removal, removals, summarise
-from nightloom.explain.games import ID, TEXT, code_spans, field_game, field_players, history_game, history_players
+from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players, history_game, history_players
 from nightloom.explain.reasons import Reason, sentence, shares
 from nightloom.explain.shapley import Shapley, shapley
 from nightloom.models.bundle import Bundle
@@ -150,6 +150,8 @@ def _field_reasons(item: int, players: list[str], found: Shapley, model: Bundle)
     def label(name: str) -> str:
         if name == TEXT:
             return "its text"
+        if name == PICTURE:
+            return "its picture"
         if name == ID:
             return "what others went on to (id and transitions)"
         if name not in spans:

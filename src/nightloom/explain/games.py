@@ -7,6 +7,7 @@ item rather than others: what raises all scores alike explains nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ CELLS = 4_000_000
 
 ID = "id"
 TEXT = "text"
+PICTURE = "(picture)"  # as no column is called
 
 Masks = NDArray[np.bool_]
 
@@ -76,9 +78,10 @@ def history_game(model: Recommender, history: Histories, item: int, owner: NDArr
 
 
 def field_players(loom: Loom, spec: FeatureSpec, item: int) -> list[str]:
-    """What the model is told of an item: its text, each attribute column, and which item it is; those the item has."""
+    """What the model is told of an item: its text, its picture, each attribute column, and which item it is; those the item has."""
     content, fusion = loom.content, loom.net.fusion
     players = [TEXT] if fusion.use_text and bool(content.has_text[item]) else []
+    players += [PICTURE] if fusion.use_images and bool(content.has_image[item]) else []
     if fusion.use_codes:
         own = content.codes[content.code_offsets[item] : content.code_offsets[item + 1]].numpy()
         players += [column for column, (first, last) in code_spans(spec).items() if ((own >= first) & (own < last)).any()]
@@ -91,8 +94,8 @@ def field_players(loom: Loom, spec: FeatureSpec, item: int) -> list[str]:
 def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, players: list[str]) -> Game:
     """The game of the fields of the recommended item, for one history.
 
-    A field that is out is missing, as it may be for any item: no text, no such attribute, an unknown id. Without its id the
-    companions and the purchase head's counters do not know the item either, and without its text it is no text's neighbour.
+    A field that is out is missing, as it may be for any item: no text, no picture, no such attribute, an unknown id. Without its id
+    the companions and the purchase head's counters do not know the item either, and without its text it is no text's neighbour.
     The other items, and the items of the history, stay as they are.
     """
     network, companions = loom.network_scores(history), loom.companion_scores(history)
@@ -135,7 +138,7 @@ def without_fields(content: ItemContent, item: int, spec: FeatureSpec, out: Mapp
     """
     n = len(next(iter(out.values())))
     copies = content.take(torch.full((n,), item))
-    has_text, id_rows, numbers = copies.has_text.clone(), copies.id_rows.clone(), copies.numbers.clone()
+    has_text, has_image, id_rows, numbers = (getattr(copies, name).clone() for name in ("has_text", "has_image", "id_rows", "numbers"))
     spans, columns = code_spans(spec), list(spec.scales)
     keep = torch.ones(len(copies.codes), dtype=torch.bool)
     owner = torch.repeat_interleave(torch.arange(n), copies.code_offsets.diff())
@@ -143,6 +146,8 @@ def without_fields(content: ItemContent, item: int, spec: FeatureSpec, out: Mapp
         lacks = torch.from_numpy(gone)
         if name == TEXT:
             has_text[lacks] = False
+        elif name == PICTURE:
+            has_image[lacks] = False
         elif name == ID:
             id_rows[lacks] = 0
         elif name in spans:
@@ -154,7 +159,8 @@ def without_fields(content: ItemContent, item: int, spec: FeatureSpec, out: Mapp
             numbers[lacks, len(columns) + at] = 1
     counts = torch.bincount(owner[keep], minlength=n)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return ItemContent(copies.text, has_text, offsets, copies.codes[keep], numbers, id_rows)
+    codes = copies.codes[keep]
+    return replace(copies, has_text=has_text, has_image=has_image, code_offsets=offsets, codes=codes, numbers=numbers, id_rows=id_rows)
 
 
 def code_spans(spec: FeatureSpec) -> dict[str, tuple[int, int]]:

@@ -21,6 +21,7 @@ from nightloom.models.base import Recommender
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom
 from nightloom.models.text_neighbours import TextNeighbours
+from nightloom.models.vectors import Vectors
 
 FILES = ("items.parquet", "feature_spec.json", "meta.json")
 LANGUAGE_MODEL = "language_model"
@@ -137,18 +138,17 @@ class Bundle:
         flat = np.array([second for one in when for second in one], dtype=np.int64)
         return Histories(dense.offsets, dense.items, flat, dense.kinds, dense.positive, np.array(latest, dtype=np.int64))
 
-    def onto(self, items: pd.DataFrame, text_vectors: NDArray[np.float32] | None, text_mask: NDArray[np.bool_] | None) -> Recommender:
+    def onto(self, items: pd.DataFrame, vectors: Vectors | None) -> Recommender:
         """The same model answering the dense ids of another catalogue.
 
         Items known by id keep all that the model learned of them. The others are vectored from their
-        text and attributes; the companions keep what they know of the items that
+        text, pictures and attributes; the companions keep what they know of the items that
         both catalogues have, and neighbours by text are looked for anew.
 
         Args:
             items: the other catalogue, row i for dense item i: `item_id`, described columns, `text`.
-            text_vectors: float32 [len(items), text_dim] of the pretrained language model. A model whose own language
-                model was tuned encodes new texts itself. None, or another width: new items count as without text.
-            text_mask: bool [len(items)].
+            vectors: of that catalogue's texts and pictures by the pretrained models. A model whose own language model was tuned
+                encodes new texts itself. None, or another width: new items count as without text, or without picture.
 
         Returns:
             A recommender over `len(items)` dense ids.
@@ -156,13 +156,18 @@ class Bundle:
         ids = items["item_id"].to_numpy(dtype=object)
         here = np.array([self.index.get(item, -1) for item in ids.tolist()], dtype=np.int64)
         content = self.loom.content
-        text, has_text = self._new_text(items, here, text_vectors, text_mask)
+        given = vectors or Vectors.of_text(np.zeros((len(items), 0), dtype=np.float32), np.zeros(len(items), dtype=np.bool_))
+        text, has_text = self._new_text(items, here, given)
+        image, has_image = _fitting(given.image, given.has_image, content.image.shape[1])
         known = torch.from_numpy(here >= 0)
         mine = torch.from_numpy(here[here >= 0])
         text[known], has_text[known] = content.text[mine], content.has_text[mine]
+        image[known], has_image[known] = content.image[mine], content.has_image[mine]
         id_rows = torch.zeros(len(ids), dtype=torch.int64)
         id_rows[known] = content.id_rows[mine]
-        other = ItemContent.build(self.spec.encode(items), text.numpy(), has_text.numpy(), id_rows.numpy())
+        other = ItemContent.build(
+            self.spec.encode(items), text.numpy(), has_text.numpy(), id_rows.numpy(), image.numpy(), has_image.numpy()
+        )
         there = np.full(len(self.index), -1, dtype=np.int64)
         there[here[here >= 0]] = np.flatnonzero(here >= 0)
         loom = self.loom
@@ -173,13 +178,12 @@ class Bundle:
         purchase = None if loom.purchase is None else loom.purchase.onto(there, len(ids))
         return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights, purchase)
 
-    def _new_text(
-        self, items: pd.DataFrame, here: NDArray[np.int64], vectors: NDArray[np.float32] | None, mask: NDArray[np.bool_] | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _new_text(self, items: pd.DataFrame, here: NDArray[np.int64], given: Vectors) -> tuple[torch.Tensor, torch.Tensor]:
         """Text vectors and mask of another catalogue in this model's own text space."""
         width = self.loom.content.text.shape[1]
-        text, has_text = torch.zeros(len(items), width), torch.zeros(len(items), dtype=torch.bool)
+        text, has_text = _fitting(given.text, given.has_text, width)
         if (self.source / LANGUAGE_MODEL).is_dir():
+            text, has_text = torch.zeros(len(items), width), torch.zeros(len(items), dtype=torch.bool)
             from nightloom.models.text import TextEncoder  # only a tuned model needs transformers to answer
 
             new = np.flatnonzero((here < 0) & items["text"].notna().to_numpy())
@@ -187,6 +191,11 @@ class Bundle:
                 encoder = TextEncoder.load(str(self.source / LANGUAGE_MODEL))
                 text[new] = torch.from_numpy(encoder.encode(items["text"].iloc[new].tolist()))
                 has_text[new] = True
-        elif vectors is not None and mask is not None and vectors.shape[1] == width:
-            text, has_text = torch.from_numpy(np.asarray(vectors, dtype=np.float32).copy()), torch.from_numpy(mask.copy())
         return text, has_text
+
+
+def _fitting(vectors: NDArray[np.float32], mask: NDArray[np.bool_], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors and mask, copied; where they are of another width nothing is there."""
+    if vectors.shape[1] != width:
+        return torch.zeros(len(vectors), width), torch.zeros(len(vectors), dtype=torch.bool)
+    return torch.from_numpy(np.asarray(vectors, dtype=np.float32).copy()), torch.from_numpy(mask.copy())

@@ -1,7 +1,9 @@
-"""One vector for each item, fused from its text, its attributes and its id.
+"""One vector for each item, fused from its text, its pictures, its attributes and its id.
 
 An item never seen in training has no id embedding of its own. It gets the learned "unknown id" vector,
-which id dropout has trained on known items, so text and attributes alone place it among the others.
+which id dropout has trained on known items, so text, pictures and attributes alone place it among the others.
+Text and pictures are masked where there are none: a learned vector then stands for them, and what the arrays
+hold in such rows counts for nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from nightloom.data.items import ItemFeatures
 
 WHITE_DIM = 128
-"""Principal directions of the text vectors that are kept: beyond them whitening would only blow up noise."""
+"""Principal directions of text and image vectors that are kept: beyond them whitening would only blow up noise."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class ItemContent:
         codes: int64 [codes].
         numbers: float32 [items, 2 * columns], scaled values (zero where missing), then 1 where missing.
         id_rows: int64 [items], rows of the id table; row 0 is the unknown id.
+        image: float32 [items, image_dim], vectors of the vision model; of width 0 where the catalogue has no pictures.
+        has_image: bool [items].
     """
 
     text: Tensor
@@ -41,21 +45,31 @@ class ItemContent:
     codes: Tensor
     numbers: Tensor
     id_rows: Tensor
+    image: Tensor
+    has_image: Tensor
 
     def __len__(self) -> int:
         return len(self.id_rows)
 
     @classmethod
     def build(
-        cls, features: ItemFeatures | None, text: NDArray[np.float32], has_text: NDArray[np.bool_], id_rows: NDArray[np.int64]
+        cls,
+        features: ItemFeatures | None,
+        text: NDArray[np.float32],
+        has_text: NDArray[np.bool_],
+        id_rows: NDArray[np.int64],
+        image: NDArray[np.float32] | None = None,
+        has_image: NDArray[np.bool_] | None = None,
     ) -> ItemContent:
-        """Content of a catalogue from the arrays of `prepare` and of the language model.
+        """Content of a catalogue from the arrays of `prepare` and of the pretrained models.
 
         Args:
             features: coded attributes, or None when the items have none.
             text: float32 [items, text_dim].
             has_text: bool [items].
             id_rows: int64 [items], 0 for an item without an id embedding of its own.
+            image: float32 [items, image_dim], or None when there are no pictures.
+            has_image: bool [items], given with `image`.
         """
         n = len(id_rows)
         offsets = np.zeros(n + 1, dtype=np.int64) if features is None else features.offsets
@@ -68,6 +82,8 @@ class ItemContent:
             torch.as_tensor(codes.astype(np.int64)),
             torch.as_tensor(np.asarray(numbers, dtype=np.float32)),
             torch.as_tensor(id_rows),
+            torch.zeros(n, 0) if image is None else torch.as_tensor(np.asarray(image, dtype=np.float32)),
+            torch.zeros(n, dtype=torch.bool) if has_image is None else torch.as_tensor(has_image),
         )
 
     def to(self, device: torch.device) -> ItemContent:
@@ -83,33 +99,34 @@ class ItemContent:
         starts, lengths = self.code_offsets[rows], self.code_offsets[rows + 1] - self.code_offsets[rows]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         flat = torch.arange(int(offsets[-1]), device=rows.device) + torch.repeat_interleave(starts - offsets[:-1], lengths)
-        return ItemContent(self.text[rows], self.has_text[rows], offsets, self.codes[flat], self.numbers[rows], self.id_rows[rows])
+        own = {name: getattr(self, name)[rows] for name in ("text", "has_text", "numbers", "id_rows", "image", "has_image")}
+        return ItemContent(code_offsets=offsets, codes=self.codes[flat], **own)
 
 
 class Whitening(nn.Module):
-    """Centre text vectors and give every kept direction unit variance (PCA whitening).
+    """Centre the vectors of a pretrained model and give every kept direction unit variance (PCA whitening).
 
-    Sentence vectors are anisotropic: a few directions, shared by all texts, carry most of their length.
+    Sentence vectors are anisotropic: a few directions, shared by all texts, carry most of their length; so are those of pictures.
     The transform is fitted once, on the training catalogue, and kept with the model.
     """
 
     mean: Tensor
     directions: Tensor
 
-    def __init__(self, text_dim: int) -> None:
+    def __init__(self, given_dim: int) -> None:
         super().__init__()
-        self.width = min(WHITE_DIM, text_dim)
-        self.register_buffer("mean", torch.zeros(text_dim))
-        self.register_buffer("directions", torch.zeros(text_dim, self.width))
+        self.width = min(WHITE_DIM, given_dim)
+        self.register_buffer("mean", torch.zeros(given_dim))
+        self.register_buffer("directions", torch.zeros(given_dim, self.width))
 
     def fit(self, vectors: Tensor) -> None:
-        """Learn mean and directions from text vectors, float32 [n, text_dim]; fewer than two leave all text at zero."""
+        """Learn mean and directions from float32 [n, given_dim]; fewer than two vectors leave all of them at zero."""
         if len(vectors) < 2:
             return
         mean = vectors.mean(0)
         values, basis = torch.linalg.eigh(torch.cov((vectors - mean).double().T))
         values, basis = values.flip(0)[: self.width].clamp(min=0), basis.flip(1)[:, : self.width]
-        # Directions without variance (fewer texts than dimensions) are dropped, not divided by zero. The sign of an
+        # Directions without variance (fewer vectors than dimensions) are dropped, not divided by zero. The sign of an
         # eigenvector is arbitrary; fixing it makes two fits the same on every machine.
         signs = torch.sign(basis.gather(0, basis.abs().argmax(0, keepdim=True)))
         scale = torch.where(values > values[0] * 1e-6, values.clamp(min=1e-12).rsqrt(), torch.zeros_like(values))
@@ -117,7 +134,7 @@ class Whitening(nn.Module):
         self.directions.copy_((basis * signs * scale).float())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Text vectors [n, text_dim] -> whitened vectors [n, width]."""
+        """Vectors [n, given_dim] -> whitened vectors [n, width]."""
         return (vectors - self.mean) @ self.directions
 
 
@@ -149,15 +166,19 @@ class ItemFusion(nn.Module):
         n_numbers: width of `ItemContent.numbers`.
         n_ids: items with an id embedding of their own.
         adapter: width of the adapter over the vectors; 0 for none.
+        image_dim: width of the vision model's vectors; 0 where the catalogue has no pictures.
     """
 
-    def __init__(self, config: ModelConfig, text_dim: int, n_codes: int, n_numbers: int, n_ids: int, adapter: int = 0) -> None:
+    def __init__(
+        self, config: ModelConfig, text_dim: int, n_codes: int, n_numbers: int, n_ids: int, adapter: int = 0, image_dim: int = 0
+    ) -> None:
         super().__init__()
         dim = config.dim
         self.use_text = config.use_text and text_dim > 0
         self.use_codes = config.use_attributes and n_codes > 0
         self.use_numbers = config.use_attributes and n_numbers > 0
         self.use_ids = config.use_ids
+        self.use_images = image_dim > 0 and getattr(config, "use_images", True)  # models of before there were pictures have neither
         if self.use_text:
             self.whiten = Whitening(text_dim)
             self.text = nn.Linear(self.whiten.width, dim, bias=False)
@@ -170,6 +191,10 @@ class ItemFusion(nn.Module):
         self.ids = nn.Embedding(n_ids + 1 if self.use_ids else 1, dim)
         self.norm = nn.LayerNorm(dim)
         self.adapter = Adapter(dim, adapter) if adapter else nn.Identity()
+        if self.use_images:
+            self.whiten_image = Whitening(image_dim)
+            self.image = nn.Linear(self.whiten_image.width, dim, bias=False)
+            self.no_image = nn.Parameter(torch.zeros(dim))
         self.reset()
 
     def reset(self) -> None:
@@ -182,6 +207,15 @@ class ItemFusion(nn.Module):
         if self.use_numbers:
             nn.init.normal_(self.numbers.weight, std=0.02)
             nn.init.zeros_(self.numbers.bias)
+        if self.use_images:
+            nn.init.normal_(self.image.weight, std=0.02 / self.whiten_image.width**0.5)
+
+    def fit_whitening(self, content: ItemContent) -> None:
+        """Learn how the vectors of texts and of pictures are whitened, from the items that have them."""
+        if self.use_text:
+            self.whiten.fit(content.text[content.has_text])
+        if self.use_images:
+            self.whiten_image.fit(content.image[content.has_image])
 
     def forward(self, content: ItemContent, hidden: Tensor | None = None) -> Tensor:
         """Vectors of the items in `content`.
@@ -200,6 +234,10 @@ class ItemFusion(nn.Module):
         if self.use_text:
             text = self.text(self.whiten(content.text))
             fused = fused + torch.where(content.has_text[:, None], text, self.no_text)
+        if self.use_images:
+            there = content.has_image[:, None]
+            image = self.image(self.whiten_image(content.image.masked_fill(~there, 0)))  # filled: 0 times NaN would be NaN in the gradient
+            fused = fused + torch.where(there, image, self.no_image)
         if self.use_codes:
             codes = self.codes(content.codes, content.code_offsets[:-1])
             has_codes = content.code_offsets[1:] > content.code_offsets[:-1]

@@ -1,4 +1,4 @@
-"""Stage load_pretrained: the language model is found and checked, and the items' texts become vectors."""
+"""Stage load_pretrained: the pretrained models are found and checked, and the items' texts and pictures become vectors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.errors import InputError
+from nightloom.models.load_images import load_images
 from nightloom.models.text import TextEncoder, pooling_of
-from nightloom.models.text_cache import Progress, TextCache
+from nightloom.models.text_cache import TextCache
 from nightloom.models.text_fast import accelerate
+from nightloom.models.vector_cache import Progress
 from nightloom.models.weights import resolve
 from nightloom.stage import write_json
 
@@ -21,23 +23,32 @@ if TYPE_CHECKING:
     from nightloom.config import PretrainedConfig
 
 
-def load_pretrained(config: PretrainedConfig, prepared: Path, root: Path, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Encode the catalogue's texts and write what ARCHITECTURE.md lists for this stage.
+def load_pretrained(
+    config: PretrainedConfig,
+    prepared: Path,
+    root: Path,
+    folder: Path,
+    progress: Progress | None = None,
+    pictures_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Encode the catalogue's texts and, where it has an image column, its pictures, and write what ARCHITECTURE.md lists for this stage.
 
     Args:
-        config: which model, and how texts become vectors.
+        config: which models, and how texts become vectors.
         prepared: folder of stage prepare.
-        root: the mlruns folder; vectors are kept under `cache/text/`.
-        folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json` and `pretrained.json`.
+        root: the mlruns folder; vectors are kept under `cache/text/` and `cache/images/`.
+        folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json` and `pretrained.json`; what is there of pictures `load_images` says.
         progress: told (new texts done, all new texts).
+        pictures_progress: told (new pictures done, all new pictures).
 
     Returns:
         What pretrained.json holds: model, path, sha256, source, pooling, max_tokens, dim, items, and how many texts were encoded
-        now, reused from the cache (each text once), and missing.
+        now, reused from the cache (each text once), and missing; `images`: what `load_images` gave.
 
     Raises:
         InputError: the model is not found or is not what was expected. A catalogue without any text needs no model
             and gets vectors of width 0.
+        ContractBroken: too many pictures can not be read.
     """
     column = _text_column(prepared / "items.parquet")
     texts: list[str | None] = [text if isinstance(text, str) and text.strip() else None for text in column.tolist()]
@@ -68,6 +79,7 @@ def load_pretrained(config: PretrainedConfig, prepared: Path, root: Path, folder
     np.save(folder / "text_vectors.npy", vectors, allow_pickle=False)
     np.save(folder / "text_mask.npy", mask, allow_pickle=False)
     (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+    figures["images"] = load_images(config, prepared, root, folder, pictures_progress)
     write_json(folder / "pretrained.json", figures)
     return figures
 

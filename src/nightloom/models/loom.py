@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 16384
 """Padded tokens of histories that are encoded at once when answering."""
 
+PRETRAINED = ("text", "image")
+"""What of a catalogue's content is kept in half precision."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -46,6 +49,7 @@ class Shape:
         n_kinds: event names.
         has_time: whether the data have times.
         adapter: width of the adapter over item vectors; 0 for none.
+        image_dim: width of the vision model's vectors; 0 for none.
     """
 
     text_dim: int
@@ -55,6 +59,7 @@ class Shape:
     n_kinds: int
     has_time: bool
     adapter: int = 0
+    image_dim: int = 0
 
 
 class LoomNet(nn.Module):
@@ -62,7 +67,7 @@ class LoomNet(nn.Module):
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
         super().__init__()
-        self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter)
+        self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter, shape.image_dim)
         self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
 
@@ -179,7 +184,7 @@ class Loom(Recommender):
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for name in ItemContent.__dataclass_fields__:
             value = getattr(self.content, name)
-            tensors[f"content.{name}"] = value.half() if name == "text" else value
+            tensors[f"content.{name}"] = value.half() if name in PRETRAINED else value
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
         for name in self.weights:
             self.companions[name].save(folder)
@@ -205,13 +210,15 @@ class Loom(Recommender):
         net = LoomNet(config, shape)
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         net.requires_grad_(False)
-        content = ItemContent(
-            **{
-                name: tensors[f"content.{name}"].float() if name == "text" else tensors[f"content.{name}"]
-                for name in ItemContent.__dataclass_fields__
-            }
-        )
+        content = _content({name.removeprefix("content."): value for name, value in tensors.items() if name.startswith("content.")})
         return cls(config, shape, net, content, companions, meta["weights"], purchase)
+
+
+def _content(tensors: dict[str, Tensor]) -> ItemContent:
+    """A catalogue as `Loom.save` wrote it; models of before there were pictures have none."""
+    n = len(tensors["id_rows"])
+    without = {"image": torch.zeros(n, 0), "has_image": torch.zeros(n, dtype=torch.bool)}
+    return ItemContent(**{name: value.float() if name in PRETRAINED else value for name, value in (without | tensors).items()})
 
 
 def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) -> Tensor:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightloom.errors import InputError
+from nightloom.models.loading import load_model, loading, quiet
 from nightloom.models.weights import Weights, resolve
 from nightloom.stage import write_json
 
@@ -100,28 +99,13 @@ class TextEncoder(nn.Module):
         cls, weights: Weights, *, pooling: Literal["auto", "mean", "cls", "last"] = "auto", max_tokens: int | None = None
     ) -> Self:
         """Load a model that is already found and checked; see `load`."""
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
         folder = weights.path
         chosen = pooling_of(folder, pooling)
-        with _loading(folder):
-            model, info = AutoModel.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+        model = load_model(folder)
+        with loading(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
-        if missing:
-            raise InputError(
-                f"{folder}: the weights lack {len(missing)} tensors of the {model.config.model_type} model in config.json, "
-                f"for example {missing[0]}. They would be random: copy the whole model again."
-            )
-        if getattr(model, "pooler", None) is not None:
-            model.pooler = None  # BERT's next-sentence head: not used here, so it must not be trained or kept
         limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length)
         asked = max_tokens or _read(folder / SETTINGS).get("max_tokens", MAX_TOKENS)
         return cls(model, tokenizer, chosen, int(min(asked, limit)), weights.sha256).eval()
@@ -205,7 +189,7 @@ class TextEncoder(nn.Module):
             target_modules="all-linear",
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),  # GPT-2 keeps weights transposed
         )
-        with _quiet():
+        with quiet():
             self.model = get_peft_model(cast(Any, self.model), config)
 
     def save(self, folder: Path) -> None:
@@ -214,7 +198,7 @@ class TextEncoder(nn.Module):
         if hasattr(model, "merge_and_unload"):
             model = copy.deepcopy(model).merge_and_unload()
         folder.mkdir(parents=True, exist_ok=True)
-        with _quiet():
+        with quiet():
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         write_json(folder / SETTINGS, {"pooling": self.pooling, "max_tokens": self.max_tokens})
@@ -243,7 +227,7 @@ def pooling_of(folder: Path, pooling: Literal["auto", "mean", "cls", "last"] = "
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    with _loading(folder):
+    with loading(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if config.is_encoder_decoder:
         raise InputError(f"{folder}: {config.model_type} is an encoder-decoder. Name a BERT-class encoder or a GPT-class decoder.")
@@ -269,37 +253,3 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}). Copy the model folder again.") from error
     return content if isinstance(content, dict) else {}
-
-
-@contextmanager
-def _loading(folder: Path) -> Iterator[None]:
-    """Load quietly, and say which folder transformers could not read."""
-    from safetensors import SafetensorError
-
-    try:
-        with _quiet():
-            yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "no reason given")
-        raise InputError(
-            f"{folder}: transformers can not load this model ({type(error).__name__}: {reason}). It must hold config.json, "
-            "model.safetensors and tokenizer files of an architecture that needs no code of its own."
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings and no progress bars of transformers and peft within the block."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

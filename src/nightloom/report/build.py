@@ -35,6 +35,7 @@ def build_report(
     quarantined: Mapping[str, int] | None = None,
     quarantine_reasons: Mapping[str, Mapping[str, int]] | None = None,
     counts: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
     explanations: Mapping[str, Any] | None = None,
     links: Mapping[str, str | None] | None = None,
     licence: str | None = None,
@@ -58,6 +59,7 @@ def build_report(
         quarantined: table -> rows put aside.
         quarantine_reasons: table -> reason -> rows.
         counts: what the data hold (events, items, users ...).
+        images: figures of the catalogue's pictures, where it has any (`nightloom.models.load_images`).
         explanations: content of `reasons.json`.
         links: where to look next; known keys are folder, mlflow_run_id, mlflow_url, prefect_url, data_docs
             and quarantine, any other key is shown under its own name.
@@ -96,6 +98,7 @@ def build_report(
         "counts": counts or {},
         "quarantined": quarantined or {},
         "quarantine_reasons": quarantine_reasons or {},
+        "images": images or {},
         "explanations": explanations or {},
         "refused": {"stage": refused[0], "message": refused[1]} if refused else None,
         "links": {"folder": str(night.folder)} | dict(links or {}),

@@ -38,6 +38,8 @@ def print_summary(report: Mapping[str, Any], console: Console) -> None:
         console.print(_stages(report))
     console.print()
     console.print(Text(_put_aside(report)))
+    if said := words.pictures(report):
+        console.print(Text(f"Pictures: {said}"), soft_wrap=True)
     _print_next(words.next_steps(report), console)
     if report["licence"]:
         console.print()

@@ -58,6 +58,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
         curves=[_curve(protocol, key, epochs) for protocol, epochs in report["curves"].items() for key in _drawn(epochs)],
         shares={protocol: words.shares(found) for protocol, found in report["training"].items()},
         explanations=report["explanations"].get("sample", [])[:SHOWN_EXPLANATIONS],
+        pictures=words.pictures(report),
         stages=_stages(report),
         next_steps=words.next_steps(report),
         config=json.dumps(report["config"], indent=2, ensure_ascii=False),

@@ -35,6 +35,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     put_aside = {table: rows for table, rows in report["quarantined"].items() if rows}
     if put_aside:
         lines += ["", "## Quarantine", "", *_table(["Table", "Rows"], [[table, f"{rows:,}"] for table, rows in put_aside.items()])]
+    if said := words.pictures(report):
+        lines += ["", "## Pictures", "", said]
     lines += ["", "## Where to look next", ""]
     lines += [f"- {name}: {_address(value)}" for name, value in words.next_steps(report)]
     return "\n".join(lines) + "\n"

@@ -162,6 +162,17 @@ def shares(training: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     return sorted(((spoken(name), parts.get(name, 0.0), value) for name, value in alone.items()), key=lambda one: -one[1])
 
 
+def pictures(report: Mapping[str, Any]) -> str:
+    """How many items have a picture and what could not be read; empty where the catalogue has no image column."""
+    found = report["images"]
+    if not found:
+        return ""
+    said = f"{found['with_image']:,} of {found['items']:,} items have a picture"
+    if not found["unreadable"]:
+        return said + "."
+    return f"{said}; {found['unreadable']:,} pictures can not be read, for example {found['examples'][0]}. All: unreadable_images.csv."
+
+
 def started(training: Mapping[str, Any]) -> str:
     """From what a network was trained, in a sentence."""
     if training.get("warm_start"):

@@ -25,6 +25,7 @@ from nightloom.models.companions import fit_companions
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom, LoomNet, Shape
 from nightloom.models.tallies import KEPT_DAYS, Tallies
+from nightloom.models.vectors import Vectors
 from nightloom.training import checkpoint
 from nightloom.training.distributed import World
 from nightloom.training.fusing import Fusion, choose_fusion
@@ -122,12 +123,11 @@ class Training:
         self.sequences = Sequences.load(run.prepared / f"sequences_{run.protocol}.npz")
         self.features = ItemFeatures.load(run.prepared / "item_features.npz")
         self.meta = json.loads((run.prepared / "meta.json").read_text(encoding="utf-8"))
-        self.text = np.load(run.pretrained / "text_vectors.npy", allow_pickle=False).astype(np.float32)
-        self.has_text = np.load(run.pretrained / "text_mask.npy", allow_pickle=False)
-        if not (len(self.text) == len(self.has_text) == len(self.features) == self.sequences.n_items):
+        self.vectors = Vectors.load(run.pretrained)
+        if not (self.vectors.whole and len(self.vectors) == len(self.features) == self.sequences.n_items):
             raise InputError(
-                f"{run.pretrained}: {len(self.text):,} text vectors for {self.sequences.n_items:,} items of {run.prepared}. "
-                "They are of different catalogues: run load_pretrained again on this one."
+                f"{run.pretrained}: {len(self.vectors):,} text vectors for {self.sequences.n_items:,} items of {run.prepared}, and "
+                f"{len(self.vectors.image):,} of pictures. They are of different catalogues: run load_pretrained again on this one."
             )
         self.exclude_seen = bool(self.config.evaluation.exclude_seen)
         self.queries = sample(self.sequences.queries("validation", exclude_seen=self.exclude_seen), self.config.training.seed)
@@ -197,25 +197,26 @@ class Training:
         seen = np.unique(histories.items).astype(np.int64)
         rows = np.zeros(self.sequences.n_items, dtype=np.int64)
         rows[seen] = np.arange(1, len(seen) + 1)
-        content = ItemContent.build(self.features, self.text, self.has_text, rows)
+        given = self.vectors
+        content = ItemContent.build(self.features, given.text, given.has_text, rows, given.image, given.has_image)
         shape = Shape(
-            self.text.shape[1],
+            given.text.shape[1],
             self.features.n_codes,
             content.numbers.shape[1],
             len(seen),
             len(self.meta["kinds"]),
             self.sequences.has_time,
             ADAPTER_WIDTH if self.run.mode == "adapter" else 0,
+            given.image.shape[1],
         )
         net = LoomNet(self.config.model, shape)
+        net.fusion.fit_whitening(content)
         if self.start is not None:
             self.start.into(net, phase, seen)
             if self.run.mode == "adapter":
                 hold(net)
-        elif net.fusion.use_text:
-            net.fusion.whiten.fit(content.text[content.has_text])
         net, content = net.to(self.world.device), content.to(self.world.device)
-        tuner = TextTuner.of(self.run, self.text, self.world)
+        tuner = TextTuner.of(self.run, given.text, self.world)
         fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, self.run.mode == WARM)
         return Loom(self.config.model, shape, net, content, {}, {}), fitter
 

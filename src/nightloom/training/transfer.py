@@ -26,6 +26,7 @@ from nightloom.models.bundle import LANGUAGE_MODEL, Bundle
 from nightloom.models.companions import fit_companions
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.models.vectors import Vectors
 from nightloom.training.warm_start import BIAS, CODES, IDS, KINDS, LAID_OUT, NUMBERS, PHASES, by_name
 
 Mode = Literal["full", "adapter"]
@@ -36,6 +37,9 @@ SHARES = {"text_neighbours": 0.5}
 knows, and here it knows none, so both count alike; measured in benchmarks/transfer.md."""
 MEAN = "fusion.whiten.mean"
 NO_CODES = "fusion.no_codes"
+IMAGE_MEAN = "fusion.whiten_image.mean"
+IMAGE = ("fusion.image.weight", "fusion.no_image")
+WHITE_IMAGE = "fusion.whiten_image."
 OF_TIME = ("encoder.gaps.weight", "encoder.time_bias")
 LEARNED_BY_ADAPTER = (ADAPTER, "log_scale")
 """What an adapter-only run learns: the adapter, and the temperature that its item vectors need."""
@@ -70,12 +74,12 @@ class Transfer:
         """
         bundle, content, shape, kinds = _target(self.bundle, prepared, pretrained)
         net = LoomNet(model, replace(shape, n_ids=len(content), adapter=ADAPTER_WIDTH))
-        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content.text[content.has_text])
+        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content)
         save_file({f"{phase}.{name}": value.contiguous().clone() for name, value in laid.items() for phase in PHASES}, out / LAID_OUT)
         return {"file": LAID_OUT, "sha256": sha256((out / LAID_OUT).read_bytes()).hexdigest(), "mode": self.mode}
 
 
-def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[str], texts: Tensor) -> dict[str, Tensor]:
+def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[str], content: ItemContent) -> dict[str, Tensor]:
     """The source's weights in the shapes of the target's network.
 
     Args:
@@ -83,16 +87,18 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
         kinds: the source's event names by code.
         target: a network for the target's catalogue.
         kinds_there: the target's event names by code.
-        texts: float32 [n, text_dim], text vectors of the target's items. They are whitened as the source's were, but around their
-            own mean: what all texts of a domain have in common tells none of its items from another.
+        content: the target's catalogue. Its text and image vectors are whitened as the source's were, but around their own mean:
+            what all texts of a domain have in common tells none of its items from another.
 
     Returns:
-        Name -> weights, for every name of the target's state; NaN where it keeps its own start (adapter; time where the source has none).
+        Name -> weights, for every name of the target's state; NaN where it keeps its own start (adapter; time, and how pictures are
+        whitened, where the source has none).
 
     Raises:
         InputError: a layer of both has another shape, or one of them reads no text.
     """
     theirs = source.state_dict()
+    texts, pictures = content.text[content.has_text], content.image[content.has_image]
     laid: dict[str, Tensor] = {}
     if not (source.fusion.use_text and target.fusion.use_text):
         raise InputError("transfer: the two domains meet in the text of their items, and one of them has none. Give both item texts.")
@@ -101,13 +107,15 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
             laid[name] = theirs[IDS][:1].expand_as(value)  # every item starts from what stands for an unknown one
         elif name == MEAN and len(texts):
             laid[name] = texts.mean(0)
+        elif name == IMAGE_MEAN and name in theirs and theirs[name].shape == value.shape and len(pictures):
+            laid[name] = pictures.mean(0)
         elif name == CODES:
             laid[name] = theirs.get(NO_CODES, torch.zeros(value.shape[1])).expand_as(value)
-        elif name in (NUMBERS, BIAS) or (name == NO_CODES and name not in theirs):
+        elif name in (NUMBERS, BIAS) or (name in (NO_CODES, *IMAGE) and name not in theirs):
             laid[name] = torch.zeros_like(value)
         elif name == KINDS:
             laid[name] = by_name(theirs[KINDS], kinds, kinds_there).nan_to_num(0) if KINDS in theirs else torch.zeros_like(value)
-        elif name.startswith(ADAPTER) or (name in OF_TIME and name not in theirs):
+        elif name.startswith(ADAPTER) or (name.startswith((*OF_TIME, WHITE_IMAGE)) and name not in theirs):
             laid[name] = torch.full_like(value, torch.nan)
         elif name not in theirs or theirs[name].shape != value.shape:
             was = tuple(theirs[name].shape) if name in theirs else "none"
@@ -133,7 +141,7 @@ def zero_shot(bundle: Path, prepared: Path, pretrained: Path) -> Loom:
     """
     source, content, shape, kinds = _target(bundle, prepared, pretrained)
     net = LoomNet(source.loom.config, shape)
-    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content.text[content.has_text])
+    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content)
     net.load_state_dict({name: torch.where(torch.isnan(laid[name]), value, laid[name]) for name, value in net.state_dict().items()})
     net.requires_grad_(False)
     return Loom(source.loom.config, shape, net, content, fit_companions(list(SHARES), Histories.of_items([]), content), SHARES)
@@ -155,13 +163,14 @@ def _target(source: Path, prepared: Path, pretrained: Path) -> tuple[Bundle, Ite
     if (source / LANGUAGE_MODEL).is_dir():
         raise InputError(f"{source}: its language model was tuned, so its text vectors are its own. Train it with training.tuning=frozen.")
     meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
-    text = np.load(pretrained / "text_vectors.npy", allow_pickle=False).astype(np.float32)
-    mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)
+    given = Vectors.load(pretrained)
+    text = given.text
     if text.shape[1] != bundle.loom.shape.text_dim:
         raise InputError(
             f"transfer: the source's text vectors are {bundle.loom.shape.text_dim} wide, the target's {text.shape[1]}. Let one language "
             "model read both (pretrained.model)."
         )
-    content = ItemContent.build(features, text, mask, np.zeros(len(features), dtype=np.int64))
+    content = ItemContent.build(features, text, given.has_text, np.zeros(len(features), dtype=np.int64), given.image, given.has_image)
     kinds = meta["kinds"]
-    return bundle, content, Shape(text.shape[1], features.n_codes, content.numbers.shape[1], 0, len(kinds), bool(meta["has_time"])), kinds
+    widths = (text.shape[1], features.n_codes, content.numbers.shape[1])
+    return bundle, content, Shape(*widths, 0, len(kinds), bool(meta["has_time"]), image_dim=given.image.shape[1]), kinds

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nightloom.errors import InputError
+from nightloom.models.vectors import Vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 SEARCH_FILE = "search.safetensors"
 LAID_OUT = "warm_start.safetensors"
 PHASES = ("search", "refit")
-SAME_TEXT = 0.99
-"""Smallest median cosine of two nights' vectors of the same items: below it another language model has read them."""
+SAME = 0.99
+"""Smallest median cosine of two nights' vectors of the same items: below it another model has made them."""
 
 IDS, CODES, NUMBERS, BIAS, KINDS = (
     "fusion.ids.weight", "fusion.codes.weight", "fusion.numbers.weight", "fusion.numbers.bias", "encoder.kinds.weight",
@@ -120,11 +121,15 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: the run's config as JSON values.
     """
-    free = {
+    free: dict[str, set[str]] = {
         "model": {"companions", "purchase_head", "dropout", "id_dropout"},
         "prepare": {"validation_share", "test_share"},
         "pretrained": set(),
     }
+    if "image" not in config.get("data", {}).get("features", {}).values():  # without pictures it does not matter how they would be seen
+        free["model"].add("use_images")
+        free["pretrained"] = {"image_model", "image_sha256"}
+    free["pretrained"].add("max_bad_images")
     kept = {
         f"{section}.{key}": value for section, free_keys in free.items() for key, value in config[section].items() if key not in free_keys
     }
@@ -185,14 +190,13 @@ def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: P
     check_borders(bundle.meta, meta, protocol)
     phases = _weights(champion, bundle, config)
     tonight = _known(prepared, meta)
-    _check_text(bundle, tonight, pretrained)
+    _check_vectors(bundle, tonight, Vectors.load(pretrained))
     before = Known(bundle.item_ids, bundle.spec, bundle.meta["kinds"])
     tensors = {
         f"{phase}.{name}": value for phase, (net, rows) in phases.items() for name, value in carry(net, rows, before, tonight).items()
     }
-    shape = bundle.loom.shape.__class__(
-        bundle.loom.shape.text_dim, tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.kinds), True
-    )
+    sizes = (tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.kinds))
+    shape = bundle.loom.shape.__class__(bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim)
     for name, value in LoomNet(bundle.loom.config, shape).state_dict().items():
         for phase in PHASES:
             given = tensors.get(f"{phase}.{name}")
@@ -297,20 +301,20 @@ def _known(prepared: Path, meta: dict[str, Any]) -> Known:
     return Known(items["item_id"].to_numpy(dtype=object), FeatureSpec.load(prepared / "feature_spec.json"), meta["kinds"])
 
 
-def _check_text(bundle: Any, tonight: Known, pretrained: Path) -> None:
-    """Whether the same language model has read the texts: most items that both nights have must have the same vector."""
-    vectors = np.load(pretrained / "text_vectors.npy", allow_pickle=False).astype(np.float32)
-    mask = np.load(pretrained / "text_mask.npy", allow_pickle=False)
-    theirs, has_text = bundle.loom.content.text.numpy(), bundle.loom.content.has_text.numpy()
-    if vectors.shape[1] != theirs.shape[1]:
-        raise ColdStart(f"text vectors are {vectors.shape[1]} wide tonight, the champion's are {theirs.shape[1]}")
-    here = np.array([bundle.index.get(item, -1) for item in tonight.item_ids.tolist()], dtype=np.int64)
-    both = np.flatnonzero((here >= 0) & mask & has_text[np.maximum(here, 0)])
-    if len(both):
-        a, b = vectors[both], theirs[here[both]]
-        cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
-        if np.median(cosine) < SAME_TEXT:
-            raise ColdStart("another language model has read the texts since the champion was trained")
+def _check_vectors(bundle: Any, tonight: Known, vectors: Vectors) -> None:
+    """Whether the same models have read texts and pictures: most items that both nights have must have the same vectors."""
+    here, content = np.array([bundle.index.get(item, -1) for item in tonight.item_ids.tolist()], dtype=np.int64), bundle.loom.content
+    for kind, said in (("text", "language model has read the texts"), ("image", "vision model has seen the pictures")):
+        ours, mask = getattr(vectors, kind), getattr(vectors, f"has_{kind}")
+        theirs, had = getattr(content, kind).numpy(), getattr(content, f"has_{kind}").numpy()
+        if ours.shape[1] != theirs.shape[1]:
+            raise ColdStart(f"{kind} vectors are {ours.shape[1]} wide tonight, the champion's are {theirs.shape[1]}")
+        both = np.flatnonzero((here >= 0) & mask & had[np.maximum(here, 0)])
+        if len(both):
+            a, b = ours[both], theirs[here[both]]
+            cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
+            if np.median(cosine) < SAME:
+                raise ColdStart(f"another {said} since the champion was trained")
 
 
 def _day(seconds: int) -> str:

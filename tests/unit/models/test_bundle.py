@@ -14,6 +14,7 @@ from nightloom.models.bundle import Bundle
 from nightloom.models.companions import CLASSES, fit_companions
 from nightloom.models.fusion import ItemContent
 from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.models.vectors import Vectors
 
 N_ITEMS, TEXT_DIM = 10, 6
 
@@ -100,7 +101,7 @@ def test_onto_another_catalogue_known_items_score_as_before(bundle: Bundle) -> N
     new = pd.DataFrame({"item_id": ["new"], "fruit": ["pear"], "price": [3.0], "text": ["a new pear"]})
     items = pd.concat([items, new], ignore_index=True)
     text, mask = np.ones((5, TEXT_DIM), dtype=np.float32), np.array([False, True, True, True, True])
-    moved = bundle.onto(items, text, mask)
+    moved = bundle.onto(items, Vectors.of_text(text, mask))
     here = bundle.loom.network_scores(Histories.of_items([[2, 0]]))[0]
     there = moved.network_scores(Histories.of_items([[1, 2]]))[0]
     np.testing.assert_allclose(there[:4], here[[7, 2, 0, 5]], rtol=1e-4, atol=1e-5)
@@ -114,14 +115,14 @@ def test_onto_reads_new_items_by_text_and_attributes(bundle: Bundle) -> None:
         {"item_id": ["a", "b", "c"], "fruit": ["pear", "pear", "apple"], "price": [3.0, 3.0, 3.0], "text": ["x", "y", "z"]}
     )
     text = np.zeros((3, TEXT_DIM), dtype=np.float32)
-    vectors = bundle.onto(items, text, np.ones(3, dtype=bool)).item_vectors()
+    vectors = bundle.onto(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
     torch.testing.assert_close(vectors[0], vectors[1])
     assert not torch.allclose(vectors[0], vectors[2])
     text[1] += 1
-    vectors = bundle.onto(items, text, np.ones(3, dtype=bool)).item_vectors()
+    vectors = bundle.onto(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
     assert not torch.allclose(vectors[0], vectors[1])
-    for unreadable in (None, np.zeros((3, TEXT_DIM + 1), dtype=np.float32)):
-        without = bundle.onto(items, unreadable, np.ones(3, dtype=bool))
+    for unreadable in (None, Vectors.of_text(np.zeros((3, TEXT_DIM + 1), dtype=np.float32), np.ones(3, dtype=bool))):
+        without = bundle.onto(items, unreadable)
         assert not without.content.has_text.any()
 
 

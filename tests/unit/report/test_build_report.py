@@ -21,6 +21,7 @@ KEYS = {
         "counts",
         "quarantined",
         "quarantine_reasons",
+        "images",
         "explanations",
         "refused",
         "links",

@@ -1,0 +1,92 @@
+"""Vectors of contents kept from night to night by digest, so that only what is new is encoded.
+
+Append-only shards in one folder for each model. A shard is named by the digest of its bytes: one that was damaged is
+noticed, put aside and its contents encoded again, and two processes can write at the same time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Progress = Callable[[int, int], None]
+
+
+class VectorCache:
+    """Vectors by digest of what they were made from.
+
+    Args:
+        folder: one folder for each model and each way of encoding.
+        shard: contents in a shard at most: what a killed run loses.
+    """
+
+    def __init__(self, folder: Path, shard: int) -> None:
+        self.folder, self.shard = folder, shard
+
+    def by_key(
+        self, keys: Sequence[bytes], encode: Callable[[list[bytes], Progress], NDArray[np.float32]], progress: Progress | None = None
+    ) -> tuple[NDArray[np.float32], int]:
+        """Vectors by key, encoding those not kept yet, each once.
+
+        Args:
+            keys: digests, all of one length; may repeat.
+            encode: gives float32 [n, d] for n keys, and tells (done, n) on the way; a row of NaN says that there is no vector for a
+                key, and is not kept. Not called when all are kept.
+            progress: told (new keys done, all new keys).
+
+        Returns:
+            float32 [len(keys), d] in order, and how many were encoded now.
+        """
+        kept = self._read(set(keys))
+        waiting = [key for key in dict.fromkeys(keys) if key not in kept]
+        encoded = 0
+        for start in range(0, len(waiting), self.shard):
+
+            def tell(done: int, _: int, before: int = start) -> None:
+                if progress:
+                    progress(before + done, len(waiting))
+
+            part = waiting[start : start + self.shard]
+            made = encode(part, tell).astype(np.float32)
+            whole = ~np.isnan(made[:, 0])
+            if whole.any():
+                self._write([key for key, good in zip(part, whole.tolist(), strict=True) if good], made[whole])
+            encoded += int(whole.sum())
+            kept |= dict(zip(part, made, strict=True))
+        return (np.stack([kept[key] for key in keys]) if len(keys) else np.zeros((0, 0), dtype=np.float32)), encoded
+
+    def _read(self, wanted: set[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        kept: dict[bytes, NDArray[np.float32]] = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                content = path.read_bytes()
+                if _name(content) != path.name:
+                    path.rename(path.with_suffix(".damaged"))
+                    continue
+            except FileNotFoundError:  # another process found the damage first
+                continue
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                kept |= {
+                    at: vector for key, vector in zip(arrays["keys"], arrays["vectors"], strict=True) if (at := key.tobytes()) in wanted
+                }
+        return kept
+
+    def _write(self, keys: list[bytes], vectors: NDArray[np.float32]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1), vectors=vectors)
+        content = buffer.getvalue()
+        temporary = self.folder / f".{os.getpid()}.{threading.get_ident()}.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(self.folder / _name(content))
+
+
+def _name(content: bytes) -> str:
+    return f"{sha256(content).hexdigest()[:32]}.npz"

@@ -1,0 +1,49 @@
+"""What stage load_pretrained made of a catalogue's texts and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of pretrained models, row i for dense item i.
+
+    Attributes:
+        text: float32 [items, text_dim].
+        has_text: bool [items]; where false the row of `text` says nothing.
+        image: float32 [items, image_dim]; of width 0 where the catalogue has no image column.
+        has_image: bool [items].
+    """
+
+    text: NDArray[np.float32]
+    has_text: NDArray[np.bool_]
+    image: NDArray[np.float32]
+    has_image: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the folder of stage load_pretrained; without pictures in it no item has any."""
+        text, has_text = (np.load(folder / f"text_{name}.npy", allow_pickle=False) for name in ("vectors", "mask"))
+        if not (folder / "image_vectors.npy").exists():
+            return cls.of_text(text.astype(np.float32), has_text)
+        image, has_image = (np.load(folder / f"image_{name}.npy", allow_pickle=False) for name in ("vectors", "mask"))
+        return cls(text.astype(np.float32), has_text, image.astype(np.float32), has_image)
+
+    @classmethod
+    def of_text(cls, text: NDArray[np.float32], has_text: NDArray[np.bool_]) -> Self:
+        """Vectors of a catalogue without pictures."""
+        return cls(text, has_text, np.zeros((len(text), 0), dtype=np.float32), np.zeros(len(text), dtype=np.bool_))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all parts are of one catalogue."""
+        return len({len(part) for part in (self.text, self.has_text, self.image, self.has_image)}) == 1

@@ -1,0 +1,148 @@
+"""Pictures of items, from the source to the prepared catalogue: by what they show, wherever they lie."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nightloom.config import RunConfig, config_from_dict
+from nightloom.data.collect import collect
+from nightloom.data.features import infer
+from nightloom.data.pictures import PICTURES, UNREADABLE, content, places
+from nightloom.data.prepare import prepare
+from nightloom.data.snapshot import Snapshot, read_snapshot
+from tests.pictures import paint, picture
+
+
+def key(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
+def config(folder: Path, items: str = "items.csv", **data: object) -> RunConfig:
+    tables = {"events": str(folder / "events.csv"), "items": str(folder / items)}
+    return config_from_dict({"name": "shop", "data": tables | {"features": {"photo": "image"}} | data})
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Five items: two pictures, one of them twice, one that is not there, and an item without."""
+    folder = tmp_path / "shop"
+    paint(folder / "photos" / "a.png", "red")
+    paint(folder / "b.jpg", "blue", 1)
+    photos = ["photos/a.png", str(folder / "b.jpg"), None, "photos/gone.png", "photos/a.png"]
+    pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": photos}).to_csv(folder / "items.csv", index=False)
+    random = np.random.default_rng(0)
+    rows = [(f"u{user}", "abcde"[item], 1_600_000_000 + 1000 * at) for at, (user, item) in enumerate(random.integers(0, 5, (60, 2)))]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).to_csv(folder / "events.csv", index=False)
+    return folder
+
+
+def photos(snapshot: Snapshot) -> list[str | None]:
+    tables = read_snapshot(snapshot.path)
+    assert tables.items is not None
+    assert tables.features["photo"] == "image"
+    return [None if pd.isna(cell) else cell for cell in tables.items["photo"]]
+
+
+def test_a_path_becomes_the_digest_of_what_it_shows(shop: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    snapshot = collect(config(shop), tmp_path / "mlruns", said.append)
+    red, blue = ((shop / name).read_bytes() for name in ("photos/a.png", "b.jpg"))
+    assert photos(snapshot) == [key(red), key(blue), None, UNREADABLE + "photos/gone.png", key(red)]
+    found = places(snapshot.path / PICTURES)
+    assert [content(found[key(one)]) for one in (red, blue)] == [(red, None), (blue, None)]
+    assert content(found[UNREADABLE + "photos/gone.png"]) == (b"", "no such file")
+    assert said[-1] == "read 2 pictures; 1 more can not be read"
+
+
+def test_a_changed_picture_is_changed_data_and_a_moved_one_is_not(shop: Path, tmp_path: Path) -> None:
+    first = collect(config(shop), tmp_path / "mlruns")
+    assert collect(config(shop), tmp_path / "mlruns").hash == first.hash
+    other = shop.rename(tmp_path / "elsewhere")
+    items = pd.read_csv(other / "items.csv")
+    items["photo"] = items["photo"].replace(str(shop / "b.jpg"), "b.jpg")
+    items.to_csv(other / "items.csv", index=False)
+    moved = collect(config(other), tmp_path / "mlruns")
+    assert moved.hash == first.hash
+    assert all(content(one)[1] in (None, "no such file") for one in places(moved.path / PICTURES).values())  # found where they are now
+    paint(other / "photos" / "a.png", "green")
+    changed = collect(config(other), tmp_path / "mlruns")
+    assert changed.hash != first.hash
+    paint(other / "photos" / "gone.png", "green", 5)  # one that was missing is there
+    assert len({first.hash, changed.hash, collect(config(other), tmp_path / "mlruns").hash}) == 3
+
+
+def test_a_picture_that_changes_while_the_night_runs_is_not_taken_for_the_old_one(shop: Path, tmp_path: Path) -> None:
+    found = places(collect(config(shop), tmp_path / "mlruns").path / PICTURES)
+    before = key((shop / "b.jpg").read_bytes())
+    paint(shop / "b.jpg", "green")
+    assert content(found[before]) == (b"", "changed while the night ran")
+
+
+@pytest.mark.parametrize("form", ["bytes", "of the hub"])
+def test_bytes_get_to_the_prepared_catalogue(shop: Path, tmp_path: Path, form: str) -> None:
+    red, blue = picture("red"), picture("blue")
+    cells = [red, blue, None, b"", red]
+    if form == "of the hub":
+        cells = [{"bytes": red, "path": "a.png"}, {"bytes": None, "path": str(paint(shop / "b.png", "blue"))}, None, None, {"bytes": red}]
+        blue = (shop / "b.png").read_bytes()
+    pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": cells}).to_parquet(shop / "items.parquet")
+    run = config(shop, "items.parquet")
+    snapshot = collect(run, tmp_path / "mlruns")
+    assert photos(snapshot) == [key(red), key(blue), None, None, key(red)]
+    shutil.rmtree(shop)
+    (folder := tmp_path / "prepared").mkdir()
+    prepare(read_snapshot(snapshot.path), run, folder)
+    cells = pd.read_parquet(folder / "items.parquet")["photo"]
+    assert cells.tolist()[:2] == [key(red), key(blue)]
+    found = places(folder / PICTURES)
+    assert content(found[key(red)]) == (red, None)
+    assert [path.name for path in (tmp_path / "mlruns/snapshots/shop/pictures").glob("*/*")].count(key(red)) == 1  # each once
+    if form == "bytes":
+        assert content(found[key(blue)]) == (blue, None)
+
+
+def test_pictures_in_a_database_are_read(shop: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database, database:
+        database.execute("create table items (item_id text primary key, photo blob)")
+        database.executemany("insert into items values (?, ?)", [("a", None), ("b", picture("red")), ("c", None), ("d", None), ("e", None)])
+    run = config(shop).model_copy(
+        update={"data": config(shop).data.model_copy(update={"items": f"sqlite:///{tmp_path}/shop.db?table=items"})}
+    )
+    assert photos(collect(run, tmp_path / "mlruns")) == [None, key(picture("red")), None, None, None]
+
+
+def test_what_is_no_picture_is_told_apart_from_nothing(tmp_path: Path, shop: Path) -> None:
+    (shop / "empty.png").touch()
+    items = pd.read_csv(shop / "items.csv").assign(photo=["https://shop/a.png", "photos", " ", "empty.png", 17])
+    items.astype({"photo": "str"}).to_csv(shop / "items.csv", index=False)
+    found = places(collect(config(shop), tmp_path / "mlruns").path / PICTURES)
+    reasons = {one.path: one.reason for one in found.values()}
+    assert reasons["empty.png"] == "an empty file"
+    assert reasons["17"] == "no such file"
+    assert "an address" in (reasons["https://shop/a.png"] or "")
+    assert "irectory" in (reasons["photos"] or "")
+    assert len(reasons) == 4  # the blank cell names none
+
+
+def test_numbers_are_neither_paths_nor_bytes(tmp_path: Path, shop: Path) -> None:
+    pd.DataFrame({"item_id": list("abcde"), "photo": [1, 2, 3, 4, 5]}).to_parquet(shop / "items.parquet")
+    found = places(collect(config(shop, "items.parquet"), tmp_path / "mlruns").path / PICTURES)
+    assert {one.reason for one in found.values()} == {"neither a path nor bytes, but int"}
+
+
+def test_bytes_that_nobody_calls_images_are_left_out(tmp_path: Path, shop: Path) -> None:
+    assert infer(pd.Series([np.nan, picture("red"), None], dtype=object)) == "ignore"
+    assert infer(pd.Series([np.array(["a", "b"]), np.array(["b"])] * 20, dtype=object)) == "tags"  # lists are no pictures
+    pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": [picture("red")] * 5}).to_parquet(shop / "items.parquet")
+    tables = read_snapshot(collect(config(shop, "items.parquet", features={}), tmp_path / "mlruns").path)
+    assert tables.items is not None
+    assert set(tables.items) == {"item_id", "title"}
+    assert tables.pictures is None
