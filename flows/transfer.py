@@ -1,6 +1,7 @@
 """The transfer: a source domain's model carried over to a target, against learning there from scratch.
 
-python -m flows.transfer --source office --target industrial [--shares 0.01 0.1 1] [--unrelated-users] [--table FILE] [--set key=value ...]
+python -m flows.transfer --source office --target industrial [--shares 0.01 0.1 1] [--unrelated-users] [--table FILE]
+                        [--set key=value ...] [--source-set key=value ...]
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
     parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the target")
+    parser.add_argument("--source-set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the source")
     given = parser.parse_args(arguments)
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        source, target = _config(given.source, []), _config(given.target, given.overrides)
+        source, target = _config(given.source, given.source_set), _config(given.target, given.overrides)
         with shown_on(console):
             found = transfer(source, target, checked(given.shares), not given.unrelated_users, given.table)
     except NightloomError as error:

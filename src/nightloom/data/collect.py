@@ -9,6 +9,7 @@ from typing import Any
 from nightloom.config import RunConfig
 from nightloom.data import named
 from nightloom.data.canonical import canonical
+from nightloom.data.only import part_of
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.data.sources import RawTable, read_table
 from nightloom.stage import disk_of
@@ -23,7 +24,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
         progress: told what is read, one line at a time.
 
     Raises:
-        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config.
+        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; or `data.only` leaves no event.
     """
     data = config.data
     licence: str | None = None
@@ -44,6 +45,10 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     for name, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{name}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
+    made, left_out = part_of(made, data.only)
+    if left_out:
+        source["left_out"] = source.get("left_out", {}) | left_out
+        progress("; ".join(f"events: {rows:,} rows left out: {reason}" for reason, rows in left_out.items()))
     home = root / "snapshots" / config.name
     with disk_of(home):
         return write_snapshot(made, home, source, licence)

@@ -82,10 +82,19 @@ def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDA
 
     Returns:
         int64 [n], dense users of the source, ascending.
+
+    Raises:
+        InputError: all of them are users of the target.
     """
     ids = user_ids(source)
     theirs = set(user_ids(target).tolist()) if same_people else set()
-    return np.array([user for user, name in enumerate(ids.tolist()) if name not in theirs], dtype=np.int64)
+    kept = np.array([user for user, name in enumerate(ids.tolist()) if name not in theirs], dtype=np.int64)
+    if not len(kept):
+        raise InputError(
+            f"transfer: all {len(ids):,} user ids of the source are user ids of the target too, so nobody is left to learn from. "
+            "Where they are other people who happen to have the same numbers, say --unrelated-users."
+        )
+    return kept
 
 
 def judge(config: RunConfig, prepared: Path, pretrained: Path, part: Path, source: Path, bundles: Mapping[str, Path]) -> pd.DataFrame:
