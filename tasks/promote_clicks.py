@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -24,6 +25,7 @@ from nightloom.tracking import run_tags
 from tasks.progress import made, worth_retrying
 
 HEAD = "head"
+USUAL = "the usual rate"
 
 
 @task(
@@ -43,6 +45,7 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
         rows = Impressions.load(prepared.path)
         chances = {family: pd.read_parquet(place / "chances.parquet")["chance"].to_numpy() for family, place in places.items()}
         mine, standing, odd = chances.pop(HEAD), None, list[str]()
+        chances[USUAL] = np.full(len(mine), rows.clicked[: rows.test_start].mean())  # who knows nothing of a row can say that
         if champion:
             try:
                 place = registry.fetch(champion, night.root / "cache" / "champions", holds="clicks.json")

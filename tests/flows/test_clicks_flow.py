@@ -38,6 +38,7 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
 
     said = clicks("--set", "promotion.margin=0.2")
     assert "The head: promote. No champion stands." in said
+    assert all(f"less that of {floor} (" in said for floor in ("lightgbm", "logistic", "the usual rate"))
     assert all(family in said for family in ("head", "lightgbm", "logistic"))
     (folder,) = (tmp_path / "mlruns" / "nights" / "made-ads").glob("*-clicks")
     assert "less lightgbm (95%, paired): AUC" in (folder / "clicks.md").read_text()
