@@ -72,8 +72,8 @@ def decide(
     """Decide whether a click head may become champion.
 
     The whole interval of the difference in log-loss (paired bootstrap over rows) must lie at or below `margin` times the log-loss of the
-    champion; without a champion, of every floor, unless `must_beat_floors` is off. One of them should be the usual click rate as everybody's
-    chance: where nothing can be learnt, models that are all worse than that are no floor.
+    champion; without a champion, of every floor, unless `must_beat_floors` is off. One of them should be the usual click rate as
+    everybody's chance: where nothing can be learnt, models that are all worse than that are no floor.
 
     Args:
         clicked: bool [rows], what happened.
