@@ -26,19 +26,20 @@ from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
 from tasks.clicks import compare_clicks, fit_clicks, prepare_clicks
 from tasks.collect import collect
+from tasks.promote_clicks import HEAD, promote_clicks
 from tasks.validate import validate
 
 
 @flow(name="clicks", validate_parameters=True)
 def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
-    """Fit click models one after the other, and measure them on the same rows.
+    """Fit click models one after the other, measure them on the same rows, and promote the head if it is as good as what serves.
 
     Args:
         config: the run's configuration.
         names: which families; all where none are named.
 
     Returns:
-        `name`, `results` of each family, `markdown` and `folder`.
+        `name`, `results` of each family, `markdown`, `gate` (what was decided of the head; None where it was not fitted) and `folder`.
     """
     night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
     night = replace(night, night=f"{night.night}-clicks")
@@ -46,8 +47,15 @@ def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
     with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
         prepared = prepare_clicks(night, validate(night, collected))
         fitted = [fit_clicks(night, family, prepared) for family in names or FAMILIES]
-        text = compare_clicks(night, run, collected, fitted)
-    return {"name": config.name, "results": [one.figures for one in fitted], "markdown": text, "folder": str(night.folder)}
+        text, runs = compare_clicks(night, run, collected, fitted)
+        gate = promote_clicks(night, collected, prepared, fitted, runs[HEAD]).figures["decision"] if HEAD in runs else None
+    return {
+        "name": config.name,
+        "results": [one.figures for one in fitted],
+        "markdown": text,
+        "gate": gate,
+        "folder": str(night.folder),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(result: dict[str, Any], console: Console) -> None:
     console.print(shown(result["name"], result["results"]))
+    if result["gate"]:
+        console.print(f"The head: {result['gate']['decision']}. {' '.join(result['gate']['reasons'])}", soft_wrap=True)
     console.print(f"Table, results and calibration: {result['folder']}", soft_wrap=True)
 
 

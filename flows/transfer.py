@@ -1,6 +1,7 @@
 """The transfer: a source domain's model carried over to a target, against learning there from scratch.
 
-python -m flows.transfer --source office --target industrial [--shares 0.01 0.1 1] [--unrelated-users] [--table FILE] [--set key=value ...]
+python -m flows.transfer --source office --target industrial [--shares 0.01 0.1 1] [--unrelated-users] [--shared-items] [--table FILE]
+                        [--set key=value ...] [--source-set key=value ...]
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ from tasks.validate import validate
 
 @flow(name="transfer", validate_parameters=True)
 def transfer(
-    source: RunConfig, target: RunConfig, shares: Sequence[float] = (0.01, 0.1, 1.0), same_people: bool = True, table: Path | None = None
+    source: RunConfig,
+    target: RunConfig,
+    shares: Sequence[float] = (0.01, 0.1, 1.0),
+    same_people: bool = True,
+    shared_items: bool = False,
+    table: Path | None = None,
 ) -> dict[str, Any]:
     """Train on the source, carry it over, learn from shares of the target's users, and compare; registers nothing.
 
@@ -40,18 +46,19 @@ def transfer(
         target: the target domain's config; its first protocol counts.
         shares: of the target's users, from which every arm learns.
         same_people: whether one user id means one person in both domains; the target's are then left out of the source's training.
+        shared_items: whether items of the same text are the same items, so that what was learned of them is carried over too.
         table: file that gets the table as Markdown.
     """
     name = f"{source.name[:24]}-to-{target.name[:24]}"
     night = Night.start(target.model_copy(update={"name": name}), Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
-    there = replace(night, config=source_config(source, target), beside=f"nights/{name}/{night.night}/source")
+    there = replace(night, config=source_config(source, target, shared=shared_items), beside=f"nights/{name}/{night.night}/source")
     collected = collect(night)
     with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
         prepared = prepare(night, validate(night, collected))
         pretrained = load_pretrained(night, prepared)
         source_prepared = prepare(there, validate(there, collect(there)))
-        trained = train_source(there, source_prepared, load_pretrained(there, source_prepared), prepared, same_people)
-        learned = [learn_share(night, trained, prepared, pretrained, share) for share in shares]
+        trained = train_source(there, source_prepared, load_pretrained(there, source_prepared), prepared, same_people, shared_items)
+        learned = [learn_share(night, trained, prepared, pretrained, share, shared_items) for share in shares]
         return summarise(night, run, trained, learned, table)
 
 
@@ -62,12 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(f"--{name}", required=True, metavar="PRESET|YAML", help=f"the {name} domain: a preset, or your own YAML")
     command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of the target's users (0.01 0.1 1)")
     command.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
+    command.add_argument("--shared-items", action="store_true", help="items of the same text in both domains are the same items")
+    command.add_argument("--source-set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the source")
     command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
     given = command.parse_args(arguments)
 
     def work() -> dict[str, Any]:
-        source, target = _config(given.source, []), _config(given.target, given.overrides)
-        return transfer(source, target, checked(given.shares), not given.unrelated_users, given.table)
+        source, target = _config(given.source, given.source_set), _config(given.target, given.overrides)
+        return transfer(source, target, checked(given.shares), not given.unrelated_users, given.shared_items, given.table)
 
     return run(work, show_table)
 

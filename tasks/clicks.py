@@ -48,17 +48,22 @@ def fit_clicks(night: Night, family: str, prepared: Manifest) -> Manifest:
 
 
 @task(name="compare-clicks", cache_policy=NO_CACHE)
-def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence[Manifest]) -> str:
-    """A nested MLflow run a family, a table in Prefect, and `clicks.md`, `clicks.json`, `calibration.png` in the run's folder."""
+def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence[Manifest]) -> tuple[str, dict[str, str]]:
+    """A nested MLflow run a family, a table in Prefect, and `clicks.md`, `clicks.json`, `calibration.png` in the run's folder.
+
+    Returns:
+        The table as Markdown, and family -> id of its MLflow run.
+    """
     tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
     tracking.client.set_tag(run, "mlflow.runName", f"clicks {night.night}")
     tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
+    runs = {}
     for one in fitted:
         found = one.figures
         metrics = {part: found[part] for part in ("validation", "test")} | {"fit": {"cpu_seconds": found["cpu_seconds"]}}
         params = {"seed": found["seed"], "calibrator": found["calibrator"], "step": found["step"]}
         files = sorted(path for path in one.path.iterdir() if path.suffix in (".json", ".parquet", ".safetensors"))
-        tracking.log_family(run, found["family"], metrics, tags=tags, params=params, files=files)
+        runs[found["family"]] = tracking.log_family(run, found["family"], metrics, tags=tags, params=params, files=files)
     results, confidence = [one.figures for one in fitted], night.config.promotion.confidence
     create_table_artifact(rows(results), key=f"clicks-{night.config.name}".replace("_", "-"), description=f"Clicks, {night.night}")
     folders = {one.figures["family"]: one.path for one in fitted}
@@ -69,4 +74,4 @@ def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence
     calibration_plot(night.folder / "calibration.png", folders, f"Calibration on the test part, {night.config.name}, {night.night}")
     for name, place in (("clicks.md", None), ("calibration.png", "plots")):
         tracking.client.log_artifact(run, str(night.folder / name), place)
-    return text
+    return text, runs

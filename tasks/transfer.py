@@ -17,14 +17,14 @@ from nightloom.evaluation import transfer
 from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.transfer import Transfer
+from nightloom.training.transfer import Transfer, same_items
 from tasks.progress import made, tell
 
 SECTIONS = {"model", "training", "pretrained", "evaluation"}
 
 
 @task(name="transfer-source", cache_policy=NO_CACHE)
-def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target: Manifest, same_people: bool) -> Manifest:
+def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target: Manifest, same_people: bool, shared: bool) -> Manifest:
     """Train the source domain's model, without the users of the target."""
     protocol = night.config.evaluation.protocols[0]
 
@@ -32,7 +32,9 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
         users = transfer.users_to_learn_from(prepared.path, target.path, same_people=same_people)
         learned = lay_part(prepared.path, users, protocol, folder / "prepared")
         figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _teller("source"))
-        return figures | learned | {"left_out": prepared.figures["users"] - len(users)}
+        texts = [pd.read_parquet(place.path / "items.parquet")["text"] for place in (prepared, target)]
+        same = int((same_items(*texts) >= 0).sum()) if shared else 0
+        return figures | learned | {"left_out": prepared.figures["users"] - len(users), "same": same}
 
     sections = night.config.model_dump(mode="json", include=SECTIONS)
     inputs = [prepared, pretrained, target]
@@ -42,7 +44,7 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
 
 
 @task(name="transfer-share", task_run_name="transfer share {share}", cache_policy=NO_CACHE)
-def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: Manifest, share: float) -> Manifest:
+def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: Manifest, share: float, shared: bool) -> Manifest:
     """Train every arm on a share of the target's users and ask all about the same test; a killed one goes on where it was."""
     config, protocol = night.config, night.config.evaluation.protocols[0]
 
@@ -50,17 +52,20 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
         part, bundle = folder / "prepared", source.path / "model" / "bundle"
         users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
         learned = lay_part(prepared.path, users, protocol, part)
-        starts = {"adapter": Transfer(bundle, "adapter"), "full": Transfer(bundle, "full"), "scratch": None}
+        starts = {"adapter": Transfer(bundle, "adapter", shared), "full": Transfer(bundle, "full", shared), "scratch": None}
         figures = {
             arm: fine_tune(config, protocol, part, pretrained.path, folder / arm, _teller(f"{share:g} {arm}"), transfer=start)
             for arm, start in starts.items()
         }
-        judged = transfer.judge(config, prepared.path, pretrained.path, part, bundle, {arm: folder / arm / "bundle" for arm in starts})
+        bundles = {arm: folder / arm / "bundle" for arm in starts}
+        judged = transfer.judge(config, prepared.path, pretrained.path, part, bundle, bundles, shared=shared)
         judged.to_parquet(folder / "per_user.parquet", index=False)
         return transfer.line_of(share, judged, learned, figures, config.promotion.confidence)
 
     sections = config.model_dump(mode="json", include=SECTIONS | {"promotion"})
-    manifest = run_stage(night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g}", resumable=True)
+    manifest = run_stage(
+        night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g} {shared}", resumable=True
+    )
     quality = ", ".join(f"{arm.replace('_', ' ')} {manifest.figures[transfer.METRIC][arm]:.4f}" for arm in transfer.ARMS)
     return made(manifest, f"{share:.0%} of the users, NDCG@10 {quality}")
 

@@ -21,9 +21,9 @@ WORDS = [
 DIM = 32
 
 
-def tiny_bert(folder: Path, seed: int = 0) -> Path:
-    """Write a BERT of 2 layers and width 32 (lower case, [CLS] text [SEP]) and give the folder back."""
-    tokenizer = _tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], unknown="[UNK]")
+def tiny_bert(folder: Path, seed: int = 0, letters: str = "") -> Path:
+    """Write a BERT of 2 layers and width 32 (lower case, [CLS] text [SEP]) and give the folder back; `letters` join its vocabulary."""
+    tokenizer = _tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], unknown="[UNK]", letters=letters)
     ids = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]")}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
@@ -94,10 +94,10 @@ def tiny_vit(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer(special: list[str], *, unknown: str) -> Tokenizer:
+def _tokenizer(special: list[str], *, unknown: str, letters: str = "") -> Tokenizer:
     """Words of a short list, everything else letter by letter."""
     pieces = dict.fromkeys(
-        [*special, *WORDS, *string.ascii_lowercase, *string.digits, *(f"##{c}" for c in string.ascii_lowercase + string.digits)]
+        [*special, *WORDS, *string.ascii_lowercase, *string.digits, *(f"##{c}" for c in string.ascii_lowercase + string.digits), *letters]
     )
     tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -102,24 +102,30 @@ def compare(
 def recommend(
     model: Annotated[str, typer.Argument(help="NAME (its champion) or a bundle's folder.")],
     history: Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")] = "",
+    item: Annotated[
+        list[str] | None, typer.Option(help="One item id as it is, commas too. Say it again for the next, after --history.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
     seen: Annotated[bool, typer.Option(help="Recommend items of the history too.")] = False,
     root: Root = MLRUNS,
 ) -> None:
     """Recommend for a history of item ids."""
+    from nightloom.explain.explain import titles
     from nightloom.models.bundle import Bundle
 
     bundle = Bundle.load(_bundle(model, root))
-    asked = [item.strip() for item in history.split(",") if item.strip()]
-    if unknown := [item for item in asked if item not in bundle.index]:
+    asked = [*(part.strip() for part in history.split(",") if part.strip()), *(item or [])]
+    if unknown := [one for one in asked if one not in bundle.index]:
+        comma = " Give ids that hold a comma with --item, one each." if history.strip() in bundle.index else ""
         raise InputError(
-            f"--history: {len(unknown)} of {len(asked)} ids are not in the catalogue of {len(bundle.index):,} items, for example "
-            f"'{unknown[0]}'. Its ids look like '{bundle.item_ids[0]}'."
+            f"history: {len(unknown)} of {len(asked)} ids are not in the catalogue of {len(bundle.index):,} items, for example "
+            f"'{unknown[0]}'. Its ids look like '{bundle.item_ids[0]}'.{comma}"
         )
-    titles = bundle.items.set_index("item_id")["title"] if "title" in bundle.items else None
-    table = Table("rank", "item", *(["title"] if titles is not None else []), "score")
-    for rank, (item, score) in enumerate(bundle.recommend([asked], k, exclude_seen=not seen)[0], start=1):
-        table.add_row(str(rank), _plain(item), *([_plain(str(titles[item]))] if titles is not None else []), f"{score:.4f}")
+    names = titles(bundle)
+    named = not (names == bundle.item_ids).all()
+    table = Table("rank", "item", *(["title"] if named else []), "score")
+    for rank, (best, score) in enumerate(bundle.recommend([asked], k, exclude_seen=not seen)[0], start=1):
+        table.add_row(str(rank), _plain(best), *([_plain(str(names[bundle.index[best]]))] if named else []), f"{score:.4f}")
     _console().print(table)
 
 

@@ -9,12 +9,15 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from nightloom.errors import InputError
 from nightloom.evaluation.clicks import auc
-from tests.made_clicks import write
+from nightloom.promotion.pyfunc_clicks import ClickChances
+from tests.made_clicks import log, write
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -26,10 +29,17 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
         "PREFECT_HOME": str(tmp_path / "mlruns" / "prefect"),
         "NIGHTLOOM_ROOT": str(tmp_path / "mlruns"),
     }
-    command = [sys.executable, "-m", "flows.clicks", "--config", "ads.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(family in done.stdout for family in ("head", "lightgbm", "logistic"))
+
+    def clicks(*arguments: str) -> str:
+        command = [sys.executable, "-m", "flows.clicks", "--config", "ads.yaml", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = clicks("--set", "promotion.margin=0.2")
+    assert "The head: promote. No champion stands." in said
+    assert all(f"less that of {floor} (" in said for floor in ("lightgbm", "logistic", "the usual rate"))
+    assert all(family in said for family in ("head", "lightgbm", "logistic"))
     (folder,) = (tmp_path / "mlruns" / "nights" / "made-ads").glob("*-clicks")
     assert "less lightgbm (95%, paired): AUC" in (folder / "clicks.md").read_text()
     assert (folder / "calibration.png").stat().st_size > 5000
@@ -39,7 +49,24 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
     assert len(kept) == results["head"]["rows"]["test"] == 300
     assert results["head"]["test"]["auc"] == pytest.approx(auc(kept["clicked"].to_numpy(), kept["chance"].to_numpy()))
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:
+        registered = dict(database.execute("select alias, name from registered_model_aliases").fetchall())
         names = {name for (name,) in database.execute("select name from runs")}
         metrics = {name for (name,) in database.execute("select distinct key from metrics")}
     assert {"head", "lightgbm", "logistic"} <= names
     assert {"test/auc", "test/log_loss", "test/ne", "test/ece", "validation/auc"} <= metrics
+    assert registered == {"champion": "nightloom-made-ads-clicks", "challenger": "nightloom-made-ads-clicks"}
+
+    (place,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "promote_clicks").glob("*/served")
+    loaded = ClickChances()
+    loaded.load_context(SimpleNamespace(artifacts={"clicks": str(place)}))
+    rows = log().tail(3).drop(columns=["order", "event", "chance"])
+    answer = loaded.predict(None, rows)["chance"]
+    assert ((answer > 0) & (answer < 1)).all()
+    assert answer.nunique() == 3
+    strange = pd.DataFrame({"user_id": ["nobody"], "site": ["elsewhere"]})
+    assert len(loaded.predict(None, strange)) == 1
+    with pytest.raises(InputError, match="none of them is known"):
+        loaded.predict(None, pd.DataFrame({"colour": ["red"]}))
+
+    again = clicks("--set", "promotion.margin=0.2")
+    assert "The head: keep. Version 1 serves already" in again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -23,6 +24,23 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
+class OnlyConfig(Section):
+    """A part of the events, where not all are wanted: one year of two, or some of the people. The catalogue stays whole."""
+
+    since: date | None = None
+    """First day that counts, for example 2010-12-01 (UTC). Empty: from the first event."""
+    before: date | None = None
+    """Day that ends the part, itself not in it. Empty: to the last event."""
+    users_share: float = Field(1.0, gt=0, le=1)
+    """Share of the users that are taken, drawn by a fixed lot: a larger share holds every smaller one."""
+
+    @model_validator(mode="after")
+    def _has_days(self) -> OnlyConfig:
+        if self.since and self.before and self.since >= self.before:
+            raise ValueError(f"since ({self.since}) must be a day earlier than before ({self.before})")
+        return self
+
+
 class DataConfig(Section):
     """Where the tables come from and what their columns mean."""
 
@@ -36,6 +54,8 @@ class DataConfig(Section):
     """Users table (optional): attributes used for slices only."""
     links: str | None = None
     """Links between users (optional): friend, follows, trusts."""
+    only: OnlyConfig = OnlyConfig()
+    """Which part of the events is taken. Empty: all."""
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)
     """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours."""
     features: dict[str, FeatureKind] = Field(default_factory=dict)

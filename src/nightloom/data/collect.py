@@ -9,6 +9,7 @@ from typing import Any
 from nightloom.config import RunConfig
 from nightloom.data import named
 from nightloom.data.canonical import canonical
+from nightloom.data.only import part_of
 from nightloom.data.pictures import take_in
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.data.sources import RawTable, read_table
@@ -24,7 +25,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
         progress: told what is read, one line at a time.
 
     Raises:
-        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config.
+        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; or `data.only` leaves no event.
     """
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     data = config.data
@@ -46,6 +47,10 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     for name, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{name}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
+    made, left_out = part_of(made, data.only)
+    if left_out:
+        source["left_out"] = source.get("left_out", {}) | left_out
+        progress("; ".join(f"events: {rows:,} rows left out: {reason}" for reason, rows in left_out.items()))
     home, pictures = root / "snapshots" / config.name, None
     with disk_of(home):
         if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:

@@ -6,7 +6,7 @@ Needs numpy and pandas alone, since training workers on bare machines read these
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -69,6 +69,30 @@ class Impressions:
         keys = {field: self.hashes[:, place] for place, field in enumerate(self.fields)}
         found = counters(keys, self.times, self.clicked, np.arange(len(self)) < until)
         return {name: column for name, column in found.items() if self.has_time or not name.endswith(" since")}
+
+    def followed_by(self, shown: pd.DataFrame, times: NDArray[np.int64]) -> Self:
+        """These rows, and after them others of which nobody knows yet whether they are clicked.
+
+        Args:
+            shown: columns under the names of the fields and numbers; a column that is not there is missing in every row.
+            times: int64 [n], when they are shown, in the unit of the times; not before the last row.
+
+        Raises:
+            InputError: none of the columns is a field or a number of these rows.
+        """
+        known = [*self.fields, *self.number_names]
+        if not set(known) & set(shown.columns):
+            raise InputError(f"the input has the columns {list(shown.columns)}, and none of them is known here. Give some of: {known}")
+        missing = pd.Series([None] * len(shown), dtype=object)
+        hashes = [hashed(shown.get(name, missing)) for name in self.fields]
+        numbers = [_numbers(pd.to_numeric(shown.get(name, missing))) for name in self.number_names]
+        return replace(
+            self,
+            times=np.concatenate([self.times, np.maximum(times, self.times[-1] + 1)]),
+            clicked=np.concatenate([self.clicked, np.zeros(len(shown), dtype=bool)]),
+            hashes=np.concatenate([self.hashes, np.stack(hashes, 1) if hashes else np.zeros((len(shown), 0), dtype=np.int64)]),
+            numbers=np.concatenate([self.numbers, np.stack(numbers, 1) if numbers else np.zeros((len(shown), 0))]),
+        )
 
     def save(self, folder: Path) -> None:
         """Write `impressions.npz`, without pickles, and `impressions.json`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nightloom.evaluation import clicks
 from nightloom.evaluation.clicks import BoolArray, FloatArray
 from nightloom.evaluation.statistics import Difference
+from nightloom.lettering import drawable, lettered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +98,8 @@ def slices(
         for values, shift, colour, name in ((model, 0.2, MODEL, names[0]), (other, -0.2, OTHER, names[1])):
             places = [row + shift for row in range(len(shown))]
             axis.barh(places, [values[one][metric] for one in shown], 0.38, color=colour, label=name)
-        axis.set_yticks(range(len(shown)), [f"{one} ({model[one]['users']:,})" for one in shown])
+        named = [drawable(one, f"slice {len(shown) - row} of {len(shown)}") for row, one in enumerate(shown)]
+        axis.set_yticks(range(len(shown)), [f"{name} ({model[one]['users']:,})" for name, one in zip(named, shown, strict=True)])
         axis.set_ylim(-0.6, len(shown) - 0.4)
         axis.set_xlabel(f"{_label(metric)}, users of the slice in brackets")
         axis.figure.legend(loc="outside upper right", frameon=False, ncols=2, fontsize=9)
@@ -156,18 +158,19 @@ def figure(path: Path, title: str, height: float, *, columns: int = 1, sharey: b
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here, since most of nightloom draws nothing
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, height), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)  # no display and no global state, unlike pyplot
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    axes = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.tick_params(labelsize=9)
-    yield axes
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with lettered():
+        figure = Figure(figsize=(9, height), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)  # no display and no global state, unlike pyplot
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        axes = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
+        for axis in axes:
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+            axis.tick_params(labelsize=9)
+        yield axes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
 
 
 def _label(metric: str) -> str:

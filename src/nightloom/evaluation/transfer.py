@@ -56,20 +56,22 @@ def checked(shares: Sequence[float]) -> list[float]:
     return sorted(set(shares))
 
 
-def source_config(source: RunConfig, target: RunConfig) -> RunConfig:
+def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False) -> RunConfig:
     """The config of the source's training: its data under the target's model, language model and schedule.
 
-    It reads text alone, since no id and no attribute can be carried over, and what they would learn the text would not.
+    It reads text alone, since no id and no attribute can be carried over, and what they would learn the text would not; where items are
+    shared, it learns their ids too, and has companions.
 
     Raises:
         InputError: the target tunes its language model, or reads no text.
     """
     if target.training.tuning != "frozen" or not target.model.use_text:
         raise InputError("transfer: the domains meet in the vectors of item texts. Use training.tuning=frozen and model.use_text=true.")
-    text_alone = {"use_text": True, "use_ids": False, "use_attributes": False, "companions": ("text_neighbours",)}
-    shared = {"model": target.model.model_copy(update=text_alone), "pretrained": target.pretrained, "training": target.training}
+    companions = tuple(one for one in target.model.companions if one != "friends") if shared else ("text_neighbours",)
+    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions}
+    same = {"model": target.model.model_copy(update=carried), "pretrained": target.pretrained, "training": target.training}
     evaluation = source.evaluation.model_copy(update={"protocols": target.evaluation.protocols})
-    return source.model_copy(update=shared | {"evaluation": evaluation})
+    return source.model_copy(update=same | {"evaluation": evaluation})
 
 
 def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
@@ -82,13 +84,24 @@ def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDA
 
     Returns:
         int64 [n], dense users of the source, ascending.
+
+    Raises:
+        InputError: all of them are users of the target.
     """
     ids = user_ids(source)
     theirs = set(user_ids(target).tolist()) if same_people else set()
-    return np.array([user for user, name in enumerate(ids.tolist()) if name not in theirs], dtype=np.int64)
+    kept = np.array([user for user, name in enumerate(ids.tolist()) if name not in theirs], dtype=np.int64)
+    if not len(kept):
+        raise InputError(
+            f"transfer: all {len(ids):,} user ids of the source are user ids of the target too, so nobody is left to learn from. "
+            "Where they are other people who happen to have the same numbers, say --unrelated-users."
+        )
+    return kept
 
 
-def judge(config: RunConfig, prepared: Path, pretrained: Path, part: Path, source: Path, bundles: Mapping[str, Path]) -> pd.DataFrame:
+def judge(
+    config: RunConfig, prepared: Path, pretrained: Path, part: Path, source: Path, bundles: Mapping[str, Path], *, shared: bool = False
+) -> pd.DataFrame:
     """NDCG@10 of every arm for the target's test users.
 
     Args:
@@ -98,6 +111,7 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, part: Path, sourc
         part: prepared folder of the users that were learned from.
         source: the source's bundle.
         bundles: arm of `TRAINED` -> its bundle.
+        shared: whether items of the same text are the same items.
 
     Returns:
         One row a user: `user_id`, a column an arm, and `<arm>_network` for those with a network, without companions.
@@ -110,7 +124,7 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, part: Path, sourc
         ranked = ranks(model, queries, exclude_seen=exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
-    looms: dict[str, Loom] = {"zero_shot": zero_shot(source, prepared, pretrained)}
+    looms: dict[str, Loom] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
     looms |= {arm: Bundle.load(bundles[arm]).loom for arm in TRAINED}
     found: dict[str, Any] = {"user_id": user_ids(prepared)[queries.users]}
     found |= {arm: ask(loom) for arm, loom in looms.items()}
@@ -168,7 +182,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
 
     Args:
         lines: what `line_of` gave, by share.
-        source: figures of the source's training: `users`, `left_out`, `events`.
+        source: figures of the source's training: `users`, `left_out`, `events`, and `same`, items taken for the same in both.
         title: above the table.
         confidence: of the intervals.
     """
@@ -195,6 +209,8 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
         f"companions. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
         "domains were left out there."
     )
+    if source.get("same"):
+        said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
     return f"## {title}\n\n{said}\n\n" + "\n".join(rows) + "\n"
 
 

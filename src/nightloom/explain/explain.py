@@ -18,6 +18,7 @@ from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players, history_game, history_players
 from nightloom.explain.reasons import Reason, sentence, shares
 from nightloom.explain.shapley import Shapley, shapley
+from nightloom.lettering import drawable
 from nightloom.models.bundle import Bundle
 from nightloom.stage import write_json
 
@@ -187,6 +188,7 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
     write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample, "fidelity": fidelity})
     (folder / "plots").mkdir(exist_ok=True)
     for number, one in enumerate(found[:PLOTTED], start=1):
-        plots.recommendation(folder / "plots" / f"reasons_{number}.png", f"{one.title}, for user {one.user_id}", one.reasons)
+        title = drawable(*(f"{name}, for user {one.user_id}" for name in (one.title, one.item_id)), f"recommendation {number}")
+        plots.recommendation(folder / "plots" / f"reasons_{number}.png", title, one.reasons)
     if found:
         plots.summary(folder / "plots" / "reasons_summary.png", [one.reasons for one in found])

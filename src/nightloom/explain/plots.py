@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nightloom.explain.reasons import Reason
+from nightloom.lettering import drawable, lettered
 
 FOR, AGAINST, FIELD = "#0072B2", "#D55E00", "#E69F00"
 SHOWN = 12
@@ -16,6 +17,7 @@ LONGEST = 44
 """Letters of a label."""
 
 
+@lettered()
 def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
     """One recommendation: a bar for each event that counts most and for each field, with standard errors.
 
@@ -42,7 +44,7 @@ def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
             color=[FOR if value >= 0 else AGAINST for value in values],
             error_kw={"ecolor": "#555555", "elinewidth": 1},
         )
-        axis.set_yticks(range(len(bars)), [_short(bar.label) for bar in bars], fontsize=8.5)
+        axis.set_yticks(range(len(bars)), [_label(bar, row) for row, bar in enumerate(bars)], fontsize=8.5)
         axis.axvline(0, color="#333333", linewidth=0.8)
         axis.set_title(heading, loc="left", fontsize=9, color="#555555")
         _plain(axis)
@@ -50,6 +52,7 @@ def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
     figure.savefig(path, dpi=130)
 
 
+@lettered()
 def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
     """Over the sample: how much of a recommendation each field makes, and how much events of each age do.
 
@@ -74,7 +77,11 @@ def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     names = sorted(by_field, key=by_field.__getitem__)
-    left.barh([_short(name.replace("_", " "), 22) for name in names], [100 * by_field[name] for name in names], color=FIELD)
+    left.barh(
+        [_short(drawable(name.replace("_", " "), f"field {row}"), 22) for row, name in enumerate(names, start=1)],
+        [100 * by_field[name] for name in names],
+        color=FIELD,
+    )
     left.set_title("What is known of the item", loc="left", fontsize=10)
     right.bar(range(len(ages)), 100 * ages, color=[FOR] * newest + ["#999999"] * (len(ages) - newest))
     marks = [at for at in range(newest) if at == 0 or ((at + 1) % 5 == 0 and at + 1 < newest)]
@@ -85,6 +92,13 @@ def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
         _plain(axis)
     figure.suptitle(f"Mean share of |Shapley value| over {n} recommendations", x=0.01, ha="left", fontsize=11, fontweight="bold")
     figure.savefig(path, dpi=130)
+
+
+def _label(bar: Reason, row: int) -> str:
+    """What a bar is called, or where that can not be written here its id or field."""
+    return _short(
+        drawable(bar.label, bar.player.replace("_", " "), f"event {bar.position}, 1 the latest" if bar.position else f"field {row + 1}")
+    )
 
 
 def _short(text: str, most: int = LONGEST) -> str:

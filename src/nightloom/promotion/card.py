@@ -91,6 +91,26 @@ def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[st
     return [heading, _table(["", "users", "this model", "the other", "difference", "interval"], rows)] if rows else []
 
 
+def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], licence: str | None = None) -> str:
+    """The card of a click head, in Markdown; arguments as in `model_card`, `name` with its ending."""
+    parts = [
+        f"# nightloom-{name}",
+        "Chances of a click on what may be shown, p = f(W u + X_i + context), calibrated. Its counters know the log that was "
+        "registered with it, to its end, and count all of it at each call.",
+        "## How to load it",
+        f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{name}@champion')\n"
+        "model.predict(pd.DataFrame({'user_id': ['a'], 'item_id': ['b']}))['chance']\n```",
+        f"## Why it was promoted ({decision['rows']:,} test rows, {decision['clicks']:,} clicks, log-loss {decision['challenger']:.4f})",
+        "\n".join(f"- {reason}" for reason in decision["reasons"]),
+        "## Made from",
+        "\n".join(
+            ([f"- licence of the data: {licence}"] if licence else [])
+            + [f"- {key.removeprefix('nightloom.')}: {value}" for key, value in tags.items()]
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

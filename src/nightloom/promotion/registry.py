@@ -12,18 +12,16 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nightloom.errors import InputError, NightloomError
+from nightloom.promotion.served import Served, recommender, requirements
 from nightloom.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
-"""What the registered model imports; nightloom itself travels with it."""
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
 
@@ -108,12 +106,13 @@ class Registry:
         held = model.aliases if model else {}
         return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
 
-    def fetch(self, version: Version, home: Path) -> Path:
-        """The bundle of a version on this machine's disk; fetched once.
+    def fetch(self, version: Version, home: Path, holds: str = "loom.json") -> Path:
+        """The files of a version on this machine's disk; fetched once.
 
         Args:
             version: which.
-            home: folder that keeps fetched bundles.
+            home: folder that keeps fetched versions.
+            holds: a file by which their folder is known: that of a bundle, or `clicks.json` of a click head.
 
         Raises:
             NightloomError: the version's files are gone, or hold no bundle.
@@ -135,10 +134,10 @@ class Registry:
                         f"{version.model} version {version.version}: its files can not be read from {place}. "
                         f"Bring them back from a backup, or go back a version: nightloom rollback {version.name}"
                     ) from error
-            found = next(Path(copied).rglob("loom.json"), None)
+            found = next(Path(copied).rglob(holds), None)
             if found is None:
                 raise NightloomError(
-                    f"{version.model} version {version.version} holds no bundle. Go back a version: nightloom rollback {version.name}"
+                    f"{version.model} version {version.version} holds no {holds}. Go back a version: nightloom rollback {version.name}"
                 )
             try:
                 found.parent.rename(folder)
@@ -175,13 +174,17 @@ class Registry:
             events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
             exclude_seen: whether items of the history are left out unless a request says otherwise.
         """
+        return self.register_served(name, recommender(bundle, example, events, exclude_seen=exclude_seen), run_id, tags, card)
+
+    def register_served(self, name: str, served: Served, run_id: str, tags: Mapping[str, str], card: str) -> Version:
+        """The same for any model that can be served; `name` is that of the registered model without `nightloom-`."""
         model = f"nightloom-{name}"
         with self._reached():
             if self._model(name) is None:
                 self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
             made = [one for one in self.client.search_model_versions(f"name = '{model}'") if _same(one, run_id, tags)]
             if not made:
-                logged = self._log(bundle, run_id, tags, card, example, events, exclude_seen)
+                logged = self._log(served, run_id, tags, card)
                 self.client.create_model_version(
                     model,
                     source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
@@ -235,29 +238,19 @@ class Registry:
                 return None
             raise
 
-    def _log(
-        self,
-        bundle: Path,
-        run_id: str,
-        tags: Mapping[str, str],
-        card: str,
-        example: list[list[str]],
-        events: Path | None,
-        exclude_seen: bool,
-    ) -> Any:
+    def _log(self, served: Served, run_id: str, tags: Mapping[str, str], card: str) -> Any:
         """Save the pyfunc and hand its files to MLflow; gives the logged model.
 
         This is what mlflow.pyfunc.log_model does, without its global address and active run, and without loading
         the model into this process.
         """
         import mlflow.pyfunc
-        import pandas as pd
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
 
         run = self.client.get_run(run_id)
         logged = self.client.create_logged_model(
-            run.info.experiment_id, "recommender", run_id, tags=dict(tags), params=run.data.params, model_type="recommender"
+            run.info.experiment_id, served.kind, run_id, tags=dict(tags), params=run.data.params, model_type=served.kind
         )
         with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
             folder = Path(scratch) / "model"
@@ -266,13 +259,13 @@ class Registry:
                 mlflow_model=Model(
                     artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
                 ),
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"bundle": str(bundle)},
+                python_model=str(served.code),
+                artifacts={known: str(folder) for known, folder in served.files.items()},
                 code_paths=[str(Path(__file__).parents[1])],
-                signature=_signature(exclude_seen),
-                input_example=pd.DataFrame({"history": example}),
-                pip_requirements=_requirements(),
-                model_config={"events": str(events.resolve()) if events else None},
+                signature=served.signature,
+                input_example=served.example,
+                pip_requirements=requirements(),
+                model_config=dict(served.settings),
             )
             for cache in folder.rglob("__pycache__"):
                 shutil.rmtree(cache)
@@ -292,29 +285,3 @@ def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
     mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
     created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)
-
-
-def _signature(exclude_seen: bool) -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
-
-    inputs = [
-        ColSpec(Array(DataType.string), "history", required=False),
-        ColSpec(Array(DataType.long), "times", required=False),
-        ColSpec(DataType.string, "user_id", required=False),
-    ]
-    outputs = [ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]
-    params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
-    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
-
-
-def _requirements() -> list[str]:
-    """The versions that the model was made with, without local labels such as torch's +cpu."""
-    pinned = []
-    for name in REQUIREMENTS:
-        try:
-            pinned.append(f"{name}=={version(name).partition('+')[0]}")
-        except PackageNotFoundError:
-            pinned.append(name)
-    return pinned

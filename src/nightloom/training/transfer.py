@@ -4,6 +4,10 @@ Carried over is what speaks of texts and of histories: how text vectors become i
 id, and the whole encoder. Not carried is what names things of the source: no row of its id table, no attribute value, whatever
 the two domains call alike. All that only the target knows starts by adding nothing, so before its first step the target's
 network gives the zero-shot answers, and `WarmStart` copies it in as it does a champion's.
+
+Where the two catalogues hold the same items (films, or a shop's goods in another year), `shared` carries what was learned of these too:
+their id vectors, and in a zero-shot model the source's companions. An item is the same when its whole text is; ids mean nothing
+across domains.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -52,10 +58,12 @@ class Transfer:
     Attributes:
         bundle: the source domain's.
         mode: full: all weights learn; adapter: the carried ones stay as they are, an adapter over the item vectors learns.
+        shared: whether items of the same text are the same items.
     """
 
     bundle: Path
     mode: Mode
+    shared: bool = False
 
     def lay_out(self, model: Any, prepared: Path, pretrained: Path, out: Path) -> dict[str, Any]:
         """Write the source's weights as the target's workers read them, to `out / LAID_OUT`; see `WarmStart`.
@@ -74,12 +82,42 @@ class Transfer:
         """
         bundle, content, shape, kinds = _target(self.bundle, prepared, pretrained)
         net = LoomNet(model, replace(shape, n_ids=len(content), adapter=ADAPTER_WIDTH))
-        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content)
+        rows = id_rows(bundle, prepared) if self.shared else None
+        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content, rows)
         save_file({f"{phase}.{name}": value.contiguous().clone() for name, value in laid.items() for phase in PHASES}, out / LAID_OUT)
         return {"file": LAID_OUT, "sha256": sha256((out / LAID_OUT).read_bytes()).hexdigest(), "mode": self.mode}
 
 
-def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[str], content: ItemContent) -> dict[str, Tensor]:
+def same_items(source: pd.Series, target: pd.Series) -> NDArray[np.int64]:
+    """Of each item of a catalogue, the item of another one that has the same text.
+
+    Args:
+        source: text or null by dense item, of the other catalogue.
+        target: the same of this one.
+
+    Returns:
+        int64 [len(target)], dense items of the source; -1 where none has the text, or more than one has it in either catalogue.
+    """
+    alone = source[source.notna() & ~source.duplicated(keep=False)]
+    found = pd.Series(alone.index.to_numpy(), index=alone.to_numpy()).reindex(target.to_numpy()).fillna(-1).to_numpy(dtype=np.int64)
+    return np.where(target.isna() | target.duplicated(keep=False), -1, found)
+
+
+def id_rows(bundle: Bundle, prepared: Path) -> NDArray[np.int64]:
+    """Rows of the source's id table for row 0 (an unknown item) and each item of the target, int64 [1 + items]; 0 where they share none."""
+    same = same_items(bundle.items["text"], pd.read_parquet(prepared / "items.parquet")["text"])
+    own = np.append(bundle.loom.content.id_rows.numpy(), 0)  # the last place answers -1
+    return np.concatenate([[0], own[same]])
+
+
+def carry(
+    source: LoomNet,
+    kinds: list[str],
+    target: LoomNet,
+    kinds_there: list[str],
+    content: ItemContent,
+    ids: NDArray[np.int64] | None = None,
+) -> dict[str, Tensor]:
     """The source's weights in the shapes of the target's network.
 
     Args:
@@ -89,6 +127,7 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
         kinds_there: the target's event names by code.
         content: the target's catalogue. Its text and image vectors are whitened as the source's were, but around their own mean:
             what all texts of a domain have in common tells none of its items from another.
+        ids: what `id_rows` gave; None: no item of the target is one of the source.
 
     Returns:
         Name -> weights, for every name of the target's state; NaN where it keeps its own start (adapter; time, and how pictures are
@@ -104,7 +143,8 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
         raise InputError("transfer: the two domains meet in the text of their items, and one of them has none. Give both item texts.")
     for name, value in target.state_dict().items():
         if name == IDS:
-            laid[name] = theirs[IDS][:1].expand_as(value)  # every item starts from what stands for an unknown one
+            # Every item starts from what stands for an unknown one, but those that the source knows.
+            laid[name] = theirs[IDS][:1].expand_as(value) if ids is None or len(theirs[IDS]) == 1 else theirs[IDS][torch.from_numpy(ids)]
         elif name == MEAN and len(texts):
             laid[name] = texts.mean(0)
         elif name == IMAGE_MEAN and name in theirs and theirs[name].shape == value.shape and len(pictures):
@@ -128,23 +168,38 @@ def carry(source: LoomNet, kinds: list[str], target: LoomNet, kinds_there: list[
     return laid
 
 
-def zero_shot(bundle: Path, prepared: Path, pretrained: Path) -> Loom:
+def zero_shot(bundle: Path, prepared: Path, pretrained: Path, *, shared: bool = False) -> Loom:
     """The source's model answering the target's catalogue, with nothing learned there, fused with neighbours by text (`SHARES`).
 
     Args:
         bundle: the source domain's.
         prepared: the target's folder of stage prepare.
         pretrained: the target's folder of stage load_pretrained.
+        shared: items of the same text are the same items: the source's id vectors and companions answer for them, with the shares
+            that validation chose there.
 
     Raises:
         InputError: the bundle does not fit the target, or is no whole bundle.
     """
     source, content, shape, kinds = _target(bundle, prepared, pretrained)
+    rows = None
+    if shared:
+        rows = id_rows(source, prepared)
+        content = replace(content, id_rows=torch.arange(1, len(content) + 1))
+        shape = replace(shape, n_ids=len(content))
     net = LoomNet(source.loom.config, shape)
-    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content)
+    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content, rows)
     net.load_state_dict({name: torch.where(torch.isnan(laid[name]), value, laid[name]) for name, value in net.state_dict().items()})
     net.requires_grad_(False)
-    return Loom(source.loom.config, shape, net, content, fit_companions(list(SHARES), Histories.of_items([]), content), SHARES)
+    companions, shares = fit_companions(list(SHARES), Histories.of_items([]), content), SHARES
+    if shared:
+        same = same_items(source.items["text"], pd.read_parquet(prepared / "items.parquet")["text"])
+        there = np.full(source.loom.n_items, -1, dtype=np.int64)
+        there[same[same >= 0]] = np.flatnonzero(same >= 0)
+        near = companions
+        companions = {name: near.get(name) or one.onto(there, len(content)) for name, one in source.loom.companions.items()}
+        shares = dict(source.loom.weights)
+    return Loom(source.loom.config, shape, net, content, companions, shares)
 
 
 def hold(net: nn.Module) -> None:

@@ -82,3 +82,7 @@ def test_the_source_learns_from_nobody_of_the_target(tmp_path: Path) -> None:
     target = write(tmp_path / "target", ["x", "b", "y", "f", "z", "w"])
     assert users_to_learn_from(source, target, same_people=True).tolist() == [0, 2, 3, 4]
     assert users_to_learn_from(source, target, same_people=False).tolist() == list(range(6))
+    numbered = write(tmp_path / "numbered", ["b", "f"])  # other people who have the same numbers
+    assert users_to_learn_from(numbered, target, same_people=False).tolist() == [0, 1]
+    with pytest.raises(InputError, match="say --unrelated-users"):
+        users_to_learn_from(numbered, target, same_people=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from nightloom.config import load_preset
 from nightloom.data.canonical import canonical
@@ -12,7 +13,7 @@ from nightloom.data.prepare import prepare
 from nightloom.data.sequences import Sequences
 from nightloom.data.sets import ads, lastfm, news
 from nightloom.data.sources import RawTable
-from nightloom.models.popularity import Popularity
+from nightloom.models.families import build
 from tests.unit.data.conftest import RealSet
 
 
@@ -94,7 +95,8 @@ def test_the_real_last_fm(real_set: RealSet) -> None:
     assert set(follow.events["item_id"]) == set(follow.events["user_id"])
 
 
-def test_nobody_is_recommended_to_himself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["popularity", "graph", "item_knn", "als"])
+def test_nobody_is_recommended_to_himself_or_whom_he_follows(family: str, tmp_path: Path) -> None:
     pairs = [(one, (one + step) % 40) for one in range(40) for step in (1, 2, 3)]
     sides = {(str(a), str(b)) for pair in pairs for a, b in (pair, pair[::-1])}
     people = [str(one) for one in range(40)]
@@ -115,8 +117,15 @@ def test_nobody_is_recommended_to_himself(tmp_path: Path) -> None:
     users = pd.read_parquet(tmp_path / "users.parquet")["user_id"].to_numpy()[queries.users]
     items = pd.read_parquet(tmp_path / "items.parquet")["item_id"].to_numpy()
     assert items[queries.histories.items[queries.histories.offsets[:-1]]].tolist() == users.tolist()
-    best = Popularity().fit(sequences.train(), len(items)).recommend(queries.histories, len(items))[0]
-    assert all(user not in items[row[row >= 0]] for user, row in zip(users, best, strict=True))
+    best = build(family).fit(sequences.train(), len(items)).recommend(queries.histories, len(items))[0]
+    borders = queries.histories.offsets
+    for place, (user, row) in enumerate(zip(users, best, strict=True)):
+        known = set(items[queries.histories.items[borders[place] : borders[place + 1]]])
+        assert user in known
+        assert len(known) > 1  # himself, and whom he follows
+        offered = set(items[row[row >= 0]])
+        assert offered
+        assert not known & offered
 
 
 def test_the_real_ads(real_set: RealSet) -> None:

@@ -19,7 +19,7 @@ from nightloom.models.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.run import Run, Training
-from nightloom.training.transfer import Transfer, zero_shot
+from nightloom.training.transfer import Transfer, same_items, zero_shot
 from nightloom.training.warm_start import CODES, IDS, KINDS, LAID_OUT, NUMBERS
 from tests.unit.training.conftest import write_prepared
 
@@ -85,6 +85,39 @@ def test_zero_shot_goes_by_text_whatever_an_item_is_called(source: Path, target)
     before = Bundle.load(source).loom
     assert not np.allclose(before.network_scores(asked)[:, 3], before.network_scores(asked)[:, 4])
     assert set(loom.weights) <= {"text_neighbours"}  # the others know the source's items alone
+
+
+def test_an_item_is_the_same_where_its_text_is_and_no_other_has_it() -> None:
+    source = pd.Series(["Heat", "Alien", None, "Emma", "Emma", "Up"])
+    target = pd.Series(["Up", "Emma", None, "Alien", "Dune", "Heat", "Heat"])
+    assert same_items(source, target).tolist() == [5, -1, -1, 1, -1, -1, -1]
+
+
+def test_shared_items_bring_their_ids_and_companions(tmp_path: Path, settings, source: Path, target) -> None:
+    """The catalogues are the same by text, in another order and under other ids; one item of the target is new."""
+    items = pd.read_parquet(target.prepared / "items.parquet")
+    items = items.iloc[::-1].reset_index(drop=True).assign(item_id=[f"other{row}" for row in range(len(items))])
+    items.loc[0, "text"] = "a text that is new"
+    items.to_parquet(target.prepared / "items.parquet", index=False)
+    bundle = Bundle.load(source)
+    same = same_items(bundle.items["text"], items["text"])
+    known = np.flatnonzero(same >= 0)
+    assert len(known) > 20
+    assert 0 not in known
+    Transfer(source, "full", shared=True).lay_out(settings().model, target.prepared, target.pretrained, tmp_path)
+    ids, theirs = load_file(tmp_path / LAID_OUT)["search." + IDS], bundle.loom.net.state_dict()[IDS]
+    torch.testing.assert_close(ids[1 + known], theirs[bundle.loom.content.id_rows[same[known]]], rtol=0, atol=0)
+    assert (ids[[0, 1]] == theirs[0]).all()  # an unknown item, and the new one
+    loom = zero_shot(source, target.prepared, target.pretrained, shared=True)
+    assert loom.weights == bundle.loom.weights
+    assert set(loom.companions) == set(loom.weights)
+    assert np.isfinite(loom.network_scores(Histories.of_items([known[:3].tolist()]))).all()
+    learned = [name for name in loom.weights if name not in ("text_neighbours", "popularity")]
+    assert learned  # else nothing is compared here
+    for name in learned:
+        mine = loom.companions[name].scores(Histories.of_items([known[:3].tolist()]))[0, known]
+        its = bundle.loom.companions[name].scores(Histories.of_items([same[known[:3]].tolist()]))[0, same[known]]
+        np.testing.assert_allclose(mine, its, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["adapter", "full"])

@@ -1,0 +1,68 @@
+"""Stage promote of a click head: the gate decides, and only a head that passes reaches the registry, as `nightloom-<name>-clicks`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from nightloom.data.impressions import Impressions
+from nightloom.errors import InputError
+from nightloom.models.clicks.save import chances as answers
+from nightloom.promotion.card import click_card
+from nightloom.promotion.click_gate import decide
+from nightloom.promotion.registry import Registry
+from nightloom.promotion.served import click_head, lay_clicks
+from nightloom.stage import Manifest, Night, run_stage, write_json
+from nightloom.tracking import run_tags
+from tasks.progress import made, worth_retrying
+
+HEAD = "head"
+USUAL = "the usual rate"
+
+
+@task(
+    name="promote-clicks", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying
+)
+def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted: Sequence[Manifest], head_run: str) -> Manifest:
+    """Compare the head with the champion, or with its floors, and move the aliases where the gate lets it pass."""
+    config, name = night.config, f"{night.config.name}-clicks"
+    tags, registry = run_tags(night, collected.figures["hash"]), Registry(night.root)
+    places = {one.figures["family"]: one.path for one in fitted}
+
+    def body(folder: Path) -> dict[str, Any]:
+        champion = registry.champion(name) if config.promotion.mode != "disabled" else None
+        if champion and tags.items() <= champion.tags.items():
+            said = f"Version {champion.version} serves already, made from the same data, config and code."
+            return {"decision": {"decision": "keep", "reasons": [said]}, "versions": registry.aliases(name)}
+        rows = Impressions.load(prepared.path)
+        chances = {family: pd.read_parquet(place / "chances.parquet")["chance"].to_numpy() for family, place in places.items()}
+        mine, standing, odd = chances.pop(HEAD), None, list[str]()
+        chances[USUAL] = np.full(len(mine), rows.clicked[: rows.test_start].mean())  # who knows nothing of a row can say that
+        if champion:
+            try:
+                place = registry.fetch(champion, night.root / "cache" / "champions", holds="clicks.json")
+                standing = answers(place, rows, rows.test_start)[rows.test_start :]
+            except InputError as error:
+                odd = [f"The champion can not be asked, so the floors decide. {error}"]
+        decision = asdict(decide(rows.clicked[rows.test_start :], mine, standing, chances, config.promotion))
+        decision["reasons"] = [*odd, *decision["reasons"]]
+        write_json(folder / "decision.json", decision)
+        if config.promotion.mode == "enabled" and decision["decision"] == "promote":
+            served = lay_clicks(places[HEAD], prepared.path, folder / "served")
+            marks = tags | {"nightloom.night": night.night}
+            card = click_card(name, decision, marks, collected.figures["licence"])
+            registry.promote(registry.register_served(name, click_head(served), head_run, marks, card))
+        return {"decision": decision, "versions": registry.aliases(name) if config.promotion.mode == "enabled" else {}}
+
+    sections = config.model_dump(mode="json", include={"promotion"})
+    # Promotion moves aliases, so each night does it for itself.
+    manifest = run_stage(night, "promote_clicks", body, inputs=[prepared, *fitted], config=sections, salt=night.night)
+    return made(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")
