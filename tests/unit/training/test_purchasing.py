@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nightloom.data.sequences import Histories, Queries
+from nightloom.evaluation.purchase import measure_chances
 from nightloom.explain.games import scores_without
 from nightloom.models.loom import Loom
 from nightloom.models.purchase import candidates_of
@@ -141,3 +142,13 @@ def test_newer_events_reach_the_counters(model: Loom) -> None:
     assert head is not None
     renewed = replace(head, tallies=Tallies.of(queries.histories, N_ITEMS, 10))
     assert renewed.tallies.until(np.arange(N_ITEMS), np.full(N_ITEMS, NOW)).sum() == 6 * USERS
+
+
+def test_the_test_says_how_true_the_chances_are(model: Loom, tmp_path: Path) -> None:
+    _, others = shop(lately=True, seed=9)
+    found = measure_chances(model, others, tmp_path / "calibration.png", "a shop")
+    assert found["rows"] == USERS * N_ITEMS
+    assert found["had"] == pytest.approx(1 / N_ITEMS)
+    assert found["auc"] > 0.9
+    assert found["ece"] < 0.05
+    assert (tmp_path / "calibration.png").stat().st_size > 1000
