@@ -6,24 +6,21 @@ bundle of such a night stays in its stage folder for study.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nightloom.errors import InputError, NightloomError
+from nightloom.promotion.log_model import log_model
 from nightloom.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
-"""What the registered model imports; nightloom itself travels with it."""
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
 
@@ -181,7 +178,7 @@ class Registry:
                 self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
             made = [one for one in self.client.search_model_versions(f"name = '{model}'") if _same(one, run_id, tags)]
             if not made:
-                logged = self._log(bundle, run_id, tags, card, example, events, exclude_seen)
+                logged = log_model(self.client, bundle, run_id, tags, card, example, events, exclude_seen)
                 self.client.create_model_version(
                     model,
                     source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
@@ -235,53 +232,6 @@ class Registry:
                 return None
             raise
 
-    def _log(
-        self,
-        bundle: Path,
-        run_id: str,
-        tags: Mapping[str, str],
-        card: str,
-        example: list[list[str]],
-        events: Path | None,
-        exclude_seen: bool,
-    ) -> Any:
-        """Save the pyfunc and hand its files to MLflow; gives the logged model.
-
-        This is what mlflow.pyfunc.log_model does, without its global address and active run, and without loading
-        the model into this process.
-        """
-        import mlflow.pyfunc
-        import pandas as pd
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
-
-        run = self.client.get_run(run_id)
-        logged = self.client.create_logged_model(
-            run.info.experiment_id, "recommender", run_id, tags=dict(tags), params=run.data.params, model_type="recommender"
-        )
-        with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
-            folder = Path(scratch) / "model"
-            mlflow.pyfunc.save_model(
-                folder,
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
-                ),
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"bundle": str(bundle)},
-                code_paths=[str(Path(__file__).parents[1])],
-                signature=_signature(exclude_seen),
-                input_example=pd.DataFrame({"history": example}),
-                pip_requirements=_requirements(),
-                model_config={"events": str(events.resolve()) if events else None},
-            )
-            for cache in folder.rglob("__pycache__"):
-                shutil.rmtree(cache)
-            (folder / "model_card.md").write_text(card, encoding="utf-8")
-            self.client.log_model_artifacts(logged.model_id, str(folder))
-        self.client.finalize_logged_model(logged.model_id, "READY")
-        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        return logged
-
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:
     """Whether a version of MLflow's holds what a run made, or what was trained as the tags say."""
@@ -292,29 +242,3 @@ def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
     mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
     created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)
-
-
-def _signature(exclude_seen: bool) -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
-
-    inputs = [
-        ColSpec(Array(DataType.string), "history", required=False),
-        ColSpec(Array(DataType.long), "times", required=False),
-        ColSpec(DataType.string, "user_id", required=False),
-    ]
-    outputs = [ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]
-    params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
-    return ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
-
-
-def _requirements() -> list[str]:
-    """The versions that the model was made with, without local labels such as torch's +cpu."""
-    pinned = []
-    for name in REQUIREMENTS:
-        try:
-            pinned.append(f"{name}=={version(name).partition('+')[0]}")
-        except PackageNotFoundError:
-            pinned.append(name)
-    return pinned

@@ -49,9 +49,20 @@ def train() -> Histories:
     return Histories.of_items([[0, *(2 * random.permutation(14)[:8] + user % 2).tolist()] for user in range(80)])
 
 
+class Fitted(dict[str, Recommender]):
+    """Each family, fitted when it is first asked for."""
+
+    def __init__(self, train: Histories) -> None:
+        self.train = train
+
+    def __missing__(self, name: str) -> Recommender:
+        self[name] = unfitted(name).fit(self.train, N_ITEMS)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def fitted(train: Histories) -> dict[str, Recommender]:
-    return {name: unfitted(name).fit(train, N_ITEMS) for name in QUICK}
+    return Fitted(train)
 
 
 @pytest.fixture(params=QUICK)
