@@ -178,11 +178,9 @@ def test_no_events_at_all(name: str) -> None:
 def test_many_small_blocks_give_what_one_gives(
     name: str, module: str, limit: str, train: Histories, fitted: dict[str, Recommender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"nightloom.models.{module}.{limit}", 40)
-    model = fitted[name] if name in ("mlp", "gru") else unfitted(name).fit(train, N_ITEMS)
-    monkeypatch.undo()
     whole = fitted[name].scores(ASKED)
     monkeypatch.setattr(f"nightloom.models.{module}.{limit}", 40)
+    model = fitted[name] if name in ("mlp", "gru") else unfitted(name).fit(train, N_ITEMS)
     np.testing.assert_allclose(model.scores(ASKED), whole, rtol=1e-4, atol=1e-5)
 
 
