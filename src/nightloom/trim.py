@@ -74,7 +74,7 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         keep: nights of each recommender whose files are kept; one with no more than that is left alone.
         versions: recommender -> its registered versions that hold an alias.
     """
-    nights = {home.name: _nights(home) for home in sorted((root / "nights").glob("*"))}
+    nights = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
     began = {name: _began(found[-keep]) for name, found in nights.items() if len(found) > keep}
     needed = _needed(_kept(root, keep, nights, versions), versions)
     found = [

@@ -6,7 +6,6 @@ bundle of such a night stays in its stage folder for study.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nightloom.errors import InputError, NightloomError
-from nightloom.promotion.served import Served, recommender, requirements
+from nightloom.promotion.log_model import log_model
+from nightloom.promotion.served import Served, recommender
 from nightloom.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -184,7 +184,7 @@ class Registry:
                 self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
             made = [one for one in self.client.search_model_versions(f"name = '{model}'") if _same(one, run_id, tags)]
             if not made:
-                logged = self._log(served, run_id, tags, card)
+                logged = log_model(self.client, served, run_id, tags, card)
                 self.client.create_model_version(
                     model,
                     source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
@@ -237,43 +237,6 @@ class Registry:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-
-    def _log(self, served: Served, run_id: str, tags: Mapping[str, str], card: str) -> Any:
-        """Save the pyfunc and hand its files to MLflow; gives the logged model.
-
-        This is what mlflow.pyfunc.log_model does, without its global address and active run, and without loading
-        the model into this process.
-        """
-        import mlflow.pyfunc
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
-
-        run = self.client.get_run(run_id)
-        logged = self.client.create_logged_model(
-            run.info.experiment_id, served.kind, run_id, tags=dict(tags), params=run.data.params, model_type=served.kind
-        )
-        with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
-            folder = Path(scratch) / "model"
-            mlflow.pyfunc.save_model(
-                folder,
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run_id, model_id=logged.model_id
-                ),
-                python_model=str(served.code),
-                artifacts={known: str(folder) for known, folder in served.files.items()},
-                code_paths=[str(Path(__file__).parents[1])],
-                signature=served.signature,
-                input_example=served.example,
-                pip_requirements=requirements(),
-                model_config=dict(served.settings),
-            )
-            for cache in folder.rglob("__pycache__"):
-                shutil.rmtree(cache)
-            (folder / "model_card.md").write_text(card, encoding="utf-8")
-            self.client.log_model_artifacts(logged.model_id, str(folder))
-        self.client.finalize_logged_model(logged.model_id, "READY")
-        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        return logged
 
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:

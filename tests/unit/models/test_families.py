@@ -49,9 +49,20 @@ def train() -> Histories:
     return Histories.of_items([[0, *(2 * random.permutation(14)[:8] + user % 2).tolist()] for user in range(80)])
 
 
+class Fitted(dict[str, Recommender]):
+    """Each family, fitted when it is first asked for."""
+
+    def __init__(self, train: Histories) -> None:
+        self.train = train
+
+    def __missing__(self, name: str) -> Recommender:
+        self[name] = unfitted(name).fit(self.train, N_ITEMS)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def fitted(train: Histories) -> dict[str, Recommender]:
-    return {name: unfitted(name).fit(train, N_ITEMS) for name in QUICK}
+    return Fitted(train)
 
 
 @pytest.fixture(params=QUICK)
@@ -167,11 +178,9 @@ def test_no_events_at_all(name: str) -> None:
 def test_many_small_blocks_give_what_one_gives(
     name: str, module: str, limit: str, train: Histories, fitted: dict[str, Recommender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"nightloom.models.{module}.{limit}", 40)
-    model = fitted[name] if name in ("mlp", "gru") else unfitted(name).fit(train, N_ITEMS)
-    monkeypatch.undo()
     whole = fitted[name].scores(ASKED)
     monkeypatch.setattr(f"nightloom.models.{module}.{limit}", 40)
+    model = fitted[name] if name in ("mlp", "gru") else unfitted(name).fit(train, N_ITEMS)
     np.testing.assert_allclose(model.scores(ASKED), whole, rtol=1e-4, atol=1e-5)
 
 
