@@ -128,14 +128,9 @@ class PurchaseHead:
         np.put_along_axis(found, candidates, self.log_odds(inputs), 1)
         return found
 
-    @torch.no_grad()
     def log_odds(self, described: FloatArray) -> FloatArray:
         """Log-odds of rows that `describe` made, [n, candidates, columns] -> float32 [n, candidates]."""
-        rows = self.numbers(described.reshape(-1, described.shape[2]))
-        members = self.net.members
-        no_codes = torch.zeros(members, len(rows), 0, dtype=torch.int64)
-        raw = self.net(no_codes, rows.expand(members, -1, -1)).mean(0).numpy()
-        return self.calibration(raw.reshape(described.shape[:2])).astype(np.float32)
+        return self.calibration(answers(self.net, self.numbers, described)).astype(np.float32)
 
     def onto(self, rows: NDArray[np.int64], n_items: int) -> PurchaseHead:
         """The same over another catalogue; see `Companion.onto`."""
@@ -170,6 +165,15 @@ class PurchaseHead:
         net.requires_grad_(False).eval()
         calibration, usual = (Line(*said[name]) for name in ("calibration", "usual"))
         return cls(net, numbers, calibration, usual, tuple(said["members"]), said["exclude_seen"], Tallies.load(folder))
+
+
+@torch.no_grad()
+def answers(net: HeadNet, numbers: Numbers, described: FloatArray) -> FloatArray:
+    """Log-odds before calibration, [n, candidates, columns] -> float32 [n, candidates]."""
+    rows = numbers(described.reshape(-1, described.shape[2]))
+    no_codes = torch.zeros(net.members, len(rows), 0, dtype=torch.int64)
+    mean: FloatArray = net(no_codes, rows.expand(net.members, -1, -1)).mean(0).numpy()
+    return mean.reshape(described.shape[:2])
 
 
 def candidates_of(fused: FloatArray, histories: Histories, *, exclude_seen: bool) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from nightloom.data.sequences import Queries
 from nightloom.models.clicks.net import HeadNet
 from nightloom.models.companions import NETWORK, fuse, standard
 from nightloom.models.loom import Loom
-from nightloom.models.purchase import Line, Numbers, PurchaseHead, candidates_of, describe
+from nightloom.models.purchase import Line, Numbers, PurchaseHead, answers, candidates_of, describe
 from nightloom.models.tallies import Tallies
 from nightloom.training.validation import blocks, gains_of, take
 
@@ -61,7 +61,6 @@ def choose_purchase(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_s
     if len(queries) < FEWEST_QUERIES:
         return Purchase()
     queries = take(queries, random.choice(len(queries), min(len(queries), MOST_QUERIES), replace=False))
-    members = (NETWORK, *loom.weights)
     described, fused, held = candidate_rows(loom, queries, tallies, exclude_seen=exclude_seen)
     many = np.diff(queries.target_offsets)
     if not held.any():
@@ -69,23 +68,23 @@ def choose_purchase(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_s
     fold = random.permutation(np.arange(len(queries)) % FOLDS)
     crossed = np.zeros((EPOCHS, *held.shape), dtype=np.float32)
     for one in range(FOLDS):
-        learnt, asked = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
+        learnt, asked, known = np.flatnonzero(fold != one), np.flatnonzero(fold == one), np.flatnonzero(fold <= one)
         numbers = Numbers.fit(described[learnt].reshape(-1, described.shape[2]))
         for epoch, net in enumerate(train(described[learnt], held[learnt], numbers, EPOCHS, seed)):
-            crossed[epoch, asked] = PurchaseHead(net, numbers, Line(1, 0), Line(1, 0), members, exclude_seen, tallies).log_odds(
-                described[asked]
-            )
-    best = int(np.argmin([log_loss(scores, held) for scores in crossed]))
-    gain = gains_of(crossed[best], held, many) - gains_of(fused, held, many)
-    calibration, usual = line(crossed[best].ravel(), held.ravel()), line(fused.ravel(), held.ravel())
-    found = Purchase(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
+            crossed[epoch, asked] = answers(net, numbers, described[asked])
+        best = int(np.argmin([log_loss(scores[known], held[known]) for scores in crossed]))
+        gain = gains_of(crossed[best, known], held[known], many[known]) - gains_of(fused[known], held[known], many[known])
+        found = Purchase(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
+        if found.gain <= 0:  # it will not be better for sure any more, and most data sets end here
+            return found
     if found.gain <= LEAST_GAIN * found.error:
         return found
     numbers = Numbers.fit(described.reshape(-1, described.shape[2]))
     *_, net = train(described, held, numbers, best + 1, seed)
     net.requires_grad_(False)
-    head = PurchaseHead(net, numbers, calibration, usual, members, exclude_seen, tallies)
-    return Purchase(head, found.gain, found.error, found.asked)
+    calibration, usual = line(crossed[best].ravel(), held.ravel()), line(fused.ravel(), held.ravel())
+    members = (NETWORK, *loom.weights)
+    return replace(found, head=PurchaseHead(net, numbers, calibration, usual, members, exclude_seen, tallies))
 
 
 def candidate_rows(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_seen: bool) -> tuple[FloatArray, FloatArray, BoolArray]:
