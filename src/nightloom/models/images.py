@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Self
 
 import numpy as np
@@ -60,13 +61,15 @@ class ImageEncoder:
             sha256: expected digest of the weights.
 
         Raises:
-            InputError: the model is not found, refused, or sees no pictures.
+            InputError: the model is not found, refused, or sees no pictures; or Pillow is not installed.
         """
         return cls.from_weights(resolve(model, sha256, "pretrained.image_model"))
 
     @classmethod
     def from_weights(cls, weights: Weights) -> Self:
         """Load a model that is already found and checked; see `load`."""
+        if find_spec("PIL") is None:
+            raise InputError("image columns need the package pillow. Run `pip install 'nightloom[night]'`.")
         from transformers import AutoImageProcessor
 
         model = load_model(weights.path)

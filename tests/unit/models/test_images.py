@@ -87,6 +87,12 @@ def test_a_large_photo_is_seen_as_a_small_one(encoder: ImageEncoder) -> None:
     assert (a @ b) / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
 
 
+def test_without_pillow_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightloom.models.images.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"need the package pillow.*nightloom\[night\]"):
+        ImageEncoder.load(str(tiny_vit(tmp_path / "vit")))
+
+
 def test_a_model_that_sees_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pretrained\.image_model.*bert model, which sees no pictures"):
         ImageEncoder.load(str(tiny_bert(tmp_path / "bert")))

@@ -29,8 +29,8 @@ from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out, settings
 from tests.pictures import COLOURS, picture
 from tests.tiny_models import tiny_vit
 
-ITEMS, OLD, USERS, STEPS = 72, 48, 90, 8
-"""Items 48 to 71 come with the test's time: nobody had them before."""
+ITEMS, OLD, USERS, STEPS = 200, 160, 100, 8
+"""Items 160 to 199 come with the test's time: nobody had them before."""
 
 
 def config(vit: Path, **changes: Any) -> RunConfig:
@@ -87,13 +87,13 @@ def train(shop: SimpleNamespace, out: Path, **changes: Any) -> Bundle:
 
 
 def unseen_hits(shop: SimpleNamespace, bundle: Bundle) -> float:
-    """Share of held-out items that nobody had before which are among the first ten."""
+    """Share of held-out items that nobody had before which are in the first quarter, where one colour of four would fit."""
     queries = Sequences.load(shop.prepared / "sequences_temporal.npz").queries("test", exclude_seen=True)
     ranked = ranks(bundle.loom, queries, exclude_seen=True)
     unseen = ~np.isin(queries.targets, Sequences.load(shop.prepared / "sequences_temporal.npz").train(with_validation=True).items)
     assert unseen.sum() > 50
     found = np.asarray(ranked.ranks)[unseen]
-    return float(((found > 0) & (found <= 10)).mean())
+    return float(((found > 0) & (found <= ITEMS // 4)).mean())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_items_that_nobody_has_had_are_found_by_their_pictures(shop: SimpleNames
     blind = train(shop, tmp_path, model={"use_images": False})
     assert not blind.loom.net.fusion.use_images
     with_pictures, without = unseen_hits(shop, seeing), unseen_hits(shop, blind)
-    assert with_pictures > 0.5
+    assert with_pictures > 0.7
     assert with_pictures > 2 * without
 
 
