@@ -29,6 +29,7 @@ from nightloom.data.sequences import Queries, Sequences
 from nightloom.data.snapshot import read_snapshot
 from nightloom.errors import NightloomError
 from nightloom.evaluation.metrics import per_user
+from nightloom.evaluation.plots import figure
 from nightloom.evaluation.ranking import Ranked, ranks
 from nightloom.models.bundle import Bundle
 from nightloom.models.load_pretrained import load_pretrained
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
             for name in given.variants:
                 config = config_of(given, name, seed)
                 console.print(f"{name}, seed {seed} ...", highlight=False)
-                folder = home / given.protocol / f"{name}-{seed}-{config.digest()[:12]}"
+                folder = run_folder(home, given.protocol, name, seed, config)
                 found[name].append(measure(config, given.protocol, prepared, pretrained, folder))
                 console.print(f"  {found[name][-1]}", highlight=False)
     except NightloomError as error:
@@ -87,9 +88,33 @@ def main(arguments: list[str] | None = None) -> int:
     for one in rows:
         shown.add_row(*one)
     console.print(shown)
+    if given.plot:
+        curves = {}
+        for name in given.variants:
+            for seed in given.seeds:
+                config = config_of(given, name, seed)
+                lines = json.loads((run_folder(home, given.protocol, name, seed, config) / "curves.json").read_text(encoding="utf-8"))
+                curves[f"{name}, seed {seed}"] = lines
+        draw(given.plot, curves, f"{first.name}, {given.protocol}: quality of the network by time of training")
     if given.table:
         given.table.write_text(markdown(rows, given, sys.argv[1:] if arguments is None else arguments), encoding="utf-8")
     return 0
+
+
+def run_folder(home: Path, protocol: str, variant: str, seed: int, config: RunConfig) -> Path:
+    """Where one run is kept."""
+    return home / protocol / f"{variant}-{seed}-{config.digest()[:12]}"
+
+
+def draw(path: Path, curves: dict[str, list[dict[str, Any]]], title: str) -> None:
+    """Validation NDCG@10 by minutes of training, validation included, a line a run."""
+    with figure(path, title, 4.0) as (axis,):
+        for name, lines in curves.items():
+            minutes = np.cumsum([line["seconds"] for line in lines]) / 60
+            axis.plot(minutes, [line["validation_ndcg_at_10"] for line in lines], ".-", markersize=4, label=name)
+        axis.set_xlabel("minutes")
+        axis.set_ylabel("validation NDCG@10")
+        axis.legend(frameon=False, fontsize=9)
 
 
 def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, folder: Path) -> dict[str, Any]:
@@ -200,6 +225,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--table", type=Path, help="also write the table to this Markdown file")
+    parser.add_argument("--plot", type=Path, help="also draw quality by time to this PNG file")
     return parser.parse_args(arguments)
 
 
