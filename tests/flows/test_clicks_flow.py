@@ -36,7 +36,7 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    said = clicks("--set", "promotion.margin=0.2")
+    said = clicks("--set", "promotion={margin: 0.2, resamples: 200}")
     assert "The head: promote. No champion stands." in said
     assert all(f"less that of {floor} (" in said for floor in ("lightgbm", "logistic", "the usual rate"))
     assert all(family in said for family in ("head", "lightgbm", "logistic"))
@@ -68,5 +68,5 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of them is known"):
         loaded.predict(None, pd.DataFrame({"colour": ["red"]}))
 
-    again = clicks("--set", "promotion.margin=0.2")
+    again = clicks("--set", "promotion={margin: 0.2, resamples: 200}")
     assert "The head: keep. Version 1 serves already" in again

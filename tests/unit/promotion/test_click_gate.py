@@ -11,7 +11,8 @@ RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.uniform(0.05, 0.6, 2000)
 CLICKED = RANDOM.random(2000) < TRUE
 WORSE = np.full(2000, CLICKED.mean())
-CONFIG = PromotionConfig(resamples=200)
+CONFIG = PromotionConfig(resamples=100)
+NO_FLOORS = PromotionConfig(resamples=100, must_beat_floors=False)
 
 
 def test_a_first_head_has_to_match_every_floor() -> None:
@@ -23,13 +24,13 @@ def test_a_first_head_has_to_match_every_floor() -> None:
     bad = decide(CLICKED, WORSE, None, {"logistic": TRUE}, CONFIG)
     assert bad.decision == "reject"
     assert bad.reasons[0].startswith("It may be worse than the margin allows: log-loss less that of logistic")
-    assert decide(CLICKED, WORSE, None, {"logistic": TRUE}, PromotionConfig(must_beat_floors=False)).decision == "promote"
+    assert decide(CLICKED, WORSE, None, {"logistic": TRUE}, NO_FLOORS).decision == "promote"
     assert "No floor was fitted" in " ".join(decide(CLICKED, TRUE, None, {}, CONFIG).reasons)
 
 
 def test_a_champion_decides_alone_and_floors_do_not() -> None:
     assert decide(CLICKED, WORSE, WORSE, {"logistic": TRUE}, CONFIG).decision == "promote"
-    lost = decide(CLICKED, WORSE, TRUE, {}, PromotionConfig(must_beat_floors=False))
+    lost = decide(CLICKED, WORSE, TRUE, {}, NO_FLOORS)
     assert lost.decision == "reject"
     assert lost.rows == 2000
 
@@ -37,6 +38,6 @@ def test_a_champion_decides_alone_and_floors_do_not() -> None:
 def test_a_margin_and_few_rows_count() -> None:
     nearly = np.clip(TRUE * 1.02, 0, 0.99)
     assert decide(CLICKED, nearly, TRUE, {}, CONFIG).decision == "promote"
-    assert decide(CLICKED, nearly, TRUE, {}, PromotionConfig(margin=0)).decision == "reject"
+    assert decide(CLICKED, nearly, TRUE, {}, PromotionConfig(resamples=100, margin=0)).decision == "reject"
     few = decide(CLICKED[:40], WORSE[:40], TRUE[:40], {}, CONFIG)
     assert few.decision == "reject"  # forty rows show nothing, so they do not show that it is not worse
