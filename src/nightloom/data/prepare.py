@@ -36,8 +36,8 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
         Figures: events, users, items, positives, what was removed by reason, and each protocol's parts.
 
     Raises:
-        InputError: cleaning leaves nothing, nothing is positive, an event's item is not in the items table,
-            or the data can not be split as asked.
+        InputError: cleaning leaves nothing, nothing is positive, the catalogue has one item only, an event's item is not in the items
+            table, or the data can not be split as asked.
     """
     events, removed = clean(tables.events, config.prepare)
     counts = removed["reason"].value_counts()
@@ -47,6 +47,11 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
     labels = positive(events, config.prepare)
 
     items = _catalogue(tables)
+    if len(items) < 2:
+        raise InputError(
+            "items: the catalogue has one item, so there is nothing to rank and every model would be perfect. Look at item_id; for "
+            "chances of a click on what was shown use: python -m flows.clicks"
+        )
     item_codes = pd.Index(items["item_id"]).get_indexer(events["item_id"])
     if (item_codes < 0).any():
         unknown = events["item_id"][item_codes < 0]

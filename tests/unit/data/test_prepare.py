@@ -156,3 +156,8 @@ def test_refusals_say_what_to_do(tables: Tables, tmp_path: Path) -> None:
     only = config_from_dict({"name": "t", "data": {"events": "e"}, "evaluation": {"protocols": ["leave_one_out"]}})
     with pytest.raises(InputError, match="three positive events"):
         prepare(Tables(lonely), only, tmp_path)
+
+
+def test_one_item_is_nothing_to_rank(tables: Tables, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing to rank.*flows\.clicks"):
+        prepare(Tables(tables.events.assign(item_id="undisclosed")), config(), tmp_path)
