@@ -317,15 +317,15 @@ class Training:
         return agreed
 
     def _purchase(self, loom: Loom, histories: Histories, fusion: Fusion) -> Purchase:
-        """The purchase head, where it is wanted and better for sure; fitted by one worker. Another domain's model has none."""
-        purchase = None
-        if self.world.rank == 0 and self.config.model.purchase_head and self.run.mode in (None, WARM):
-            loom.weights = fusion.weights
-            purchase = choose_purchase(
-                loom, self.queries, self._tallies(histories), exclude_seen=self.exclude_seen, seed=self.config.training.seed
-            )
-        agreed: Purchase = self.world.agree(purchase or Purchase())
-        return agreed
+        """The purchase head, where it is wanted and better for sure. Another domain's model has none.
+
+        The first worker alone fits it and knows it, since it writes the bundle; the others wait for it where they next add up.
+        """
+        if self.world.rank != 0 or not self.config.model.purchase_head or self.run.mode not in (None, WARM):
+            return Purchase()
+        loom.weights = fusion.weights
+        tallies = self._tallies(histories)
+        return choose_purchase(loom, self.queries, tallies, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
 
     def _tallies(self, known: Histories) -> Tallies:
         """Counters of what is known; a temporal split asks after all of it, leave-one-out at any time."""
