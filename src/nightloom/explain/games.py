@@ -118,7 +118,7 @@ def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, pla
                     scores[~part[:, players.index(needs)], item] = -np.inf
             asked = history.take(np.zeros(len(part), dtype=np.int64))
             final = loom.finish(by_network, by_companion, asked)
-            if ID in players:
+            if loom.purchase is not None and ID in players:
                 named = part[:, players.index(ID)]
                 final = np.where(named[:, None], final, loom.finish(by_network, by_companion, asked, nameless=item))
             found.append(above_mean(final, item))
