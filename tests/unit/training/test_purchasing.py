@@ -8,11 +8,12 @@ import pytest
 
 from nightloom.data.sequences import Histories, Queries
 from nightloom.evaluation.purchase import measure_chances
-from nightloom.explain.games import scores_without
+from nightloom.explain.games import above_mean, field_game, field_players, scores_without
 from nightloom.models.loom import Loom
 from nightloom.models.purchase import candidates_of
 from nightloom.models.tallies import DAY, Tallies
 from nightloom.training.purchasing import choose_purchase, line
+from tests.described_bundle import described_bundle
 from tests.unit.models.test_loom import N_ITEMS, small_loom
 
 NOW = 1_700_000_000
@@ -152,3 +153,18 @@ def test_the_test_says_how_true_the_chances_are(model: Loom, tmp_path: Path) -> 
     assert found["auc"] > 0.9
     assert found["ece"] < 0.05
     assert (tmp_path / "calibration.png").stat().st_size > 1000
+
+
+def test_an_item_with_all_its_fields_is_worth_what_its_score_says(model: Loom, tmp_path: Path) -> None:
+    bundle = described_bundle(tmp_path / "bundle")
+    loom = bundle.loom
+    loom.weights, loom.purchase = {"popularity": 0.5}, model.purchase
+    _, queries = shop(lately=True)
+    history = queries.histories.take(slice(0, 1))
+    item = int(queries.targets[0])
+    players = field_players(loom, bundle.spec, item)
+    whole = np.ones((1, len(players)), dtype=bool)
+    nameless = whole & (np.array(players) != "id")
+    worth = field_game(loom, history, item, bundle.spec, players)(np.concatenate([whole, nameless]))
+    assert worth[0] == pytest.approx(above_mean(loom.scores(history), item)[0], abs=1e-4)
+    assert worth[1] < worth[0]  # it was had lately, which nobody can know of an item without a name
