@@ -217,12 +217,23 @@ class ItemFusion(nn.Module):
         if self.use_images:
             self.whiten_image.fit(content.image[content.has_image])
 
-    def forward(self, content: ItemContent, hidden: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def whitened(self, content: ItemContent) -> ItemContent:
+        """The items with whitened vectors of texts and pictures, for a caller who needs them often: whitening does not learn."""
+        text = self.whiten(content.text) if self.use_text else content.text
+        image = self._white_image(content) if self.use_images else content.image
+        return replace(content, text=text, image=image)
+
+    def _white_image(self, content: ItemContent) -> Tensor:
+        return self.whiten_image(content.image.masked_fill(~content.has_image[:, None], 0))  # 0 times NaN would be NaN in the gradient
+
+    def forward(self, content: ItemContent, hidden: Tensor | None = None, *, white: bool = False) -> Tensor:
         """Vectors of the items in `content`.
 
         Args:
             content: n items.
             hidden: bool [n], items whose id is hidden in this step (id dropout).
+            white: whether `content` is what `whitened` gave.
 
         Returns:
             float32 [n, dim].
@@ -232,12 +243,11 @@ class ItemFusion(nn.Module):
             rows = rows.masked_fill(hidden, 0)
         fused = self.ids(rows)
         if self.use_text:
-            text = self.text(self.whiten(content.text))
+            text = self.text(content.text if white else self.whiten(content.text))
             fused = fused + torch.where(content.has_text[:, None], text, self.no_text)
         if self.use_images:
-            there = content.has_image[:, None]
-            image = self.image(self.whiten_image(content.image.masked_fill(~there, 0)))  # filled: 0 times NaN would be NaN in the gradient
-            fused = fused + torch.where(there, image, self.no_image)
+            image = self.image(content.image if white else self._white_image(content))
+            fused = fused + torch.where(content.has_image[:, None], image, self.no_image)
         if self.use_codes:
             codes = self.codes(content.codes, content.code_offsets[:-1])
             has_codes = content.code_offsets[1:] > content.code_offsets[:-1]

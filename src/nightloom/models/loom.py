@@ -146,7 +146,9 @@ class Loom(Recommender):
     def network_scores(self, histories: Histories) -> NDArray[np.float32]:
         """What the network alone says: logits, float32 [len(histories), n_items]."""
         items = self.item_vectors()
-        return (self.user_vectors(histories, items) @ items.T).cpu().numpy()
+        users = self.user_vectors(histories, items)
+        with torch.autocast(items.device.type, enabled=False):  # scores are ranked: rounded ones would be equal
+            return (users.float() @ items.T).cpu().numpy()
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:

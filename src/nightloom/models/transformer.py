@@ -3,7 +3,8 @@
 Pre-norm blocks with a gated attention output and SwiGLU. Time enters twice: to each token is added an embedding of
 the gap between its event and the next request, and attention has a learned bias per head on the time between the
 request and each past event (HSTU, Zhai et al. 2024), beside one on relative position. Linear layers run on real
-tokens only; attention alone pads, to the longest window of the batch.
+tokens only; attention alone pads, to the longest window of the batch. Both counts are rounded up to few numbers, since the CPU's
+library compiles a matrix product for every shape that it meets.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightloom.models.windows import BOS, Windows
@@ -23,14 +25,30 @@ if TYPE_CHECKING:
 
 NO_TIME = 0
 TIME_BUCKETS = 34
-"""Bucket 0: no time. Bucket b > 0: gaps of 2**(b-1) - 1 up to 2**b - 2 seconds; the last takes all gaps beyond 136 years."""
+"""Bucket 0: no time. Bucket b > 0: gaps of 2**(b-1) - 1 up to 2**b - 2 seconds."""
+LONGEST_GAP = 2 - 2**31
+"""Seconds before the latest request of a batch, 68 years: what lies farther back counts as that far."""
 POSITION_BUCKETS = 64
 """Distances 0 .. 31 have a bucket each; beyond them buckets grow by a tenth."""
+STEP = 8
+"""Tokens of a batch and of its longest window are rounded up to a multiple of this at least."""
+LANES = 8
+"""Places where the gradient of a bucket is summed at once."""
 
 
 def time_bucket(seconds: Tensor) -> Tensor:
-    """Log-bucket of gaps in seconds, int64 of the same shape; negative gaps count as none."""
-    return (torch.log2(seconds.clamp(min=0).float() + 1).long() + 1).clamp(max=TIME_BUCKETS - 1)
+    """Log-bucket of gaps in seconds, int32 of the same shape; negative gaps count as none.
+
+    floor(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits.
+    """
+    exponent = (seconds.clamp(min=0).float() + 1).view(torch.int32) >> 23
+    return exponent.sub_(126).clamp_(max=TIME_BUCKETS - 1)
+
+
+def few_shapes(n: int) -> int:
+    """A count rounded up to one of few: multiples of `STEP`, and from 128 on eight to a doubling."""
+    step = max(STEP, 1 << max(n.bit_length() - 4, 0))
+    return -(-n // step) * step
 
 
 def position_bucket(distance: Tensor) -> Tensor:
@@ -44,15 +62,18 @@ def position_bucket(distance: Tensor) -> Tensor:
 class Packed:
     """A batch of windows on the device: flat tokens, and where each stands in the padded batch.
 
+    The tokens of the windows come first. A few that follow only round up their number: they look like BOS and stand in places that
+    the padded batch has free, behind the ends of windows, where nothing real looks.
+
     Attributes:
         items: int64 [tokens], -1 for BOS.
         kinds: int64 [tokens].
-        gap: int64 [tokens], bucket of the time from the token's event to the next request.
+        gap: int32 [tokens], bucket of the time from the token's event to the next request.
         place: int64 [tokens], `window * longest + position`.
         last: int64 [windows], the last token of each window.
-        since: int64 [windows, longest, longest], bucket of the time from past event j (last axis) to request i; None without time.
+        since: int32 [windows, longest, longest], bucket of the time from past event j (last axis) to request i; None without time.
         windows: number of windows.
-        longest: tokens of the longest window.
+        longest: tokens of the longest window, rounded up.
     """
 
     items: Tensor
@@ -75,26 +96,34 @@ class Packed:
             timeless: bool [windows], windows whose times are unknown.
         """
         n, lengths = len(windows), windows.lengths
-        longest = int(lengths.max())
+        longest = -(-int(lengths.max()) // STEP) * STEP
         window = np.repeat(np.arange(n), lengths)
-        place = torch.from_numpy(window * longest + np.arange(len(window)) - np.repeat(windows.offsets[:-1], lengths)).to(device)
-        items = torch.from_numpy(windows.items).to(device)
+        place = window * longest + np.arange(len(window)) - np.repeat(windows.offsets[:-1], lengths)
+        free = np.flatnonzero((np.arange(longest) >= lengths[:, None]).ravel())
+        filler = free[: few_shapes(len(place)) - len(place)]
+
+        def on_device(values: NDArray[Any], fill: float) -> Tensor:
+            return torch.from_numpy(np.concatenate([values, np.full(len(filler), fill, values.dtype)])).to(device)
+
+        items, place = on_device(windows.items, BOS), torch.from_numpy(np.concatenate([place, filler])).to(device)
         gap, since = torch.zeros_like(items), None
         if use_time:
-            times, asked = torch.from_numpy(windows.times).to(device), torch.from_numpy(windows.asked).to(device)
+            # int32 holds gaps of up to 68 years, and is several times faster here than int64.
+            now = int(windows.asked.max(initial=0))
+            times, asked = (on_device(np.maximum(one - now, LONGEST_GAP).astype(np.int32), 0) for one in (windows.times, windows.asked))
             blind = items == BOS
             if timeless is not None:
-                blind = blind | torch.from_numpy(timeless[window]).to(device)
-            gap = time_bucket(asked - times).masked_fill(blind, NO_TIME)
+                blind = blind | on_device(timeless[window], True)
+            gap = time_bucket(asked - times).masked_fill_(blind, NO_TIME)
 
             def padded(values: Tensor, fill: int) -> Tensor:
                 return values.new_full((n * longest,), fill).index_copy_(0, place, values).view(n, longest)
 
             since = time_bucket(padded(asked, 0)[:, :, None] - padded(times, 0)[:, None, :])
-            since = since.masked_fill(padded(blind, True)[:, None, :], NO_TIME)
+            since.masked_fill_(padded(blind, True)[:, None, :], NO_TIME)
         return cls(
             items,
-            torch.from_numpy(windows.kinds).to(device),
+            on_device(windows.kinds, 0),
             gap,
             place,
             torch.from_numpy(windows.offsets[1:] - 1).to(device),
@@ -105,21 +134,28 @@ class Packed:
 
 
 class BucketBias(torch.autograd.Function):
-    """`table[:, buckets]` whose gradient is a histogram; the general index backward is many times slower on CPU."""
+    """`table[:, buckets]`; on CPU the gradient of an index is many times slower than the sums by bucket that it comes to."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, buckets: Tensor, dtype: torch.dtype) -> Tensor:
-        """float [heads, n_buckets], int64 [...] -> dtype [heads, ...]."""
-        ctx.save_for_backward(buckets)
+        """float [heads, n_buckets], integers [..., cells] -> dtype [heads, ..., cells]."""
+        # Neighbouring cells often have the same bucket, and sums into one place wait for each other: so there are several of each.
+        lane = torch.arange(buckets.shape[-1], device=buckets.device) % LANES
+        cells = (buckets + table.shape[1] * lane).flatten()
+        ctx.save_for_backward(cells)
         ctx.n_buckets = table.shape[1]
-        return table.to(dtype)[:, buckets]
+        rows, biases = table.detach().to(dtype).repeat(1, LANES), table.new_empty((len(table), *buckets.shape), dtype=dtype)
+        for row, bias in zip(rows, biases, strict=True):
+            torch.index_select(row, 0, cells, out=bias.view(-1))
+        return biases
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Sum the gradient by bucket."""
-        (buckets,) = ctx.saved_tensors
-        flat, n = buckets.flatten(), ctx.n_buckets
-        return torch.stack([torch.bincount(flat, head.reshape(-1).float(), minlength=n) for head in grad]).float(), None, None
+        (cells,), sums = ctx.saved_tensors, grad.new_zeros(len(grad), LANES * ctx.n_buckets, dtype=torch.float32)
+        for total, head in zip(sums, grad, strict=True):
+            total.scatter_add_(0, cells, head.reshape(-1).float())
+        return sums.view(len(grad), LANES, ctx.n_buckets).sum(1), None, None
 
 
 class Block(nn.Module):
@@ -215,10 +251,7 @@ class HistoryEncoder(nn.Module):
         steps = torch.arange(batch.longest, device=device)
         distance = steps[:, None] - steps[None, :]
         near = BucketBias.apply(self.position_bias, position_bucket(distance.clamp(min=0)), dtype)
-        near = near.masked_fill(distance < 0, -torch.inf)[:, None].split(self.heads)
-        if batch.since is None:
-            return [one.transpose(0, 1) for one in near]
-        return [
-            (one + BucketBias.apply(table, batch.since, dtype)).transpose(0, 1)
-            for one, table in zip(near, self.time_bias.split(self.heads), strict=True)
-        ]
+        biases = near.masked_fill(distance < 0, -torch.inf)[:, None]
+        if batch.since is not None:
+            biases = BucketBias.apply(self.time_bias, batch.since, dtype).add_(biases)
+        return [one.transpose(0, 1) for one in biases.split(self.heads)]

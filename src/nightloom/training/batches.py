@@ -47,8 +47,10 @@ def plan_epoch(lengths: NDArray[np.int64], batch: int, random: np.random.Generat
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, device: torch.device) -> Tensor | None:
+def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, device: torch.device, fillers: int = 0) -> Tensor | None:
     """Scaled dropout masks, float32 [sites, tokens, dim]; each window's depend on `seed` and its own id only.
+
+    `fillers` are tokens behind those of the windows (see `Packed`); all of theirs are dropped.
 
     A random byte decides each cell, so `p` is rounded to 1/256; a draw gives eight of them.
     """
@@ -61,6 +63,7 @@ def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, d
         draws = torch.empty(-(-cells // 8), dtype=torch.int64, device=device)
         draws.random_(-(2**63), None, generator=torch.Generator(device).manual_seed(seed_of(seed, window)))
         masks.append(draws.view(torch.uint8)[:cells].view(sites, length, dim))
+    masks.append(torch.zeros(sites, fillers, dim, dtype=torch.uint8, device=device))
     return (torch.cat(masks, 1) >= dropped).float().mul_(256 / (256 - dropped))
 
 

@@ -93,8 +93,7 @@ def environment(workers: int) -> dict[str, str]:
         # MovieLens-100K, one thread, in turn: 6.3 and 6.8 s without, 4.6 and 5.0 s with.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "20000000000",
-        # bfloat16 products are compiled for their shapes and kept, and nearly every batch has another shape: with the usual
-        # 1,024 of each a worker grows by 25 MiB a step (1.9 GiB after 40 steps of MovieLens-1M at width 128, 1.3 GiB with 64).
+        # bfloat16 products are compiled for their shapes and kept; see `few_shapes`. TODO
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
         "LRU_CACHE_CAPACITY": "64",
         **{name: SWITCHES[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM")},

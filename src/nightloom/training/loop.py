@@ -70,6 +70,9 @@ class Fitter:
         training = config.training
         self.n_negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else 0)
         self.draw = negatives_draw(histories, len(content)) if self.n_negatives else None
+        # Of a frozen language model: whitened once, and taken once where every step needs the same items.
+        self.white = net.fusion.whitened(content) if tuner is None else None
+        self.taken = self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white and not self.n_negatives else None
         groups = parameter_groups(net, training.learning_rate, training.weight_decay)
         if tuner is not None:
             groups.append({"params": tuner.parameters, "lr": training.lm_learning_rate, "weight_decay": training.weight_decay})
@@ -111,7 +114,7 @@ class Fitter:
         seed = seed_of(self.config.training.seed, self.phase, self.step)
         self.step += 1
         self.gradients.zero()
-        content, text = self.content, None
+        content, text = self.white or self.content, None
         if self.tuner is not None:
             text = self.tuner.encode(_items_of(batch), seed)
             content = content.with_text(text.table)
@@ -139,11 +142,13 @@ class Fitter:
         place[needed] = np.arange(len(needed))
         rows = on_device(needed)
         hidden = hidden_items(len(self.content), model.id_dropout, seed, device) if model.use_ids else None
-        items = self.net.fusion(content.take(rows), None if hidden is None else hidden[rows])
+        taken = self.taken if self.taken is not None else content.take(rows)
         packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
-        keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device)
-        tokens = items.index_select(0, on_device(place[np.maximum(share.items, 0)]))
-        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+        fillers = len(packed.items) - len(share.items)
+        keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device, fillers)
+        with self.products():
+            items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
+            tokens = items.index_select(0, on_device(place)[packed.items.clamp(min=0)])
             users = self.net.users(tokens, packed, keep).float()
         asked = np.flatnonzero(share.targets != NO_TARGET)
         users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
@@ -151,6 +156,10 @@ class Fitter:
             return softmax_loss(users, items, targets, smoothing, self.precision)
         log_q = np.log(np.diff(self.draw, prepend=0)[drawn] * len(drawn)).astype(np.float32)
         return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing)
+
+    def products(self) -> torch.autocast:
+        """Inside, matrix products have the run's precision."""
+        return torch.autocast(self.world.device.type, self.precision, enabled=self.precision != torch.float32)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from nightloom.models.transformer import few_shapes
 
 ROWS = 512
 """Users whose logits are held at once: small enough for the cache at a few thousand items."""
@@ -19,16 +22,16 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         n_items = len(items)
         loss = users.new_zeros((), dtype=torch.float64)
         d_users, d_items = torch.empty_like(users), torch.zeros_like(items)
-        users, items = users.to(precision), items.to(precision)
+        users, items, rows = users.to(precision), items.to(precision), torch.arange(ROWS, device=users.device)
         for first in range(0, len(users), ROWS):
-            block, target = users[first : first + ROWS], targets[first : first + ROWS, None]
+            block, own = users[first : first + ROWS], targets[first : first + ROWS]
             logits = block @ items.T
             p = torch.softmax(logits, 1)
             # log-sum-exp from the largest entry: its probability is at least 1 / n_items, so the logarithm is exact.
-            normaliser = logits.amax(1) - torch.log(p.amax(1))
-            wanted = (1 - smoothing) * logits.gather(1, target)[:, 0] + (smoothing * logits.mean(1) if smoothing else 0)
+            normaliser, row = logits.amax(1) - torch.log(p.amax(1)), rows[: len(block)]
+            wanted = (1 - smoothing) * logits[row, own] + (smoothing * logits.mean(1) if smoothing else 0)
             loss += (normaliser - wanted).sum(dtype=torch.float64)
-            p.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=p.dtype))
+            p[row, own] -= 1 - smoothing  # scatter_add_ would copy all of p twice
             if smoothing:
                 p -= smoothing / n_items
             d_users[first : first + ROWS] = p @ items

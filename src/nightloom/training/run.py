@@ -230,7 +230,7 @@ class Training:
         while fitter.epoch < training.epochs and not self._over():
             began = time.monotonic()
             loss = fitter.run_epoch()
-            with fitter.averaged():
+            with fitter.averaged(), fitter.products():
                 loom.content = fitter.refresh_text()
                 ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
             if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):

@@ -101,6 +101,32 @@ def test_the_future_does_not_reach_the_past() -> None:
     assert not torch.allclose(one[4], two[4])
 
 
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=9))
+def test_rounding_up_counts_changes_no_answer(lengths: list[int]) -> None:
+    histories = asked([[item % N_ITEMS for item in range(length)] for length in lengths])
+    one_by_one = np.concatenate([LOOM.network_scores(histories.take(np.array([row]))) for row in range(len(lengths))])
+    np.testing.assert_allclose(LOOM.network_scores(histories), one_by_one, atol=1e-4)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9))
+def test_fillers_stand_where_the_padded_batch_is_free(lengths: list[int]) -> None:
+    from nightloom.models.transformer import Packed, few_shapes
+    from nightloom.models.windows import Windows
+
+    windows = Windows.to_answer(asked([[1] * length for length in lengths]), 99)
+    batch, tokens = Packed.of(windows, torch.device("cpu"), use_time=True), len(windows.items)
+    assert len(batch.place.unique()) == len(batch.place)
+    assert len(batch.items) == min(few_shapes(tokens), batch.windows * batch.longest)
+    assert tokens <= few_shapes(tokens) <= max(tokens * 1.125, tokens + 8)
+    ends = windows.lengths[batch.place[tokens:].numpy() // batch.longest]
+    assert (batch.place[tokens:].numpy() % batch.longest >= ends).all()
+
+
+def test_whitened_once_is_whitened_each_time() -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(LOOM.net.fusion(LOOM.net.fusion.whitened(LOOM.content), white=True), LOOM.item_vectors())
+
+
 def test_items_without_text_or_id_have_vectors_of_their_own_kind() -> None:
     vectors = LOOM.item_vectors()
     no_text = LOOM.content.with_text(LOOM.content.text + 1)  # what stands where there is no text is never read

@@ -57,3 +57,6 @@ def test_dropout_of_a_window_does_not_depend_on_its_company() -> None:
     torch.testing.assert_close(together[:, -4:], alone)
     assert set(together.unique().tolist()) == {0.0, 2.0}
     assert dropout_masks(windows, 3, 4, 0.0, 11, cpu) is None
+    filled = dropout_masks(windows, 3, 4, 0.5, 11, cpu, fillers=2)
+    torch.testing.assert_close(filled[:, :-2], together)
+    assert not filled[:, -2:].any()
