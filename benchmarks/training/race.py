@@ -136,7 +136,7 @@ def _run_peer(
 
 
 def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, folder: Path, threads: int, seed: int, tell: Tell) -> Outcome:
-    """Nightloom through `python -m nightloom.training`; its epochs include the look at the validation users."""
+    """Nightloom through `python -m nightloom.training`; its look at the validation users after an epoch is not counted."""
     config = _nightloom_config(task.config, arm, shape, limits, seed)
     run_json = {"config": config.model_dump(mode="json"), "protocol": PROTOCOL, "out": str(folder / "out")}
     run_json |= {"prepared": str(task.prepared.resolve()), "pretrained": str(task.pretrained.resolve())}
@@ -151,8 +151,10 @@ def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, fold
             if len(lines) > told:
                 time.sleep(2 * POLL_SECONDS)  # so that there is a sample after the epoch's end
             for line in lines[told:]:
-                cpu = watch.cpu_at(written) - watch.cpu_at(written - line["seconds"])
-                figures = {"epoch": line["epoch"], "seconds": line["seconds"], "cpu_seconds": round(cpu, 4)}
+                trained = written - line["validation_seconds"]
+                cpu = watch.cpu_at(trained) - watch.cpu_at(written - line["seconds"])
+                seconds = round(line["seconds"] - line["validation_seconds"], 3)
+                figures = {"epoch": line["epoch"], "seconds": seconds, "cpu_seconds": round(cpu, 4)}
                 outcome.epochs.append(figures | {"ndcg": line["validation_ndcg_at_10"]})
                 outcome.peak_mb = watch.peak_mb
                 tell(outcome.epochs[-1])

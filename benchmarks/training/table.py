@@ -117,7 +117,7 @@ def rich(cells: Cells) -> Table:
 
 def markdown(results: Results, name: str, task: BenchTask, shape: Shape, seed: int, arguments: list[str]) -> str:
     """The whole page: tables, what they mean, and when, where and how they were made."""
-    parts = ["# Training speed against peers", NOTES, f"Data: {_data(name, task)} Shape of all: {_shape(shape)}; seed {seed} (one seed)."]
+    parts = ["# Training speed against peers", NOTES, f"Data: {_data(name, task, shape.length)} Shape of all: {_shape(shape)}; seed {seed} (one seed)."]
     for cells in tables(results):
         lines = ["|" + "|".join(f" {cell} " for cell in row) + "|" for row in (cells.head, *cells.rows)]
         lines.insert(1, "|---" * len(cells.head) + "|")
@@ -129,8 +129,7 @@ DASH = "-"
 
 NOTES = """\
 All arms get the same training events, are asked for the same users, and are scored by the same code: lists over the whole catalogue,
-seen items left out. Seconds are those of training; Nightloom's also hold its look at the validation users after each epoch, which is
-not counted for the peers. "As installed" is without, the other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0,
+seen items left out. Seconds are those of training; looks at the validation users are not counted. "As installed" is without, the other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0,
 MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=20000000000; Nightloom's launcher sets the latter two itself. Nightloom trains on every event
 of a history, in windows; RecTools and RePlay on the latest that fit the length; RecBole makes an example of every prefix. NDCG@10 up to
 the best is that of the network alone; Nightloom's companions are added only in the test column."""
@@ -155,11 +154,12 @@ def conditions(arguments: list[str]) -> str:
     )
 
 
-def _data(name: str, task: BenchTask) -> str:
-    train = int((task.sequences.train_end - task.sequences.offsets[:-1]).sum())
+def _data(name: str, task: BenchTask, length: int) -> str:
+    lengths = task.sequences.train_end - task.sequences.offsets[:-1]
+    latest = "" if lengths.max() <= length else f" ({int(lengths.clip(max=length).sum()):,} among the latest {length} of a user)"
     return (
-        f"{name}, leave-one-out: {task.sequences.n_users:,} users, {task.sequences.n_items:,} items, {train:,} training events, "
-        f"{len(task.queries('validation')):,} users asked."
+        f"{name}, leave-one-out: {task.sequences.n_users:,} users, {task.sequences.n_items:,} items, {int(lengths.sum()):,} training events"
+        f"{latest}, {len(task.queries('validation')):,} users asked."
     )
 
 

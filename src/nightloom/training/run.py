@@ -230,12 +230,13 @@ class Training:
         while fitter.epoch < training.epochs and not self._over():
             began = time.monotonic()
             loss = fitter.run_epoch()
+            asked = time.monotonic()
             with fitter.averaged(), fitter.products():
                 loom.content = fitter.refresh_text()
                 ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
             if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):
                 self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu().clone() for average in fitter.average]}
-            self._record(SEARCH, fitter, loss, ndcg, began)
+            self._record(SEARCH, fitter, loss, ndcg, began, time.monotonic() - asked)
             if fitter.epoch - self.best["epoch"] >= training.patience:
                 break
 
@@ -255,8 +256,8 @@ class Training:
         share = 0.5 if self.config.training.refit and self.run.protocol == "temporal" else 1.0
         return bool(self.world.agree(sum(line["seconds"] for line in self.curves) > limit * 60 * share))
 
-    def _record(self, phase: int, fitter: Fitter, loss: float, ndcg: float | None, began: float) -> None:
-        """Note an epoch, for people and for a resumed run."""
+    def _record(self, phase: int, fitter: Fitter, loss: float, ndcg: float | None, began: float, validation: float = 0.0) -> None:
+        """Note an epoch, for people and for a resumed run; `validation` is its last part, in seconds."""
         rate = fitter.optimizer.param_groups[0]["lr"]
         line = {
             "epoch": fitter.epoch,
@@ -264,6 +265,7 @@ class Training:
             "validation_ndcg_at_10": ndcg,
             "learning_rate": rate,
             "seconds": round(time.monotonic() - began, 3),
+            "validation_seconds": round(validation, 3),
         }
         if phase == SEARCH:
             self.curves.append(line)
