@@ -117,7 +117,11 @@ def rich(cells: Cells) -> Table:
 
 def markdown(results: Results, name: str, task: BenchTask, shape: Shape, seed: int, arguments: list[str]) -> str:
     """The whole page: tables, what they mean, and when, where and how they were made."""
-    parts = ["# Training speed against peers", NOTES, f"Data: {_data(name, task, shape.length)} Shape of all: {_shape(shape)}; seed {seed} (one seed)."]
+    parts = [
+        "# Training speed against peers",
+        NOTES,
+        f"Data: {_data(name, task, shape.length)} Shape of all: {_shape(shape)}; seed {seed} (one seed).",
+    ]
     for cells in tables(results):
         lines = ["|" + "|".join(f" {cell} " for cell in row) + "|" for row in (cells.head, *cells.rows)]
         lines.insert(1, "|---" * len(cells.head) + "|")
