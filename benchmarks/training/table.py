@@ -133,9 +133,10 @@ DASH = "-"
 
 NOTES = """\
 All arms get the same training events, are asked for the same users, and are scored by the same code: lists over the whole catalogue,
-seen items left out. Seconds are those of training; looks at the validation users are not counted. "As installed" is without, the other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0,
-MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=20000000000; Nightloom's launcher sets the latter two itself. Nightloom trains on every event
-of a history, in windows; RecTools and RePlay on the latest that fit the length; RecBole makes an example of every prefix. NDCG@10 up to
+seen items left out. Seconds are those of training; looks at the validation users are not counted. "As installed" is without, the
+other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0, MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=20000000000; Nightloom's
+launcher sets the latter two itself. Nightloom trains on every event of a history, in windows; RecTools and RePlay on the latest that
+fit the length; RecBole makes an example of every prefix. NDCG@10 up to
 the best is that of the network alone; Nightloom's companions are added only in the test column."""
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from nightloom.models.transformer import few_shapes
 
 ROWS = 512
 """Users whose logits are held at once: small enough for the cache at a few thousand items."""
