@@ -98,14 +98,14 @@ class Packed:
         n, lengths = len(windows), windows.lengths
         longest = -(-int(lengths.max()) // STEP) * STEP
         window = np.repeat(np.arange(n), lengths)
-        place = window * longest + np.arange(len(window)) - np.repeat(windows.offsets[:-1], lengths)
+        cell = window * longest + np.arange(len(window)) - np.repeat(windows.offsets[:-1], lengths)
         free = np.flatnonzero((np.arange(longest) >= lengths[:, None]).ravel())
-        filler = free[: few_shapes(len(place)) - len(place)]
+        filler = free[: few_shapes(len(cell)) - len(cell)]
 
         def on_device(values: NDArray[Any], fill: float) -> Tensor:
             return torch.from_numpy(np.concatenate([values, np.full(len(filler), fill, values.dtype)])).to(device)
 
-        items, place = on_device(windows.items, BOS), torch.from_numpy(np.concatenate([place, filler])).to(device)
+        items, place = on_device(windows.items, BOS), torch.from_numpy(np.concatenate([cell, filler])).to(device)
         gap, since = torch.zeros_like(items), None
         if use_time:
             # int32 holds gaps of up to 68 years, and is several times faster here than int64.
