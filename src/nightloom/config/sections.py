@@ -220,8 +220,8 @@ class TrainingConfig(Section):
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
     """Start from the champion's weights where it has seen nothing that tonight holds out (temporal split, frozen language model)."""
-    warm_epochs: int = Field(1, ge=1)
-    """Most epochs of a run that starts from the champion's weights."""
+    warm_epochs: int = Field(2, ge=1)
+    """Epochs of a run that starts from the champion's weights; the rate falls to nothing over them."""
     refit: bool = True
     """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""
     seed: int = 7

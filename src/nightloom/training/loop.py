@@ -45,7 +45,7 @@ class Fitter:
         world: this worker among all.
         phase: tells the random numbers of one fit from those of the next.
         tuner: the language model when it is tuned too.
-        trained: whether the network starts from trained weights.
+        falls_over: epochs in which the rate falls to nothing, of a network that starts from the champion's weights; None: it stays.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Fitter:
         world: World,
         phase: int = 0,
         tuner: TextTuner | None = None,
-        trained: bool = False,
+        falls_over: int | None = None,
     ) -> None:
-        self.most_warm_up = TRAINED_WARM_UP_STEPS if trained else WARM_UP_STEPS
+        self.falls_over = falls_over
         self.net, self.content, self.histories, self.config, self.world, self.phase, self.tuner = (
             net, content, histories, config, world, phase, tuner,
         )  # fmt: skip
@@ -91,14 +91,15 @@ class Fitter:
         training, random = self.config.training, np.random.default_rng([self.config.training.seed, self.phase, self.epoch])
         windows = Windows.to_train(self.histories, self.config.model.max_history, random)
         plan = plan_epoch(windows.lengths, training.batch_users, random)
-        warm_up = max(1, min(self.most_warm_up, WARM_UP_EPOCHS * len(plan)))
+        warm_up = max(1, min(WARM_UP_STEPS if self.falls_over is None else TRAINED_WARM_UP_STEPS, WARM_UP_EPOCHS * len(plan)))
+        steps = None if self.falls_over is None else self.falls_over * len(plan)
         decay = 0.5 ** (1 / (AVERAGE_HALF_LIFE_EPOCHS * max(len(plan), 1)))
         self.net.train()
         total, targets = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
         for rows in plan:
             batch = windows.take(rows)
             for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-                group["lr"] = peak * min(1.0, (self.step + 1) / warm_up)
+                group["lr"] = peak * min(1.0, (self.step + 1) / warm_up, 1.0 if steps is None else max(1 - self.step / steps, 0.0))
             total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
             targets += batch.n_targets
             # The average lags while few steps are behind it, so it starts as a plain mean.

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 SEARCH, REFIT = 0, 1
 WARM = "warm"
-WARM_PATIENCE = 2
-"""Epochs without a better one, of a run that starts from the champion's weights."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,9 @@ class Run:
 
 
 def warm_schedule(config: RunConfig) -> RunConfig:
-    """The config of a run that starts from trained weights: fewer epochs at the same rate; see benchmarks/replay.md."""
+    """The config of a run that starts from the champion's weights: few epochs, all of them run, since the rate falls over them."""
     training: Any = SimpleNamespace(**vars(config.training))
-    training.epochs = min(training.epochs, training.warm_epochs)
-    training.patience = min(training.patience, WARM_PATIENCE)
+    training.epochs = training.patience = min(training.epochs, training.warm_epochs)
     warm: Any = SimpleNamespace(**(vars(config) | {"training": training}))
     return warm
 
@@ -217,7 +214,10 @@ class Training:
                 hold(net)
         net, content = net.to(self.world.device), content.to(self.world.device)
         tuner = TextTuner.of(self.run, given.text, self.world)
-        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, self.run.mode == WARM)
+        falls_over = None
+        if self.run.mode == WARM:
+            falls_over = self.best["epoch"] if self.best and phase == REFIT else self.config.training.epochs
+        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, falls_over)
         return Loom(self.config.model, shape, net, content, {}, {}), fitter
 
     def _search(self, loom: Loom, fitter: Fitter) -> None:
@@ -225,7 +225,8 @@ class Training:
         training = self.config.training
         if self.best is None and self.run.mode is not None:
             # What the champion or another domain taught may be better than anything that the events here can add.
-            ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
+            with fitter.products():
+                ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
             self.best = {"epoch": 0, "ndcg": ndcg, "weights": [parameter.detach().cpu().clone() for parameter in fitter.parameters]}
         while fitter.epoch < training.epochs and not self._over():
             began = time.monotonic()

@@ -52,7 +52,7 @@ def tonight(tmp_path: Path, shop) -> Path:
 def test_two_workers_give_the_warm_curve_of_one(tmp_path: Path, settings, shop, champion: Path, tonight: Path) -> None:
     figures = {}
     for workers in (1, 2):
-        config = settings(epochs=9, workers=workers, warm_start=True, warm_epochs=2)
+        config = settings(epochs=9, workers=workers, warm_start=True, warm_epochs=3)
         out = tmp_path / str(workers)
         figures[workers] = fine_tune(config, "temporal", tonight, shop.pretrained, out, None, champion)
     assert figures[1]["warm_start"] == figures[2]["warm_start"]
@@ -61,7 +61,10 @@ def test_two_workers_give_the_warm_curve_of_one(tmp_path: Path, settings, shop, 
     assert taken["items_new"] >= 2  # two items are never had
     assert [figures[workers]["workers"] for workers in (1, 2)] == [1, 2]
     one, two = (json.loads((tmp_path / name / "curves.json").read_text()) for name in ("1", "2"))
-    assert len(one) == len(two) == 2  # of nine epochs from scratch
+    assert len(one) == len(two) == 3  # of nine epochs from scratch
+    rates = [line["learning_rate"] for line in one]  # at the ends of epochs: the rate falls to nothing
+    assert rates[0] > rates[1] > rates[2]
+    assert rates[2] < 0.4 * rates[0]
     for key in ("loss", "validation_ndcg_at_10"):
         np.testing.assert_allclose([line[key] for line in one], [line[key] for line in two], rtol=1e-5, atol=1e-6)
     scratch = json.loads((champion.parent / "curves.json").read_text())
