@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     tie_to_parent(given.parent)
     from nightloom.training.distributed import World, world
-    from nightloom.training.run import Run, Training
+    from nightloom.training.run import Training
+    from nightloom.training.run_json import Run
 
     try:
         run = Run.load(given.config)

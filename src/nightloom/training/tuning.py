@@ -23,7 +23,7 @@ from nightloom.training.distributed import World
 
 if TYPE_CHECKING:
     from nightloom.models.text import TextEncoder
-    from nightloom.training.run import Run
+    from nightloom.training.run_json import Run
 
 TEXTS_PER_STEP = 256
 """Texts that are encoded with gradients in a step: beyond it, a random part of the batch's items is."""

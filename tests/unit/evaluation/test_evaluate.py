@@ -21,7 +21,8 @@ from nightloom.evaluation.evaluate import CHAMPION, evaluate
 from nightloom.evaluation.metrics import from_frame
 from nightloom.promotion.gate import decide
 from nightloom.training.distributed import World
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 
 PROTOCOLS = ("temporal", "leave_one_out")
 N_USERS = 120

@@ -23,7 +23,8 @@ from nightloom.models.bundle import Bundle
 from nightloom.models.load_pretrained import load_pretrained
 from nightloom.models.vectors import Vectors
 from nightloom.training.distributed import World
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 from nightloom.training.transfer import Transfer, zero_shot
 from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out, settings_of
 from tests.pictures import COLOURS, picture

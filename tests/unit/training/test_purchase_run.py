@@ -11,7 +11,8 @@ import pytest
 from nightloom.data.sequences import Sequences
 from nightloom.models.bundle import Bundle
 from nightloom.training.distributed import World
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 from tests.unit.training.conftest import N_ITEMS, write_prepared
 
 USERS, DAY = 300, 86_400

@@ -24,7 +24,8 @@ from nightloom.training import run as run_module
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import launch
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 

@@ -18,7 +18,8 @@ from nightloom.errors import InputError
 from nightloom.models.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 from nightloom.training.transfer import Transfer, same_items, zero_shot
 from nightloom.training.warm_start import CODES, IDS, KINDS, LAID_OUT, NUMBERS
 from tests.unit.training.conftest import write_prepared

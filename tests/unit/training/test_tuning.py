@@ -16,7 +16,8 @@ from nightloom.models.bundle import Bundle
 from nightloom.models.text import TextEncoder
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 from tests.tiny_models import tiny_bert, tiny_llama
 
 

@@ -16,7 +16,8 @@ from nightloom.training import checkpoint
 from nightloom.training import run as run_module
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.run import Run, Training
+from nightloom.training.run import Training
+from nightloom.training.run_json import Run
 from nightloom.training.warm_start import LAID_OUT, lay_out
 
 
