@@ -17,6 +17,8 @@ from nightloom.data.sequences import Histories, Sequences
 from nightloom.errors import InputError
 from nightloom.stage import write_json
 
+MOST_REPEATS = 7
+
 
 def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
     """Write a prepared folder with the users of two others; training reads it like any other.
@@ -28,6 +30,10 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
     Under the temporal protocol the source's events from the target's validation border on are left out, since they lie in the future
     of who is asked. They stay out of the refit too, which has the target's validation part only.
 
+    Where the source has more events than the target, the target's training histories come again after the source's, as users without
+    validation and test, until both domains weigh alike: else the many drown what is peculiar to the few (measured in
+    benchmarks/transfer.md).
+
     Args:
         part: prepared folder of the target, of all its users or some.
         source: prepared folder of the source, without users of the target.
@@ -37,7 +43,7 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
 
     Returns:
         Figures: `users` and `events` that joined, `other_items` and `later`, events left out since their item is not shared or since
-        they are not before the border.
+        they are not before the border, and `repeats`, how often the target's histories come again.
 
     Raises:
         InputError: the protocol is temporal, and one of the two has no times.
@@ -60,20 +66,25 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
     times = known.times if meta["has_time"] else np.zeros_like(known.times)
     joining = replace(known, items=item[known.items].astype(np.int32), kinds=code[known.kinds], times=times)
     users = np.flatnonzero(joining.lengths)
-    joining = joining.take(users)
+    joining, own = joining.take(users), here.train()
+    repeats = min(MOST_REPEATS, max(0, round(len(joining.items) / max(len(own.items), 1)) - 1))
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in CATALOGUE:
         shutil.copyfile(part / name, folder / name)
     write_json(folder / "meta.json", meta | {"kinds": kinds})
-    people = pd.read_parquet(source / "users.parquet", columns=["user_id"]).iloc[users]
-    pd.concat([pd.read_parquet(part / "users.parquet"), people], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
-    with_histories(here, joining).save(folder / f"sequences_{protocol}.npz")
+    people, guests = pd.read_parquet(part / "users.parquet"), pd.read_parquet(source / "users.parquet", columns=["user_id"])
+    pd.concat([people, guests.iloc[users], *[people] * repeats], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
+    together = with_histories(here, joining)
+    for _ in range(repeats):
+        together = with_histories(together, own)
+    together.save(folder / f"sequences_{protocol}.npz")
     figures = {
         "users": len(users),
         "events": len(joining.items),
         "other_items": int((~shared).sum()),
         "later": int((shared & ~early).sum()),
+        "repeats": repeats,
     }
     write_json(folder / "together.json", figures)
     return figures
