@@ -18,6 +18,7 @@ from nightloom.errors import InputError
 from nightloom.stage import write_json
 
 MOST_REPEATS = 7
+"""How often the target's histories come again at most: what the few do by chance would else be learned by heart."""
 
 
 def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:

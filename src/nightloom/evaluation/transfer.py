@@ -1,7 +1,8 @@
 """From one domain to another: how well a model answers there, by how many of the target's users it may learn from.
 
 All arms are asked about the same test users with their whole histories. What differs is what they have learned from: the source
-alone, the source and a share of the target's users, or that share alone.
+alone, the source and a share of the target's users, or that share alone. Where items are shared, the arms in the middle learn from
+both domains' histories together (`nightloom.data.together`).
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def line_of(
     Args:
         share: of the target's users.
         judged: what `judge` gave.
-        learned: `users` and `events` that were learned from.
+        learned: `users` and `events` that were learned from; where items are shared also `together`, what `lay_together` gave.
         figures: arm -> figures of its training.
         confidence: of the intervals.
     """
@@ -211,6 +212,11 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     )
     if source.get("same"):
         said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
+    if joined := lines[0]["learned"].get("together"):
+        said += (
+            f" Adapter and full learned from the {joined['events']:,} events that {joined['users']:,} of the source's users have on these, "
+            "too; scratch did not."
+        )
     return f"## {title}\n\n{said}\n\n" + "\n".join(rows) + "\n"
 
 
