@@ -145,23 +145,24 @@ def test_what_can_not_be_run_is_refused(home: Path, whole: Path) -> None:
     assert "1.5 is not a share of the users" in refused.stderr
 
 
-def test_with_shared_items_the_source_is_learned_from_too(home: Path, whole: Path) -> None:
+def test_with_shared_items_the_source_is_learned_from_too(home: Path) -> None:
     """The tools become the books' second shop: the same texts under other ids, and other people but for the last ten."""
     items = pd.read_csv(home / "books-items.csv")
     items.assign(item_id=items["item_id"].str.replace("i", "second")).to_csv(home / "second-items.csv", index=False)
     events = pd.read_csv(home / "tools.csv")
     events.assign(item_id=events["item_id"].str.replace("i", "second")).to_csv(home / "second.csv", index=False)
     (home / "second.yaml").write_text((home / "tools.yaml").read_text().replace("tools", "second"))
-    done = transfer(home, "--target", "second.yaml", "--shared-items", "--shares", "0.2", "--set", "training.epochs=2")
+    named = ("--source-set", "name=first", "--target", "second.yaml")
+    done = transfer(home, *named, "--shared-items", "--shares", "0.2", "--set", "training.epochs=2")
     assert done.returncode == 0, done.stdout + done.stderr
-    night = next(one for one in (home / "mlruns" / "nights" / "books-to-second").iterdir() if not one.is_symlink())
+    night = next(one for one in (home / "mlruns" / "nights" / "first-to-second").iterdir() if not one.is_symlink())
     said = json.loads((night / "transfer.json").read_text())
     (line,) = said["shares"]
     joined = line["learned"]["together"]
     assert joined["users"] == said["source"]["users"] == SOURCE - SHARED
     assert joined["events"] > 3 * line["learned"]["events"]
     assert f"learned from the {joined['events']:,} events" in (night / "transfer.md").read_text()
-    (stage,) = (path.parent for path in (home / "mlruns" / "stages" / "books-to-second" / "transfer").glob("*/manifest.json"))
+    (stage,) = (path.parent for path in (home / "mlruns" / "stages" / "first-to-second" / "transfer").glob("*/manifest.json"))
     read = {arm: Path(json.loads((stage / arm / "run.json").read_text())["prepared"]).name for arm in ("adapter", "full", "scratch")}
     assert read == {"adapter": "together", "full": "together", "scratch": "prepared"}
     asked = set(pd.read_parquet(night / "per_user.parquet")["user_id"])
