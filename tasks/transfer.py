@@ -51,7 +51,7 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
 
     Where items are shared, the arms that start from the source learn from its histories too.
     """
-    config, protocol = night.config, night.config.evaluation.protocols[0]
+    config, protocol = transfer.arms_config(night.config), night.config.evaluation.protocols[0]
 
     def body(folder: Path) -> dict[str, Any]:
         part, theirs, bundle = folder / "prepared", source.path / "prepared", source.path / "model" / "bundle"

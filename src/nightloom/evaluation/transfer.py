@@ -69,10 +69,15 @@ def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False)
     if target.training.tuning != "frozen" or not target.model.use_text:
         raise InputError("transfer: the domains meet in the vectors of item texts. Use training.tuning=frozen and model.use_text=true.")
     companions = tuple(one for one in target.model.companions if one != "friends") if shared else ("text_neighbours",)
-    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions}
+    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions, "purchase_head": False}
     same = {"model": target.model.model_copy(update=carried), "pretrained": target.pretrained, "training": target.training}
     evaluation = source.evaluation.model_copy(update={"protocols": target.evaluation.protocols})
     return source.model_copy(update=same | {"evaluation": evaluation})
+
+
+def arms_config(target: RunConfig) -> RunConfig:
+    """The config that every arm learns under: the target's without a purchase head, since what starts from another domain has none."""
+    return target.model_copy(update={"model": target.model.model_copy(update={"purchase_head": False})})
 
 
 def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
