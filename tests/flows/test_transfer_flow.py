@@ -163,8 +163,13 @@ def test_with_shared_items_the_source_is_learned_from_too(home: Path) -> None:
     assert joined["events"] > 3 * line["learned"]["events"]
     assert f"learned from the {joined['events']:,} events" in (night / "transfer.md").read_text()
     (stage,) = (path.parent for path in (home / "mlruns" / "stages" / "first-to-second" / "transfer").glob("*/manifest.json"))
-    read = {arm: Path(json.loads((stage / arm / "run.json").read_text())["prepared"]).name for arm in ("adapter", "full", "scratch")}
-    assert read == {"adapter": "together", "full": "together", "scratch": "prepared"}
+    runs = {arm: json.loads((stage / arm / "run.json").read_text()) for arm in ("adapter", "full", "scratch")}
+    assert {arm: Path(run["prepared"]).name for arm, run in runs.items()} == {
+        "adapter": "together",
+        "full": "together",
+        "scratch": "prepared",
+    }
+    assert not any(run["config"]["model"]["purchase_head"] for run in runs.values())
     asked = set(pd.read_parquet(night / "per_user.parquet")["user_id"])
     learned = pd.read_parquet(stage / "together" / "users.parquet")["user_id"]
     drawn = set(pd.read_parquet(stage / "prepared" / "users.parquet")["user_id"])
