@@ -49,7 +49,7 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
 def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: Manifest, share: float, shared: bool) -> Manifest:
     """Train every arm on a share of the target's users and ask all about the same test; a killed one goes on where it was.
 
-    Where items are shared, the arms that start from the source learn from its histories too.
+    Where items are shared, the arms that start from the source learn from its histories too, if these are more than the target's.
     """
     config, protocol = transfer.arms_config(night.config), night.config.evaluation.protocols[0]
 
@@ -58,8 +58,9 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
         users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
         learned, together = lay_part(prepared.path, users, protocol, part), part
         if shared:
-            together = folder / "together"
-            learned["together"] = lay_together(part, theirs, _same(theirs, part), protocol, together)
+            joined = lay_together(part, theirs, _same(theirs, part), protocol, folder / "together")
+            if joined["events"] > learned["events"]:  # a smaller source only dilutes what is there: benchmarks/transfer.md
+                learned["together"], together = joined, folder / "together"
         starts = {"adapter": Transfer(bundle, "adapter", shared), "full": Transfer(bundle, "full", shared), "scratch": None}
         figures = {
             arm: fine_tune(

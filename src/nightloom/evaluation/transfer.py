@@ -2,7 +2,7 @@
 
 All arms are asked about the same test users with their whole histories. What differs is what they have learned from: the source
 alone, the source and a share of the target's users, or that share alone. Where items are shared, the arms in the middle learn from
-both domains' histories together (`nightloom.data.together`).
+both domains' histories together (`nightloom.data.together`), if the source has more than the target.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def line_of(
     Args:
         share: of the target's users.
         judged: what `judge` gave.
-        learned: `users` and `events` that were learned from; where items are shared also `together`, what `lay_together` gave.
+        learned: `users` and `events` that were learned from; `together`, what `lay_together` gave, where the source joined.
         figures: arm -> figures of its training.
         confidence: of the intervals.
     """
@@ -217,10 +217,11 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     )
     if source.get("same"):
         said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
-    if joined := lines[0]["learned"].get("together"):
+    if joined := {one["share"]: one["learned"]["together"] for one in lines if "together" in one["learned"]}:
+        first, shares = next(iter(joined.values())), ", ".join(f"{share:.0%}" for share in joined)
         said += (
-            f" Adapter and full learned from the {joined['events']:,} events that {joined['users']:,} of the source's users have on these, "
-            "too; scratch did not."
+            f" At {shares} adapter and full learned from the {first['events']:,} events that {first['users']:,} of the source's users have "
+            "on these, too; scratch did not."
         )
     return f"## {title}\n\n{said}\n\n" + "\n".join(rows) + "\n"
 
