@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.data.part import draw_users, lay_part
 from nightloom.data.sequences import Sequences
+from nightloom.data.together import lay_together
 from nightloom.evaluation import transfer
 from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import Tracking
@@ -32,8 +35,7 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
         users = transfer.users_to_learn_from(prepared.path, target.path, same_people=same_people)
         learned = lay_part(prepared.path, users, protocol, folder / "prepared")
         figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _teller("source"))
-        texts = [pd.read_parquet(place.path / "items.parquet")["text"] for place in (prepared, target)]
-        same = int((same_items(*texts) >= 0).sum()) if shared else 0
+        same = int((_same(prepared.path, target.path) >= 0).sum()) if shared else 0
         return figures | learned | {"left_out": prepared.figures["users"] - len(users), "same": same}
 
     sections = night.config.model_dump(mode="json", include=SECTIONS)
@@ -45,16 +47,25 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
 
 @task(name="transfer-share", task_run_name="transfer share {share}", cache_policy=NO_CACHE)
 def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: Manifest, share: float, shared: bool) -> Manifest:
-    """Train every arm on a share of the target's users and ask all about the same test; a killed one goes on where it was."""
-    config, protocol = night.config, night.config.evaluation.protocols[0]
+    """Train every arm on a share of the target's users and ask all about the same test; a killed one goes on where it was.
+
+    Where items are shared, the arms that start from the source learn from its histories too, if these are more than the target's.
+    """
+    config, protocol = transfer.arms_config(night.config), night.config.evaluation.protocols[0]
 
     def body(folder: Path) -> dict[str, Any]:
-        part, bundle = folder / "prepared", source.path / "model" / "bundle"
+        part, theirs, bundle = folder / "prepared", source.path / "prepared", source.path / "model" / "bundle"
         users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
-        learned = lay_part(prepared.path, users, protocol, part)
+        learned, together = lay_part(prepared.path, users, protocol, part), part
+        if shared:
+            joined = lay_together(part, theirs, _same(theirs, part), protocol, folder / "together")
+            if joined["events"] > learned["events"]:  # a smaller source only dilutes what is there: benchmarks/transfer.md
+                learned["together"], together = joined, folder / "together"
         starts = {"adapter": Transfer(bundle, "adapter", shared), "full": Transfer(bundle, "full", shared), "scratch": None}
         figures = {
-            arm: fine_tune(config, protocol, part, pretrained.path, folder / arm, _teller(f"{share:g} {arm}"), transfer=start)
+            arm: fine_tune(
+                config, protocol, together if start else part, pretrained.path, folder / arm, _teller(f"{share:g} {arm}"), transfer=start
+            )
             for arm, start in starts.items()
         }
         bundles = {arm: folder / arm / "bundle" for arm in starts}
@@ -91,6 +102,11 @@ def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifes
             tracking.client.log_metric(run, f"transfer/{arm}/{transfer.METRIC}", value, step=step)
     create_markdown_artifact(text, key=f"transfer-{night.config.name.replace('_', '-')}", description="Transfer between domains")
     return {"table": text, "folder": str(night.folder), "shares": lines}
+
+
+def _same(source: Path, target: Path) -> NDArray[np.int64]:
+    """Of each item of the target, the item of the source with the same text; see `same_items`."""
+    return same_items(*(pd.read_parquet(place / "items.parquet")["text"] for place in (source, target)))
 
 
 def _teller(words: str) -> Any:

@@ -143,3 +143,35 @@ def test_what_can_not_be_run_is_refused(home: Path, whole: Path) -> None:
     refused = transfer(home, "--shares", "1.5")
     assert refused.returncode == 2
     assert "1.5 is not a share of the users" in refused.stderr
+
+
+def test_with_shared_items_the_source_is_learned_from_too(home: Path) -> None:
+    """The tools become the books' second shop: the same texts under other ids, and other people but for the last ten."""
+    items = pd.read_csv(home / "books-items.csv")
+    items.assign(item_id=items["item_id"].str.replace("i", "second")).to_csv(home / "second-items.csv", index=False)
+    events = pd.read_csv(home / "tools.csv")
+    events.assign(item_id=events["item_id"].str.replace("i", "second")).to_csv(home / "second.csv", index=False)
+    (home / "second.yaml").write_text((home / "tools.yaml").read_text().replace("tools", "second"))
+    named = ("--source-set", "name=first", "--target", "second.yaml")
+    done = transfer(home, *named, "--shared-items", "--shares", "0.2", "--set", "training.epochs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    night = next(one for one in (home / "mlruns" / "nights" / "first-to-second").iterdir() if not one.is_symlink())
+    said = json.loads((night / "transfer.json").read_text())
+    (line,) = said["shares"]
+    joined = line["learned"]["together"]
+    assert joined["users"] == said["source"]["users"] == SOURCE - SHARED
+    assert joined["events"] > 3 * line["learned"]["events"]
+    assert f"learned from the {joined['events']:,} events" in (night / "transfer.md").read_text()
+    (stage,) = (path.parent for path in (home / "mlruns" / "stages" / "first-to-second" / "transfer").glob("*/manifest.json"))
+    runs = {arm: json.loads((stage / arm / "run.json").read_text()) for arm in ("adapter", "full", "scratch")}
+    assert {arm: Path(run["prepared"]).name for arm, run in runs.items()} == {
+        "adapter": "together",
+        "full": "together",
+        "scratch": "prepared",
+    }
+    assert not any(run["config"]["model"]["purchase_head"] for run in runs.values())
+    asked = set(pd.read_parquet(night / "per_user.parquet")["user_id"])
+    learned = pd.read_parquet(stage / "together" / "users.parquet")["user_id"]
+    drawn = set(pd.read_parquet(stage / "prepared" / "users.parquet")["user_id"])
+    assert set(learned) & asked == drawn  # nobody else who is asked was learned from
+    assert set(learned) - asked == {f"u{one}" for one in range(SOURCE - SHARED)}

@@ -1,7 +1,8 @@
 """From one domain to another: how well a model answers there, by how many of the target's users it may learn from.
 
 All arms are asked about the same test users with their whole histories. What differs is what they have learned from: the source
-alone, the source and a share of the target's users, or that share alone.
+alone, the source and a share of the target's users, or that share alone. Where items are shared, the arms in the middle learn from
+both domains' histories together (`nightloom.data.together`), if the source has more than the target.
 """
 
 from __future__ import annotations
@@ -68,10 +69,15 @@ def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False)
     if target.training.tuning != "frozen" or not target.model.use_text:
         raise InputError("transfer: the domains meet in the vectors of item texts. Use training.tuning=frozen and model.use_text=true.")
     companions = tuple(one for one in target.model.companions if one != "friends") if shared else ("text_neighbours",)
-    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions}
+    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions, "purchase_head": False}
     same = {"model": target.model.model_copy(update=carried), "pretrained": target.pretrained, "training": target.training}
     evaluation = source.evaluation.model_copy(update={"protocols": target.evaluation.protocols})
     return source.model_copy(update=same | {"evaluation": evaluation})
+
+
+def arms_config(target: RunConfig) -> RunConfig:
+    """The config that every arm learns under: the target's without a purchase head, since what starts from another domain has none."""
+    return target.model_copy(update={"model": target.model.model_copy(update={"purchase_head": False})})
 
 
 def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
@@ -160,7 +166,7 @@ def line_of(
     Args:
         share: of the target's users.
         judged: what `judge` gave.
-        learned: `users` and `events` that were learned from.
+        learned: `users` and `events` that were learned from; `together`, what `lay_together` gave, where the source joined.
         figures: arm -> figures of its training.
         confidence: of the intervals.
     """
@@ -211,6 +217,12 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     )
     if source.get("same"):
         said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
+    if joined := {one["share"]: one["learned"]["together"] for one in lines if "together" in one["learned"]}:
+        first, shares = next(iter(joined.values())), ", ".join(f"{share:.0%}" for share in joined)
+        said += (
+            f" At {shares} adapter and full learned from the {first['events']:,} events that {first['users']:,} of the source's users have "
+            "on these, too; scratch did not."
+        )
     return f"## {title}\n\n{said}\n\n" + "\n".join(rows) + "\n"
 
 

@@ -7,7 +7,7 @@ network gives the zero-shot answers, and `WarmStart` copies it in as it does a c
 
 Where the two catalogues hold the same items (films, or a shop's goods in another year), `shared` carries what was learned of these too:
 their id vectors, and in a zero-shot model the source's companions. An item is the same when its whole text is; ids mean nothing
-across domains.
+across domains. The source's histories of these items can then be learned from beside the target's (`nightloom.data.together`).
 """
 
 from __future__ import annotations
