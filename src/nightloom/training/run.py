@@ -200,7 +200,6 @@ class Training:
             "validation_ndcg_at_10": ndcg,
             "learning_rate": rate,
             "seconds": round(time.monotonic() - began, 3),
-            "validation_seconds": round(validation, 3),
         }
         if phase == SEARCH:
             self.curves.append(line)
@@ -218,7 +217,7 @@ class Training:
         }
         checkpoint.save(self.run.out, state)
         with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line | {"phase": ("search", "refit")[phase]}) + "\n")
+            handle.write(json.dumps(line | {"phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}) + "\n")
 
     def _cpu_seconds(self) -> float:
         """Processor time of all workers, that of a run cut off included; all workers call it together."""
