@@ -72,7 +72,9 @@ class Fitter:
         self.draw = negatives_draw(histories, len(content)) if self.n_negatives else None
         # Of a frozen language model: whitened once, and taken once where every step needs the same items.
         self.white = net.fusion.whitened(content) if tuner is None else None
-        self.taken = self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white and not self.n_negatives else None
+        self.taken = (
+            self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white is not None and not self.n_negatives else None
+        )
         groups = parameter_groups(net, training.learning_rate, training.weight_decay)
         if tuner is not None:
             groups.append({"params": tuner.parameters, "lr": training.lm_learning_rate, "weight_decay": training.weight_decay})
@@ -115,7 +117,7 @@ class Fitter:
         seed = seed_of(self.config.training.seed, self.phase, self.step)
         self.step += 1
         self.gradients.zero()
-        content, text = self.white or self.content, None
+        content, text = self.content if self.white is None else self.white, None
         if self.tuner is not None:
             text = self.tuner.encode(_items_of(batch), seed)
             content = content.with_text(text.table)
