@@ -25,12 +25,12 @@ SPAN = 64
 
 
 def time_bucket(seconds: Tensor) -> Tensor:
-    """Log-bucket of gaps in seconds, int32 of the same shape; negative gaps count as none.
+    """Log-bucket of gaps in int32 seconds, int32 of the same shape; `NO_TIME` for what is negative.
 
-    floor(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits.
+    floor(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
     """
-    exponent = (seconds.clamp(min=0).float() + 1).view(torch.int32) >> 23
-    return exponent.sub_(126).clamp_(max=TIME_BUCKETS - 1)
+    exponent = seconds.float().add_(1).clamp_(min=0.5).view(torch.int32).bitwise_right_shift_(23)
+    return exponent.sub_(126)
 
 
 def position_bucket(distance: Tensor) -> Tensor:
@@ -66,28 +66,28 @@ class Span:
     cells: Tensor
 
 
-def spans(windows: int, longest: int, clocks: tuple[Tensor, Tensor, Tensor] | None, device: torch.device) -> list[Span]:
+def spans(windows: int, longest: int, clocks: tuple[Tensor, Tensor] | None, device: torch.device) -> list[Span]:
     """Cut the places of a padded batch into spans of queries.
 
     Args:
         windows: how many.
         longest: places of each.
-        clocks: None without time; else, each [windows, longest]: the second when the event at a place happened, and when the request
-            there is made, int32, and whether the former is not known, bool.
+        clocks: None without time; else, each int32 [windows, longest]: the second when the event at a place happened, later than any
+            request where that is not known, and the second when the request there is made.
         device: where the cells go.
     """
     steps, found, first = torch.arange(longest, device=device), [], 0
     while first < longest:
         stop = first + SPAN if longest - first > SPAN + SPAN // 4 else longest
         distance = steps[first:stop, None] - steps[None, :stop]
-        ahead, near = distance < 0, position_bucket(distance.clamp(min=0))
+        near = position_bucket(distance.clamp(min=0)).int()
         if clocks is None:
-            cells = near.masked_fill(ahead, POSITION_BUCKETS).expand(windows, -1, -1).contiguous()
+            cells = near.masked_fill(distance < 0, POSITION_BUCKETS).long().expand(windows, -1, -1).contiguous()
         else:
-            times, asked, blind = clocks
-            since = time_bucket(asked[:, first:stop, None] - times[:, None, :stop]).mul_(POSITION_BUCKETS)
-            since.masked_fill_(blind[:, None, :stop], NO_TIME * POSITION_BUCKETS)
-            cells = torch.add(since, near).masked_fill_(ahead, TIME_BUCKETS * POSITION_BUCKETS)
+            times, asked = clocks
+            cells = time_bucket(asked[:, first:stop, None] - times[:, None, :stop]).mul_(POSITION_BUCKETS).add_(near)
+            # The cell of what lies ahead is the last one, so a maximum puts it there; it is many times faster than a mask.
+            cells = torch.maximum(cells, (distance < 0).int() * (TIME_BUCKETS * POSITION_BUCKETS)).long()
         found.append(Span(first, stop, cells))
         first = stop
     return found

@@ -94,12 +94,14 @@ class Packed:
             blind = items == BOS
             if timeless is not None:
                 blind = blind | on_device(timeless[window], True)
-            gap = time_bucket(asked - times).masked_fill_(blind, NO_TIME)
+            # No event is later than a request that reads it, and those of unknown time are later than all.
+            asked, times = torch.maximum(asked, times), times.masked_fill_(blind, 1)
+            gap = time_bucket(asked - times)
 
             def padded(values: Tensor, fill: int) -> Tensor:
                 return values.new_full((n * longest,), fill).index_copy_(0, place, values).view(n, longest)
 
-            clocks = padded(times, 0), padded(asked, 0), padded(blind, True)
+            clocks = padded(times, 1), padded(asked, 0)
         inside = torch.full((n * longest,), len(items), device=device).index_copy_(0, place, torch.arange(len(items), device=device))
         last = torch.from_numpy(windows.offsets[1:] - 1).to(device)
         return cls(items, on_device(windows.kinds, 0), gap, place, last, inside, spans(n, longest, clocks, device), n, longest)
@@ -163,18 +165,19 @@ class HistoryEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(dim)
         self.sites = 1 + 2 * config.blocks
 
-    def forward(self, vectors: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
+    def forward(self, items: Tensor, rows: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
         """Encode a batch.
 
         Args:
-            vectors: float32 [tokens, dim], the item vector of each token (anything at BOS).
+            items: float32 [n, dim], item vectors.
+            rows: int64 [tokens], the row of `items` for each token; -1 for BOS.
             batch: where the tokens stand.
             keep: scaled dropout masks [sites, tokens, dim], or None for no dropout.
 
         Returns:
             float32 [tokens, dim].
         """
-        x = torch.where((batch.items == BOS)[:, None], self.bos, vectors)
+        x = torch.cat([items, self.bos[None]]).index_select(0, rows % (len(items) + 1))
         if self.use_time:
             x = x + self.gaps(batch.gap)
         if self.has_kinds:

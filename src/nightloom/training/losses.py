@@ -30,9 +30,10 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         safe = float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
         loss = -(users * wanted).sum(dtype=torch.float64)
         users, items = users.to(precision), items.to(precision)
+        room = items.new_empty(min(ROWS, len(users)), len(items))
         for first in range(0, len(users), ROWS):
             block = users[first : first + ROWS]
-            logits = block @ items.T
+            logits = torch.mm(block, items.T, out=room[: len(block)])
             largest = None if safe else logits.amax(1, keepdim=True)
             e = (logits if largest is None else logits - largest).exp_()
             total = e.sum(1, keepdim=True).float()  # summed in float32, then rounded: asking for float32 would copy all of e
