@@ -129,13 +129,19 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, batch: Packed, biases: Tensor, keep: Tensor | None) -> Tensor:
         """Tokens [tokens, dim] -> the same; biases: float32 [heads, cells]; keep: scaled dropout masks [2, tokens, dim]."""
-        normed = self.attention_norm(x)
+        normed = cast(self.attention_norm(x))
         attended = Attention.apply(self.qkv(normed), biases, batch.place, batch.inside, batch.spans)
         y = self.out(attended * torch.sigmoid(self.gate(normed)))
         x = x + (y if keep is None else y * keep[0])
-        normed = self.ffn_norm(x)
+        normed = cast(self.ffn_norm(x))
         y = self.down(F.silu(self.up_gate(normed)) * self.up(normed))
         return x + (y if keep is None else y * keep[1])
+
+
+def cast(x: Tensor) -> Tensor:
+    """What several linear layers read, in their precision: autocast would make a copy for each."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class HistoryEncoder(nn.Module):

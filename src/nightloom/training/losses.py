@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 ROWS = 512
 """Users whose logits are held at once: small enough for the cache at a few thousand items."""
+STEP = 64
+"""Users are filled up to a multiple of this, since the CPU's library compiles a matrix product for every shape that it meets."""
 LARGEST = 60.0
 """Logits whose size is bounded by this are put into exp as they are, which saves finding the largest of each row."""
 
@@ -29,16 +32,17 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         d_items.index_add_(0, targets, users, alpha=smoothing - 1)
         safe = float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
         loss = -(users * wanted).sum(dtype=torch.float64)
-        users, items = users.to(precision), items.to(precision)
+        n, items = len(users), items.to(precision)
+        users = functional.pad(users.to(precision), (0, 0, 0, -n % STEP))
         room = items.new_empty(min(ROWS, len(users)), len(items))
-        for first in range(0, len(users), ROWS):
-            block = users[first : first + ROWS]
+        for first in range(0, n, ROWS):
+            block, own = users[first : first + ROWS], slice(min(ROWS, n - first))
             logits = torch.mm(block, items.T, out=room[: len(block)])
             largest = None if safe else logits.amax(1, keepdim=True)
             e = (logits if largest is None else logits - largest).exp_()
             total = e.sum(1, keepdim=True).float()  # summed in float32, then rounded: asking for float32 would copy all of e
-            loss += (total.log() if largest is None else total.log() + largest).sum(dtype=torch.float64)
-            d_users[first : first + ROWS] = (e @ items) / total
+            loss += (total.log() if largest is None else total.log() + largest)[own].sum(dtype=torch.float64)
+            d_users[first : first + ROWS] = ((e @ items) / total)[own]
             d_items += e.T @ (block / total).to(precision)
         ctx.save_for_backward(d_users.sub_(wanted), d_items)
         return loss
