@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nightloom.models.attention import NO_TIME, POSITION_BUCKETS, TIME_BUCKETS, Attention, Span, bias_table, spans, time_bucket
+from nightloom.models.attention import POSITION_BUCKETS, TIME_BUCKETS, Attention, Span, bias_table, spans, time_bucket
 from nightloom.models.windows import BOS, Windows
 
 if TYPE_CHECKING:
