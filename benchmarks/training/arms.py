@@ -45,11 +45,13 @@ QUALITY_TARGET = Arm("RecTools softmax", "rectools", {"loss": "softmax"})
 ARMS = (
     REFERENCE,
     Arm("Nightloom, ids alone", None, {"model.use_text": False, "model.use_attributes": False, "model.use_time": False}),
+    Arm("Nightloom, batch 128", None, {"training.batch_users": 128}),
     QUALITY_TARGET,
     Arm("RecTools softmax, batch 32", "rectools", {"loss": "softmax", "batch_size": 32}),
     Arm("RecTools sampled softmax", "rectools", {"loss": "sampled_softmax", "n_negatives": 256}),
     Arm("RePlay", "replay"),
     Arm("RecBole", "recbole", {"train_batch_size": 128}),
 )
-"""Batch, learning rate and dropout are each library's own defaults, but for two batches: RePlay has no default and gets 32; RecBole's
+"""Batch, learning rate and dropout are each library's own defaults (32 or 64 windows in Nightloom's presets, 128 histories in RecTools),
+but for the arms that say otherwise and for two more batches: RePlay has no default and gets 32; RecBole's
 2,048 examples of length 200 need more memory than the 23 GB of a small machine, so it gets 128."""

@@ -141,7 +141,7 @@ class Fitter:
 
         drawn = None if self.draw is None else np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
         needed = self.seen if drawn is None else np.union1d(_items_of(batch), drawn)
-        place = np.zeros(len(self.content), dtype=np.int64)  # of each needed item among the needed ones
+        place = np.full(len(self.content) + 1, BOS, dtype=np.int64)  # of each needed item among the needed ones; the last one is BOS
         place[needed] = np.arange(len(needed))
         rows = on_device(needed)
         hidden = hidden_items(len(self.content), model.id_dropout, seed, device) if model.use_ids else None
@@ -151,8 +151,7 @@ class Fitter:
         keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device, fillers)
         with self.products():
             items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
-            tokens = items.index_select(0, on_device(place)[packed.items.clamp(min=0)])
-            users = self.net.users(tokens, packed, keep).float()
+            users = self.net.users(items, on_device(place)[packed.items], packed, keep).float()
         asked = np.flatnonzero(share.targets != NO_TARGET)
         users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
         if drawn is None or self.draw is None:

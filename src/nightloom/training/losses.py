@@ -6,34 +6,45 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 ROWS = 512
 """Users whose logits are held at once: small enough for the cache at a few thousand items."""
+STEP = 64
+"""Users are filled up to a multiple of this, since the CPU's library compiles a matrix product for every shape that it meets."""
+LARGEST = 60.0
+"""Logits whose size is bounded by this are put into exp as they are, which saves finding the largest of each row."""
 
 
 class _SoftmaxCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of `users @ items.T`, with gradients made in the forward pass, block by block."""
+    """Cross-entropy of `users @ items.T`, with gradients made in the forward pass, block by block.
+
+    With e = exp(logits) and its row sums s, the loss is log s less the target's logit, and its gradients are e @ items / s less the
+    target's vector, and e.T @ (users / s) less the users at their targets: no probability is ever written out.
+    """
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, targets: Tensor, smoothing: float, precision: torch.dtype) -> Tensor:
-        n_items = len(items)
-        loss = users.new_zeros((), dtype=torch.float64)
-        d_users, d_items = torch.empty_like(users), torch.zeros_like(items)
-        users, items, rows = users.to(precision), items.to(precision), torch.arange(ROWS, device=users.device)
-        for first in range(0, len(users), ROWS):
-            block, own = users[first : first + ROWS], targets[first : first + ROWS]
-            logits = block @ items.T
-            p = torch.softmax(logits, 1)
-            # log-sum-exp from the largest entry: its probability is at least 1 / n_items, so the logarithm is exact.
-            normaliser, row = logits.amax(1) - torch.log(p.amax(1)), rows[: len(block)]
-            wanted = (1 - smoothing) * logits[row, own] + (smoothing * logits.mean(1) if smoothing else 0)
-            loss += (normaliser - wanted).sum(dtype=torch.float64)
-            p[row, own] -= 1 - smoothing  # scatter_add_ would copy all of p twice
-            if smoothing:
-                p -= smoothing / n_items
-            d_users[first : first + ROWS] = p @ items
-            d_items += p.T @ block
-        ctx.save_for_backward(d_users, d_items)
+        # Smoothing moves a share of the target to all items alike, that is to their mean.
+        mean, wanted = items.mean(0), items.index_select(0, targets)
+        wanted = wanted.lerp(mean, smoothing) if smoothing else wanted
+        d_users, d_items = torch.empty_like(users), (users.sum(0) * (-smoothing / len(items))).repeat(len(items), 1)
+        d_items.index_add_(0, targets, users, alpha=smoothing - 1)
+        safe = float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
+        loss = -(users * wanted).sum(dtype=torch.float64)
+        n, items = len(users), items.to(precision)
+        users = functional.pad(users.to(precision), (0, 0, 0, -n % STEP))
+        room = items.new_empty(min(ROWS, len(users)), len(items))
+        for first in range(0, n, ROWS):
+            block, own = users[first : first + ROWS], slice(min(ROWS, n - first))
+            logits = torch.mm(block, items.T, out=room[: len(block)])
+            largest = None if safe else logits.amax(1, keepdim=True)
+            e = (logits if largest is None else logits - largest).exp_()
+            total = e.sum(1, keepdim=True).float()  # summed in float32, then rounded: asking for float32 would copy all of e
+            loss += (total.log() if largest is None else total.log() + largest)[own].sum(dtype=torch.float64)
+            d_users[first : first + ROWS] = ((e @ items) / total)[own]
+            d_items += e.T @ (block / total).to(precision)
+        ctx.save_for_backward(d_users.sub_(wanted), d_items)
         return loss
 
     @staticmethod

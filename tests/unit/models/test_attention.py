@@ -1,0 +1,89 @@
+"""Attention by spans, with its written-out backward, against the same thing said plainly in torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightloom.data.sequences import Histories
+from nightloom.models import attention
+from nightloom.models.attention import NO_TIME, POSITION_BUCKETS, TIME_BUCKETS, Attention, bias_table, position_bucket, time_bucket
+from nightloom.models.transformer import Packed
+from nightloom.models.windows import Windows
+
+HEADS, WIDTH = 2, 3
+CPU = torch.device("cpu")
+
+
+def windows_of(lengths: list[int], gap: int) -> Windows:
+    """Histories of these lengths with ever longer gaps, asked in training."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    n = int(offsets[-1])
+    places = np.arange(n) - np.repeat(offsets[:-1], lengths)
+    times = 1_000 + gap * places**2
+    asked = 1_000 + gap * np.array(lengths) ** 2
+    plain = Histories.of_items([[1] * length for length in lengths])
+    histories = Histories(offsets, plain.items, times.astype(np.int64), plain.kinds, plain.positive, asked.astype(np.int64))
+    return Windows.to_answer(histories, 99)
+
+
+def plainly(qkv: torch.Tensor, position: torch.Tensor, time: torch.Tensor | None, windows: Windows) -> torch.Tensor:
+    """One window, one head and one query at a time."""
+    dim, answers = HEADS * WIDTH, []
+    for start, stop in zip(windows.offsets[:-1], windows.offsets[1:], strict=True):
+        for query in range(start, stop):
+            heads = []
+            for head in range(HEADS):
+                q, k, v = (qkv[:, at + head * WIDTH : at + (head + 1) * WIDTH] for at in (0, dim, 2 * dim))
+                scores = k[start : query + 1] @ q[query] / WIDTH**0.5
+                scores = scores + position[head, position_bucket(query - torch.arange(start, query + 1))]
+                if time is not None:
+                    gaps = torch.from_numpy((windows.asked[query] - windows.times[start : query + 1]).astype(np.int32))
+                    buckets = time_bucket(gaps).masked_fill(torch.from_numpy(windows.items[start : query + 1] < 0), NO_TIME)
+                    scores = scores + time[head, buckets.long()]
+                heads.append(torch.softmax(scores, 0) @ v[start : query + 1])
+            answers.append(torch.cat(heads))
+    return torch.stack(answers)
+
+
+@pytest.mark.parametrize("span", [3, 8, 64])
+@pytest.mark.parametrize("use_time", [True, False])
+@given(lengths=st.lists(st.integers(0, 21), min_size=1, max_size=4), gap=st.sampled_from([0, 7, 100_000]))
+@settings(deadline=None, max_examples=10)
+def test_answers_and_gradients_are_those_of_plain_attention(span: int, use_time: bool, lengths: list[int], gap: int) -> None:
+    windows = windows_of(lengths, gap)
+    torch.manual_seed(0)
+    position = torch.randn(HEADS, POSITION_BUCKETS, requires_grad=True)
+    time = torch.randn(HEADS, TIME_BUCKETS, requires_grad=True) if use_time else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "SPAN", span)
+        batch = Packed.of(windows, CPU, use_time=use_time)
+    tokens = len(windows.items)
+    qkv = torch.randn(len(batch.items), 3 * HEADS * WIDTH, requires_grad=True)
+    weight = torch.randn(tokens, HEADS * WIDTH)
+    learning = [qkv, position, *([] if time is None else [time])]
+
+    found = Attention.apply(qkv, bias_table(position, time), batch.place, batch.inside, batch.spans)[:tokens]
+    gradients = torch.autograd.grad((found * weight).sum(), learning)
+    wanted = plainly(qkv, position, time, windows)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for one, other in zip(gradients, torch.autograd.grad((wanted * weight).sum(), learning), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_buckets_of_time_are_logarithms_and_what_is_unknown_has_its_own() -> None:
+    gaps = torch.tensor([-5, 0, 1, 2, 3, 6, 7, 2**31 - 1], dtype=torch.int32)
+    assert time_bucket(gaps).tolist() == [NO_TIME, 1, 2, 2, 3, 3, 4, 32]
+    assert int(time_bucket(gaps).max()) < TIME_BUCKETS
+
+
+def test_an_event_after_the_request_counts_as_just_now() -> None:
+    plain = Histories.of_items([[1, 2, 3]])
+    late, now = (
+        Histories(plain.offsets, plain.items, np.array([10, 20, at]), plain.kinds, plain.positive, np.array([30])) for at in (500, 30)
+    )
+    one, other = (Packed.of(Windows.to_answer(which, 9), CPU, use_time=True) for which in (late, now))
+    assert one.gap[one.last].tolist() == other.gap[other.last].tolist() == [1]
