@@ -71,9 +71,9 @@ class LoomNet(nn.Module):
         self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
 
-    def users(self, items: Tensor, rows: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
+    def users(self, tokens: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
         """User vectors at each token; see `HistoryEncoder`."""
-        return self.encoder(items, rows, batch, keep) * self.log_scale.exp()
+        return self.encoder(tokens, batch, keep) * self.log_scale.exp()
 
 
 class Loom(Recommender):
@@ -239,7 +239,7 @@ def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) 
     for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
         rows = order[rows]
         batch = Packed.of(windows.take(rows), items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
-        users = net.users(items, batch.items, batch)
+        users = net.users(net.encoder.tokens(items, batch.items), batch)
         out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
     return out
 

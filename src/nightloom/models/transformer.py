@@ -171,19 +171,26 @@ class HistoryEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(dim)
         self.sites = 1 + 2 * config.blocks
 
-    def forward(self, items: Tensor, rows: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
-        """Encode a batch.
+    def tokens(self, items: Tensor, rows: Tensor) -> Tensor:
+        """What a batch's tokens are read as, float32 [tokens, dim].
 
         Args:
             items: float32 [n, dim], item vectors.
             rows: int64 [tokens], the row of `items` for each token; -1 for BOS.
+        """
+        return torch.cat([items, self.bos[None]]).index_select(0, rows % (len(items) + 1))
+
+    def forward(self, x: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
+        """Encode a batch.
+
+        Args:
+            x: float32 [tokens, dim], what `tokens` gave.
             batch: where the tokens stand.
             keep: scaled dropout masks [sites, tokens, dim], or None for no dropout.
 
         Returns:
             float32 [tokens, dim].
         """
-        x = torch.cat([items, self.bos[None]]).index_select(0, rows % (len(items) + 1))
         if self.use_time:
             x = x + self.gaps(batch.gap)
         if self.has_kinds:

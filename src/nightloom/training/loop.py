@@ -151,7 +151,8 @@ class Fitter:
         keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device, fillers)
         with self.products():
             items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
-            users = self.net.users(items, on_device(place)[packed.items], packed, keep).float()
+            tokens = self.net.encoder.tokens(items, on_device(place)[packed.items])
+            users = self.net.users(tokens, packed, keep).float()
         asked = np.flatnonzero(share.targets != NO_TARGET)
         users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
         if drawn is None or self.draw is None:

@@ -94,7 +94,7 @@ def test_the_future_does_not_reach_the_past() -> None:
         windows = Windows.to_train(asked([items]), 9, np.random.default_rng(0))
         batch = Packed.of(windows, torch.device("cpu"), use_time=True)
         with torch.no_grad():
-            return LOOM.net.users(LOOM.item_vectors(), batch.items, batch)
+            return LOOM.net.users(LOOM.net.encoder.tokens(LOOM.item_vectors(), batch.items), batch)
 
     one, two = tokens([1, 2, 3, 4, 5]), tokens([1, 2, 3, 9, 8])
     torch.testing.assert_close(one[:4], two[:4])  # tokens BOS, 1, 2, 3
