@@ -22,6 +22,8 @@ from nightloom.errors import InputError
 from nightloom.models.base import Companion, Recommender
 from nightloom.models.companions import CLASSES, NETWORK, Scores, fit_companions, fuse
 from nightloom.models.fusion import ItemContent, ItemFusion
+from nightloom.models.label_counters import LabelCounters
+from nightloom.models.label_head import LabelHead
 from nightloom.models.purchase import PurchaseHead
 from nightloom.models.tallies import KEPT_DAYS, Tallies
 from nightloom.models.transformer import HistoryEncoder, Packed
@@ -50,6 +52,7 @@ class Shape:
         has_time: whether the data have times.
         adapter: width of the adapter over item vectors; 0 for none.
         image_dim: width of the vision model's vectors; 0 for none.
+        labelled: whether there is a label head.
     """
 
     text_dim: int
@@ -60,6 +63,7 @@ class Shape:
     has_time: bool
     adapter: int = 0
     image_dim: int = 0
+    labelled: bool = False
 
 
 class LoomNet(nn.Module):
@@ -70,6 +74,7 @@ class LoomNet(nn.Module):
         self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter, shape.image_dim)
         self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
+        self.label_head = LabelHead(config.dim) if shape.labelled else None
 
     def users(self, vectors: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
         """User vectors at each token; see `HistoryEncoder`."""
@@ -172,6 +177,26 @@ class Loom(Recommender):
         with inference(self.net):
             return encode(self.net, items, histories, self.config.max_history)
 
+    @torch.no_grad()
+    def label_log_odds(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64], counters: LabelCounters) -> Scores:
+        """Log-odds of the label head, not calibrated, that items are positive for the histories that ask.
+
+        Args:
+            histories: who asks.
+            owner: int64 [questions], rows of `histories`.
+            items: int64 [questions], dense items.
+            counters: of what is known of the items.
+
+        Returns:
+            float32 [questions].
+        """
+        assert self.net.label_head is not None, "the model has no label head"
+        vectors = self.item_vectors()
+        users, numbers = self.user_vectors(histories, vectors).float(), torch.from_numpy(counters.of_questions(histories, owner, items))
+        rows, asked = torch.from_numpy(owner).to(users.device), torch.from_numpy(items).to(users.device)
+        found: Scores = self.net.label_head(users[rows], vectors[asked].float(), numbers.to(users.device)).cpu().numpy()
+        return found
+
     def save(self, folder: Path) -> None:
         """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and the purchase head."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
@@ -238,8 +263,12 @@ def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) 
     order = np.argsort(windows.lengths, kind="stable")
     for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
         rows = order[rows]
-        batch = Packed.of(windows.take(rows), items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
-        users = net.users(items[batch.items.clamp(min=0)], batch)
+        some = windows.take(rows)
+        batch = Packed.of(some, items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
+        tokens = items[batch.items.clamp(min=0)]
+        if net.label_head is not None:
+            tokens = net.label_head.mark(tokens, some.vain)
+        users = net.users(tokens, batch)
         out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
     return out
 

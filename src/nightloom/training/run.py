@@ -139,6 +139,7 @@ class Training:
             self.sequences.has_time,
             ADAPTER_WIDTH if self.run.mode == "adapter" else 0,
             given.image.shape[1],
+            self.config.training.label_weight > 0,
         )
         net = LoomNet(self.config.model, shape)
         net.fusion.fit_whitening(content)
@@ -217,7 +218,7 @@ class Training:
         }
         checkpoint.save(self.run.out, state)
         with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line | {"phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}) + "\n")
+            handle.write(json.dumps(line | {"label_loss": fitter.label_loss, "phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}) + "\n")
 
     def _cpu_seconds(self) -> float:
         """Processor time of all workers, that of a run cut off included; all workers call it together."""

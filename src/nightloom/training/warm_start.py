@@ -95,6 +95,9 @@ class WarmStart:
             seen: int64 [ids], dense items with an id of their own, in the order of their rows.
         """
         for name, value in net.state_dict().items():
+            given = self.tensors.get(f"{PHASES[phase]}.{name}")
+            if given is None and name.startswith("label_head."):
+                continue  # the champion had no label head, which changes nothing about the rest
             given = self.tensors[f"{PHASES[phase]}.{name}"]
             if name == IDS and net.fusion.use_ids:
                 given = given[torch.from_numpy(np.concatenate([[0], seen + 1]))]
@@ -196,7 +199,7 @@ def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: P
         f"{phase}.{name}": value for phase, (net, rows) in phases.items() for name, value in carry(net, rows, before, tonight).items()
     }
     sizes = (tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.kinds))
-    shape = bundle.loom.shape.__class__(bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim)
+    shape = bundle.loom.shape.__class__(bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim, labelled=bundle.loom.shape.labelled)
     for name, value in LoomNet(bundle.loom.config, shape).state_dict().items():
         for phase in PHASES:
             given = tensors.get(f"{phase}.{name}")
