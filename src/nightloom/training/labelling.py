@@ -12,8 +12,10 @@ from torch import Tensor
 
 from nightloom.data.sequences import Histories
 from nightloom.models.label_counters import LabelCounters
+from nightloom.models.label_head import DROPOUT, SITES
 from nightloom.models.loom import LoomNet
 from nightloom.models.windows import Windows
+from nightloom.training.batches import dropout_masks, seed_of
 
 LEAST_SHARE = 0.01
 """Share of the events that each label must have: with less there are no two labels to tell apart."""
@@ -46,7 +48,7 @@ class LabelTask:
         """Items that are asked about, int64 [n]."""
         return self.histories.items[windows.following[self.asked(windows)]].astype(np.int64)
 
-    def loss(self, net: LoomNet, users: Tensor, vectors: Tensor, place: NDArray[np.int64], windows: Windows) -> Tensor:
+    def loss(self, net: LoomNet, users: Tensor, vectors: Tensor, place: NDArray[np.int64], windows: Windows, seed: int) -> Tensor:
         """Binary cross-entropy of labels, summed over the events asked about: float64 [].
 
         Args:
@@ -55,6 +57,7 @@ class LabelTask:
             vectors: float [items, dim], of some items.
             place: int64 [catalogue], where each of those stands in `vectors`.
             windows: the tokens.
+            seed: of the step.
         """
         assert net.label_head is not None
         asked = self.asked(windows)
@@ -64,7 +67,9 @@ class LabelTask:
             return torch.from_numpy(values).to(users.device)
 
         items = vectors.index_select(0, on_device(place[self.histories.items[events]])).float()
-        log_odds = net.label_head(users.index_select(0, on_device(heard)), items, on_device(self.counters[events]))
+        keep = dropout_masks(windows, SITES, items.shape[1], DROPOUT, seed_of(seed, SITES), users.device)
+        keep = None if keep is None else keep.index_select(1, on_device(asked))
+        log_odds = net.label_head(users.index_select(0, on_device(heard)), items, on_device(self.counters[events]), keep)
         positive = on_device(self.histories.positive[events].astype(np.float32))
         return F.binary_cross_entropy_with_logits(log_odds, positive, reduction="none").sum(dtype=torch.float64)
 

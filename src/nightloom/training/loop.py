@@ -165,7 +165,7 @@ class Fitter:
                 tokens = self.net.label_head.mark(tokens, share.vain)
             users = self.net.users(tokens, packed, keep).float()
         if self.labels is not None:
-            label_loss = self.labels.loss(self.net, users, items, place, share)
+            label_loss = self.labels.loss(self.net, users, items, place, share, seed)
         asked = np.flatnonzero(share.targets != NO_TARGET)
         users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
         if drawn is None or self.draw is None:
