@@ -44,7 +44,9 @@ class LabelQuestions:
             most: ask about so many events at most, drawn by the seed.
             seed: of the draw.
         """
-        first, stop = (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
+        first, stop = (
+            (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
+        )
         owner = np.repeat(np.arange(sequences.n_users), np.diff(sequences.offsets))
         place = np.arange(len(sequences.items))
         asked = np.flatnonzero((place >= first[owner]) & (place < stop[owner]))

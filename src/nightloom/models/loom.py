@@ -22,6 +22,7 @@ from nightloom.errors import InputError
 from nightloom.models.base import Companion, Recommender
 from nightloom.models.companions import CLASSES, NETWORK, Scores, fit_companions, fuse
 from nightloom.models.fusion import ItemContent, ItemFusion
+from nightloom.models.label_chances import LabelChances
 from nightloom.models.label_counters import LabelCounters
 from nightloom.models.label_head import LabelHead
 from nightloom.models.purchase import PurchaseHead
@@ -92,6 +93,7 @@ class Loom(Recommender):
         companions: by name, over the same catalogue.
         weights: each companion's share in the fused score, together at most 1; one without a share is not asked.
         purchase: what reorders the best of them; None where validation found nothing better than the fused scores.
+        labels: what makes the label head's answers true chances; None where there is no such head, or nothing to calibrate it on.
     """
 
     family: ClassVar[str] = "nightloom"
@@ -105,9 +107,10 @@ class Loom(Recommender):
         companions: Mapping[str, Companion],
         weights: Mapping[str, float],
         purchase: PurchaseHead | None = None,
+        labels: LabelChances | None = None,
     ) -> None:
         self.config, self.shape, self.net, self.companions, self.weights = config, shape, net, companions, weights
-        self.purchase = purchase
+        self.purchase, self.labels = purchase, labels
         self.content = content
         self.n_items = len(content)
         self._vectors: Tensor | None = None
@@ -127,6 +130,8 @@ class Loom(Recommender):
         self.companions = fit_companions(list(self.companions), train, self.content)
         if self.purchase is not None:
             self.purchase = replace(self.purchase, tallies=Tallies.of(train, n_items, KEPT_DAYS))
+        if self.labels is not None:
+            self.labels = replace(self.labels, counters=LabelCounters.of(train, n_items, KEPT_DAYS))
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
@@ -179,16 +184,13 @@ class Loom(Recommender):
 
     @torch.no_grad()
     def label_log_odds(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64], counters: LabelCounters) -> Scores:
-        """Log-odds of the label head, not calibrated, that items are positive for the histories that ask.
+        """What the label head says before calibration, float32 [questions]: log-odds that items are positive for the histories that ask.
 
         Args:
-            histories: who asks.
+            histories: who asks, and which of their events were positive.
             owner: int64 [questions], rows of `histories`.
             items: int64 [questions], dense items.
             counters: of what is known of the items.
-
-        Returns:
-            float32 [questions].
         """
         assert self.net.label_head is not None, "the model has no label head"
         vectors = self.item_vectors()
@@ -197,8 +199,13 @@ class Loom(Recommender):
         found: Scores = self.net.label_head(users[rows], vectors[asked].float(), numbers.to(users.device)).cpu().numpy()
         return found
 
+    def chances(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Calibrated chances that items would be positive, float64 [questions]; arguments as in `label_log_odds`."""
+        assert self.labels is not None, "the model has no calibrated label head"
+        return self.labels(self.label_log_odds(histories, owner, items, self.labels.counters))
+
     def save(self, folder: Path) -> None:
-        """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and the purchase head."""
+        """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and both heads."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
         meta = {
             "family": self.family,
@@ -206,6 +213,7 @@ class Loom(Recommender):
             "shape": asdict(self.shape),
             "weights": dict(self.weights),
             "purchase": self.purchase is not None,
+            "labels": self.labels is not None,
         }
         (folder / "loom.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
@@ -215,8 +223,9 @@ class Loom(Recommender):
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
         for name in self.weights:
             self.companions[name].save(folder)
-        if self.purchase is not None:
-            self.purchase.save(folder)
+        for head in (self.purchase, self.labels):
+            if head is not None:
+                head.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -230,6 +239,7 @@ class Loom(Recommender):
             tensors = load_file(folder / "model.safetensors")
             companions = {name: CLASSES[name].load(folder) for name in meta["weights"]}
             purchase = PurchaseHead.load(folder) if meta.get("purchase") else None
+            labels = LabelChances.load(folder) if meta.get("labels") else None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
@@ -238,7 +248,7 @@ class Loom(Recommender):
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         net.requires_grad_(False)
         content = _content({name.removeprefix("content."): value for name, value in tensors.items() if name.startswith("content.")})
-        return cls(config, shape, net, content, companions, meta["weights"], purchase)
+        return cls(config, shape, net, content, companions, meta["weights"], purchase, labels)
 
 
 def _content(tensors: dict[str, Tensor]) -> ItemContent:

@@ -10,15 +10,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nightloom.data.sequences import Histories
+from nightloom.data.label_questions import LabelQuestions
+from nightloom.data.sequences import Histories, Sequences
 from nightloom.models.label_counters import LabelCounters
 from nightloom.models.label_head import DROPOUT, SITES
-from nightloom.models.loom import LoomNet
+from nightloom.models.loom import Loom, LoomNet
+from nightloom.models.purchase import Line
 from nightloom.models.windows import Windows
 from nightloom.training.batches import dropout_masks, seed_of
+from nightloom.training.purchasing import line
 
 LEAST_SHARE = 0.01
 """Share of the events that each label must have: with less there are no two labels to tell apart."""
+FEWEST_QUESTIONS, MOST_QUESTIONS = 100, 20_000
+"""Validation events that a calibration needs, and those that are asked about at most."""
 
 
 class LabelTask:
@@ -72,6 +77,27 @@ class LabelTask:
         log_odds = net.label_head(users.index_select(0, on_device(heard)), items, on_device(self.counters[events]), keep)
         positive = on_device(self.histories.positive[events].astype(np.float32))
         return F.binary_cross_entropy_with_logits(log_odds, positive, reduction="none").sum(dtype=torch.float64)
+
+
+def calibrate(loom: Loom, sequences: Sequences, known: Histories, seed: int) -> Line | None:
+    """The line from the label head's log-odds to true ones, learnt on validation.
+
+    None where there is nothing to learn from: no label head, or not both labels before the border or behind it. Under leave-one-out,
+    where each part is cut by the labels themselves, the share of positive events in it is no truth: do not call this there.
+
+    Args:
+        loom: network that has not learnt from the validation part.
+        sequences: all events with the split's borders.
+        known: the training part.
+        seed: draws the events that are asked about.
+    """
+    if loom.net.label_head is None or not both_labels(known):
+        return None
+    asked = LabelQuestions.of(sequences, "validation", MOST_QUESTIONS, seed)
+    if len(asked) < FEWEST_QUESTIONS or asked.positive.all() or not asked.positive.any():
+        return None
+    counters = LabelCounters.of(known, loom.n_items)
+    return line(loom.label_log_odds(asked.histories, asked.owner, asked.items, counters), asked.positive)
 
 
 def both_labels(histories: Histories) -> bool:

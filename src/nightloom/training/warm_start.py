@@ -199,7 +199,9 @@ def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: P
         f"{phase}.{name}": value for phase, (net, rows) in phases.items() for name, value in carry(net, rows, before, tonight).items()
     }
     sizes = (tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.kinds))
-    shape = bundle.loom.shape.__class__(bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim, labelled=bundle.loom.shape.labelled)
+    shape = bundle.loom.shape.__class__(
+        bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim, labelled=bundle.loom.shape.labelled
+    )
     for name, value in LoomNet(bundle.loom.config, shape).state_dict().items():
         for phase in PHASES:
             given = tensors.get(f"{phase}.{name}")
