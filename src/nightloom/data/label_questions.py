@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,6 @@ class LabelQuestions:
         border = np.maximum.accumulate(np.where(new, place, 0))[asked]
         borders, row = np.unique(border, return_inverse=True)
         user = owner[borders]
-        start, lengths = sequences.offsets[:-1][user], borders - sequences.offsets[:-1][user]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-        events = (one[flat] for one in (sequences.items, sequences.times, sequences.kinds, sequences.positive))
-        histories = Histories(offsets, *events, sequences.times[borders])
+        before = sequences.before(user, borders)
+        histories = replace(before, asked_at=sequences.times[borders])
         return cls(histories, row.astype(np.int64), sequences.items[asked].astype(np.int64), sequences.positive[asked])

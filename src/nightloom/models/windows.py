@@ -61,8 +61,8 @@ class Windows:
     def take(self, rows: IntArray) -> Windows:
         """Some windows, in that order."""
         offsets, flat = spans(self.offsets[rows], self.lengths[rows])
-        tokens = (one[flat] for one in (self.items, self.kinds, self.times, self.asked, self.targets))
-        return Windows(offsets, *tokens, self.ids[rows], self.following[flat], self.vain[flat])
+        items, kinds, times, asked, targets = (one[flat] for one in (self.items, self.kinds, self.times, self.asked, self.targets))
+        return Windows(offsets, items, kinds, times, asked, targets, self.ids[rows], self.following[flat], self.vain[flat])
 
     def hearing(self) -> IntArray:
         """Tokens that may answer for the label of each token's next event: the latest one of strictly before it in time.
