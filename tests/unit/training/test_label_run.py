@@ -21,7 +21,7 @@ from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from tests.unit.training.conftest import N_ITEMS, write_prepared
 
-USERS, EVENTS = 150, 12
+USERS, EVENTS = 80, 12
 
 
 @pytest.fixture(scope="module")
