@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nightloom.data.label_questions import LabelQuestions
 from nightloom.data.sequences import Histories, Sequences
 from nightloom.evaluation.clicks import auc
+from nightloom.evaluation.labels import measure_labels
 from nightloom.models.bundle import Bundle
 from nightloom.models.windows import Windows
+from nightloom.report.words import labelled
 from nightloom.training.distributed import World
 from nightloom.training.labelling import LabelTask, both_labels, calibrate
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
+from nightloom.training.warm_start import IDS, WarmStart
 from tests.unit.training.conftest import N_ITEMS, write_prepared
 
 USERS, EVENTS = 80, 12
@@ -56,6 +60,10 @@ def test_tastes_are_learnt_and_their_chances_kept(tmp_path: Path, settings, writ
     asked = LabelQuestions.of(sequences, "test")
     chances = loom.chances(asked.histories, asked.owner, asked.items)
     assert auc(asked.positive, chances) > 0.8
+    found = measure_labels(loom, sequences, tmp_path / "labels.png", "Chances")
+    assert found["auc"] == auc(asked.positive, chances)
+    assert f"AUC {found['auc']:.3f}" in labelled({"label_chances": found})
+    assert labelled({}) == ""
     forgotten = replace(asked.histories, positive=np.ones_like(asked.histories.positive))
     assert auc(asked.positive, loom.chances(forgotten, asked.owner, asked.items)) < 0.65
 
@@ -105,3 +113,17 @@ def test_sampled_negatives_know_the_items_that_are_asked_about(tmp_path: Path, s
     assert np.isfinite(fitter.run_epoch())
     assert fitter.label_loss is not None
     assert 0 < fitter.label_loss < 2
+
+
+def test_a_champion_without_a_head_leaves_it_as_it_was(tmp_path: Path, settings, write_run, shop: Any) -> None:
+    training = Training(Run.load(write_run(settings(label_weight=0.7), tmp_path)), World())
+    loom, _ = training._start(training.sequences.train(), 0)
+    state = {name: value.clone() for name, value in loom.net.state_dict().items()}
+    theirs = {f"search.{name}": torch.ones_like(value) for name, value in state.items() if not name.startswith("label_head.")}
+    theirs[f"search.{IDS}"] = torch.ones(N_ITEMS + 1, loom.config.dim)
+    WarmStart(theirs).into(loom.net, 0, np.arange(len(state[IDS]) - 1))
+    for name, value in loom.net.state_dict().items():
+        assert torch.equal(value, state[name]) == name.startswith("label_head.") or (state[name] == 1).all()
+    del theirs["search.log_scale"]
+    with pytest.raises(KeyError):
+        WarmStart(theirs).into(loom.net, 0, np.arange(len(state[IDS]) - 1))
