@@ -3,9 +3,9 @@
     python -m benchmarks.joint --preset movies-small --set prepare.positive_min_value=4 --weights 0 0.0001 1 --seeds 7 8 9 [--table FILE]
 
 Each run trains on the events before validation; epoch, calibration and the weights that are compared are chosen on validation, and the
-test is asked once. Weight 0 is retrieval alone; at .0001 the head learns at its full rate (the optimizer divides by the size of gradients)
-while retrieval hardly feels it: the head beside a network that is trained without it. Under leave-one-out, whose parts are cut by the
-labels, only the ranking is measured. Runs are kept under `<mlruns>/bench/joint/`.
+test is asked once. Weight 0 is retrieval alone, and `frozen` the same head fitted afterwards on the network of weight 0; at .0001 the head
+learns at its full rate (the optimizer divides by the size of gradients) while retrieval hardly feels it. Under leave-one-out, whose parts
+are cut by the labels, only the ranking is measured. Runs are kept under `<mlruns>/bench/joint/`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 from scipy.special import expit
 
 from benchmarks.joint_floors import FLOORS, ask_floor
+from benchmarks.joint_frozen import ask_frozen
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.data.collect import collect
 from nightloom.data.label_questions import LabelQuestions
@@ -41,6 +42,8 @@ from nightloom.models.purchase import candidates_of
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.validation import blocks, gains_of
 
+FROZEN = "frozen"
+"""The head fitted afterwards on the network of weight 0."""
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
 """Weights of the head's log-odds beside the standardised scores of retrieval, of which validation chooses one."""
 CHANCES, RANKING = tuple(NAMES), ("ndcg_network", "ndcg", "ndcg_then_head")
@@ -66,10 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
                 run = trained(config_of(given, weight, seed), given.protocol, prepared, pretrained, sequences, folder)
                 found.setdefault(f"label_weight {weight:g}", []).append(run)
                 console.print(f"label_weight {weight:g}, seed {seed}: {run}")
-            for name in FLOORS if given.protocol == "temporal" else ():
+            for name in (*([FROZEN] if 0 in given.weights else []), *FLOORS) if given.protocol == "temporal" else ():
                 folder = home / f"{name}-{seed}"
                 if not (folder / "result.json").exists():
-                    keep(folder, ask_floor(name, sequences, seed))
+                    retrieval = home / f"0-{seed}-{config_of(given, 0.0, seed).digest()[:12]}"
+                    keep(folder, ask_frozen(retrieval, sequences, folder) if name == FROZEN else ask_floor(name, sequences, seed))
                 found.setdefault(name, []).append(json.loads((folder / "result.json").read_text(encoding="utf-8")))
                 console.print(f"{name}, seed {seed}: {found[name][-1]}")
         lines = [*table(found), "", *apart(found, given, home)]
@@ -183,7 +187,7 @@ def apart(found: dict[str, list[dict[str, Any]]], given: argparse.Namespace, hom
     best = min(heads, key=lambda name: float(np.mean([run["validation"]["log_loss"] for run in heads[name]])))
     lines.append(f"Best log-loss on validation: {best}. Less the others, test part, first seed (95 %, paired, rows drawn):")
     kept = {}
-    for name in (*heads, *(one for one in FLOORS if one in found)):
+    for name in (*heads, *(one for one in (FROZEN, *FLOORS) if one in found)):
         place = name.removeprefix("label_weight ") + f"-{given.seeds[0]}"
         path = next(one for one in sorted(home.iterdir()) if one.name == place or one.name.startswith(place + "-"))
         with np.load(path / "chances.npz") as arrays:
