@@ -95,10 +95,10 @@ class WarmStart:
             seen: int64 [ids], dense items with an id of their own, in the order of their rows.
         """
         for name, value in net.state_dict().items():
-            given = self.tensors.get(f"{PHASES[phase]}.{name}")
-            if given is None and name.startswith("label_head."):
-                continue  # the champion had no label head, which changes nothing about the rest
-            given = self.tensors[f"{PHASES[phase]}.{name}"]
+            place = f"{PHASES[phase]}.{name}"
+            if name.startswith("label_head.") and place not in self.tensors:
+                continue  # a champion without a label head says all the same what the rest starts from
+            given = self.tensors[place]
             if name == IDS and net.fusion.use_ids:
                 given = given[torch.from_numpy(np.concatenate([[0], seen + 1]))]
             value.copy_(torch.where(torch.isnan(given), value, given))
