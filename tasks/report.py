@@ -64,7 +64,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         slices=_read(evaluated.path / "slices.json"),
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
         training={
-            protocol: tuned.figures[protocol] | {"chances": evaluated.figures["chances"].get(protocol)}
+            protocol: tuned.figures[protocol] | {key: evaluated.figures[key].get(protocol) for key in ("chances", "label_chances")}
             for protocol in night.config.evaluation.protocols
         },
         decision=promoted.figures["decision"],

@@ -210,6 +210,8 @@ class TrainingConfig(Section):
     """Peak learning rate of the language model when it is tuned."""
     weight_decay: float = Field(0.01, ge=0)
     """Weight decay."""
+    label_weight: float = Field(0.0, ge=0)
+    """Weight of the label head's loss beside that of retrieval, where events are both positive and not (liked, clicked). 0: no head."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing of the softmax loss."""
     negatives: int | None = Field(None, ge=1)

@@ -196,8 +196,12 @@ class Sequences:
             targets=self.items[held],
         )
 
+    def before(self, users: IntArray, places: IntArray) -> Histories:
+        """What some users had done before some of their events, int64 [n] dense users and int64 [n] absolute positions."""
+        return self._span(self.offsets[:-1][users], places)
+
     def _span(self, start: IntArray, stop: IntArray) -> Histories:
-        whole = Histories(self.offsets, self.items, self.times, self.kinds, self.positive, np.zeros(self.n_users, dtype=np.int64))
+        whole = Histories(self.offsets, self.items, self.times, self.kinds, self.positive, np.zeros(len(start), dtype=np.int64))
         lengths = stop - start
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)

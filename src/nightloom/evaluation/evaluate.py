@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.data.sequences import Histories, Queries, Sequences
 from nightloom.evaluation import lists, plots, slices
+from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.metrics import mean, per_user
 from nightloom.evaluation.purchase import measure_chances
 from nightloom.evaluation.ranking import Ranked, ranks
@@ -105,12 +106,12 @@ def evaluate(
 
     Returns:
         Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `chances` by protocol
-        (see `measure_chances`) where the model has a purchase head.
+        (see `measure_chances`) where the model has a purchase head, `label_chances` likewise (see `measure_labels`).
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
     results = Results()
-    figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics, "chances": {}}
+    figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics, "chances": {}, "label_chances": {}}
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
             asked = ask(config, protocol, prepared, items, users)
@@ -132,6 +133,12 @@ def evaluate(
                 title = f"Chances of the {CANDIDATES} best of {len(asked.queries):,} users, {protocol}"
                 place = folder / "plots" / f"calibration_{protocol}.png"
                 figures["chances"][protocol] = measure_chances(bundle.loom, asked.queries, place, title)
+            if bundle.loom.labels is not None:
+                place = folder / "plots" / f"calibration_of_labels_{protocol}.png"
+                sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
+                figures["label_chances"][protocol] = measure_labels(
+                    bundle.loom, sequences, place, f"Chances of a positive event, {protocol}"
+                )
             _draw(config, protocol, results, vectors, bundle.loom.family, bundles[protocol].parent / "curves.json", folder / "plots")
     write_json(folder / "metrics.json", results.metrics)
     write_json(folder / "intervals.json", results.intervals)

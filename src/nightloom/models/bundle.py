@@ -123,6 +123,41 @@ class Bundle:
             for row, best in zip(items.tolist(), scores.tolist(), strict=True)
         ]
 
+    def chances(
+        self,
+        histories: list[list[str]],
+        items: list[list[str]],
+        times: list[list[int]] | None = None,
+        asked_at: list[int] | None = None,
+        positive: list[list[bool]] | None = None,
+    ) -> list[list[float]]:
+        """Chances that items, were they shown, would be liked (clicked, bought), from the label head: for each history those of its items.
+
+        Args:
+            histories: item ids, oldest first; ids that the catalogue lacks are skipped.
+            items: for each history the items that are asked about, such as those of `recommend`.
+            times: as in `recommend`.
+            asked_at: as in `recommend`.
+            positive: whether each event of each history was positive; without them all count as positive.
+
+        Raises:
+            InputError: the model has no calibrated label head, an item is not in the catalogue, or the lists do not match.
+        """
+        if self.loom.labels is None:
+            raise InputError("the model gives no chances: train it with training.label_weight on events that are positive or not.")
+        unknown = [item for one in items for item in one if item not in self.index]
+        if unknown or len(items) != len(histories):
+            raise InputError(f"items: {len(items)} lists for {len(histories)} histories, {len(unknown)} items unknown: {unknown[:3]}.")
+        asked = self.histories(histories, times, asked_at)
+        if positive is not None:
+            if [len(one) for one in positive] != [len(one) for one in histories]:
+                raise InputError("positive: say of each event of each history whether it was, or give none at all.")
+            pairs = (pair for one, flags in zip(histories, positive, strict=True) for pair in zip(one, flags, strict=True))
+            asked = replace(asked, positive=np.array([flag for item, flag in pairs if item in self.index], dtype=bool))
+        owner = np.repeat(np.arange(len(items)), [len(one) for one in items])
+        found = self.loom.chances(asked, owner, np.array([self.index[item] for one in items for item in one], dtype=np.int64))
+        return [part.tolist() for part in np.split(found, np.cumsum([len(one) for one in items])[:-1])]
+
     def histories(self, ids: list[list[str]], times: list[list[int]] | None = None, asked_at: list[int] | None = None) -> Histories:
         """Histories of item ids as the model reads them; arguments as in `recommend`."""
         if times is not None and [len(one) for one in times] != [len(one) for one in ids]:
@@ -176,7 +211,8 @@ class Bundle:
             if isinstance(one, TextNeighbours):
                 one.read(other.text, other.has_text)
         purchase = None if loom.purchase is None else loom.purchase.onto(there, len(ids))
-        return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights, purchase)
+        labels = None if loom.labels is None else loom.labels.onto(there, len(ids))
+        return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights, purchase, labels)
 
     def _new_text(self, items: pd.DataFrame, here: NDArray[np.int64], given: Vectors) -> tuple[torch.Tensor, torch.Tensor]:
         """Text vectors and mask of another catalogue in this model's own text space."""

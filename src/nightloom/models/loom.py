@@ -22,6 +22,9 @@ from nightloom.errors import InputError
 from nightloom.models.base import Companion, Recommender
 from nightloom.models.companions import CLASSES, NETWORK, Scores, fit_companions, fuse
 from nightloom.models.fusion import ItemContent, ItemFusion
+from nightloom.models.label_chances import LabelChances
+from nightloom.models.label_counters import LabelCounters
+from nightloom.models.label_head import LabelHead
 from nightloom.models.purchase import PurchaseHead
 from nightloom.models.tallies import KEPT_DAYS, Tallies
 from nightloom.models.transformer import HistoryEncoder, Packed
@@ -50,6 +53,7 @@ class Shape:
         has_time: whether the data have times.
         adapter: width of the adapter over item vectors; 0 for none.
         image_dim: width of the vision model's vectors; 0 for none.
+        labelled: whether there is a label head.
     """
 
     text_dim: int
@@ -60,6 +64,7 @@ class Shape:
     has_time: bool
     adapter: int = 0
     image_dim: int = 0
+    labelled: bool = False
 
 
 class LoomNet(nn.Module):
@@ -70,6 +75,7 @@ class LoomNet(nn.Module):
         self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter, shape.image_dim)
         self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
+        self.label_head = LabelHead(config.dim) if shape.labelled else None
 
     def users(self, tokens: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
         """User vectors at each token; see `HistoryEncoder`."""
@@ -87,6 +93,7 @@ class Loom(Recommender):
         companions: by name, over the same catalogue.
         weights: each companion's share in the fused score, together at most 1; one without a share is not asked.
         purchase: what reorders the best of them; None where validation found nothing better than the fused scores.
+        labels: what makes the label head's answers true chances; None where there is no such head, or nothing to calibrate it on.
     """
 
     family: ClassVar[str] = "nightloom"
@@ -100,9 +107,10 @@ class Loom(Recommender):
         companions: Mapping[str, Companion],
         weights: Mapping[str, float],
         purchase: PurchaseHead | None = None,
+        labels: LabelChances | None = None,
     ) -> None:
         self.config, self.shape, self.net, self.companions, self.weights = config, shape, net, companions, weights
-        self.purchase = purchase
+        self.purchase, self.labels = purchase, labels
         self.content = content
         self.n_items = len(content)
         self._vectors: Tensor | None = None
@@ -122,6 +130,8 @@ class Loom(Recommender):
         self.companions = fit_companions(list(self.companions), train, self.content)
         if self.purchase is not None:
             self.purchase = replace(self.purchase, tallies=Tallies.of(train, n_items, KEPT_DAYS))
+        if self.labels is not None:
+            self.labels = replace(self.labels, counters=LabelCounters.of(train, n_items, KEPT_DAYS))
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
@@ -172,8 +182,30 @@ class Loom(Recommender):
         with inference(self.net):
             return encode(self.net, items, histories, self.config.max_history)
 
+    @torch.no_grad()
+    def label_log_odds(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64], counters: LabelCounters) -> Scores:
+        """What the label head says before calibration, float32 [questions]: log-odds that items are positive for the histories that ask.
+
+        Args:
+            histories: who asks, and which of their events were positive.
+            owner: int64 [questions], rows of `histories`.
+            items: int64 [questions], dense items.
+            counters: of what is known of the items.
+        """
+        assert self.net.label_head is not None, "the model has no label head"
+        vectors = self.item_vectors()
+        users, numbers = self.user_vectors(histories, vectors).float(), torch.from_numpy(counters.of_questions(histories, owner, items))
+        rows, asked = torch.from_numpy(owner).to(users.device), torch.from_numpy(items).to(users.device)
+        found: Scores = self.net.label_head(users[rows], vectors[asked].float(), numbers.to(users.device)).cpu().numpy()
+        return found
+
+    def chances(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Calibrated chances that items would be positive, float64 [questions]; arguments as in `label_log_odds`."""
+        assert self.labels is not None, "the model has no calibrated label head"
+        return self.labels(self.label_log_odds(histories, owner, items, self.labels.counters))
+
     def save(self, folder: Path) -> None:
-        """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and the purchase head."""
+        """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and both heads."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
         meta = {
             "family": self.family,
@@ -181,6 +213,7 @@ class Loom(Recommender):
             "shape": asdict(self.shape),
             "weights": dict(self.weights),
             "purchase": self.purchase is not None,
+            "labels": self.labels is not None,
         }
         (folder / "loom.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
@@ -190,8 +223,9 @@ class Loom(Recommender):
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
         for name in self.weights:
             self.companions[name].save(folder)
-        if self.purchase is not None:
-            self.purchase.save(folder)
+        for head in (self.purchase, self.labels):
+            if head is not None:
+                head.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -205,6 +239,7 @@ class Loom(Recommender):
             tensors = load_file(folder / "model.safetensors")
             companions = {name: CLASSES[name].load(folder) for name in meta["weights"]}
             purchase = PurchaseHead.load(folder) if meta.get("purchase") else None
+            labels = LabelChances.load(folder) if meta.get("labels") else None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
@@ -213,7 +248,7 @@ class Loom(Recommender):
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         net.requires_grad_(False)
         content = _content({name.removeprefix("content."): value for name, value in tensors.items() if name.startswith("content.")})
-        return cls(config, shape, net, content, companions, meta["weights"], purchase)
+        return cls(config, shape, net, content, companions, meta["weights"], purchase, labels)
 
 
 def _content(tensors: dict[str, Tensor]) -> ItemContent:
@@ -238,8 +273,12 @@ def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) 
     order = np.argsort(windows.lengths, kind="stable")
     for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
         rows = order[rows]
-        batch = Packed.of(windows.take(rows), items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
-        users = net.users(net.encoder.tokens(items, batch.items), batch)
+        some = windows.take(rows)
+        batch = Packed.of(some, items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
+        tokens = net.encoder.tokens(items, batch.items)
+        if net.label_head is not None:
+            tokens = net.label_head.mark(tokens, some.vain)
+        users = net.users(tokens, batch)
         out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
     return out
 

@@ -96,14 +96,14 @@ class Tallies:
         kept = rows[item] >= 0
         return Tallies(self.start, np.sort(rows[item[kept]] * SPAN + time[kept]), self.times, *moved)
 
-    def save(self, folder: Path) -> None:
-        """Write `tallies.npz`."""
-        np.savez(folder / "tallies.npz", **{name: getattr(self, name) for name in self.__dataclass_fields__})
+    def save(self, folder: Path, name: str = "tallies") -> None:
+        """Write `<name>.npz`."""
+        np.savez(folder / f"{name}.npz", **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, name: str = "tallies") -> Self:
         """Read what `save` wrote."""
-        with np.load(folder / "tallies.npz", allow_pickle=False) as arrays:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in cls.__dataclass_fields__}
         return cls(**(content | {"start": int(content["start"])}))
 

@@ -31,6 +31,8 @@ class Windows:
         asked: int64 [tokens], when the next event happened or is asked for.
         targets: int64 [tokens], the next item, -1 where nothing is to be predicted.
         ids: int64 [windows], numbers that stay with a window whatever batch or worker it falls to.
+        following: int64 [tokens], place among the histories' events of the event that the token asks for, -1 where there is none.
+        vain: bool [tokens], whether the token's event was not positive.
     """
 
     offsets: IntArray
@@ -40,6 +42,8 @@ class Windows:
     asked: IntArray
     targets: IntArray
     ids: IntArray
+    following: IntArray
+    vain: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -57,7 +61,22 @@ class Windows:
     def take(self, rows: IntArray) -> Windows:
         """Some windows, in that order."""
         offsets, flat = spans(self.offsets[rows], self.lengths[rows])
-        return Windows(offsets, self.items[flat], self.kinds[flat], self.times[flat], self.asked[flat], self.targets[flat], self.ids[rows])
+        items, kinds, times, asked, targets = (one[flat] for one in (self.items, self.kinds, self.times, self.asked, self.targets))
+        return Windows(offsets, items, kinds, times, asked, targets, self.ids[rows], self.following[flat], self.vain[flat])
+
+    def hearing(self) -> IntArray:
+        """Tokens that may answer for the label of each token's next event: the latest one of strictly before it in time.
+
+        Events of one time, such as the films of one page, know nothing of each other's labels. Without times each event is later
+        than the one before it.
+
+        Returns:
+            int64 [tokens], -1 where the window holds no such token.
+        """
+        place, start = np.arange(len(self.items)), np.repeat(self.offsets[:-1], self.lengths)
+        earlier = (self.times < self.asked) | (self.asked <= 0) | (self.items == BOS)
+        latest = np.maximum.accumulate(np.where(earlier, place, -1)) if len(place) else place
+        return np.where(latest >= start, latest, -1)
 
     @classmethod
     def to_answer(cls, histories: Histories, max_history: int) -> Windows:
@@ -67,7 +86,7 @@ class Windows:
         return cls._cut(histories, np.arange(len(histories)), n - length, length)
 
     @classmethod
-    def to_train(cls, histories: Histories, max_history: int, random: np.random.Generator) -> Windows:
+    def to_train(cls, histories: Histories, max_history: int, random: np.random.Generator, *, labels: bool = False) -> Windows:
         """Cut histories so that each positive event is the target of exactly one token.
 
         Histories longer than a window are cut at places that move from epoch to epoch, so that no event
@@ -77,6 +96,7 @@ class Windows:
             histories: training histories.
             max_history: most tokens in a window.
             random: moves the cuts.
+            labels: keep windows without a positive event too, since labels are learnt from them.
         """
         n = histories.lengths
         shift = np.where(n > max_history, random.integers(0, max_history, len(n)), 0)
@@ -86,6 +106,8 @@ class Windows:
         start = np.maximum(piece * max_history - shift[owner], 0)
         stop = np.minimum((piece + 1) * max_history - shift[owner], n[owner])
         windows = cls._cut(histories, owner, start, stop - start)
+        if labels:
+            return windows
         useful = np.add.reduceat(windows.targets != NO_TARGET, windows.offsets[:-1]) > 0 if len(windows) else np.zeros(0, dtype=bool)
         return windows.take(np.flatnonzero(useful))
 
@@ -99,7 +121,8 @@ class Windows:
         if len(histories.items) == 0:
             nothing = np.zeros(len(token), dtype=np.int64)
             asked = histories.asked_at[who]
-            return cls(offsets, nothing + BOS, nothing, asked, asked, nothing + NO_TARGET, np.arange(len(owner)))
+            vain = np.zeros(len(token), dtype=bool)
+            return cls(offsets, nothing + BOS, nothing, asked, asked, nothing + NO_TARGET, np.arange(len(owner)), nothing - 1, vain)
         event, following = np.where(is_bos, 0, first + token - 1), np.where(is_last, 0, first + token)
         asked = np.where(is_last, histories.asked_at[who], histories.times[following])
         return cls(
@@ -110,6 +133,8 @@ class Windows:
             asked,
             np.where(is_last | ~histories.positive[following], NO_TARGET, histories.items[following]).astype(np.int64),
             np.arange(len(owner)),
+            np.where(is_last, -1, following).astype(np.int64),
+            ~is_bos & ~histories.positive[event],
         )
 
 

@@ -43,6 +43,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
         "duration": words.duration,
         "started": words.started,
         "purchased": words.purchased,
+        "labelled": words.labelled,
         "span": words.span,
     }
     return environment.get_template("template.html.j2").render(

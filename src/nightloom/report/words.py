@@ -197,3 +197,15 @@ def purchased(training: Mapping[str, Any]) -> str:
         said += f" On the test these chances have AUC {chances['auc']:.3f}, log-loss {chances['log_loss']:.4f}, "
         said += f"calibration error {chances['ece']:.4f}; {100 * chances['had']:.1f} % of {chances['rows']:,.0f} candidates were had."
     return said
+
+
+def labelled(training: Mapping[str, Any]) -> str:
+    """How true the label head's chances are, in a sentence; nothing where there is no such head."""
+    chances = training.get("label_chances")
+    if not chances:
+        return ""
+    return (
+        f"The label head gives the chance that an event is positive: on {chances['rows']:,.0f} test events, "
+        f"{100 * chances['positive']:.1f} % of them positive, AUC {chances['auc']:.3f}, log-loss {chances['log_loss']:.4f}, "
+        f"calibration error {chances['ece']:.4f}."
+    )

@@ -19,6 +19,7 @@ from nightloom.models.transformer import Packed
 from nightloom.models.windows import BOS, NO_TARGET, Windows
 from nightloom.training.batches import dropout_masks, hidden_items, plan_epoch, seed_of, timeless_windows
 from nightloom.training.distributed import FlatGradients, World
+from nightloom.training.labelling import LabelTask
 from nightloom.training.losses import sampled_softmax_loss, softmax_loss
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class Fitter:
         training = config.training
         self.n_negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else 0)
         self.draw = negatives_draw(histories, len(content)) if self.n_negatives else None
+        self.labels = LabelTask.of(net, histories, len(content))
+        self.label_loss: float | None = None
+        """Mean label loss of the last epoch (nats an event); None where no labels are learnt."""
         # Of a frozen language model: whitened once, and taken once where every step needs the same items.
         self.white = net.fusion.whitened(content) if tuner is None else None
         self.taken = (
@@ -91,56 +95,61 @@ class Fitter:
             TrainingError: the loss is no longer a number.
         """
         training, random = self.config.training, np.random.default_rng([self.config.training.seed, self.phase, self.epoch])
-        windows = Windows.to_train(self.histories, self.config.model.max_history, random)
+        windows = Windows.to_train(self.histories, self.config.model.max_history, random, labels=self.labels is not None)
         plan = plan_epoch(windows.lengths, training.batch_users, random)
         warm_up = max(1, min(WARM_UP_STEPS if self.falls_over is None else TRAINED_WARM_UP_STEPS, WARM_UP_EPOCHS * len(plan)))
         steps = None if self.falls_over is None else self.falls_over * len(plan)
         decay = 0.5 ** (1 / (AVERAGE_HALF_LIFE_EPOCHS * max(len(plan), 1)))
         self.net.train()
-        total, targets = torch.zeros((), dtype=torch.float64, device=self.world.device), 0
+        total, targets, asked = torch.zeros(2, dtype=torch.float64, device=self.world.device), 0, 0
         for rows in plan:
             batch = windows.take(rows)
             for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
                 group["lr"] = peak * min(1.0, (self.step + 1) / warm_up, 1.0 if steps is None else max(1 - self.step / steps, 0.0))
             total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
-            targets += batch.n_targets
+            targets, asked = targets + batch.n_targets, asked + self._labels_of(batch)
             # The average lags while few steps are behind it, so it starts as a plain mean.
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - min(decay, self.step / (self.step + 9)))
         self.epoch += 1
-        loss = float(self.world.sum_(total)) / max(targets, 1)
+        self.world.sum_(total)
+        loss, self.label_loss = float(total[0]) / max(targets, 1), float(total[1]) / asked if asked else None
         if not np.isfinite(loss):
             raise TrainingError(f"epoch {self.epoch}: the loss is {loss}. Lower training.learning_rate ({training.learning_rate}).")
         return loss
 
     def _step(self, batch: Windows, share: Windows) -> Tensor:
-        """One step: this worker's share of the batch, gradients summed over all. Returns the share's summed loss."""
+        """One step: this worker's share of the batch, gradients summed over all. Returns the share's summed losses, float64 [2]."""
         seed = seed_of(self.config.training.seed, self.phase, self.step)
         self.step += 1
         self.gradients.zero()
         content, text = self.content if self.white is None else self.white, None
         if self.tuner is not None:
-            text = self.tuner.encode(_items_of(batch), seed)
+            text = self.tuner.encode(self._items_of(batch), seed)
             content = content.with_text(text.table)
-        loss = self._loss(batch, share, content, seed)
-        (loss / batch.n_targets).backward()
+        loss, label_loss = self._losses(batch, share, content, seed)
+        whole = loss / max(batch.n_targets, 1)
+        if self.labels is not None:
+            whole = whole + self.config.training.label_weight / max(self._labels_of(batch), 1) * label_loss
+        whole.backward()
         if text is not None:
             text.backward()
         self.world.sum_(self.gradients.flat)
         self.gradients.flat.mul_((CLIP_NORM / (self.gradients.flat.norm() + 1e-6)).clamp(max=1))
         self.optimizer.step()
-        return loss.detach()
+        return torch.stack([loss.detach(), label_loss.detach()])
 
-    def _loss(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> Tensor:
-        """Summed loss of a worker's share of a batch, float64 []."""
+    def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> tuple[Tensor, Tensor]:
+        """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []."""
         device, model, smoothing = self.world.device, self.config.model, self.config.training.label_smoothing
-        if not share.n_targets:
-            return torch.zeros((), dtype=torch.float64, device=device, requires_grad=True)
+        label_loss = torch.zeros((), dtype=torch.float64, device=device, requires_grad=True)
+        if not share.n_targets and not self._labels_of(share):
+            return label_loss, label_loss
 
         def on_device(values: NDArray[Any]) -> Tensor:
             return torch.from_numpy(values).to(device)
 
         drawn = None if self.draw is None else np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
-        needed = self.seen if drawn is None else np.union1d(_items_of(batch), drawn)
+        needed = self.seen if drawn is None else np.union1d(self._items_of(batch), drawn)
         place = np.full(len(self.content) + 1, BOS, dtype=np.int64)  # of each needed item among the needed ones; the last one is BOS
         place[needed] = np.arange(len(needed))
         rows = on_device(needed)
@@ -152,13 +161,26 @@ class Fitter:
         with self.products():
             items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
             tokens = self.net.encoder.tokens(items, on_device(place)[packed.items])
+            if self.net.label_head is not None:
+                tokens = self.net.label_head.mark(tokens, share.vain)
             users = self.net.users(tokens, packed, keep).float()
+        if self.labels is not None:
+            label_loss = self.labels.loss(self.net, users, items, place, share, seed)
         asked = np.flatnonzero(share.targets != NO_TARGET)
         users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
         if drawn is None or self.draw is None:
-            return softmax_loss(users, items, targets, smoothing, self.precision)
+            return softmax_loss(users, items, targets, smoothing, self.precision), label_loss
         log_q = np.log(np.diff(self.draw, prepend=0)[drawn] * len(drawn)).astype(np.float32)
-        return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing)
+        return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing), label_loss
+
+    def _items_of(self, batch: Windows) -> NDArray[np.int64]:
+        """Items that a batch reads or asks for, int64, ascending, each once."""
+        asked = [] if self.labels is None else [self.labels.items(batch)]
+        return np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET], *asked]))
+
+    def _labels_of(self, batch: Windows) -> int:
+        """Labels that are asked for in a batch."""
+        return 0 if self.labels is None else len(self.labels.asked(batch))
 
     def products(self) -> torch.autocast:
         """Inside, matrix products have the run's precision."""
@@ -220,11 +242,6 @@ def precision_of(wanted: str, device: torch.device) -> torch.dtype:
         has = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if has else torch.float32
     return torch.bfloat16 if wanted == "bf16" else torch.float32
-
-
-def _items_of(batch: Windows) -> NDArray[np.int64]:
-    """Items that a batch reads or asks for, int64, ascending, each once."""
-    return np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET]]))
 
 
 def parameter_groups(net: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:

@@ -20,12 +20,16 @@ from nightloom.errors import InputError
 from nightloom.models.bundle import Bundle
 from nightloom.models.companions import fit_companions
 from nightloom.models.fusion import ItemContent
+from nightloom.models.label_chances import LabelChances
+from nightloom.models.label_counters import LabelCounters
 from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.models.purchase import Line
 from nightloom.models.tallies import KEPT_DAYS, Tallies
 from nightloom.models.vectors import Vectors
 from nightloom.training import checkpoint
 from nightloom.training.distributed import World
 from nightloom.training.fusing import Fusion, choose_fusion
+from nightloom.training.labelling import calibrate
 from nightloom.training.loop import Fitter
 from nightloom.training.purchasing import Purchase, choose_purchase
 from nightloom.training.run_json import WARM, Run, warm_schedule
@@ -90,7 +94,7 @@ class Training:
         loom = self._finished(loom, fitter, self.best["weights"])
         searched, searched_rows = {name: value.clone() for name, value in loom.net.state_dict().items()}, loom.content.id_rows
         fusion = self._fusion(loom, histories)
-        purchase = self._purchase(loom, histories, fusion)
+        purchase, calibration = self._purchase(loom, histories, fusion), self._calibration(loom, histories)
         refit = bool(self.config.training.refit and self.run.protocol == "temporal")
         whole = self.sequences.train(with_validation=True)
         if refit:
@@ -101,6 +105,8 @@ class Training:
             loom = self._finished(loom, fitter, fitter.average)
         loom.companions, loom.weights = fit_companions(list(fusion.weights), whole, loom.content), fusion.weights
         loom.purchase = purchase.head and replace(purchase.head, tallies=self._tallies(whole))
+        if calibration is not None:
+            loom.labels = LabelChances(calibration, LabelCounters.of(whole, loom.n_items, KEPT_DAYS))
         figures = {
             "epochs": len(self.curves),
             "best_epoch": self.best["epoch"],
@@ -139,6 +145,7 @@ class Training:
             self.sequences.has_time,
             ADAPTER_WIDTH if self.run.mode == "adapter" else 0,
             given.image.shape[1],
+            self.config.training.label_weight > 0,
         )
         net = LoomNet(self.config.model, shape)
         net.fusion.fit_whitening(content)
@@ -217,7 +224,13 @@ class Training:
         }
         checkpoint.save(self.run.out, state)
         with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line | {"phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}) + "\n")
+            handle.write(
+                json.dumps(
+                    line
+                    | {"label_loss": fitter.label_loss, "phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}
+                )
+                + "\n"
+            )
 
     def _cpu_seconds(self) -> float:
         """Processor time of all workers, that of a run cut off included; all workers call it together."""
@@ -262,6 +275,12 @@ class Training:
         loom.weights = fusion.weights
         tallies = self._tallies(histories)
         return choose_purchase(loom, self.queries, tallies, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
+
+    def _calibration(self, loom: Loom, histories: Histories) -> Line | None:
+        """How the label head's answers become chances; leave-one-out cuts its parts by the labels, so nothing can be learnt from them."""
+        if self.world.rank != 0 or self.run.protocol != "temporal":
+            return None
+        return calibrate(loom, self.sequences, histories, self.config.training.seed)
 
     def _tallies(self, known: Histories) -> Tallies:
         """Counters of what is known; a temporal split asks after all of it, leave-one-out at any time."""

@@ -95,7 +95,10 @@ class WarmStart:
             seen: int64 [ids], dense items with an id of their own, in the order of their rows.
         """
         for name, value in net.state_dict().items():
-            given = self.tensors[f"{PHASES[phase]}.{name}"]
+            place = f"{PHASES[phase]}.{name}"
+            if name.startswith("label_head.") and place not in self.tensors:
+                continue  # a champion without a label head says all the same what the rest starts from
+            given = self.tensors[place]
             if name == IDS and net.fusion.use_ids:
                 given = given[torch.from_numpy(np.concatenate([[0], seen + 1]))]
             value.copy_(torch.where(torch.isnan(given), value, given))
@@ -196,7 +199,9 @@ def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: P
         f"{phase}.{name}": value for phase, (net, rows) in phases.items() for name, value in carry(net, rows, before, tonight).items()
     }
     sizes = (tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.kinds))
-    shape = bundle.loom.shape.__class__(bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim)
+    shape = bundle.loom.shape.__class__(
+        bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim, labelled=bundle.loom.shape.labelled
+    )
     for name, value in LoomNet(bundle.loom.config, shape).state_dict().items():
         for phase in PHASES:
             given = tensors.get(f"{phase}.{name}")

@@ -1,0 +1,54 @@
+"""The floors of the label head: logistic regression and LightGBM on its counters and on the item's id, as in `flows.clicks`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from nightloom.data.label_questions import LabelQuestions
+from nightloom.data.sequences import Histories, Sequences
+from nightloom.evaluation.clicks import losses, measure
+from nightloom.models.clicks.features import Inputs
+from nightloom.models.clicks.floors import Boosted, Logistic
+from nightloom.models.clicks.pieces import pieces, quantiles
+from nightloom.models.label_counters import LabelCounters
+from nightloom.training.purchasing import line
+
+FLOORS = ("logistic", "lightgbm")
+
+
+def ask_floor(name: str, sequences: Sequences, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Choose a floor's setting on validation, calibrate it there by a line, and ask the test: as the label head is asked.
+
+    Returns:
+        Figures, and the test part's answers: positive, chance.
+    """
+    began, known = time.process_time(), sequences.train()
+    learnt = LabelCounters.of(known, sequences.n_items)
+    table = learnt.of_events(known).astype(np.float64)
+    centre, scale, knots = table.mean(0), table.std(0) + 1e-9, [quantiles(column) for column in table.T]
+
+    def inputs(rows: np.ndarray, items: np.ndarray) -> Inputs:
+        cut = [pieces(column, one) for column, one in zip(rows.T, knots, strict=True)]
+        return Inputs(items[:, None].astype(np.int64), np.column_stack([(rows - centre) / scale, *cut]).astype(np.float32), rows)
+
+    def asked(part: str, events: Histories) -> tuple[LabelQuestions, Inputs]:
+        questions, counters = LabelQuestions.of(sequences, part), LabelCounters.of(events, sequences.n_items)
+        rows = counters.of_questions(questions.histories, questions.owner, questions.items).astype(np.float64)
+        return questions, inputs(rows, questions.items)
+
+    def model() -> Logistic | Boosted:
+        return Logistic(sequences.n_items) if name == "logistic" else Boosted(seed)
+
+    train = inputs(table, known.items)
+    questions, validation = asked("validation", known)
+    path = model().path(train, known.positive, validation)
+    step = int(np.argmin([losses(questions.positive, expit(one)).mean() for one in path]))
+    calibration = line(path[step].astype(np.float32), questions.positive)
+    test, rows = asked("test", sequences.train(with_validation=True))
+    chance = expit(calibration(model().fit(train, known.positive, step).log_odds(rows)))
+    found = {"validation": measure(questions.positive, expit(path[step])), "test": measure(test.positive, chance)}
+    return found | {"cpu_seconds": time.process_time() - began}, {"positive": test.positive, "chance": chance}

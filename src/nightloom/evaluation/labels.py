@@ -1,0 +1,32 @@
+"""How true the label head's chances are, on events of the test: was this one positive?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nightloom.data.label_questions import LabelQuestions
+from nightloom.data.sequences import Sequences
+from nightloom.evaluation import plots
+from nightloom.evaluation.clicks import measure
+from nightloom.models.loom import Loom
+
+MOST_QUESTIONS = 20_000
+"""Test events that are asked about: each needs the vector of its own history."""
+
+
+def measure_labels(loom: Loom, sequences: Sequences, path: Path, title: str) -> dict[str, float]:
+    """Ask the label head about events of the test, positive or not, and draw its calibration.
+
+    Args:
+        loom: a model with a calibrated label head.
+        sequences: all events with the split's borders.
+        path: PNG file to write.
+        title: above the figure.
+
+    Returns:
+        AUC, log-loss, normalised entropy and expected calibration error, `rows` and the share of them that was `positive`.
+    """
+    asked = LabelQuestions.of(sequences, "test", MOST_QUESTIONS)
+    chance = loom.chances(asked.histories, asked.owner, asked.items)
+    plots.calibration(path, {loom.family: (asked.positive, chance)}, {loom.family: plots.MODEL}, title)
+    return measure(asked.positive, chance) | {"rows": len(chance), "positive": float(asked.positive.mean())}
