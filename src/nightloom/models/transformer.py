@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LONGEST_GAP = 2 - 2**31
 """Seconds before the latest request of a batch, 68 years: what lies farther back counts as that far."""
+CHUNK = 4096
+"""Tokens that a CPU takes through linear layers at once: few enough for its cache."""
 STEP = 8
 """Tokens of a batch and of its longest window are rounded up to a multiple of this at least."""
 
@@ -129,9 +131,21 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, batch: Packed, biases: Tensor, keep: Tensor | None) -> Tensor:
         """Tokens [tokens, dim] -> the same; biases: float32 [heads, cells]; keep: scaled dropout masks [2, tokens, dim]."""
+        some = CHUNK if x.device.type == "cpu" else len(x)
+        qkv, gates = zip(*(self._read(part) for part in x.split(some)), strict=True)
+        attended = Attention.apply(torch.cat(qkv), biases, batch.place, batch.inside, batch.spans)
+        masks = [None] * len(gates) if keep is None else keep.split(some, 1)
+        parts = zip(x.split(some), attended.split(some), gates, masks, strict=True)
+        return torch.cat([self._write(*part) for part in parts])
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What attention is given of some tokens, and the gate of what it finds."""
         normed = cast(self.attention_norm(x))
-        attended = Attention.apply(self.qkv(normed), biases, batch.place, batch.inside, batch.spans)
-        y = self.out(attended * torch.sigmoid(self.gate(normed)))
+        return self.qkv(normed), torch.sigmoid(self.gate(normed))
+
+    def _write(self, x: Tensor, attended: Tensor, gate: Tensor, keep: Tensor | None) -> Tensor:
+        """Some tokens with what attention found and what SwiGLU makes of it."""
+        y = self.out(attended * gate)
         x = x + (y if keep is None else y * keep[0])
         normed = cast(self.ffn_norm(x))
         y = self.down(F.silu(self.up_gate(normed)) * self.up(normed))
