@@ -30,7 +30,8 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         wanted = wanted.lerp(mean, smoothing) if smoothing else wanted
         d_users, d_items = torch.empty_like(users), (users.sum(0) * (-smoothing / len(items))).repeat(len(items), 1)
         d_items.index_add_(0, targets, users, alpha=smoothing - 1)
-        safe = float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
+        # A share of a batch may ask for labels alone, so there may be no users.
+        safe = len(users) == 0 or float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
         loss = -(users * wanted).sum(dtype=torch.float64)
         n, items = len(users), items.to(precision)
         users = functional.pad(users.to(precision), (0, 0, 0, -n % STEP))

@@ -224,13 +224,8 @@ class Training:
         }
         checkpoint.save(self.run.out, state)
         with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(
-                json.dumps(
-                    line
-                    | {"label_loss": fitter.label_loss, "phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}
-                )
-                + "\n"
-            )
+            more = {"label_loss": fitter.label_loss, "phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}
+            handle.write(json.dumps(line | more) + "\n")
 
     def _cpu_seconds(self) -> float:
         """Processor time of all workers, that of a run cut off included; all workers call it together."""

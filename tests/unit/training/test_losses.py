@@ -56,3 +56,12 @@ def test_a_negative_that_is_the_target_does_not_count() -> None:
     users, items = torch.randn(1, 4), torch.randn(3, 4)
     only_itself = sampled_softmax_loss(users, items, torch.tensor([2]), torch.tensor([2, 2]), torch.zeros(2))
     assert only_itself.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_share_without_targets_costs_nothing_and_teaches_nothing() -> None:
+    users, items = torch.randn(0, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    loss = softmax_loss(users, items, torch.zeros(0, dtype=torch.int64), 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert items.grad is not None
+    assert not items.grad.any()
