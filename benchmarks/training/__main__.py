@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the process's exit code."""
     given = parse(arguments)
     console = Console()
-    root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
+    root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")).resolve()  # peers run in folders of their own
     shape = Shape(given.dim, given.blocks, given.heads, given.length)
     try:
         config = config_of(given, root)

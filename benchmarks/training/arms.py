@@ -28,24 +28,28 @@ class Arm:
         name: how it is called in tables.
         peer: name of its environment and runner under benchmarks/peers/, None for Nightloom itself.
         options: passed on to the peer's runner; for Nightloom, overrides of the config.
+        latest: of Nightloom, train on each user's latest events alone, as many as the length, as RecTools and RePlay do.
     """
 
     name: str
     peer: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    latest: bool = False
 
     @property
     def key(self) -> str:
         """The name as a file name, and as `--arms` takes it."""
-        return self.name.replace(",", "").replace(" ", "-").lower()
+        return self.name.replace(",", "").replace("'", "").replace(" ", "-").lower()
 
 
 REFERENCE = Arm("Nightloom")
+EQUAL_WORK = Arm("Nightloom, RecTools' events and batch", None, {"training.batch_users": 128}, latest=True)
 QUALITY_TARGET = Arm("RecTools softmax", "rectools", {"loss": "softmax"})
 ARMS = (
     REFERENCE,
     Arm("Nightloom, ids alone", None, {"model.use_text": False, "model.use_attributes": False, "model.use_time": False}),
     Arm("Nightloom, batch 128", None, {"training.batch_users": 128}),
+    EQUAL_WORK,
     QUALITY_TARGET,
     Arm("RecTools softmax, batch 32", "rectools", {"loss": "softmax", "batch_size": 32}),
     Arm("RecTools sampled softmax", "rectools", {"loss": "sampled_softmax", "n_negatives": 256}),

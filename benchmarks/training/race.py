@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.training.arms import ALLOCATOR, Arm, Shape
 from benchmarks.training.environments import PEERS
-from benchmarks.training.task import PROTOCOL, BenchTask, judge
+from benchmarks.training.task import PROTOCOL, BenchTask, judge, latest_alone
 from benchmarks.training.watch import Watch
 from nightloom.config import RunConfig, config_from_dict
 from nightloom.evaluation.ranking import ranks
@@ -139,7 +139,8 @@ def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, fold
     """Nightloom through `python -m nightloom.training`; its look at the validation users after an epoch is not counted."""
     config = _nightloom_config(task.config, arm, shape, limits, seed)
     run_json = {"config": config.model_dump(mode="json"), "protocol": PROTOCOL, "out": str(folder / "out")}
-    run_json |= {"prepared": str(task.prepared.resolve()), "pretrained": str(task.pretrained.resolve())}
+    prepared = latest_alone(task.prepared, shape.length, folder / "prepared") if arm.latest else task.prepared.resolve()
+    run_json |= {"prepared": str(prepared), "pretrained": str(task.pretrained.resolve())}
     (folder / "run.json").write_text(json.dumps(run_json), encoding="utf-8")
     command = [sys.executable, "-m", "nightloom.training", "--config", str(folder / "run.json"), "--workers", str(threads)]
     outcome, curves, told = Outcome(ended="epochs"), folder / "out" / "curves.jsonl", 0

@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.training import environments
-from benchmarks.training.arms import ARMS, QUALITY_TARGET, REFERENCE, Arm, Shape
+from benchmarks.training.arms import ARMS, EQUAL_WORK, QUALITY_TARGET, REFERENCE, Arm, Shape
 from benchmarks.training.task import BenchTask
 
 
@@ -61,16 +61,14 @@ def epochs_table(threads: int, measured: list[dict[str, Any]]) -> Cells:
     def middle(one: dict[str, Any], key: str) -> float:
         return median(line[key] for line in one["epochs"])
 
-    reference = next((one for one in measured if one["arm"] == REFERENCE.name), None)
+    references = [next((one for one in measured if one["arm"] == arm.name), None) for arm in (REFERENCE, EQUAL_WORK)]
     rows = []
     for one in measured:
-        cpu, wall = middle(one, "cpu_seconds"), middle(one, "seconds")
-        ratios = (
-            [DASH, DASH] if reference is None else [times(cpu, middle(reference, "cpu_seconds")), times(wall, middle(reference, "seconds"))]
-        )
+        spent = {key: middle(one, key) for key in ("cpu_seconds", "seconds")}
+        ratios = [DASH if other is None else times(spent[key], middle(other, key)) for other in references for key in spent]
         named = one["arm"] if one["tuned"] else f"{one['arm']}, as installed"
-        rows.append([named, str(len(one["epochs"])), f"{cpu:.2f}", f"{wall:.2f}", *ratios, f"{one['peak_mb']:,.0f}"])
-    head = ["one epoch", "timed", "CPU s", "wall s", "CPU / Nightloom", "wall / Nightloom", "peak MiB"]
+        rows.append([named, str(len(one["epochs"])), *(f"{value:.2f}" for value in spent.values()), *ratios, f"{one['peak_mb']:,.0f}"])
+    head = ["one epoch", "timed", "CPU s", "wall s", "CPU / Nightloom", "wall", "CPU / Nightloom, equal work", "wall", "peak MiB"]
     return Cells(f"An epoch on {threads} core{'s' if threads > 1 else ''}", head, rows)
 
 

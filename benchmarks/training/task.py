@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,27 @@ def make_task(config: RunConfig, root: Path, folder: Path) -> BenchTask:
     task = BenchTask(config, prepared, pretrained, events, Sequences.load(prepared / f"sequences_{PROTOCOL}.npz"))
     hand_over(task)
     return task
+
+
+def latest_alone(prepared: Path, events: int, folder: Path) -> Path:
+    """A prepared folder whose users have the latest `events` of their training events alone; the rest of it is linked.
+
+    Returns:
+        `folder`.
+    """
+    folder.mkdir()
+    for path in prepared.resolve().iterdir():
+        (folder / path.name).symlink_to(path)
+    name = f"sequences_{PROTOCOL}.npz"
+    whole = Sequences.load(prepared / name)
+    owner = np.repeat(np.arange(whole.n_users), np.diff(whole.offsets))
+    kept = np.arange(len(whole.items)) >= (whole.train_end - events)[owner]
+    place = np.concatenate([[0], np.cumsum(kept)])
+    borders = {border: place[getattr(whole, border)] for border in ("offsets", "train_end", "validation_end")}
+    columns = {column: getattr(whole, column)[kept] for column in ("items", "times", "kinds", "positive")}
+    (folder / name).unlink()
+    replace(whole, **borders, **columns).save(folder / name)
+    return folder
 
 
 def hand_over(task: BenchTask) -> None:

@@ -12,8 +12,8 @@ from benchmarks.training import table
 from benchmarks.training.__main__ import main
 from benchmarks.training.arms import QUALITY_TARGET, REFERENCE
 from benchmarks.training.environments import PeerMissing, python_of
-from benchmarks.training.task import judge
-from nightloom.data.sequences import Histories, Queries
+from benchmarks.training.task import PROTOCOL, judge, latest_alone
+from nightloom.data.sequences import Histories, Queries, Sequences
 
 
 def test_the_quick_run_prints_tables_without_peers(
@@ -47,6 +47,22 @@ def test_lists_are_judged_by_the_place_of_the_held_out_item() -> None:
     assert found["ndcg_at_10"] == pytest.approx((1 + 1 / 2) / 3)
     with pytest.raises(ValueError, match="2 lists for 3 users"):
         judge(queries, np.zeros((2, 3), dtype=np.int32))
+
+
+def test_the_latest_events_are_kept_and_what_is_asked_stays(tmp_path: Path) -> None:
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "meta.json").write_text("{}")
+    items = np.arange(10, dtype=np.int32)
+    borders = np.array([0, 6, 10]), np.array([4, 8]), np.array([5, 9])
+    whole = Sequences(borders[0], items, items.astype(np.int64), items.astype(np.int16), items > 0, *borders[1:], 10)
+    whole.save(tmp_path / "prepared" / f"sequences_{PROTOCOL}.npz")
+    folder = latest_alone(tmp_path / "prepared", 3, tmp_path / "latest")
+    latest = Sequences.load(folder / f"sequences_{PROTOCOL}.npz")
+    assert latest.train().items.tolist() == [1, 2, 3, 6, 7]
+    for part in ("validation", "test"):
+        np.testing.assert_array_equal(latest.queries(part).targets, whole.queries(part).targets)
+    assert (folder / "meta.json").read_text() == "{}"
+    assert len(Sequences.load(tmp_path / "prepared" / f"sequences_{PROTOCOL}.npz").items) == 10
 
 
 def test_ratios_are_of_medians_and_time_to_quality_stops_at_the_first_epoch_that_is_good_enough() -> None:

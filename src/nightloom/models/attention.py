@@ -143,18 +143,23 @@ class Attention(torch.autograd.Function):
         d_qkv, d_table = padded.new_empty(*padded.shape[:2], 3 * dim), grad.new_zeros(heads, cells, dtype=torch.float32)
         for head in range(heads):
             *ps, q, k, v = kept[head * each : (head + 1) * each]
+            at_q, at_k, at_v = (d_qkv[..., at : at + width] for at in range(head * width, 3 * dim, dim))
             d_out = padded[..., head * width : (head + 1) * width].contiguous()
-            d_q, d_k, d_v = (one.new_zeros(one.shape, dtype=torch.float32) for one in (q, k, v))
-            for span, p in zip(found, ps, strict=True):
+            d_k = d_v = torch.empty(0)
+            for span, p in zip(reversed(found), reversed(ps), strict=True):
                 rows, seen = slice(span.first, span.stop), slice(span.stop)
-                d_v[:, seen] += p.transpose(1, 2) @ d_out[:, rows]
+                to_v = p.transpose(1, 2) @ d_out[:, rows]
                 d_scores = torch._softmax_backward_data(d_out[:, rows] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
-                d_q[:, rows] = d_scores @ k[:, seen]
-                d_k[:, seen] += d_scores.transpose(1, 2) @ q[:, rows]
+                to_k = d_scores.transpose(1, 2) @ q[:, rows]
+                torch.mul(d_scores @ k[:, seen], width**-0.5, out=at_q[:, rows])
                 d_table[head].scatter_add_(0, span.cells.view(-1), d_scores.view(-1).float())
-            d_q *= width**-0.5
-            for at, one in zip(range(head * width, 3 * dim, dim), (d_q, d_k, d_v), strict=True):
-                d_qkv[..., at : at + width] = one
+                if span is found[-1]:  # it sees all keys, so its gradients are the sums that those of the others are added to
+                    d_k, d_v = to_k.float(), to_v.float()
+                else:
+                    d_k[:, seen] += to_k
+                    d_v[:, seen] += to_v
+            at_k.copy_(d_k)
+            at_v.copy_(d_v)
         return d_qkv.view(-1, 3 * dim).index_select(0, place), d_table, None, None, None
 
 

@@ -93,10 +93,11 @@ def environment(workers: int) -> dict[str, str]:
         # MovieLens-100K, one thread, in turn: 6.3 and 6.8 s without, 4.6 and 5.0 s with.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "20000000000",
-        # bfloat16 products are compiled for their shapes and kept: an epoch of MovieLens-1M at width 128 takes 2.0 GiB with the
-        # usual 1,024 of them, 1.3 GiB with 64, and 41 CPU seconds either way.
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-        "LRU_CACHE_CAPACITY": "64",
+        # bfloat16 products are compiled for their shapes and kept; there are some 500 (MovieLens-100K), and each costs about a
+        # millisecond with AMX. With 64 kept an epoch compiles 730 of them anew, with 512 a few: 3.5 and 2.4 CPU
+        # seconds; an epoch of MovieLens-1M at width 128 takes 1.16 and 1.33 GiB.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512",
+        "LRU_CACHE_CAPACITY": "512",
         **{name: SWITCHES[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM")},
         "PYTHONUNBUFFERED": "1",
     }
