@@ -43,11 +43,13 @@ class Arm:
 
 
 REFERENCE = Arm("Nightloom")
-EQUAL_WORK = Arm("Nightloom, RecTools' events and batch", None, {"training.batch_users": 128}, latest=True)
+IDS_ALONE = {"model.use_text": False, "model.use_attributes": False, "model.use_time": False}
+EQUAL_WORK = Arm("Nightloom, equal work", None, IDS_ALONE | {"training.batch_users": 128}, latest=True)
+"""What RecTools' softmax does: it reads ids alone, of the latest events, in batches of 128."""
 QUALITY_TARGET = Arm("RecTools softmax", "rectools", {"loss": "softmax"})
 ARMS = (
     REFERENCE,
-    Arm("Nightloom, ids alone", None, {"model.use_text": False, "model.use_attributes": False, "model.use_time": False}),
+    Arm("Nightloom, ids alone", None, IDS_ALONE),
     Arm("Nightloom, batch 128", None, {"training.batch_users": 128}),
     EQUAL_WORK,
     QUALITY_TARGET,

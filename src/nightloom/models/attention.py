@@ -58,7 +58,7 @@ class Span:
     Attributes:
         first: place of the first query.
         stop: place behind the last query; keys are those before it.
-        cells: int64 [windows, stop - first, stop].
+        cells: int64 [windows, stop - first, stop]; [1, stop - first, stop] without times, since all windows then have the same.
     """
 
     first: int
@@ -66,12 +66,11 @@ class Span:
     cells: Tensor
 
 
-def spans(windows: int, longest: int, clocks: tuple[Tensor, Tensor] | None, device: torch.device) -> list[Span]:
+def spans(longest: int, clocks: tuple[Tensor, Tensor] | None, device: torch.device) -> list[Span]:
     """Cut the places of a padded batch into spans of queries.
 
     Args:
-        windows: how many.
-        longest: places of each.
+        longest: places of each window.
         clocks: None without time; else, each int32 [windows, longest]: the second when the event at a place happened, later than any
             request where that is not known, and the second when the request there is made.
         device: where the cells go.
@@ -82,7 +81,7 @@ def spans(windows: int, longest: int, clocks: tuple[Tensor, Tensor] | None, devi
         distance = steps[first:stop, None] - steps[None, :stop]
         near = position_bucket(distance.clamp(min=0)).int()
         if clocks is None:
-            cells = near.masked_fill(distance < 0, POSITION_BUCKETS).long().expand(windows, -1, -1).contiguous()
+            cells = near.masked_fill(distance < 0, POSITION_BUCKETS).long()[None]
         else:
             times, asked = clocks
             cells = time_bucket(asked[:, first:stop, None] - times[:, None, :stop]).mul_(POSITION_BUCKETS).add_(near)
@@ -111,7 +110,7 @@ class Attention(torch.autograd.Function):
         Returns:
             float [tokens, dim].
         """
-        heads, dim, windows = len(table), qkv.shape[1] // 3, len(found[0].cells)
+        heads, dim, windows = len(table), qkv.shape[1] // 3, len(inside) // found[-1].stop
         width = dim // heads
         padded = _laid_out(qkv, inside, windows)
         biases = table.to(qkv.dtype)
@@ -120,8 +119,7 @@ class Attention(torch.autograd.Function):
             q, k, v = (padded[..., at : at + width].contiguous() for at in range(head * width, 3 * dim, dim))
             q *= width**-0.5
             for span in found:
-                scores = q.new_empty(span.cells.shape)
-                torch.index_select(bias, 0, span.cells.view(-1), out=scores.view(-1))
+                scores = bias.index_select(0, span.cells.view(-1)).view(span.cells.shape).expand(windows, -1, -1).contiguous()
                 scores.baddbmm_(q[:, span.first : span.stop], k[:, : span.stop].transpose(1, 2))
                 p = torch.softmax(scores, -1)
                 attended[:, span.first : span.stop, head * width : (head + 1) * width] = p @ v[:, : span.stop]
@@ -137,7 +135,7 @@ class Attention(torch.autograd.Function):
         """Gradients of `qkv` and of the table."""
         place, inside, *kept = ctx.saved_tensors
         found, (heads, cells) = ctx.found, ctx.shape
-        dim, windows, each = grad.shape[1], len(found[0].cells), len(found) + 3
+        dim, windows, each = grad.shape[1], len(inside) // found[-1].stop, len(found) + 3
         width = dim // heads
         padded = _laid_out(grad, inside, windows)
         d_qkv, d_table = padded.new_empty(*padded.shape[:2], 3 * dim), grad.new_zeros(heads, cells, dtype=torch.float32)
@@ -152,7 +150,8 @@ class Attention(torch.autograd.Function):
                 d_scores = torch._softmax_backward_data(d_out[:, rows] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
                 to_k = d_scores.transpose(1, 2) @ q[:, rows]
                 torch.mul(d_scores @ k[:, seen], width**-0.5, out=at_q[:, rows])
-                d_table[head].scatter_add_(0, span.cells.view(-1), d_scores.view(-1).float())
+                d_biases = d_scores.float() if len(span.cells) == windows else d_scores.sum(0, dtype=torch.float32)
+                d_table[head].scatter_add_(0, span.cells.view(-1), d_biases.view(-1))
                 if span is found[-1]:  # it sees all keys, so its gradients are the sums that those of the others are added to
                     d_k, d_v = to_k.float(), to_v.float()
                 else:

@@ -106,7 +106,7 @@ class Packed:
             clocks = padded(times, 1), padded(asked, 0)
         inside = torch.full((n * longest,), len(items), device=device).index_copy_(0, place, torch.arange(len(items), device=device))
         last = torch.from_numpy(windows.offsets[1:] - 1).to(device)
-        return cls(items, on_device(windows.kinds, 0), gap, place, last, inside, spans(n, longest, clocks, device), n, longest)
+        return cls(items, on_device(windows.kinds, 0), gap, place, last, inside, spans(longest, clocks, device), n, longest)
 
 
 class Block(nn.Module):
