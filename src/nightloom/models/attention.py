@@ -112,7 +112,8 @@ class Attention(torch.autograd.Function):
         """
         heads, dim, windows = len(table), qkv.shape[1] // 3, len(inside) // found[-1].stop
         width = dim // heads
-        padded = _laid_out(qkv, inside, windows)
+        # What stands in free places does not matter here, since nothing real looks there; its own gradient is zero.
+        padded = qkv.index_select(0, inside.clamp(max=len(qkv) - 1)).view(windows, -1, 3 * dim)
         biases = table.to(qkv.dtype)
         attended, kept = padded.new_empty(*padded.shape[:2], dim), []
         for head, bias in enumerate(biases):
@@ -137,7 +138,7 @@ class Attention(torch.autograd.Function):
         found, (heads, cells) = ctx.found, ctx.shape
         dim, windows, each = grad.shape[1], len(inside) // found[-1].stop, len(found) + 3
         width = dim // heads
-        padded = _laid_out(grad, inside, windows)
+        padded = torch.cat([grad, grad.new_zeros(1, dim)]).index_select(0, inside).view(windows, -1, dim)
         d_qkv, d_table = padded.new_empty(*padded.shape[:2], 3 * dim), grad.new_zeros(heads, cells, dtype=torch.float32)
         for head in range(heads):
             *ps, q, k, v = kept[head * each : (head + 1) * each]
@@ -160,8 +161,3 @@ class Attention(torch.autograd.Function):
             at_k.copy_(d_k)
             at_v.copy_(d_v)
         return d_qkv.view(-1, 3 * dim).index_select(0, place), d_table, None, None, None
-
-
-def _laid_out(tokens: Tensor, inside: Tensor, windows: int) -> Tensor:
-    """Tokens [tokens, n] at their places, [windows, longest, n]; zero where there is none."""
-    return torch.cat([tokens, tokens.new_zeros(1, tokens.shape[1])]).index_select(0, inside).view(windows, -1, tokens.shape[1])

@@ -32,7 +32,7 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         d_items.index_add_(0, targets, users, alpha=smoothing - 1)
         # A share of a batch may ask for labels alone, so there may be no users.
         safe = len(users) == 0 or float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
-        loss = -(users * wanted).sum(dtype=torch.float64)
+        loss = -torch.linalg.vecdot(users, wanted).sum(dtype=torch.float64)
         n, items = len(users), items.to(precision)
         users = functional.pad(users.to(precision), (0, 0, 0, -n % STEP))
         room = items.new_empty(min(ROWS, len(users)), len(items))
