@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 def row(config: RunConfig, protocol: str, root: Path) -> tuple[str, ...]:
     """One model's cells."""
     weights = resolve(config.pretrained.model)
-    encoder = TextEncoder.from_weights(weights)
+    encoder = TextEncoder.from_weights(weights, pooling=config.pretrained.pooling)
     home = root / "bench" / "pretrained" / config.name
     prepared, pretrained = home / "prepared", home / weights.fingerprint[:12]
     for place in (prepared, pretrained):

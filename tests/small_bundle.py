@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,14 @@ from nightloom.config import ModelConfig, RunConfig, config_from_dict
 from nightloom.data.items import FeatureSpec
 from nightloom.data.sequences import Histories
 from nightloom.models.bundle import Bundle
+from nightloom.models.clicks.net import HeadNet
 from nightloom.models.companions import CLASSES, fit_companions
 from nightloom.models.fusion import ItemContent
+from nightloom.models.label_chances import LabelChances
+from nightloom.models.label_counters import LabelCounters
 from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.models.purchase import COUNTERS, Line, Numbers, PurchaseHead
+from nightloom.models.tallies import Tallies
 
 N_ITEMS = 10
 
@@ -47,4 +53,29 @@ def small_bundle(folder: Path) -> Path:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
     Bundle(Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1)), source).save(folder)
+    return folder
+
+
+def headed_bundle(folder: Path) -> Path:
+    """The same with a purchase head and a calibrated label head, both with random weights, in a shop where i4 sold most."""
+    loaded = Bundle.load(small_bundle(folder.with_name(f"{folder.name}-plain")))
+    loom, start = loaded.loom, 1_700_000_000
+    known = Histories.of_items([[0, 1, 4], [4, 5], [4, 4, 2]], asked_at=start)
+    known = replace(known, times=start - 1000 * np.arange(8, 0, -1), positive=np.array([1, 0, 1, 1, 0, 1, 1, 1], dtype=bool))
+    members = ("network", *loom.weights)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        numbers = Numbers.fit(torch.randn(50, 1 + len(members) + len(COUNTERS)).numpy())
+        head = HeadNet(2, 0, numbers.width, 4, 0.0)
+        shape = replace(loom.shape, labelled=True)
+        net = LoomNet(loom.config, shape)
+        net.load_state_dict(loom.net.state_dict(), strict=False)
+        with torch.no_grad():
+            for parameter in (*head.parameters(), *net.label_head.parameters()):  # type: ignore[union-attr]
+                parameter.normal_(std=0.3)
+    purchase = PurchaseHead(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, Tallies.of(known, loom.n_items))
+    labels = LabelChances(Line(0.5, -0.2), LabelCounters.of(known, loom.n_items))
+    Bundle(
+        Loom(loom.config, shape, net.requires_grad_(False), loom.content, loom.companions, loom.weights, purchase, labels), loaded.source
+    ).save(folder)
     return folder

@@ -123,9 +123,12 @@ def recommend(
         )
     names = titles(bundle)
     named = not (names == bundle.item_ids).all()
-    table = Table("rank", "item", *(["title"] if named else []), "score")
-    for rank, (best, score) in enumerate(bundle.recommend([asked], k, exclude_seen=not seen)[0], start=1):
-        table.add_row(str(rank), _plain(best), *([_plain(str(names[bundle.index[best]]))] if named else []), f"{score:.4f}")
+    answers = bundle.recommend([asked], k, exclude_seen=not seen)
+    chances = bundle.answer_chances([asked], answers)
+    table = Table("rank", "item", *(["title"] if named else []), "score", *(name.replace("_", " ") for name in chances))
+    for place, (best, score) in enumerate(answers[0]):
+        figures = [f"{score:.4f}", *(f"{column[0][place]:.4f}" for column in chances.values())]
+        table.add_row(str(place + 1), _plain(best), *([_plain(str(names[bundle.index[best]]))] if named else []), *figures)
     _console().print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from nightloom.models.bundle import Bundle
 from nightloom.models.loom import Loom
 from nightloom.promotion.registry import Registry
 from nightloom.stage import Night
-from tests.small_bundle import small_bundle, small_config
+from tests.small_bundle import headed_bundle, small_bundle, small_config
 
 EVENTS = "user,film,when,stars\nann,m1,1000000000,5\nann,m2,1000000100,3\nbob,m1,1000000200,4\n"
 CONFIG = """
@@ -147,6 +148,16 @@ def test_recommend(nightloom, home: SimpleNamespace, by: str) -> None:
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
     expected = Bundle.load(home.bundle).recommend([["i1", "i2"]], 3)[0]
     assert rows == [[str(rank), item, f"Title [{item[1:]}]", f"{score:.4f}"] for rank, (item, score) in enumerate(expected, start=1)]
+
+
+def test_recommend_prints_the_chances_of_the_heads(nightloom, tmp_path: Path) -> None:
+    code, out, _ = nightloom("recommend", headed_bundle(tmp_path / "bundle"), "--history", "i1,i2", "-k", 2)
+    assert code == 0
+    heads, *rows = [[cell.strip() for cell in line.strip("│┃").split(line[0])] for line in out.splitlines() if line[0] in "│┃"]
+    assert heads == ["rank", "item", "title", "score", "chance", "label chance"]
+    for _, _, _, score, chance, label in rows:
+        assert float(chance) == pytest.approx(1 / (1 + math.exp(-float(score))), abs=1e-4)
+        assert 0 < float(label) < 1
 
 
 def test_recommend_refuses(nightloom, home: SimpleNamespace) -> None:

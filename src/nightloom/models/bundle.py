@@ -93,6 +93,7 @@ class Bundle:
         asked_at: list[int] | None = None,
         exclude_seen: bool = True,
         friends: list[list[list[str]]] | None = None,
+        positive: list[list[bool]] | None = None,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history of item ids, oldest first.
 
@@ -103,14 +104,15 @@ class Bundle:
             asked_at: when each asks, seconds since 1970; by default at the time of the latest event.
             exclude_seen: leave out items of the history.
             friends: for each history those of the people whom its owner is linked to; heard where the model gave friends a share.
+            positive: whether each event of each history was positive; without them all count as positive.
 
         Returns:
             For each history (item id, score) pairs, best first; fewer than k when the catalogue ends.
 
         Raises:
-            InputError: times, asked_at or friends do not match the histories.
+            InputError: times, asked_at, friends or positive do not match the histories.
         """
-        asked = self.histories(histories, times, asked_at)
+        asked = self.histories(histories, times, asked_at, positive)
         if friends is not None:
             if len(friends) != len(histories):
                 raise InputError(f"friends: given for {len(friends)} of {len(histories)} histories. Give each a list, if an empty one.")
@@ -138,7 +140,7 @@ class Bundle:
             items: for each history the items that are asked about, such as those of `recommend`.
             times: as in `recommend`.
             asked_at: as in `recommend`.
-            positive: whether each event of each history was positive; without them all count as positive.
+            positive: as in `recommend`.
 
         Raises:
             InputError: the model has no calibrated label head, an item is not in the catalogue, or the lists do not match.
@@ -148,30 +150,64 @@ class Bundle:
         unknown = [item for one in items for item in one if item not in self.index]
         if unknown or len(items) != len(histories):
             raise InputError(f"items: {len(items)} lists for {len(histories)} histories, {len(unknown)} items unknown: {unknown[:3]}.")
-        asked = self.histories(histories, times, asked_at)
-        if positive is not None:
-            if [len(one) for one in positive] != [len(one) for one in histories]:
-                raise InputError("positive: say of each event of each history whether it was, or give none at all.")
-            pairs = (pair for one, flags in zip(histories, positive, strict=True) for pair in zip(one, flags, strict=True))
-            asked = replace(asked, positive=np.array([flag for item, flag in pairs if item in self.index], dtype=bool))
+        asked = self.histories(histories, times, asked_at, positive)
         owner = np.repeat(np.arange(len(items)), [len(one) for one in items])
         found = self.loom.chances(asked, owner, np.array([self.index[item] for one in items for item in one], dtype=np.int64))
         return [part.tolist() for part in np.split(found, np.cumsum([len(one) for one in items])[:-1])]
 
-    def histories(self, ids: list[list[str]], times: list[list[int]] | None = None, asked_at: list[int] | None = None) -> Histories:
+    def answer_chances(
+        self,
+        histories: list[list[str]],
+        answers: list[list[tuple[str, float]]],
+        times: list[list[int]] | None = None,
+        asked_at: list[int] | None = None,
+        positive: list[list[bool]] | None = None,
+    ) -> dict[str, list[list[float]]]:
+        """What the model's calibrated heads say of the answers of `recommend`, between 0 and 1; nothing where it has none.
+
+        Args:
+            histories: as they were asked.
+            answers: what `recommend` gave.
+            times: as in `recommend`.
+            asked_at: as in `recommend`.
+            positive: as in `recommend`.
+
+        Returns:
+            With a purchase head `chance`: that the item is had next, in as much time as was held out for validation. With a label head
+            `label_chance`: that it is liked (clicked, bought) once it is shown.
+        """
+        found = {}
+        if self.loom.purchase is not None:  # scores are then log-odds
+            found["chance"] = [torch.tensor([score for _, score in one], dtype=torch.float64).sigmoid().tolist() for one in answers]
+        if self.loom.labels is not None:
+            items = [[item for item, _ in one] for one in answers]
+            found["label_chance"] = self.chances(histories, items, times, asked_at, positive)
+        return found
+
+    def histories(
+        self,
+        ids: list[list[str]],
+        times: list[list[int]] | None = None,
+        asked_at: list[int] | None = None,
+        positive: list[list[bool]] | None = None,
+    ) -> Histories:
         """Histories of item ids as the model reads them; arguments as in `recommend`."""
         if times is not None and [len(one) for one in times] != [len(one) for one in ids]:
             raise InputError("times: give one time for each event of each history, or none at all.")
         if asked_at is not None and len(asked_at) != len(ids):
             raise InputError(f"asked_at: {len(asked_at)} times for {len(ids)} histories. Give one for each, or none at all.")
+        if positive is not None and [len(one) for one in positive] != [len(one) for one in ids]:
+            raise InputError("positive: say of each event of each history whether it was, or give none at all.")
         known = [[position for position, item in enumerate(one) if item in self.index] for one in ids]
-        dense = Histories.of_items([[self.index[one[position]] for position in kept] for one, kept in zip(ids, known, strict=True)])
+        found = Histories.of_items([[self.index[one[position]] for position in kept] for one, kept in zip(ids, known, strict=True)])
+        if positive is not None:
+            flags = [one[position] for one, kept in zip(positive, known, strict=True) for position in kept]
+            found = replace(found, positive=np.array(flags, dtype=bool))
         if times is None:
-            return dense
-        when = [[one[position] for position in kept] for one, kept in zip(times, known, strict=True)]
+            return found
+        when = [one[position] for one, kept in zip(times, known, strict=True) for position in kept]
         latest = [max(one, default=0) for one in times] if asked_at is None else asked_at
-        flat = np.array([second for one in when for second in one], dtype=np.int64)
-        return Histories(dense.offsets, dense.items, flat, dense.kinds, dense.positive, np.array(latest, dtype=np.int64))
+        return replace(found, times=np.array(when, dtype=np.int64), asked_at=np.array(latest, dtype=np.int64))
 
     def onto(self, items: pd.DataFrame, vectors: Vectors | None) -> Recommender:
         """The same model answering the dense ids of another catalogue.

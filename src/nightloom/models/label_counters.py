@@ -64,8 +64,7 @@ class LabelCounters:
         np.maximum.at(latest, row[known], histories.times[known])
         shown, positive = (np.bincount(row[flags], minlength=n) for flags in (known, known & histories.positive))
         own = _columns(shown, positive, np.where(timed & (latest > 0), asked - latest, -1))
-        now = self.shown.start + int(self.shown.times.max(initial=-1)) + 1
-        return np.column_stack([self._items(items, np.where(timed, asked, now)[owner]), own[owner]])
+        return np.column_stack([self._items(items, np.where(timed, asked, self.shown.now)[owner]), own[owner]])
 
     def onto(self, rows: NDArray[np.int64], n_items: int) -> LabelCounters:
         """The same over another catalogue; see `Companion.onto`."""

@@ -118,19 +118,31 @@ class PurchaseHead:
         Args:
             fused: float32 [n, items], the scores of retrieval.
             tables: member -> float32 [n, items], as it gives them.
-            histories: who asks.
+            histories: who asks; with `asked_at` zero they are asked now, after all that is known.
             nameless: an item of which only its scores may be known, as if nobody had ever had it.
         """
         found = self.usual(fused).astype(np.float32)
         candidates = candidates_of(fused, histories, exclude_seen=self.exclude_seen)
         columns = [standard(tables[name]) for name in self.members]
-        inputs = describe(fused, columns, candidates, histories, self.tallies, nameless)
+        inputs = describe(fused, columns, candidates, self._dated(histories), self.tallies, nameless)
         np.put_along_axis(found, candidates, self.log_odds(inputs), 1)
         return found
 
     def log_odds(self, described: FloatArray) -> FloatArray:
         """Log-odds of rows that `describe` made, [n, candidates, columns] -> float32 [n, candidates]."""
         return self.calibration(answers(self.net, self.numbers, described)).astype(np.float32)
+
+    def _dated(self, histories: Histories) -> Histories:
+        """Who asks without a time asks now, and has had all events now: at time zero nobody would have had anything.
+
+        Where no event has a time, training knew no counters either, and nothing is changed.
+        """
+        timeless = histories.asked_at <= 0
+        if not self.tallies.start or not timeless.any():
+            return histories
+        own = np.repeat(timeless, histories.lengths)
+        now = self.tallies.now
+        return replace(histories, times=np.where(own, now, histories.times), asked_at=np.where(timeless, now, histories.asked_at))
 
     def onto(self, rows: NDArray[np.int64], n_items: int) -> PurchaseHead:
         """The same over another catalogue; see `Companion.onto`."""

@@ -66,6 +66,11 @@ class Tallies:
             np.where(first == np.iinfo(np.int64).max, NEVER, first),
         )
 
+    @property
+    def now(self) -> int:
+        """Just after the latest event of all, in seconds since 1970: when a question without a time is asked."""
+        return self.start + int(self.times.max(initial=-1)) + 1
+
     def until(self, items: IntArray, when: IntArray) -> IntArray:
         """Events of items before some times, int64 of the shape of both."""
         return self.before[items] + self._place(items, when) - np.searchsorted(self.keys, items * SPAN)

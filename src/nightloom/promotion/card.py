@@ -63,8 +63,8 @@ def model_card(
         f"{training.batch_users} users a batch, at most {training.epochs} epochs, seed {training.seed}.",
         "## Limits",
         "It knows what its events hold: what was never shown was never chosen, and popular items are favoured. Scores rank items for "
-        "one user; they are no probabilities and can not be compared between users. Whoever is small in the data is served less "
-        "surely: see the slices.",
+        "one user; they are no probabilities and can not be compared between users (the columns `chance` and `label_chance`, where the "
+        "answer has them, are, and can). Whoever is small in the data is served less surely: see the slices.",
     ]
     return "\n\n".join(parts) + "\n"
 

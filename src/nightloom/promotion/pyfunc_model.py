@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
@@ -14,8 +14,21 @@ import pyarrow.parquet as pq
 from nightloom.errors import InputError
 from nightloom.models.bundle import Bundle
 
-Asked = tuple[list[str], list[int] | None]
-"""A history of item ids, oldest first, and when each event happened (seconds since 1970), where that is known."""
+
+class Asked(NamedTuple):
+    """A question.
+
+    Attributes:
+        history: item ids, oldest first.
+        positive: whether each event was.
+        times: when each event happened, seconds since 1970; None where that is not known.
+        at: when the question is asked, seconds since 1970; it counts where the times are known.
+    """
+
+    history: list[str]
+    positive: list[bool]
+    times: list[int] | None = None
+    at: int = 0
 
 
 class Recommender(mlflow.pyfunc.PythonModel):
@@ -30,13 +43,15 @@ class Recommender(mlflow.pyfunc.PythonModel):
 
         Args:
             context: MLflow's; its model_config says where the store of events is, unless NIGHTLOOM_EVENTS does.
-            model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970), or `user_id`. A row with a
-                history is answered from it; a user that the store does not know is answered as one without history. `friends`
-                (lists of item ids, one a friend) may come with either.
+            model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970) and `positive` (whether each
+                event was liked; all are where nothing is said), or `user_id`. A row with a history is answered from it; a user that
+                the store does not know is answered as one without history. With either there may be `friends` (lists of item ids, one
+                a friend) and `asked_at` (seconds since 1970; by default the time of the latest event).
             params: `k`, how many items; `exclude_seen`, whether items of the history are left out.
 
         Returns:
-            A row for each input row: `items` and `scores`, best first.
+            A row for each input row: `items` and `scores`, best first, and what `Bundle.answer_chances` says of each of these items:
+            `chance` where the model has a purchase head, `label_chance` where it has a label head.
 
         Raises:
             InputError: neither histories nor user ids are given, or the store of events can not be read.
@@ -48,31 +63,38 @@ class Recommender(mlflow.pyfunc.PythonModel):
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
         asked = [_asked(row, stored) for row in rows]
-        answers: list[list[tuple[str, float]]] = [[]] * len(rows)
+        answers: dict[str, list[list[Any]]] = {"items": [[]] * len(rows), "scores": [[]] * len(rows)}
         for timed in (False, True):  # the bundle takes times for all of its histories or for none
-            at = [row for row, (_, times) in enumerate(asked) if (times is not None) == timed]
+            at = [row for row, one in enumerate(asked) if (one.times is not None) == timed]
             if at:
-                times = [asked[row][1] or [] for row in at] if timed else None
-                friends = [
-                    [[str(item) for item in one] for one in rows[row]["friends"]] if _given(rows[row], "friends") else [] for row in at
-                ]
-                histories = [asked[row][0] for row in at]
-                found = self.bundle.recommend(histories, settings["k"], times, exclude_seen=settings["exclude_seen"], friends=friends)
-                for row, answer in zip(at, found, strict=True):
-                    answers[row] = answer
-        return pd.DataFrame(
-            {"items": [[item for item, _ in one] for one in answers], "scores": [[score for _, score in one] for one in answers]}
-        )
+                for name, column in self._answers([asked[row] for row in at], [_friends(rows[row]) for row in at], settings).items():
+                    whole = answers.setdefault(name, [[]] * len(rows))
+                    for row, answer in zip(at, column, strict=True):
+                        whole[row] = answer
+        return pd.DataFrame(answers)
+
+    def _answers(self, asked: list[Asked], friends: list[list[list[str]]], settings: dict[str, Any]) -> dict[str, list[list[Any]]]:
+        """The columns of the answer, for histories that all have times or all have none."""
+        histories, positive, when = [one.history for one in asked], [one.positive for one in asked], [one.at for one in asked]
+        times = [one.times for one in asked if one.times is not None] or None
+        found = self.bundle.recommend(histories, settings["k"], times, when, settings["exclude_seen"], friends, positive)
+        answers: dict[str, list[list[Any]]] = {
+            "items": [[item for item, _ in one] for one in found],
+            "scores": [[score for _, score in one] for one in found],
+        }
+        return answers | self.bundle.answer_chances(histories, found, times, when, positive)
 
     def _stored(self, users: set[str], place: Path) -> dict[str, Asked]:
         """The histories of some users in a table of canonical events."""
         by = "timestamp" if "timestamp" in pq.read_schema(place).names else "order"
         events = pd.read_parquet(place, columns=["user_id", "item_id", by], filters=[("user_id", "in", sorted(users))])
         events = events.drop_duplicates().sort_values(by, kind="stable")
-        if by == "order":
-            return {str(user): (rows["item_id"].tolist(), None) for user, rows in events.groupby("user_id")}
-        events["seconds"] = events["timestamp"].dt.as_unit("s").astype("int64")
-        return {str(user): (rows["item_id"].tolist(), rows["seconds"].tolist()) for user, rows in events.groupby("user_id")}
+        timed = by == "timestamp"
+        events["seconds"] = events[by].dt.as_unit("s").astype("int64") if timed else 0
+        return {
+            str(user): _question(rows["item_id"].tolist(), rows["seconds"].tolist() if timed else None)
+            for user, rows in events.groupby("user_id")
+        }
 
 
 def _given(row: Mapping[Any, Any], column: str) -> bool:
@@ -83,8 +105,22 @@ def _given(row: Mapping[Any, Any], column: str) -> bool:
 
 def _asked(row: Mapping[Any, Any], stored: dict[str, Asked]) -> Asked:
     if _given(row, "history"):
-        return [str(item) for item in row["history"]], [int(second) for second in row["times"]] if _given(row, "times") else None
-    return stored.get(str(row.get("user_id")), ([], None))
+        times = [int(second) for second in row["times"]] if _given(row, "times") else None
+        asked = _question([str(item) for item in row["history"]], times)
+        if _given(row, "positive"):
+            asked = asked._replace(positive=[bool(flag) for flag in row["positive"]])
+    else:
+        asked = stored.get(str(row.get("user_id"))) or _question([], None)
+    return asked._replace(at=int(row["asked_at"])) if _given(row, "asked_at") else asked
+
+
+def _question(history: list[str], times: list[int] | None) -> Asked:
+    """A question at the time of the latest event, of which all count as positive."""
+    return Asked(history, [True] * len(history), times, max(times or [0]))
+
+
+def _friends(row: Mapping[Any, Any]) -> list[list[str]]:
+    return [[str(item) for item in one] for one in row["friends"]] if _given(row, "friends") else []
 
 
 def _store(context: Any) -> Path:

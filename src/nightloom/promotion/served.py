@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,9 +53,14 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
     inputs = [
         ColSpec(Array(DataType.string), "history", required=False),
         ColSpec(Array(DataType.long), "times", required=False),
+        ColSpec(Array(DataType.boolean), "positive", required=False),
+        ColSpec(Array(Array(DataType.string)), "friends", required=False),
         ColSpec(DataType.string, "user_id", required=False),
+        ColSpec(DataType.long, "asked_at", required=False),
     ]
-    outputs = [ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]
+    heads = json.loads((bundle / "loom.json").read_text(encoding="utf-8"))
+    chances = [name for name, head in (("chance", "purchase"), ("label_chance", "labels")) if heads.get(head)]
+    outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *chances))]
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
     settings = {"events": str(events.resolve()) if events else None}

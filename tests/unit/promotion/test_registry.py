@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from nightloom.errors import InputError, NightloomError
 from nightloom.models.bundle import Bundle
 from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
-from tests.small_bundle import small_bundle
+from tests.small_bundle import headed_bundle, small_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
 
@@ -177,7 +178,7 @@ def test_what_stands_beside_the_model(home: SimpleNamespace) -> None:
     assert not list(folder.rglob("__pycache__"))
     said = Model.load(str(folder))
     assert said.run_id == version.run_id
-    assert [one.name for one in said.signature.inputs] == ["history", "times", "user_id"]
+    assert [one.name for one in said.signature.inputs] == ["history", "times", "positive", "friends", "user_id", "asked_at"]
     assert said.load_input_example(str(folder)).to_dict("list") == {"history": [["i1", "i2"]]}
     requirements = (folder / "requirements.txt").read_text().split()
     assert any(one.startswith("torch==") and "+" not in one for one in requirements)
@@ -206,6 +207,7 @@ said = {
     "ann": ask({"user_id": ["ann", "nobody"]}, k=3),
     "ann_told": ask({"history": [["i1", "i2", "i3"], []], "times": [[1000, 2000, 3000], []]}, k=3),
     "mixed": ask([{"history": ["i1", "i2"], "user_id": None}, {"history": None, "user_id": "ann"}], k=3),
+    "friends": ask({"history": [["i1", "i2"]], "friends": [[["i7", "i8"], ["i7"]]]}, k=3)[0],
     "neither": fails({"something": ["x"]}),
     "where": where,
 }
@@ -216,22 +218,27 @@ json.dump(said, sys.stdout)
 """
 
 
-def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, tmp_path: Path) -> None:
-    home.registry.promote(register(home, "clean", events=home.events, exclude_seen=False))
-    (tmp_path / "elsewhere").mkdir()
+def in_a_clean_process(script: str, uri: str, folder: Path) -> Any:
+    """What a script prints as JSON where nothing of this checkout can be imported, called with the address of MLflow."""
+    (folder / "elsewhere").mkdir()
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "NIGHTLOOM_EVENTS")}
     # -S leaves out site's .pth files, through which an editable install would find nightloom; the packages are named instead.
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     done = subprocess.run(
-        [sys.executable, "-S", "-c", ASK, home.registry.tracking.uri],
-        cwd=tmp_path / "elsewhere",
+        [sys.executable, "-S", "-c", script, uri],
+        cwd=folder / "elsewhere",
         env=environment | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, tmp_path: Path) -> None:
+    home.registry.promote(register(home, "clean", events=home.events, exclude_seen=False))
+    said = in_a_clean_process(ASK, home.registry.tracking.uri, tmp_path)
     bundle = Bundle.load(home.bundle)
 
     def items(history: list[str], times: list[int] | None = None, k: int = 3) -> list[str]:
@@ -243,6 +250,45 @@ def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, 
     assert not {"i1", "i2"} & set(said["seen"])
     assert said["ann"] == said["ann_told"] == [items(["i1", "i2", "i3"], [1000, 2000, 3000]), items([])]
     assert said["mixed"] == [items(["i1", "i2"]), said["ann"][0]]
+    linked = bundle.recommend([["i1", "i2"]], 3, exclude_seen=False, friends=[[["i7", "i8"], ["i7"]]])[0]
+    assert said["friends"] == [item for item, _ in linked]
+    assert said["friends"] != items(["i1", "i2"])
     assert "history" in said["neither"]
     assert "/nowhere/events.parquet" in said["no_store"]
     assert "NIGHTLOOM_EVENTS" in said["no_store"]
+
+
+CHANCES = """
+import json, sys
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/nightloom-heads@champion")
+rows = [{"history": ["i1", "i2"], "times": [1700000000, 1700000500]}, {"history": ["i3"], "times": None}]
+told = [{}, {"positive": [True, False]}, {"asked_at": 1700864000}]
+said = [model.predict(pd.DataFrame([{**rows[0], **more}, *(rows[1:] if not more else [])]), params={"k": 4}) for more in told]
+signature = model.metadata.signature
+names = [[one.name for one in side] for side in (signature.inputs, signature.outputs)]
+json.dump({"answers": [one.to_dict("list") for one in said], "names": names}, sys.stdout)
+"""
+
+
+def test_the_registered_model_gives_the_chances_of_its_heads(home: SimpleNamespace, tmp_path: Path) -> None:
+    bundle = Bundle.load(headed_bundle(tmp_path / "bundle"))
+    run = home.registry.tracking.client.create_run(home.registry.tracking.experiment("heads")).info.run_id
+    home.registry.promote(home.registry.register("heads", tmp_path / "bundle", run, TAGS, "# A card", [["i1", "i2"]]))
+    said = in_a_clean_process(CHANCES, home.registry.tracking.uri, tmp_path)
+    first, liked_less, later = said["answers"]
+    inputs, outputs = said["names"]
+    assert list(first) == outputs == ["items", "scores", "chance", "label_chance"]
+    assert inputs == ["history", "times", "positive", "friends", "user_id", "asked_at"]
+    for row, (history, times) in enumerate([(["i1", "i2"], [[1_700_000_000, 1_700_000_500]]), (["i3"], None)]):
+        answers = bundle.recommend([history], 4, times)
+        items, scores = zip(*answers[0], strict=True)
+        assert first["items"][row] == list(items)
+        assert first["scores"][row] == pytest.approx(scores, abs=1e-5)
+        assert first["chance"][row] == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
+        assert first["label_chance"][row] == pytest.approx(bundle.chances([history], [list(items)], times)[0], abs=1e-6)
+    after = bundle.recommend([["i1", "i2"]], 4, [[1_700_000_000, 1_700_000_500]], [1_700_864_000])[0]
+    assert later["chance"][0] == pytest.approx([1 / (1 + np.exp(-score)) for _, score in after], abs=1e-6)
+    assert later["chance"][0] != pytest.approx(first["chance"][0], abs=1e-6)
+    assert liked_less["label_chance"][0] != pytest.approx(first["label_chance"][0], abs=1e-6)
