@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nightloom.data.part import draw_users, lay_part
-from nightloom.data.people import LATEST, Search
+from nightloom.data.people import Search
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
 from nightloom.evaluation.transfer import checked, users_to_learn_from
@@ -104,24 +104,3 @@ def test_people_are_held_out_of_the_search_and_asked_before_each_of_their_events
     np.testing.assert_array_equal(asked.histories.asked_at, asked.histories.asked_at[0] + np.arange(held))
     lay_part(whole, np.array([4]), "leave_one_out", tmp_path / "one", hold_out=3)
     assert Search.load(tmp_path / "one", "leave_one_out") is None  # nobody would be left to learn from
-
-
-def test_under_one_cut_in_time_the_questions_lie_behind_it() -> None:
-    search = Search.of(sequences().of_users(np.arange(4, 6)), 0, alone=False)
-    asked = search.questions(exclude_seen=True)
-    assert asked.targets.tolist() == search.asked.queries("validation").targets.tolist()
-
-
-def test_only_the_latest_events_are_asked_about_and_none_that_would_not_be_shown() -> None:
-    made = sequences()
-    items = np.concatenate([np.arange(60), [3, 60], np.arange(5)]).astype(np.int32)  # one who comes back to item 3, and one more
-    offsets = np.array([0, 62, 67])
-    same = {"kinds": np.zeros(67, np.int16), "positive": items != 50, "times": np.arange(67) + 5}
-    made = replace(made, offsets=offsets, items=items, train_end=offsets[1:] - 2, validation_end=offsets[1:] - 1, **same)
-    search = Search(made, replace(made, train_end=offsets[:-1] + 1))
-    one = search.questions(exclude_seen=True)
-    assert one.targets[one.users == 0].tolist() == [*range(19, 50), *range(51, 60)]
-    assert len(one.targets[one.users == 0]) == LATEST
-    assert one.targets[one.users == 1].tolist() == [1, 2, 3]
-    again = search.questions(exclude_seen=False)
-    assert again.targets[again.users == 0].tolist() == [*range(20, 50), *range(51, 60), 3]
