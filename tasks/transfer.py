@@ -56,7 +56,9 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
     def body(folder: Path) -> dict[str, Any]:
         part, theirs, bundle = folder / "prepared", source.path / "prepared", source.path / "model" / "bundle"
         users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
-        learned, together = lay_part(prepared.path, users, protocol, part), part
+        # Those who ask are new to what learned from a part of the users, so people choose its epoch; known to what learned from all.
+        learned = lay_part(prepared.path, users, protocol, part, config.training.seed if share < 1 else None)
+        together = part
         if shared:
             joined = lay_together(part, theirs, _same(theirs, part), protocol, folder / "together")
             if joined["events"] > learned["events"]:  # a smaller source only dilutes what is there: benchmarks/transfer.md

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.data.people import Search
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
 from nightloom.stage import write_json
@@ -22,7 +23,7 @@ def user_ids(prepared: Path) -> NDArray[np.object_]:
     return pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
 
 
-def lay_part(prepared: Path, users: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
+def lay_part(prepared: Path, users: NDArray[np.int64], protocol: str, folder: Path, hold_out: int | None = None) -> dict[str, Any]:
     """Write a prepared folder that holds some users of another one; training reads it like any other.
 
     The catalogue keeps its dense ids, so a model of the part answers queries of the whole. `meta.json` is that of the whole.
@@ -32,9 +33,11 @@ def lay_part(prepared: Path, users: NDArray[np.int64], protocol: str, folder: Pa
         users: int64 [n], dense users that are kept, ascending.
         protocol: which split.
         folder: where to write.
+        hold_out: seed by which some of them are held out of the search for the best epoch (see `nightloom.data.people`), where there
+            are two or more; None: nobody is, and their own validation events choose it.
 
     Returns:
-        Figures: `users`, and the training `events` that they have, validation included.
+        Figures: `users`, the training `events` that they have, validation included, and `held_out`, how many of the users are.
 
     Raises:
         InputError: the users have no event to learn from.
@@ -48,7 +51,11 @@ def lay_part(prepared: Path, users: NDArray[np.int64], protocol: str, folder: Pa
         shutil.copyfile(prepared / name, folder / name)
     pd.read_parquet(prepared / "users.parquet").iloc[users].to_parquet(folder / "users.parquet", index=False)
     sequences.save(folder / f"sequences_{protocol}.npz")
-    figures = {"users": len(users), "events": events}
+    figures = {"users": len(users), "events": events, "held_out": 0}
+    if hold_out is not None and len(users) > 1:
+        search = Search.of(sequences, hold_out, alone=protocol == "leave_one_out")
+        search.save(folder, protocol)
+        figures["held_out"] = search.asked.n_users
     write_json(folder / "part.json", figures)
     return figures
 

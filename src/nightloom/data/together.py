@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.data.part import CATALOGUE
+from nightloom.data.people import Search
 from nightloom.data.sequences import Histories, Sequences
 from nightloom.errors import InputError
 from nightloom.stage import write_json
@@ -33,7 +34,7 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
 
     Where the source has more events than the target, the target's training histories come again after the source's, as users without
     validation and test, until both domains weigh alike: else the many drown what is peculiar to the few (measured in
-    benchmarks/transfer.md).
+    benchmarks/transfer.md). Where some of the target's users are held out of the search, the source joins the others there likewise.
 
     Args:
         part: prepared folder of the target, of all its users or some.
@@ -67,8 +68,8 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
     times = known.times if meta["has_time"] else np.zeros_like(known.times)
     joining = replace(known, items=item[known.items].astype(np.int32), kinds=code[known.kinds], times=times)
     users = np.flatnonzero(joining.lengths)
-    joining, own = joining.take(users), here.train()
-    repeats = min(MOST_REPEATS, max(0, round(len(joining.items) / max(len(own.items), 1)) - 1))
+    joining = joining.take(users)
+    repeats = min(MOST_REPEATS, max(0, round(len(joining.items) / max(len(here.train().items), 1)) - 1))
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in CATALOGUE:
@@ -76,10 +77,9 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
     write_json(folder / "meta.json", meta | {"kinds": kinds})
     people, guests = pd.read_parquet(part / "users.parquet"), pd.read_parquet(source / "users.parquet", columns=["user_id"])
     pd.concat([people, guests.iloc[users], *[people] * repeats], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
-    together = with_histories(here, joining)
-    for _ in range(repeats):
-        together = with_histories(together, own)
-    together.save(folder / f"sequences_{protocol}.npz")
+    weighed_alike(here, joining, repeats).save(folder / f"sequences_{protocol}.npz")
+    if search := Search.load(part, protocol):
+        replace(search, learned=weighed_alike(search.learned, joining, repeats)).save(folder, protocol)
     figures = {
         "users": len(users),
         "events": len(joining.items),
@@ -96,6 +96,14 @@ def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
     offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets].astype(np.int64)
     one = (sequences.items[kept], sequences.times[kept], sequences.kinds[kept], sequences.positive[kept])
     return Histories(offsets, *one, np.zeros(sequences.n_users, dtype=np.int64))
+
+
+def weighed_alike(sequences: Sequences, joining: Histories, repeats: int) -> Sequences:
+    """Sequences with other histories after the last, and after these the own training histories again, so many times."""
+    together = with_histories(sequences, joining)
+    for _ in range(repeats):
+        together = with_histories(together, sequences.train())
+    return together
 
 
 def with_histories(sequences: Sequences, more: Histories) -> Sequences:

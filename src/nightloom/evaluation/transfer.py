@@ -166,7 +166,8 @@ def line_of(
     Args:
         share: of the target's users.
         judged: what `judge` gave.
-        learned: `users` and `events` that were learned from; `together`, what `lay_together` gave, where the source joined.
+        learned: `users` and `events` that were learned from, and `held_out`, how many of them chose the epochs; `together`, what
+            `lay_together` gave, where the source joined.
         figures: arm -> figures of its training.
         confidence: of the intervals.
     """
@@ -217,6 +218,12 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     )
     if source.get("same"):
         said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
+    if some := [one["learned"] for one in lines if one["learned"]["held_out"]]:
+        many, held = (" and ".join(f"{one[name]:,}" for one in some) for name in ("users", "held_out"))
+        said += (
+            f" Of the {many} users {held} were held out of a search and chose the epochs and the shares of the companions; then all were "
+            "learned from."
+        )
     if joined := {one["share"]: one["learned"]["together"] for one in lines if "together" in one["learned"]}:
         first, shares = next(iter(joined.values())), ", ".join(f"{share:.0%}" for share in joined)
         said += (

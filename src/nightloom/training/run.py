@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nightloom.data.items import ItemFeatures
+from nightloom.data.people import Search
 from nightloom.data.sequences import Histories, Sequences
 from nightloom.errors import InputError
 from nightloom.models.bundle import Bundle
@@ -65,7 +67,10 @@ class Training:
                 f"{len(self.vectors.image):,} of pictures. They are of different catalogues: run load_pretrained again on this one."
             )
         self.exclude_seen = bool(self.config.evaluation.exclude_seen)
-        self.queries = sample(self.sequences.queries("validation", exclude_seen=self.exclude_seen), self.config.training.seed)
+        self.search = Search.load(run.prepared, run.protocol)
+        asked = (self.search.questions if self.search else partial(self.sequences.queries, "validation"))(exclude_seen=self.exclude_seen)
+        self.queries = sample(asked, self.config.training.seed)
+        self.refits = bool(self.config.training.refit and (run.protocol == "temporal" or self.search))
         self.curves: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
 
@@ -84,7 +89,7 @@ class Training:
             self.began -= state["seconds"]
             self.cpu = state["cpu_seconds"]
         self._rewrite_curves()
-        histories = self.sequences.train()
+        histories = (self.search.learned if self.search else self.sequences).train()
         loom, fitter = self._start(histories, SEARCH)
         if state is None or state["phase"] == SEARCH:
             if state is not None:
@@ -95,9 +100,8 @@ class Training:
         searched, searched_rows = {name: value.clone() for name, value in loom.net.state_dict().items()}, loom.content.id_rows
         fusion = self._fusion(loom, histories)
         purchase, calibration = self._purchase(loom, histories, fusion), self._calibration(loom, histories)
-        refit = bool(self.config.training.refit and self.run.protocol == "temporal")
         whole = self.sequences.train(with_validation=True)
-        if refit:
+        if self.refits:
             loom, fitter = self._start(whole, REFIT)
             if state is not None and state["phase"] == REFIT:
                 fitter.restore(state["fitter"])
@@ -116,7 +120,7 @@ class Training:
             "weights": fusion.weights,
             "purchase": {"kept": purchase.head is not None, "gain": purchase.gain, "error": purchase.error, "asked": purchase.asked},
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
-            "refitted": refit,
+            "refitted": self.refits,
             "workers": self.world.size,
             "seconds": round(time.monotonic() - self.began, 3),
             "cpu_seconds": round(self._cpu_seconds(), 3),
@@ -195,7 +199,7 @@ class Training:
         limit = self.config.training.max_minutes
         if limit is None or not self.curves:
             return False
-        share = 0.5 if self.config.training.refit and self.run.protocol == "temporal" else 1.0
+        share = 0.5 if self.refits else 1.0
         return bool(self.world.agree(sum(line["seconds"] for line in self.curves) > limit * 60 * share))
 
     def _record(self, phase: int, fitter: Fitter, loss: float, ndcg: float | None, began: float, validation: float = 0.0) -> None:

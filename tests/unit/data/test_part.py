@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from nightloom.data.part import draw_users, lay_part
+from nightloom.data.people import Search
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
 from nightloom.evaluation.transfer import checked, users_to_learn_from
@@ -40,7 +41,7 @@ def test_a_part_has_its_users_events_and_the_whole_catalogue(tmp_path: Path) -> 
     whole = write(tmp_path / "whole", [f"u{user}" for user in range(6)])
     figures = lay_part(whole, np.array([1, 4]), "leave_one_out", tmp_path / "part")
     part = Sequences.load(tmp_path / "part" / "sequences_leave_one_out.npz")
-    assert figures == {"users": 2, "events": 7}
+    assert figures == {"users": 2, "events": 7, "held_out": 0}
     assert part.n_items == 100
     assert part.train().items.tolist() == [10, 40, 41, 42, 43]
     for name in ("validation", "test"):
@@ -86,3 +87,20 @@ def test_the_source_learns_from_nobody_of_the_target(tmp_path: Path) -> None:
     assert users_to_learn_from(numbered, target, same_people=False).tolist() == [0, 1]
     with pytest.raises(InputError, match="say --unrelated-users"):
         users_to_learn_from(numbered, target, same_people=True)
+
+
+def test_people_are_held_out_of_the_search_and_asked_before_each_of_their_events(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole", [f"u{user}" for user in range(6)])
+    figures = lay_part(whole, np.arange(1, 6), "leave_one_out", tmp_path / "part", hold_out=3)
+    assert figures == {"users": 5, "events": 20, "held_out": 1}
+    search = Search.load(tmp_path / "part", "leave_one_out")
+    assert search is not None
+    (held,) = {int(item) // 10 for item in search.asked.items}
+    assert {int(item) // 10 for item in search.learned.train().items} == {1, 2, 3, 4, 5} - {held}
+    asked = search.questions(exclude_seen=True)
+    before = [asked.histories.take(np.array([row])).items.tolist() for row in range(len(asked))]
+    assert asked.targets.tolist() == [10 * held + step for step in range(1, held + 1)]  # neither the first event nor the test
+    assert before == [[10 * held + step for step in range(many)] for many in range(1, held + 1)]
+    np.testing.assert_array_equal(asked.histories.asked_at, asked.histories.asked_at[0] + np.arange(held))
+    lay_part(whole, np.array([4]), "leave_one_out", tmp_path / "one", hold_out=3)
+    assert Search.load(tmp_path / "one", "leave_one_out") is None  # nobody would be left to learn from

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightloom.data.part import lay_part
+from nightloom.data.people import Search
 from nightloom.data.sequences import Histories, Sequences
 from nightloom.data.together import MOST_REPEATS, lay_together
 from nightloom.errors import InputError
@@ -132,6 +133,21 @@ def test_the_few_weigh_as_much_as_the_many(tmp_path: Path) -> None:
     assert ids[6:] == ["part0", "part1"] * 4
     throng = write(tmp_path / "throng", sequences([[(1, time, 0, True) for time in range(1, 90)]] * 9, 4, 2), THEIRS)
     assert lay_together(part, throng, np.array([-1] * 7 + [1]), "leave_one_out", tmp_path / "more")["repeats"] == MOST_REPEATS
+
+
+def test_those_held_out_of_the_search_are_nowhere_in_it(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole", replace(HERE, items=np.array([0, 1, 2, 3, 4, 5, 6, 7, 5, 6], np.int32)), KINDS)
+    there = write(tmp_path / "there", THERE, THEIRS)
+    lay_part(whole, np.arange(2), "leave_one_out", tmp_path / "part", hold_out=0)
+    lay_together(tmp_path / "part", there, SAME, "leave_one_out", tmp_path / "joined")
+    alone, joined = (Search.load(tmp_path / name, "leave_one_out") for name in ("part", "joined"))
+    assert alone is not None
+    assert joined is not None
+    np.testing.assert_array_equal(joined.asked.items, alone.asked.items)
+    known, those = alone.learned.train(), joined.learned.train()
+    np.testing.assert_array_equal(those.take(slice(len(known))).items, known.items)
+    guests = Sequences.load(tmp_path / "joined" / "sequences_leave_one_out.npz").train().take(slice(2, None))
+    np.testing.assert_array_equal(those.take(slice(len(known), None)).items, guests.items)  # too few to call for repeats
 
 
 def test_whoever_is_in_both_domains_is_not_among_those_who_join(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from nightloom.data.people import Search
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError, TrainingError
 from nightloom.models.bundle import Bundle
@@ -51,6 +54,31 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path, settings, write
     figures = Training(Run.load(write_run(settings(epochs=30, patience=3, learning_rate=0.05), tmp_path)), World())()
     assert figures["best_epoch"] < figures["epochs"]
     assert figures["validation_alone"]["network"] == pytest.approx(figures["best_validation_ndcg_at_10"], abs=1e-9)
+
+
+def test_people_who_are_held_out_choose_the_epoch_and_are_then_learned_from(tmp_path: Path, settings, shop, write_run) -> None:
+    """Leave-one-out keeps no events back from the last fit either, since who is asked about the test is not who chose."""
+    part = tmp_path / "part"
+    shutil.copytree(shop.prepared, part)
+    sequences = Sequences.load(part / "sequences_leave_one_out.npz")
+    search = Search.of(sequences, 1, alone=True)
+    search.save(part, "leave_one_out")
+    path = write_run(settings(epochs=8, patience=2), tmp_path / "out", "leave_one_out")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prepared": str(part)}))
+    figures = Training(Run.load(path), World())()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "curves.jsonl").read_text().splitlines()]
+    assert figures["refitted"]
+    assert [line["epoch"] for line in lines if line["phase"] == "refit"] == list(range(1, figures["best_epoch"] + 1))
+    ids = Bundle.load(tmp_path / "out" / "bundle").loom.shape.n_ids
+    assert ids == len(np.unique(sequences.train(with_validation=True).items))
+
+    other = replace(search.asked, items=(search.asked.items + 1) % 28)  # as if those who are held out had had other things
+    replace(search, asked=other).save(part, "leave_one_out")
+    path = write_run(settings(epochs=8, patience=2), tmp_path / "again", "leave_one_out")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prepared": str(part)}))
+    Training(Run.load(path), World())()
+    both = min(len(losses(tmp_path / name)) for name in ("out", "again"))
+    assert losses(tmp_path / "again")[:both] == losses(tmp_path / "out")[:both]  # nothing of theirs was in the search
 
 
 def test_bfloat16_learns_as_float32_does(tmp_path: Path, settings, write_run) -> None:
