@@ -39,7 +39,7 @@ class Arm:
     @property
     def key(self) -> str:
         """The name as a file name, and as `--arms` takes it."""
-        return self.name.replace(",", "").replace("'", "").replace(" ", "-").lower()
+        return self.name.replace(",", "").replace(" ", "-").lower()
 
 
 REFERENCE = Arm("Nightloom")

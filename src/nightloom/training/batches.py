@@ -6,7 +6,7 @@ worker and many do the same steps, and a resumed run repeats the one that was cu
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, d
     return mask_rows(dim, p, device).index_select(0, torch.from_numpy(rows.ravel()).to(device)).view(sites, -1, dim)
 
 
-@cache
+@lru_cache(maxsize=4)
 def mask_rows(dim: int, p: float, device: torch.device) -> Tensor:
     """Rows of scaled dropout masks, float32 [MASK_ROWS + 1, dim], the same at every worker; the last one drops all."""
     kept = torch.rand(MASK_ROWS + 1, dim, generator=torch.Generator().manual_seed(dim)) >= p
