@@ -135,7 +135,8 @@ seen items left out. Seconds are those of training; looks at the validation user
 other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0, MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=20000000000; Nightloom's
 launcher sets the latter two itself. Nightloom trains on every event of a history, in windows; RecTools and RePlay on the latest that
 fit the length; RecBole makes an example of every prefix. Equal work is what
-RecTools' softmax does: ids alone, the latest events, batches of 128. NDCG@10 up to the best is that of the network alone; Nightloom's companions are added only in the test column."""
+RecTools' softmax does: ids alone, the latest events, batches of 128. NDCG@10 up to
+the best is that of the network alone; Nightloom's companions are added only in the test column."""
 
 
 def times(value: float, reference: float) -> str:
