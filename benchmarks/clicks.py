@@ -1,9 +1,10 @@
 """The click head against LightGBM and logistic regression on the same features, over several seeds.
 
-    python -m benchmarks.clicks --presets ads-avazu ads-criteo --seeds 7 8 9 [--set clicks.epochs=2] [--table FILE]
+    python -m benchmarks.clicks --presets ads-avazu ads-criteo --seeds 7 8 9 [--nights 8] [--set clicks.epochs=2] [--table FILE]
 
-Settings and calibration are chosen on folds before the test part, and each run asks the test part once. Runs are kept under
-`<mlruns>/bench/clicks/`, so a benchmark that was cut off goes on where it was.
+Settings and calibration are chosen on folds before the test part, and each run asks the test part once. With `--nights` the latter
+half of the log is asked in that many parts instead (`benchmarks/click_nights.py`). Runs are kept under `<mlruns>/bench/clicks/`, so a
+benchmark that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from benchmarks.click_nights import fit_and_measure_nights
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.data.collect import collect
 from nightloom.data.impressions import Impressions, impressions
@@ -64,10 +66,13 @@ def measure(
     for seed in given.seeds:
         config = config_of(source, given, seed)
         for family in given.families:
-            folder = home / config.name / f"{family}-{seed}-{config.digest()[:12]}"
+            folder = home / config.name / f"{family}-{seed}-{config.digest()[:12]}{f'-{given.nights}-nights' if given.nights else ''}"
             if not (folder / "result.json").exists():
                 folder.mkdir(parents=True, exist_ok=True)
-                fit_and_measure(rows, family, config, folder)
+                if given.nights:
+                    fit_and_measure_nights(rows, family, config, folder, given.nights)
+                else:
+                    fit_and_measure(rows, family, config, folder)
             found.append(json.loads((folder / "result.json").read_text(encoding="utf-8")))
             folders[family, seed] = folder
             console.print(f"{config.name}, {family}, seed {seed}: {found[-1]['test']}", soft_wrap=True)
@@ -103,6 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--nights", type=int, help="ask the latter half of the log in so many parts, not the test part alone")
     parser.add_argument("--table", type=Path, help="also write the tables to this Markdown file")
     return parser.parse_args(arguments)
 

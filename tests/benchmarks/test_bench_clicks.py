@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks.clicks import main
+from benchmarks.click_nights import cut
+from benchmarks.clicks import config_of, main, parse
+from nightloom.data.collect import collect
+from nightloom.data.impressions import impressions
+from nightloom.data.snapshot import read_snapshot
 from tests.made_clicks import write
 
 
@@ -24,3 +31,23 @@ def test_the_benchmark_goes_over_seeds_and_on_where_it_was(tmp_path: Path, monke
     assert main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert main(["--config", config, "--set", "clicks.folds=0"]) == 2
+
+
+def test_nights_ask_the_latter_half_and_know_nothing_of_what_comes_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "mlruns"
+    monkeypatch.setenv("NIGHTLOOM_ROOT", str(root))
+    path = write(tmp_path, rows=900)
+    arguments = ["--config", str(path), "--seeds", "1", "--families", "logistic", "--nights", "3", "--table", str(tmp_path / "table.md")]
+    assert main(arguments) == 0
+    config = config_of(path, parse(arguments), 1)
+    rows = impressions(read_snapshot(collect(config, root).path), config)
+    nights = cut(rows, 3)
+    (pooled,) = (root / "bench" / "clicks").glob("*/*/chances.parquet")
+    asked = pd.read_parquet(pooled)
+    assert asked["row"].tolist() == list(range(nights[0].test_start, len(rows)))
+    assert abs(nights[0].test_start - len(rows) / 2) < len(rows) / 20
+    np.testing.assert_array_equal(asked["clicked"], rows.clicked[nights[0].test_start :])
+    for night, following in pairwise(nights):
+        assert len(night) == following.test_start
+        assert rows.times[len(night) - 1] < rows.times[len(night)]
+    assert f"test part: {len(asked):,} rows" in (tmp_path / "table.md").read_text()

@@ -55,22 +55,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def environment(home: Path) -> dict[str, str]:
-    return os.environ | {
+def environment(home: Path, *, own_server: bool = False) -> dict[str, str]:
+    """With a Prefect server of its own, as on a user's machine, or with that of all flow tests."""
+    shared = {name: value for name, value in os.environ.items() if not (own_server and name == "PREFECT_API_URL")}
+    return shared | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")]),
         "PREFECT_HOME": str(home / "mlruns" / "prefect"),
         "HF_HUB_OFFLINE": "1",
     }
 
 
-def night(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.nightly", *arguments]
-    return subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=500, check=False)
+def night(home: Path, *arguments: str, own_server: bool = False) -> subprocess.CompletedProcess[str]:
+    command, env = [sys.executable, "-m", "flows.nightly", *arguments], environment(home, own_server=own_server)
+    return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=500, check=False)
 
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> subprocess.CompletedProcess[str]:
-    return night(home, "--config", "mine.yaml")
+    return night(home, "--config", "mine.yaml", own_server=True)
 
 
 def test_the_first_night_promotes_and_reports(home: Path, first: subprocess.CompletedProcess[str]) -> None:
@@ -149,7 +151,7 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.nightly", "--config", "killed.yaml"],
         cwd=home,
-        env=environment(home),
+        env=environment(home, own_server=True),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -161,7 +163,9 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
     process.wait()
     with (home / "halted.txt").open("wb") as said:  # no pipe: what the kill leaves behind would keep it open
         command = [sys.executable, "-c", KILLED_BEFORE_ITS_REPORT]
-        halted = subprocess.run(command, cwd=home, env=environment(home), stdout=said, stderr=said, timeout=500, check=False)
+        halted = subprocess.run(
+            command, cwd=home, env=environment(home, own_server=True), stdout=said, stderr=said, timeout=500, check=False
+        )
     assert halted.returncode == -signal.SIGKILL, (home / "halted.txt").read_text()
     again = night(home, "--config", "killed.yaml")
     assert again.returncode == 0, again.stdout + again.stderr

@@ -12,6 +12,9 @@ ROWS = 512
 """Users whose logits are held at once: small enough for the cache at a few thousand items."""
 STEP = 64
 """Users are filled up to a multiple of this, since the CPU's library compiles a matrix product for every shape that it meets."""
+WIDE = 32
+"""Items are filled up to a multiple of this, as vector and tile instructions like it. Without, MKL multiplies 1,682
+items three times slower than 1,696 (AMD EPYC with AVX2, float32)."""
 LARGEST = 60.0
 """Logits whose size is bounded by this are put into exp as they are, which saves finding the largest of each row."""
 
@@ -33,18 +36,20 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
         # A share of a batch may ask for labels alone, so there may be no users.
         safe = len(users) == 0 or float(users.norm(dim=1).amax() * items.norm(dim=1).amax()) < LARGEST
         loss = -torch.linalg.vecdot(users, wanted).sum(dtype=torch.float64)
-        n, items = len(users), items.to(precision)
+        n, known = len(users), len(items)
         users = functional.pad(users.to(precision), (0, 0, 0, -n % STEP))
+        items = functional.pad(items.to(precision), (0, 0, 0, -known % WIDE))
         room = items.new_empty(min(ROWS, len(users)), len(items))
         for first in range(0, n, ROWS):
             block, own = users[first : first + ROWS], slice(min(ROWS, n - first))
             logits = torch.mm(block, items.T, out=room[: len(block)])
-            largest = None if safe else logits.amax(1, keepdim=True)
+            largest = None if safe else logits[:, :known].amax(1, keepdim=True)
             e = (logits if largest is None else logits - largest).exp_()
+            e[:, known:] = 0
             total = e.sum(1, keepdim=True).float()  # summed in float32, then rounded: asking for float32 would copy all of e
             loss += (total.log() if largest is None else total.log() + largest)[own].sum(dtype=torch.float64)
             d_users[first : first + ROWS] = ((e @ items) / total)[own]
-            d_items += e.T @ (block / total).to(precision)
+            d_items += (e.T @ (block / total).to(precision))[:known]
         ctx.save_for_backward(d_users.sub_(wanted), d_items)
         return loss
 
