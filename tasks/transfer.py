@@ -72,19 +72,12 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
         }
         bundles = {arm: folder / arm / "bundle" for arm in starts}
         judged = transfer.judge(config, prepared.path, pretrained.path, part, bundle, bundles, shared=shared)
-        judged[transfer.CHOSEN] = judged[transfer.best_on_validation(figures)]
         judged.to_parquet(folder / "per_user.parquet", index=False)
         return transfer.line_of(share, judged, learned, figures, config.promotion.confidence)
 
     sections = config.model_dump(mode="json", include=SECTIONS | {"promotion"})
     manifest = run_stage(
-        night,
-        "transfer",
-        body,
-        inputs=[source, prepared, pretrained],
-        config=sections,
-        salt=f"{share:g} {shared} {transfer.CHOSEN}",
-        resumable=True,
+        night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g} {shared}", resumable=True
     )
     quality = ", ".join(f"{arm.replace('_', ' ')} {manifest.figures[transfer.METRIC][arm]:.4f}" for arm in transfer.ARMS)
     return made(manifest, f"{share:.0%} of the users, NDCG@10 {quality}")

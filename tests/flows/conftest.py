@@ -16,9 +16,9 @@ import pytest
 START_SECONDS = 120.0
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve while flow tests run, and let the commands that they start know of it."""
+    """The server's address."""
     folder: Path = tmp_path_factory.mktemp("prefect")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -29,11 +29,17 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             address = f"http://127.0.0.1:{port}/api"
             _wait(f"{address}/health", process, folder / "log.txt")
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("PREFECT_API_URL", address)
-                yield address
+            yield address
         finally:
             process.terminate()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known_to_flows(prefect_server: str) -> Iterator[None]:
+    """Commands that these tests run use it, and those of other tests do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", prefect_server)
+        yield
 
 
 def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -2,8 +2,7 @@
 
 All arms are asked about the same test users with their whole histories. What differs is what they have learned from: the source
 alone, the source and a share of the target's users, or that share alone. Where items are shared, the arms in the middle learn from
-both domains' histories together (`nightloom.data.together`), if the source has more than the target. What was carried over may be of no use
-or do harm, so one more arm, `chosen`, is whichever of the trained ones validation puts first: what one would put to use.
+both domains' histories together (`nightloom.data.together`), if the source has more than the target.
 """
 
 from __future__ import annotations
@@ -35,14 +34,12 @@ TRAINED = ("adapter", "full", "scratch")
 """Only an adapter learns over carried weights; all of them learn; nothing was carried."""
 NETWORKS = ("zero_shot", *TRAINED)
 FLOORS = ("popularity", "text_neighbours")
-CHOSEN = "chosen"
-"""The one of `TRAINED` that is best on validation."""
-ARMS = (*NETWORKS, CHOSEN, *FLOORS)
+ARMS = (*NETWORKS, *FLOORS)
 ALONE = "_network"
 """Ends the name of an arm that is asked without its companions."""
 PAIRS = (
     *(("zero_shot", floor) for floor in FLOORS),
-    *((arm, "scratch") for arm in ("zero_shot", "adapter", "full", CHOSEN)),
+    *((arm, "scratch") for arm in ("zero_shot", "adapter", "full")),
     *((f"{arm}{ALONE}", f"scratch{ALONE}") for arm in ("zero_shot", "adapter", "full")),
 )
 RESAMPLES = 2000
@@ -146,15 +143,6 @@ def judge(
     return pd.DataFrame(found)
 
 
-def best_on_validation(figures: Mapping[str, Any]) -> str:
-    """The arm of `TRAINED` with the best validation NDCG@10, fused; all have answered the same questions. Of equals, scratch.
-
-    Args:
-        figures: arm -> figures of its training.
-    """
-    return max(reversed(TRAINED), key=lambda arm: float(figures[arm]["validation_ndcg_at_10"]))
-
-
 def differences(judged: pd.DataFrame, confidence: float = 0.95) -> dict[str, dict[str, Any]]:
     """Paired differences of NDCG@10 over users drawn with replacement.
 
@@ -177,7 +165,7 @@ def line_of(
 
     Args:
         share: of the target's users.
-        judged: what `judge` gave, and the column `CHOSEN`.
+        judged: what `judge` gave.
         learned: `users` and `events` that were learned from, and `held_out`, how many of them chose the epochs; `together`, what
             `lay_together` gave, where the source joined.
         figures: arm -> figures of its training.
@@ -189,7 +177,6 @@ def line_of(
         "users": len(judged),
         METRIC: {name: float(judged[name].mean()) for name in judged if name != "user_id"},
         "differences": differences(judged, confidence),
-        CHOSEN: best_on_validation(figures),
         "best_epoch": {arm: one["best_epoch"] for arm, one in figures.items()},
         "epochs": {arm: one["epochs"] for arm, one in figures.items()},
         "cpu_seconds": {arm: one["cpu_seconds"] for arm, one in figures.items()},
@@ -210,8 +197,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for one in lines:
         values = one[METRIC]
-        more = {arm: f" ({values[arm + ALONE]:.4f})" for arm in NETWORKS} | {CHOSEN: f" {words(one[CHOSEN])}"}
-        cells = [f"{values[arm]:.4f}{more.get(arm, '')}" for arm in ARMS]
+        cells = [f"{values[arm]:.4f} ({values[arm + ALONE]:.4f})" if arm in NETWORKS else f"{values[arm]:.4f}" for arm in ARMS]
         rows.append(f"| {one['learned']['users']:,} ({one['share']:.0%}) | {one['learned']['events']:,} | {' | '.join(cells)} |")
     rows += [
         "",
@@ -227,8 +213,8 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
             )
     said = (
         f"NDCG@10 of {lines[0]['users']:,} test users, the same in all rows, over the whole catalogue; in brackets the network without its "
-        f"companions. Chosen: whichever of adapter, full and scratch is best on validation. The source's {source['users']:,} users have "
-        f"{source['events']:,} events; {source['left_out']:,} users of both domains were left out there."
+        f"companions. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
+        "domains were left out there."
     )
     if source.get("same"):
         said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
