@@ -110,7 +110,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--nights", type=int, help="ask the latter half of the log in so many parts, not the test part alone")
     parser.add_argument("--table", type=Path, help="also write the tables to this Markdown file")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.nights is not None and given.nights < 1:
+        parser.error(f"--nights {given.nights}: one night is the least")
+    return given
 
 
 if __name__ == "__main__":
