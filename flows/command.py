@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from flows.orphans import end_orphans
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.errors import InputError, NightloomError
 from nightloom.quiet import silence
@@ -33,6 +34,7 @@ def before_prefect(module: str) -> None:
         os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+        end_orphans()
         warnings.simplefilter("ignore")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from tests.tiny_models import WORDS, tiny_bert
@@ -27,7 +29,7 @@ data:
     items: {{item_id: movieId, title: title, genres: genres}}
 pretrained: {{model: {model}}}
 model: {{dim: 16, blocks: 1, heads: 2}}
-training: {{epochs: 2, workers: 1}}
+training: {{epochs: 2, workers: 1, precision: fp32}}
 evaluation: {{protocols: [temporal, leave_one_out]}}
 explain: {{users: 2, max_events: 5, samples: 64}}
 promotion: {{must_beat_floors: false, resamples: 200}}
@@ -68,6 +70,17 @@ def environment(home: Path, *, own_server: bool = False) -> dict[str, str]:
 def night(home: Path, *arguments: str, own_server: bool = False) -> subprocess.CompletedProcess[str]:
     command, env = [sys.executable, "-m", "flows.nightly", *arguments], environment(home, own_server=own_server)
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=500, check=False)
+
+
+def servers(home: Path) -> list[int]:
+    """Processes that serve Prefect to the commands of this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            serves = "prefect.server.api.server:create_app" in process.cmdline()
+            if serves and process.environ().get("PREFECT_HOME") == str(home / "mlruns" / "prefect"):
+                found.append(process.pid)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +152,8 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
 
 KILLED_BEFORE_ITS_REPORT = """
 import os, signal
+from flows.command import before_prefect
+before_prefect("__main__")
 import flows.nightly
 flows.nightly.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 flows.nightly.main(["--config", "killed.yaml"])
@@ -147,7 +162,7 @@ flows.nightly.main(["--config", "killed.yaml"])
 
 def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0
-    text = (home / "mine.yaml").read_text().replace("workers: 1", "workers: 2")  # which must make no difference either
+    text = (home / "mine.yaml").read_text().replace("workers: 1", "workers: 2")  # which must make no difference either, in float32
     (home / "killed.yaml").write_text(text.replace("name: mine", "name: killed"))
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.nightly", "--config", "killed.yaml"],
@@ -168,8 +183,10 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
             command, cwd=home, env=environment(home, own_server=True), stdout=said, stderr=said, timeout=500, check=False
         )
     assert halted.returncode == -signal.SIGKILL, (home / "halted.txt").read_text()
+    assert len(servers(home)) == 1  # that of the second, which ended that of the first
     again = night(home, "--config", "killed.yaml")
     assert again.returncode == 0, again.stdout + again.stderr
+    assert not servers(home)
     nights = home / "mlruns" / "nights"
     whole_first = json.loads(min((nights / "mine").glob("*/report.json")).read_text())
     killed, whole = (json.loads((nights / name / "latest" / "report.json").read_text()) for name in ("killed", "mine"))
