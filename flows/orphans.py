@@ -15,14 +15,23 @@ def end_orphans() -> None:
     """End the temporary servers of earlier commands with this `PREFECT_HOME` that were killed, and mark this command's own.
 
     Prefect ends its server when a command exits; a command that is killed can not see to that, and the server would run on for good.
-    A server whose parent is no longer the process that it is marked with has lost it.
+    A server whose parent is no longer the process that it is marked with has lost it. Those of another container are left alone, since
+    their processes have other numbers there than here.
     """
-    home = os.environ["PREFECT_HOME"]
+    home, space = os.environ["PREFECT_HOME"], _namespace()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # another user's, or gone by now
             if "prefect.server.api.server:create_app" not in process.cmdline():
                 continue
             given = process.environ()
-            if given.get("PREFECT_HOME") == home and given.get(STARTER, str(process.ppid())) != str(process.ppid()):
+            starter, _, its = given.get(STARTER, "").partition(" ")
+            if starter and given.get("PREFECT_HOME") == home and its == space and starter != str(process.ppid()):
                 process.terminate()
-    os.environ[STARTER] = str(os.getpid())
+    os.environ[STARTER] = f"{os.getpid()} {space}"
+
+
+def _namespace() -> str:
+    """What process numbers are counted in, on Linux; elsewhere there is one."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
