@@ -1,4 +1,4 @@
-"""Deleting what old nights left: stages, snapshots, fetched champions and text vectors that nothing needs any more.
+"""Deleting what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
 
 What is kept: all that one of a recommender's last nights used, the night that `latest` points at, the nights of registered versions with
 an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it; so are people's
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from nightloom.data.pictures import PICTURES, STORE
 from nightloom.errors import InputError
 from nightloom.stage import IN_USE, Manifest
 
@@ -40,7 +42,7 @@ class Old:
 
     Attributes:
         path: folder or file.
-        kind: stages, snapshots, champions or text.
+        kind: stages, snapshots, pictures, champions or text.
         bytes: size of its files.
     """
 
@@ -84,12 +86,15 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         if path.relative_to(root).parts not in needed and (TRIMMED in path.name or _written(path) < start)
     ]
     fetched = {f"{one.model}-v{one.version}-{one.run_id[:8]}" for held in versions.values() for one in held}
+    gone = {one.path for one in found}
+    for name, start in began.items():
+        found += _pictures(root / "snapshots" / name, gone, start)
     found += [
         Old(path, "champions", _size(path))
         for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
         if path.name not in fetched and path.name.removeprefix("nightloom-").rpartition("-v")[0] in began
     ]
-    return found + _texts(root, {one.path for one in found}, min(began.values(), default=0.0))
+    return found + _texts(root, gone, min(began.values(), default=0.0))
 
 
 def delete(found: Iterable[Old]) -> None:
@@ -146,12 +151,13 @@ def _needed(kept: set[Path], versions: Mapping[str, Sequence[Version]]) -> set[t
 
 
 def _made(root: Path, name: str) -> Iterator[tuple[str, Path]]:
-    """Folders of a recommender's stages, those that a kill left by halves included, and of its snapshots."""
+    """Folders of a recommender's stages, those that a kill left by halves included, and of its snapshots, which share their pictures."""
     for path in sorted((root / "stages" / name).glob("*/*")):
         if path.is_dir():
             yield "stages", path
     for path in sorted((root / "snapshots" / name).glob("*")):
-        yield "snapshots", path
+        if path.name != STORE:
+            yield "snapshots", path
 
 
 def _written(folder: Path) -> float:
@@ -161,6 +167,14 @@ def _written(folder: Path) -> float:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _pictures(home: Path, gone: set[Path], before: float) -> list[Old]:
+    """Pictures beside a recommender's snapshots, written before a moment, that no snapshot which stays names."""
+    files = [path for path in sorted((home / STORE).glob("*/*")) if path.stat().st_mtime < before]
+    lists = [path for path in home.glob(f"*/{PICTURES}") if path.parent not in gone] if files else []
+    named = {key for path in lists for key in pd.read_parquet(path, columns=["key"])["key"]}
+    return [Old(path, "pictures", path.stat().st_size) for path in files if path.name not in named]
 
 
 def _texts(root: Path, gone: set[Path], before: float) -> list[Old]:
