@@ -166,14 +166,12 @@ def trim(
 
     All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
     """
-    from nightloom.trim import alone, delete, old
+    from nightloom.trim import aliased, alone, delete, old
 
     root = root.resolve()
     with alone(root):
         known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
-        names = sorted(path.name for path in (root / "nights").glob("*"))
-        versions = {name: [one for one in _registry(root).versions(name) if one.aliases] for name in names} if known else {}
-        found = old(root, keep, versions)
+        found = old(root, keep, aliased(root, _registry(root)) if known else {})
         if not dry_run:
             delete(found)
     lines: dict[str, list[int]] = {}

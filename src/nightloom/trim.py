@@ -17,17 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nightloom.data.pictures import PICTURES, STORE
 from nightloom.errors import InputError
+from nightloom.promotion.registry import CLICKS, Registry, Version
 from nightloom.stage import IN_USE, Manifest
-
-if TYPE_CHECKING:
-    from nightloom.promotion.registry import Version
 
 TRIMMED = ".trimmed-"
 """A folder is renamed so before it is deleted: one that a kill left by halves must not look finished."""
@@ -68,13 +65,19 @@ def alone(root: Path) -> Iterator[None]:
         yield
 
 
+def aliased(root: Path, registry: Registry) -> dict[str, list[Version]]:
+    """Registered versions that hold an alias, of every recommender with nights under an mlruns folder; its click heads are among them."""
+    names = sorted(home.name for home in (root / "nights").glob("*"))
+    return {name: [one for end in ("", CLICKS) for one in registry.versions(name + end) if one.aliases] for name in names}
+
+
 def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> list[Old]:
     """What may be deleted.
 
     Args:
         root: the mlruns folder.
         keep: nights of each recommender whose files are kept; one with no more than that is left alone.
-        versions: recommender -> its registered versions that hold an alias.
+        versions: what `aliased` gave.
     """
     nights = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
     began = {name: _began(found[-keep]) for name, found in nights.items() if len(found) > keep}
@@ -85,6 +88,7 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         for kind, path in _made(root, name)
         if path.relative_to(root).parts not in needed and (TRIMMED in path.name or _written(path) < start)
     ]
+    models = {f"nightloom-{name}{end}" for name in began for end in ("", CLICKS)}
     fetched = {f"{one.model}-v{one.version}-{one.run_id[:8]}" for held in versions.values() for one in held}
     gone = {one.path for one in found}
     for name, start in began.items():
@@ -92,7 +96,7 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
     found += [
         Old(path, "champions", _size(path))
         for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
-        if path.name not in fetched and path.name.removeprefix("nightloom-").rpartition("-v")[0] in began
+        if path.name not in fetched and path.name.rpartition("-v")[0] in models
     ]
     return found + _texts(root, gone, min(began.values(), default=0.0))
 

@@ -23,9 +23,9 @@ from nightloom.data.schema import Tables
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.errors import InputError
 from nightloom.models.text_cache import TextCache
-from nightloom.promotion.registry import Registry
+from nightloom.promotion.registry import CLICKS, Registry, Version
 from nightloom.stage import Manifest, Night, in_use, run_stage, write_json
-from nightloom.trim import TRIMMED, Old, alone, delete, old
+from nightloom.trim import TRIMMED, Old, aliased, alone, delete, old
 from tests.small_bundle import small_bundle, small_config
 
 NAME = "shop"
@@ -142,12 +142,34 @@ def test_registered_versions_with_an_alias_keep_their_night_and_snapshot(nights:
         tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
         registry.promote(registry.register(NAME, bundle, run, tags, "card", [["i1"]]))
         registry.fetch(registry.versions(NAME)[0], tmp_path / "cache" / "champions")
-    versions = registry.versions(NAME)
-    found = old(tmp_path, 1, {NAME: [one for one in versions if one.aliases]})
+    found = old(tmp_path, 1, aliased(tmp_path, registry))
     assert places(found, "snapshots") == {nights[3].snapshot.path}
     assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
     (champion,) = places(found, "champions")
     assert champion.name.startswith("nightloom-shop-v1-")
+
+
+class Registered(Registry):
+    """A registry of what it is given: MLflow's database takes seconds to make."""
+
+    def __init__(self, *versions: Version) -> None:
+        self.held = versions
+
+    def versions(self, name: str) -> list[Version]:
+        return [one for one in self.held if one.name == name]
+
+
+def test_click_heads_are_kept_and_go_as_recommenders_do(nights: list[Made], tmp_path: Path) -> None:
+    heads, home = list[Version](), tmp_path / "cache" / "champions"
+    for number, (made, aliases) in enumerate(zip(nights, ((), ("previous",), ("champion", "challenger")), strict=False), 1):
+        tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
+        heads.append(Version(f"nightloom-{NAME}{CLICKS}", str(number), "abcdabcd", tags, aliases))
+        (home / f"{heads[-1].model}-v{number}-abcdabcd").mkdir(parents=True)
+    (home / f"nightloom-other{CLICKS}-v1-abcdabcd").mkdir()  # of a name without nights here
+    found = old(tmp_path, 1, aliased(tmp_path, Registered(*heads)))
+    assert places(found, "champions") == {home / f"nightloom-{NAME}{CLICKS}-v1-abcdabcd"}
+    assert places(found, "snapshots") == {nights[3].snapshot.path}
+    assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
 
 
 def test_what_is_young_stays_whoever_made_it_and_old_halves_go(nights: list[Made], tmp_path: Path) -> None:
