@@ -42,7 +42,8 @@ def transfer(
     """Train on the source, carry it over, learn from shares of the target's users, and compare; registers nothing.
 
     Args:
-        source: the source domain's config; its data count, model and schedule are the target's.
+        source: the source domain's config; its data count, under temporal those before the target's validation. Model and schedule are
+            the target's.
         target: the target domain's config; its first protocol counts.
         shares: of the target's users, from which every arm learns.
         same_people: whether one user id means one person in both domains; the target's are then left out of the source's training.

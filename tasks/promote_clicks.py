@@ -18,7 +18,7 @@ from nightloom.errors import InputError
 from nightloom.models.clicks.save import chances as answers
 from nightloom.promotion.card import click_card
 from nightloom.promotion.click_gate import decide
-from nightloom.promotion.registry import Registry
+from nightloom.promotion.registry import CLICKS, Registry
 from nightloom.promotion.served import click_head, lay_clicks
 from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import run_tags
@@ -33,7 +33,7 @@ USUAL = "the usual rate"
 )
 def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted: Sequence[Manifest], head_run: str) -> Manifest:
     """Compare the head with the champion, or with its floors, and move the aliases where the gate lets it pass."""
-    config, name = night.config, f"{night.config.name}-clicks"
+    config, name = night.config, night.config.name + CLICKS
     tags, registry = run_tags(night, collected.figures["hash"]), Registry(night.root)
     places = {one.figures["family"]: one.path for one in fitted}
 

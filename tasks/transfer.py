@@ -28,15 +28,14 @@ SECTIONS = {"model", "training", "pretrained", "evaluation"}
 
 @task(name="transfer-source", cache_policy=NO_CACHE)
 def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target: Manifest, same_people: bool, shared: bool) -> Manifest:
-    """Train the source domain's model, without the users of the target."""
+    """Train the source domain's model, without the users of the target and, under temporal, without its future."""
     protocol = night.config.evaluation.protocols[0]
 
     def body(folder: Path) -> dict[str, Any]:
-        users = transfer.users_to_learn_from(prepared.path, target.path, same_people=same_people)
-        learned = lay_part(prepared.path, users, protocol, folder / "prepared")
+        learned = transfer.lay_source(prepared.path, target.path, protocol, folder / "prepared", same_people=same_people)
         figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _teller("source"))
         same = int((_same(prepared.path, target.path) >= 0).sum()) if shared else 0
-        return figures | learned | {"left_out": prepared.figures["users"] - len(users), "same": same}
+        return figures | learned | {"left_out": prepared.figures["users"] - learned["users"], "same": same}
 
     sections = night.config.model_dump(mode="json", include=SECTIONS)
     inputs = [prepared, pretrained, target]

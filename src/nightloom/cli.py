@@ -162,22 +162,24 @@ def trim(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     root: Root = MLRUNS,
 ) -> None:
-    """Delete what old nights left: stages, snapshots, fetched champions and text vectors that nothing needs any more.
+    """Delete what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
 
     All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
     """
-    from nightloom.trim import alone, delete, old
+    from nightloom.trim import aliased, alone, delete, old
 
     root = root.resolve()
     with alone(root):
         known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
-        names = sorted(path.name for path in (root / "nights").glob("*"))
-        versions = {name: [one for one in _registry(root).versions(name) if one.aliases] for name in names} if known else {}
-        found = old(root, keep, versions)
+        found = old(root, keep, aliased(root, _registry(root)) if known else {})
         if not dry_run:
             delete(found)
-    for one in found:
-        _console().print(f"{one.bytes / 2**20:10,.1f} MiB  {one.path.relative_to(root)}", markup=False, soft_wrap=True)
+    lines: dict[str, list[int]] = {}
+    for one in found:  # pictures are many, and their names say nothing
+        place = f"{one.path.parents[1].relative_to(root)} (some of it)" if one.kind == "pictures" else str(one.path.relative_to(root))
+        lines.setdefault(place, []).append(one.bytes)
+    for place, sizes in lines.items():
+        _console().print(f"{sum(sizes) / 2**20:10,.1f} MiB  {place}", markup=False, soft_wrap=True)
     total = sum(one.bytes for one in found) / 2**20
     _console().print(
         f"{total:10,.1f} MiB in {len(found):,} folders and files {'would be ' if dry_run else ''}deleted under {root}", markup=False

@@ -1,4 +1,4 @@
-"""Deleting what old nights left: stages, snapshots, fetched champions and text vectors that nothing needs any more.
+"""Deleting what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
 
 What is kept: all that one of a recommender's last nights used, the night that `latest` points at, the nights of registered versions with
 an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it; so are people's
@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from nightloom.data.pictures import PICTURES, STORE
 from nightloom.errors import InputError
+from nightloom.promotion.registry import CLICKS, Registry, Version
 from nightloom.stage import IN_USE, Manifest
-
-if TYPE_CHECKING:
-    from nightloom.promotion.registry import Version
 
 TRIMMED = ".trimmed-"
 """A folder is renamed so before it is deleted: one that a kill left by halves must not look finished."""
@@ -40,7 +39,7 @@ class Old:
 
     Attributes:
         path: folder or file.
-        kind: stages, snapshots, champions or text.
+        kind: stages, snapshots, pictures, champions or text.
         bytes: size of its files.
     """
 
@@ -66,13 +65,19 @@ def alone(root: Path) -> Iterator[None]:
         yield
 
 
+def aliased(root: Path, registry: Registry) -> dict[str, list[Version]]:
+    """Registered versions that hold an alias, of every recommender with nights under an mlruns folder; its click heads are among them."""
+    names = sorted(home.name for home in (root / "nights").glob("*"))
+    return {name: [one for end in ("", CLICKS) for one in registry.versions(name + end) if one.aliases] for name in names}
+
+
 def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> list[Old]:
     """What may be deleted.
 
     Args:
         root: the mlruns folder.
         keep: nights of each recommender whose files are kept; one with no more than that is left alone.
-        versions: recommender -> its registered versions that hold an alias.
+        versions: what `aliased` gave.
     """
     nights = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
     began = {name: _began(found[-keep]) for name, found in nights.items() if len(found) > keep}
@@ -83,13 +88,17 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         for kind, path in _made(root, name)
         if path.relative_to(root).parts not in needed and (TRIMMED in path.name or _written(path) < start)
     ]
+    models = {f"nightloom-{name}{end}" for name in began for end in ("", CLICKS)}
     fetched = {f"{one.model}-v{one.version}-{one.run_id[:8]}" for held in versions.values() for one in held}
+    gone = {one.path for one in found}
+    for name, start in began.items():
+        found += _pictures(root / "snapshots" / name, gone, start)
     found += [
         Old(path, "champions", _size(path))
         for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
-        if path.name not in fetched and path.name.removeprefix("nightloom-").rpartition("-v")[0] in began
+        if path.name not in fetched and path.name.rpartition("-v")[0] in models
     ]
-    return found + _texts(root, {one.path for one in found}, min(began.values(), default=0.0))
+    return found + _texts(root, gone, min(began.values(), default=0.0))
 
 
 def delete(found: Iterable[Old]) -> None:
@@ -146,12 +155,13 @@ def _needed(kept: set[Path], versions: Mapping[str, Sequence[Version]]) -> set[t
 
 
 def _made(root: Path, name: str) -> Iterator[tuple[str, Path]]:
-    """Folders of a recommender's stages, those that a kill left by halves included, and of its snapshots."""
+    """Folders of a recommender's stages, those that a kill left by halves included, and of its snapshots, which share their pictures."""
     for path in sorted((root / "stages" / name).glob("*/*")):
         if path.is_dir():
             yield "stages", path
     for path in sorted((root / "snapshots" / name).glob("*")):
-        yield "snapshots", path
+        if path.name != STORE:
+            yield "snapshots", path
 
 
 def _written(folder: Path) -> float:
@@ -161,6 +171,14 @@ def _written(folder: Path) -> float:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _pictures(home: Path, gone: set[Path], before: float) -> list[Old]:
+    """Pictures beside a recommender's snapshots, written before a moment, that no snapshot which stays names."""
+    files = [path for path in sorted((home / STORE).glob("*/*")) if path.stat().st_mtime < before]
+    lists = [path for path in home.glob(f"*/{PICTURES}") if path.parent not in gone] if files else []
+    named = {key for path in lists for key in pd.read_parquet(path, columns=["key"])["key"]}
+    return [Old(path, "pictures", path.stat().st_size) for path in files if path.name not in named]
 
 
 def _texts(root: Path, gone: set[Path], before: float) -> list[Old]:

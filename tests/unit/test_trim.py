@@ -9,19 +9,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from nightloom.cli import app
+from nightloom.data.pictures import STORE, take_in
 from nightloom.data.schema import Tables
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.errors import InputError
 from nightloom.models.text_cache import TextCache
-from nightloom.promotion.registry import Registry
+from nightloom.promotion.registry import CLICKS, Registry, Version
 from nightloom.stage import Manifest, Night, in_use, run_stage, write_json
-from nightloom.trim import TRIMMED, Old, alone, delete, old
+from nightloom.trim import TRIMMED, Old, aliased, alone, delete, old
 from tests.small_bundle import small_bundle, small_config
 
 NAME = "shop"
@@ -138,12 +142,34 @@ def test_registered_versions_with_an_alias_keep_their_night_and_snapshot(nights:
         tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
         registry.promote(registry.register(NAME, bundle, run, tags, "card", [["i1"]]))
         registry.fetch(registry.versions(NAME)[0], tmp_path / "cache" / "champions")
-    versions = registry.versions(NAME)
-    found = old(tmp_path, 1, {NAME: [one for one in versions if one.aliases]})
+    found = old(tmp_path, 1, aliased(tmp_path, registry))
     assert places(found, "snapshots") == {nights[3].snapshot.path}
     assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
     (champion,) = places(found, "champions")
     assert champion.name.startswith("nightloom-shop-v1-")
+
+
+class Registered(Registry):
+    """A registry of what it is given: MLflow's database takes seconds to make."""
+
+    def __init__(self, *versions: Version) -> None:
+        self.held = versions
+
+    def versions(self, name: str) -> list[Version]:
+        return [one for one in self.held if one.name == name]
+
+
+def test_click_heads_are_kept_and_go_as_recommenders_do(nights: list[Made], tmp_path: Path) -> None:
+    heads, home = list[Version](), tmp_path / "cache" / "champions"
+    for number, (made, aliases) in enumerate(zip(nights, ((), ("previous",), ("champion", "challenger")), strict=False), 1):
+        tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
+        heads.append(Version(f"nightloom-{NAME}{CLICKS}", str(number), "abcdabcd", tags, aliases))
+        (home / f"{heads[-1].model}-v{number}-abcdabcd").mkdir(parents=True)
+    (home / f"nightloom-other{CLICKS}-v1-abcdabcd").mkdir()  # of a name without nights here
+    found = old(tmp_path, 1, aliased(tmp_path, Registered(*heads)))
+    assert places(found, "champions") == {home / f"nightloom-{NAME}{CLICKS}-v1-abcdabcd"}
+    assert places(found, "snapshots") == {nights[3].snapshot.path}
+    assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
 
 
 def test_what_is_young_stays_whoever_made_it_and_old_halves_go(nights: list[Made], tmp_path: Path) -> None:
@@ -159,6 +185,32 @@ def test_what_is_young_stays_whoever_made_it_and_old_halves_go(nights: list[Made
     assert {path.name for path in places(found, "stages")} >= {"killed.partial", f"{TRIMMED}cut-off"}
     assert "resumed.partial" not in {path.name for path in places(found, "stages")}
     assert young.path not in places(found, "snapshots")
+
+
+def test_pictures_go_when_no_snapshot_that_stays_names_them(tmp_path: Path) -> None:
+    """The second night's data name one picture of the first one's and one of their own."""
+    home, shown = tmp_path / "snapshots" / NAME, ([b"both", b"first"], [b"both", b"second"], [b"both"])
+    for day, cells in enumerate(shown, 1):
+        live(tmp_path, day, rows=day, titles=[])
+        items = pd.DataFrame({"item_id": [f"i{n}" for n in range(len(cells))], "photo": pd.Series(cells, dtype=object)})
+        items, pictures = take_in(items, ["photo"], None, home / STORE)
+        events = pd.DataFrame({"user_id": ["u"], "item_id": ["i0"], "event": ["buy"], "order": [day]})
+        snapshot = write_snapshot(Tables(events, items, features={"photo": "image"}), home, {}, pictures=pictures)
+        Manifest("collect", snapshot.hash[:16], str(snapshot.path)).save(
+            tmp_path / "nights" / NAME / f"2026010{day}-020000" / "manifests" / "collect.json"
+        )
+    (home / STORE / "ab").mkdir()
+    (home / STORE / "ab" / "abc.partial").write_bytes(b"left by a kill")
+    set_back(tmp_path / "snapshots", 1)
+    leave_unused()
+    names = {cell: sha256(cell).hexdigest() for cells in shown for cell in cells}
+    assert {path.name for path in places(old(tmp_path, 2, {}), "pictures")} == {names[b"first"], "abc.partial"}
+    found = old(tmp_path, 1, {})
+    assert home / STORE not in {one.path for one in found}
+    done = CliRunner().invoke(app, ["trim", "--keep", "1", "--root", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert f"snapshots/{NAME}/{STORE} (some of it)" in done.output
+    assert [path.read_bytes() for path in sorted((home / STORE).glob("*/*"))] == [b"both"]
 
 
 def test_a_study_keeps_what_it_goes_on_from(nights: list[Made], tmp_path: Path) -> None:

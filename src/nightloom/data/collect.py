@@ -10,7 +10,7 @@ from nightloom.config import RunConfig
 from nightloom.data import named
 from nightloom.data.canonical import canonical
 from nightloom.data.only import part_of
-from nightloom.data.pictures import take_in
+from nightloom.data.pictures import STORE, take_in
 from nightloom.data.snapshot import Snapshot, write_snapshot
 from nightloom.data.sources import RawTable, read_table
 from nightloom.stage import disk_of, in_use
@@ -54,7 +54,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     home, pictures = root / "snapshots" / config.name, None
     with disk_of(home):
         if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:
-            made.items, pictures = take_in(made.items, columns, _folder(data.items), home / "pictures")
+            made.items, pictures = take_in(made.items, columns, _folder(data.items), home / STORE)
             lost = int(pictures["reason"].notna().sum())
             progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
         return write_snapshot(made, home, source, licence, pictures)

@@ -18,6 +18,9 @@ import pandas as pd
 PICTURES = "pictures.parquet"
 """Beside the tables: `key`, `path` and, where the picture could not be read, `reason`."""
 
+STORE = "pictures"
+"""Folder beside a recommender's snapshots: pictures that came as bytes."""
+
 UNREADABLE = "unreadable: "
 """How the key of a picture begins that could not be read; its name follows."""
 

@@ -63,6 +63,11 @@ def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], va
             f"{sizes[2]:,} for the test, since too many share one time (or there are too few). Give finer timestamps or more events, "
             "change prepare.validation_share and prepare.test_share, or use evaluation.protocols: [leave_one_out]."
         )
+    return cut(offsets, times, validation_border, test_border)
+
+
+def cut(offsets: IntArray, times: IntArray, validation_border: int, test_border: int) -> Split:
+    """One cut in time for all users, at borders that are given; see `temporal`."""
     return Split(
         train_end=offsets[:-1] + _count(times < validation_border, offsets),
         validation_end=offsets[:-1] + _count(times < test_border, offsets),

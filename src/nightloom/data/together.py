@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.data.border import border_of
 from nightloom.data.part import CATALOGUE
 from nightloom.data.people import Search
 from nightloom.data.sequences import Histories, Sequences
-from nightloom.errors import InputError
 from nightloom.stage import write_json
 
 MOST_REPEATS = 7
@@ -52,12 +52,7 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
     """
     here, there = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (part, source))
     meta, theirs = (json.loads((place / "meta.json").read_text(encoding="utf-8")) for place in (part, source))
-    border = meta["borders"][protocol]["validation"]
-    if border is not None and not (meta["has_time"] and theirs["has_time"]):
-        raise InputError(
-            f"transfer: under {protocol} the source's events must lie before the target's validation, and one of the two has no timestamps "
-            "to tell. Give both timestamps, or use evaluation.protocols=[leave_one_out]."
-        )
+    border = border_of(part, source, protocol)
     item = np.full(there.n_items, -1, dtype=np.int64)
     item[same[same >= 0]] = np.flatnonzero(same >= 0)
     shared = item[there.items] >= 0

@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
-from nightloom.data.part import user_ids
+from nightloom.data.border import border_of
+from nightloom.data.part import lay_part, user_ids
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
 from nightloom.evaluation.metrics import per_user
@@ -103,6 +104,29 @@ def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDA
             "Where they are other people who happen to have the same numbers, say --unrelated-users."
         )
     return kept
+
+
+def lay_source(source: Path, target: Path, protocol: str, folder: Path, *, same_people: bool) -> dict[str, Any]:
+    """Write the prepared folder that the source's model learns from: without users of the target, and without the target's future.
+
+    Under the temporal protocol every arm but `scratch` starts from this model, so it learns only from what came before the target's
+    validation. Leave-one-out has no such time.
+
+    Args:
+        source: the source's folder of stage prepare.
+        target: the target's.
+        protocol: which split.
+        folder: where to write.
+        same_people: see `users_to_learn_from`.
+
+    Returns:
+        What `lay_part` gives.
+
+    Raises:
+        InputError: nobody or too little is left to learn from, or the protocol is temporal and one of the two has no times.
+    """
+    users = users_to_learn_from(source, target, same_people=same_people)
+    return lay_part(source, users, protocol, folder, before=border_of(target, source, protocol))
 
 
 def judge(
@@ -216,6 +240,8 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
         f"companions. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
         "domains were left out there."
     )
+    if source.get("later"):
+        said += f" {source['later']:,} more of the source's events were left out, since they are not before the target's validation."
     if source.get("same"):
         said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
     if some := [one["learned"] for one in lines if one["learned"]["held_out"]]:

@@ -22,6 +22,8 @@ from nightloom.tracking import Tracking
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
+CLICKS = "-clicks"
+"""Ends the name of a click head, which is registered beside the recommender of the same config."""
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
 
