@@ -22,6 +22,7 @@ from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
 from nightloom.stage import Manifest, Night, code_version, write_json
 from nightloom.tracking import Tracking, git_state, run_tags
+from tasks.progress import artifact_key
 
 STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
 """Stages after collect, in order."""
@@ -143,7 +144,7 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
     for name in ("report.json", "report.html"):
         Tracking(night.root).client.log_artifact(run, str(night.folder / name))
-    key, said = f"night-{night.config.name.replace('_', '-')}", f"Night {night.night}"
+    key, said = artifact_key("night", night.config.name), f"Night {night.night}"
     create_markdown_artifact(markdown(content), key=key, description=said)
     rows = [
         {"family": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
