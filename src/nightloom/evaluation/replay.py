@@ -116,7 +116,7 @@ def lay(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict
     shares = {"test_share": held_out, "validation_share": config.prepare.validation_share * (1 - held_out)}
     past = Tables(events, tables.items, tables.users, None, rejected={}, features=tables.features, pictures=tables.pictures)
     dated = config.model_copy(update={"prepare": config.prepare.model_copy(update=shares)})
-    return prepare(past, dated, folder)
+    return prepare(past, dated, folder, must_ask=False)  # a night that asks nobody counts nothing among the others
 
 
 def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[str, Path]) -> pd.DataFrame:
