@@ -23,6 +23,7 @@ from nightloom.report.markdown import markdown
 from nightloom.stage import Manifest, Night, code_version, write_json
 from nightloom.tracking import Tracking, git_state, run_tags
 from tasks.progress import artifact_key
+from tasks.validate import stale
 
 STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
 """Stages after collect, in order."""
@@ -125,13 +126,16 @@ def quarantined(night: Night) -> dict[str, int]:
 
 
 def unchanged(night: Night, collected: Manifest) -> str | None:
-    """Why tonight would give what the last night gave, in words; None when it would not."""
+    """Why tonight would give what the last night gave, in words; None when it would not.
+
+    Data that are as they were may have grown too old since: then the night goes on to its data contract, which says so.
+    """
     last = night.latest / "report.json"
     if night.force or not last.exists():
         return None
     content = _read(last)
     same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()
-    if not same or content.get("code") != code_version():
+    if not same or content.get("code") != code_version() or stale(night):
         return None
     return (
         f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]} and code {content['code']} are those of {content['night']}"

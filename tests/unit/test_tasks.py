@@ -2,10 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 import pytest
 from prefect.client.schemas.actions import ArtifactCreate
+from prefect.logging import disable_run_logger
 
+from nightloom.config import config_from_dict
+from nightloom.errors import ContractBroken
+from nightloom.stage import Manifest, Night, code_version, write_json
+from tasks.collect import collect
 from tasks.progress import artifact_key
+from tasks.report import unchanged
+from tasks.validate import validate
+
+
+@pytest.fixture(autouse=True)
+def _without_a_run() -> Iterator[None]:
+    with disable_run_logger():
+        yield
+
+
+def night_of(root: Path, number: int = 1, **sections: Any) -> Night:
+    return Night(config_from_dict({"name": "mine", **sections}), f"20260101-00000{number}", root)
+
+
+def ended_well(night: Night, collected: Manifest) -> None:
+    """As stage report leaves a night, as far as the next one reads it."""
+    report = {"data_hash": collected.figures["hash"], "config_hash": night.config.digest(), "code": code_version(), "night": night.night}
+    write_json(night.folder / "report.json", report | {"rows": {"events": 60}})
+    night.latest.symlink_to(night.night)
+
+
+def test_a_feed_that_stands_still_is_refused_when_its_newest_event_has_grown_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = pd.Timestamp(datetime.now(UTC)) - pd.Timedelta(hours=20)
+    times = [newest - pd.Timedelta(minutes=one) for one in range(60)]
+    events = {"user_id": [f"u{one % 7}" for one in range(60)], "item_id": [f"i{one % 9}" for one in range(60)], "timestamp": times}
+    pd.DataFrame(events).to_csv(tmp_path / "events.csv", index=False)
+    sections = {"data": {"events": str(tmp_path / "events.csv")}, "validation": {"max_age_days": 1, "min_events": 10}}
+    first, second = (night_of(tmp_path / "mlruns", number, **sections) for number in (1, 2))
+    collected = collect.fn(first)
+    validate.fn(first, collected)
+    ended_well(first, collected)
+    assert unchanged(second, collected)  # a short night: it is fresh enough
+    validate.fn(second, collected)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=6)
+
+    monkeypatch.setattr("tasks.validate.datetime", Later)
+    assert unchanged(second, collected) is None
+    with pytest.raises(ContractBroken, match=r"newest event at most 1 days old.*validation\.max_age_days"):
+        validate.fn(second, collected)
 
 
 @pytest.mark.parametrize("study", ["mine", "Shop1", "my study", "shop.v2", "a_b", "läden"])
