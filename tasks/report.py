@@ -16,6 +16,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.errors import InputError
+from nightloom.models.load_pretrained import replaced
 from nightloom.models.loom import Loom
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
@@ -137,9 +138,11 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
     same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()
     if not same or content.get("code") != code_version() or stale(night):
         return None
-    return (
-        f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]} and code {content['code']} are those of {content['night']}"
-    )
+    models = Manifest.load(night.latest / "manifests" / "load_pretrained.json").figures["fingerprints"]
+    if replaced(night.config.pretrained, models):
+        return None
+    shown = f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]}, code {content['code']}"
+    return f"{shown} and the pretrained models are those of {content['night']}"
 
 
 def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
