@@ -19,7 +19,7 @@ from prefect import flow
 
 from expectations.run import read_checked
 from nightloom.config import RunConfig
-from nightloom.evaluation.replay import moments
+from nightloom.evaluation.replay import check_nights, moments
 from nightloom.stage import Night
 from nightloom.tracking import Tracking, run_tags
 from tasks.collect import collect
@@ -40,6 +40,7 @@ def replay(
         step_days: days from night to night.
         table: file that gets the table as Markdown.
     """
+    check_nights(nights, step_days)
     training = config.training.model_copy(update={"warm_start": True})
     evaluation = config.evaluation.model_copy(update={"protocols": ("temporal",)})
     config = config.model_copy(update={"name": f"{config.name[:56]}-replay", "training": training, "evaluation": evaluation})

@@ -43,12 +43,13 @@ def tune(
         study: its name and folder `mlruns/tuning/<study>/`; empty: the config's name.
         preset: file for the best config; empty: `best.yaml` in the study's folder.
     """
+    budget = Budget(minutes, trials, seeds)
     night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), beside=f"tuning/{study or config.name}")
     collected = collect(night)
     checked = validate(night, collected)
     prepared = prepare(night, checked)
     pretrained = load_pretrained(night, prepared)
-    return search(night, collected, prepared, pretrained, Budget(minutes, trials, seeds), Path(preset or night.folder / "best.yaml"))
+    return search(night, collected, prepared, pretrained, budget, Path(preset or night.folder / "best.yaml"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

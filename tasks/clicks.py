@@ -16,7 +16,7 @@ from nightloom.evaluation.click_families import calibration_plot, differences, f
 from nightloom.report.clicks import NOTE, apart, markdown, rows
 from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import Tracking, run_tags
-from tasks.progress import made, tell
+from tasks.progress import artifact_key, made, tell
 
 
 @task(name="prepare-clicks", cache_policy=NO_CACHE)
@@ -65,7 +65,7 @@ def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence
         files = sorted(path for path in one.path.iterdir() if path.suffix in (".json", ".parquet", ".safetensors"))
         runs[found["family"]] = tracking.log_family(run, found["family"], metrics, tags=tags, params=params, files=files)
     results, confidence = [one.figures for one in fitted], night.config.promotion.confidence
-    create_table_artifact(rows(results), key=f"clicks-{night.config.name}".replace("_", "-"), description=f"Clicks, {night.night}")
+    create_table_artifact(rows(results), key=artifact_key("clicks", night.config.name), description=f"Clicks, {night.night}")
     folders = {one.figures["family"]: one.path for one in fitted}
     text = markdown(night.config.name, results, apart(differences(folders, confidence), confidence), NOTE)
     night.folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from nightloom.evaluation.families import VARIANTS, measure, varied
 from nightloom.report.families import markdown, rows
 from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import Tracking, run_tags
-from tasks.progress import made, tell
+from tasks.progress import artifact_key, made, tell
 
 
 @task(name="family", task_run_name="family {family}", cache_policy=NO_CACHE)
@@ -47,7 +47,7 @@ def compare_families(night: Night, run: str, collected: Manifest, families: Sequ
         tracking.log_family(run, found["family"], metrics, tags=tags, params=params, curves=found["curves"], files=files)
     protocols = night.config.evaluation.protocols
     for protocol in protocols:
-        key = f"families-{night.config.name}-{protocol}".replace("_", "-")
+        key = artifact_key("families", night.config.name, protocol)
         create_table_artifact(rows(results, protocol), key=key, description=f"Families, {protocol}, {night.night}")
     text = markdown(results, protocols, night.config.promotion.confidence, said)
     night.folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from prefect.tasks import exponential_backoff
 
 from nightloom.errors import ContractBroken
 from nightloom.models.load_images import UNREAD
+from nightloom.models.load_pretrained import fingerprints
 from nightloom.models.load_pretrained import load_pretrained as read_items
 from nightloom.stage import Manifest, Night, run_stage
 from tasks.progress import made, tell, worth_retrying
@@ -23,16 +24,19 @@ from tasks.progress import made, tell, worth_retrying
 )
 def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
     """Encode the items' texts and pictures; vectors of what earlier nights have seen come from the cache."""
+    config = night.config.pretrained
+    models = fingerprints(config, prepared.path)
 
     def body(folder: Path) -> dict[str, Any]:
         try:
-            return read_items(night.config.pretrained, prepared.path, night.root, folder, _teller("texts"), _teller("pictures"))
+            figures = read_items(config, prepared.path, night.root, folder, _teller("texts"), _teller("pictures"))
         except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
             keep_unread(folder, night)
             raise broken.moved(night.folder) from None
+        return figures | {"fingerprints": models}
 
     sections = night.config.model_dump(mode="json", include={"pretrained"})
-    manifest = run_stage(night, "load_pretrained", body, inputs=[prepared], config=sections)
+    manifest = run_stage(night, "load_pretrained", body, inputs=[prepared], config=sections, salt=" ".join(models.values()))
     figures, images = manifest.figures, manifest.figures["images"]
     words = f"{figures['encoded']:,} texts encoded, {figures['reused']:,} from the cache, {figures['missing']:,} without text"
     if images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ def made(manifest: Manifest, words: str) -> Manifest:
     how = "found finished" if manifest.status == "reused" else f"{manifest.seconds:.1f} s, {manifest.peak_mb:,.0f} MB"
     get_run_logger().info(f"{manifest.stage}: {words} ({how})", extra={"nightloom": True, "stage": manifest.stage})
     return manifest
+
+
+def artifact_key(*names: str) -> str:
+    """A key that Prefect takes for an artifact, whatever the names are: it knows lower-case letters, digits and dashes alone."""
+    return re.sub("[^a-z0-9-]", "-", "-".join(names).lower())
 
 
 def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:

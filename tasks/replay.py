@@ -15,7 +15,7 @@ from nightloom.models.load_pretrained import load_pretrained
 from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
-from tasks.progress import made, tell
+from tasks.progress import artifact_key, made, tell
 
 
 @task(name="replay-night", cache_policy=NO_CACHE)
@@ -72,7 +72,7 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
             tracking.client.log_metric(run, f"replay/{arm}/{replay.METRIC}", value, step=step)
     tracking.client.log_metric(run, "replay/warm_over_scratch", found["ratios"]["warm/scratch"]["value"])
     tracking.client.log_metric(run, "replay/warm_cpu_share", found["cpu_share"])
-    key = f"replay-{night.config.name.replace('_', '-')}"
+    key = artifact_key("replay", night.config.name)
     create_markdown_artifact(text, key=key, description="Nights of the past, retrained against frozen")
     create_table_artifact([{"night": line["day"], "users": line["users"]} | line[replay.METRIC] for line in lines], key=f"{key}-nights")
     return {"table": text, "folder": str(night.folder)} | found

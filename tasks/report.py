@@ -16,12 +16,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.errors import InputError
+from nightloom.models.load_pretrained import replaced
 from nightloom.models.loom import Loom
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
 from nightloom.stage import Manifest, Night, code_version, write_json
 from nightloom.tracking import Tracking, git_state, run_tags
+from tasks.progress import artifact_key
+from tasks.validate import stale
 
 STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
 """Stages after collect, in order."""
@@ -124,17 +127,22 @@ def quarantined(night: Night) -> dict[str, int]:
 
 
 def unchanged(night: Night, collected: Manifest) -> str | None:
-    """Why tonight would give what the last night gave, in words; None when it would not."""
+    """Why tonight would give what the last night gave, in words; None when it would not.
+
+    Data that are as they were may have grown too old since: then the night goes on to its data contract, which says so.
+    """
     last = night.latest / "report.json"
     if night.force or not last.exists():
         return None
     content = _read(last)
     same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()
-    if not same or content.get("code") != code_version():
+    if not same or content.get("code") != code_version() or stale(night):
         return None
-    return (
-        f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]} and code {content['code']} are those of {content['night']}"
-    )
+    models = Manifest.load(night.latest / "manifests" / "load_pretrained.json").figures["fingerprints"]
+    if replaced(night.config.pretrained, models):
+        return None
+    shown = f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]}, code {content['code']}"
+    return f"{shown} and the pretrained models are those of {content['night']}"
 
 
 def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
@@ -143,7 +151,7 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
     for name in ("report.json", "report.html"):
         Tracking(night.root).client.log_artifact(run, str(night.folder / name))
-    key, said = f"night-{night.config.name.replace('_', '-')}", f"Night {night.night}"
+    key, said = artifact_key("night", night.config.name), f"Night {night.night}"
     create_markdown_artifact(markdown(content), key=key, description=said)
     rows = [
         {"family": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}

@@ -21,7 +21,7 @@ from nightloom.stage import Manifest, Night, run_stage, write_json
 from nightloom.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.transfer import Transfer, same_items
-from tasks.progress import made, tell
+from tasks.progress import artifact_key, made, tell
 
 SECTIONS = {"model", "training", "pretrained", "evaluation"}
 
@@ -101,7 +101,7 @@ def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifes
     for step, line in enumerate(lines):
         for arm, value in line[transfer.METRIC].items():
             tracking.client.log_metric(run, f"transfer/{arm}/{transfer.METRIC}", value, step=step)
-    create_markdown_artifact(text, key=f"transfer-{night.config.name.replace('_', '-')}", description="Transfer between domains")
+    create_markdown_artifact(text, key=artifact_key("transfer", night.config.name), description="Transfer between domains")
     return {"table": text, "folder": str(night.folder), "shares": lines}
 
 

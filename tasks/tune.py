@@ -15,7 +15,7 @@ from nightloom.stage import Manifest, Night
 from nightloom.tracking import Tracking, run_tags
 from nightloom.training.search import write_preset
 from nightloom.training.tune import Attempt, Budget, Tuned, Tuner
-from tasks.progress import tell
+from tasks.progress import artifact_key, tell
 
 
 @task(name="tune", cache_policy=NO_CACHE)
@@ -42,7 +42,7 @@ def tune(night: Night, collected: Manifest, prepared: Manifest, pretrained: Mani
         write_preset(preset, night.config, tuned.best.values, comment)
         tracking.log_metrics(run, {protocol: {"validation_ndcg_at_10": tuned.best.ndcg or 0.0}})
         tracking.client.log_artifact(run, str(preset))
-    key = f"tune-{study.replace('_', '-')}"
+    key = artifact_key("tune", study)
     create_table_artifact(rows(tuned), key=key, description=headline(tuned))
     if tuned.importance:
         create_table_artifact(importances(tuned), key=f"{key}-importance", description="Share of the spread of results by key")

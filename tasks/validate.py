@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ def validate(night: Night, collected: Manifest) -> Manifest:
             raise broken.moved(night.folder) from None
 
     sections = night.config.model_dump(mode="json", include={"validation", "prepare"})
-    # Freshness and growth depend on the day and on the last night, not on the snapshot alone.
-    salt = f"{last} {now.date() if night.config.validation.max_age_days else ''}"
+    # Freshness and growth depend on the day and on the last night, not on the snapshot alone; what was fresh this morning is judged again
+    # when it has grown too old.
+    salt = f"{last} {now.date() if night.config.validation.max_age_days else ''}{' stale' if stale(night) else ''}"
     manifest = run_stage(night, "validate", body, inputs=[collected], config=sections, salt=salt)
     keep_findings(manifest.path, night)
     quarantined = sum(manifest.figures["quarantined"].values())
@@ -44,6 +45,15 @@ def keep_findings(checked: Path, night: Night) -> None:
     for name in ("quarantine", "data_docs"):
         shutil.copytree(checked / name, night.folder / name, dirs_exist_ok=True)
     shutil.copyfile(checked / "checks.json", night.folder / "checks.json")
+
+
+def stale(night: Night) -> bool:
+    """Whether the newest event of the last finished night is by now older than `validation.max_age_days` allows."""
+    limit, last = night.config.validation.max_age_days, night.latest / "manifests" / "validate.json"
+    if limit is None or not last.exists():
+        return False
+    newest = Manifest.load(last).figures["newest"]  # a number where events have an order and no time
+    return isinstance(newest, str) and datetime.now(UTC) - datetime.fromisoformat(newest) > timedelta(days=limit)
 
 
 def last_counts(night: Night) -> dict[str, int] | None:

@@ -167,6 +167,9 @@ def test_nights_that_the_data_do_not_hold_are_refused(home: Path) -> None:
     events["timestamp"] = pd.to_datetime(events["timestamp"], unit="s")
     with pytest.raises(InputError, match="400 nights 1 days apart do not fit"):
         moments(events, 400, 1.0)
+    for nights, step_days, told in ((0, 1.0, "--nights 0"), (3, 0.0, "--step-days 0"), (3, float("nan"), "--step-days nan")):
+        with pytest.raises(InputError, match=told):
+            moments(events, nights, step_days)
     with pytest.raises(InputError, match="not a date"):
         moments(events, 3, 1.0, "yesterday")
     with pytest.raises(InputError, match="needs timestamps"):

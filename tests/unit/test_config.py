@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,27 @@ def test_overrides_are_read_as_yaml() -> None:
         ("- a list\n", (), "expected keys and values"),
         ("name: [\n", (), "not valid YAML"),
         (MINE + "model: {dim: 30, heads: 4}\n", (), "multiple of heads"),
+        ("name: mine\ndata: {events: a.csv, only: {since: 2010-13-01}}\n", (), "data.only.since: Input should be a valid date"),
+        (MINE, ("data.only.since=2010-02-30",), "data.only.since: Input should be a valid date"),
+        (MINE, ("training.seed=!!int none",), "--set training.seed=!!int none: not valid YAML"),
     ],
 )
 def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: tuple[str, ...], told: str) -> None:
     message = refusal(tmp_path, text, *overrides)
     assert told in message
+
+
+def test_a_date_is_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: a.csv, only: {since: 2010-12-01}}\n")
+    only = load_config(tmp_path / "mine.yaml", ["data.only.before=2011-01-31"]).data.only
+    assert (only.since, only.before) == (date(2010, 12, 1), date(2011, 1, 31))
+
+
+@pytest.mark.parametrize("overrides", [(), ("training.epochs=5", "data.only.users_share=0.5")])
+def test_an_empty_section_is_one_of_defaults(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata:\n  events: a.csv\n  only:\ntraining:\n")
+    (tmp_path / "plain.yaml").write_text("name: mine\ndata: {events: a.csv}\n")
+    assert load_config(tmp_path / "mine.yaml", overrides) == load_config(tmp_path / "plain.yaml", overrides)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return _build(text, str(path), overrides, path.resolve().parent)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a date stays text: one that does not exist is then refused by its key, as any other value is."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def config_from_dict(content: Mapping[str, Any], source: str = "the given config") -> RunConfig:
     """Build a RunConfig from plain values, with errors that name each key.
 
@@ -110,10 +120,7 @@ def config_from_dict(content: Mapping[str, Any], source: str = "the given config
 
 
 def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) -> RunConfig:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: not valid YAML: {error}") from error
+    content = _read(text, source)
     if not isinstance(content, dict):
         raise InputError(f"{source}: expected keys and values at the top, found {type(content).__name__}")
     for override in overrides:
@@ -127,19 +134,25 @@ def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) 
     return config_from_dict(content, source)
 
 
+def _read(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader, less dates
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number with an explicit tag that is none, or with too many digits
+        raise InputError(f"{source}: not valid YAML: {error}") from error
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     key, mark, value = override.partition("=")
     if not mark or not key:
         raise InputError(f"--set {override}: write it as section.key=value, for example --set training.epochs=5")
     *sections, leaf = key.split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        if content.get(section) is None:  # not there, or there without a key
+            content[section] = {}
+        content = content[section]
         if not isinstance(content, dict):
             raise InputError(f"--set {override}: '{section}' is a value, not a section")
-    try:
-        content[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: the value is not valid YAML: {error}") from error
+    content[leaf] = _read(value, f"--set {override}")
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from nightloom.errors import InputError
 from nightloom.stage import write_json
 
 
-def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
+def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool = True) -> dict[str, Any]:
     """Clean, label, split and pack; write what ARCHITECTURE.md lists for this stage, and `removed.parquet`.
 
     Dense items follow the items table (or, without one, the first event of each item, removed events
@@ -31,13 +31,14 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
         tables: canonical, validated tables.
         config: the run's configuration; `prepare`, `evaluation.protocols` and `data.tags_separator` count.
         folder: where to write; it exists.
+        must_ask: whether a test part in which nobody is asked anything is refused.
 
     Returns:
         Figures: events, users, items, positives, what was removed by reason, and each protocol's parts.
 
     Raises:
         InputError: cleaning leaves nothing, nothing is positive, the catalogue has one item only, an event's item is not in the items
-            table, or the data can not be split as asked.
+            table, the data can not be split as asked, or the test would have no question.
     """
     events, removed = clean(tables.events, config.prepare)
     counts = removed["reason"].value_counts()
@@ -81,7 +82,13 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
         sequences.save(folder / f"sequences_{protocol}.npz")
         meta["borders"][protocol] = {"validation": split.validation_border, "test": split.test_border}
         meta["trained_until"][protocol] = int(clock[_before(split.validation_end, offsets)].max())
-        parts[protocol] = _parts(sequences)
+        parts[protocol] = _parts(sequences, config.evaluation.exclude_seen)
+        if must_ask and not parts[protocol]["test_users"]:
+            raise InputError(
+                f"events: the {protocol} test has no question: each of its {parts[protocol]['test']:,} positive events is on an item that "
+                "its user has had before, and such are not shown again (evaluation.exclude_seen). Set evaluation.exclude_seen: false where "
+                "repeats are normal, or change prepare.keep_repeats, prepare.positive_events, prepare.test_share or evaluation.protocols."
+            )
 
     link(tables.pictures, folder)
     spec = FeatureSpec.fit(items, tables.features, config.data.tags_separator)
@@ -149,7 +156,7 @@ def _before(ends: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.b
     return np.arange(offsets[-1]) < np.repeat(ends, np.diff(offsets))
 
 
-def _parts(sequences: Sequences) -> dict[str, int]:
+def _parts(sequences: Sequences, exclude_seen: bool) -> dict[str, int]:
     """Positive events of each part, and users who are asked in validation and test."""
     before_validation = _before(sequences.train_end, sequences.offsets)
     before_test = _before(sequences.validation_end, sequences.offsets)
@@ -157,6 +164,6 @@ def _parts(sequences: Sequences) -> dict[str, int]:
         "train": int(sequences.positive[before_validation].sum()),
         "validation": int(sequences.positive[before_test & ~before_validation].sum()),
         "test": int(sequences.positive[~before_test].sum()),
-        "validation_users": len(sequences.queries("validation", exclude_seen=False)),
-        "test_users": len(sequences.queries("test", exclude_seen=False)),
+        "validation_users": len(sequences.queries("validation", exclude_seen=exclude_seen)),
+        "test_users": len(sequences.queries("test", exclude_seen=exclude_seen)),
     }

@@ -7,6 +7,7 @@ prepared folder whose test part is that period, so training and ranking are thos
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,18 @@ class Moment:
         return str(pd.Timestamp(self.at, unit="ms").date())
 
 
+def check_nights(nights: int, step_days: float) -> None:
+    """Refuse a replay without a night, before anything is read.
+
+    Raises:
+        InputError: `nights` is below 1, or `step_days` not above 0.
+    """
+    if nights < 1:
+        raise InputError(f"--nights {nights}: nothing is lived again then. Give at least 1.")
+    if not 0 < step_days < math.inf:
+        raise InputError(f"--step-days {step_days:g}: the nights would not follow one another. Give a number of days above 0.")
+
+
 def moments(events: pd.DataFrame, nights: int, step_days: float, first: str | None = None) -> list[Moment]:
     """The nights of a replay, one after the other, at midnight UTC.
 
@@ -64,8 +77,9 @@ def moments(events: pd.DataFrame, nights: int, step_days: float, first: str | No
         first: date of the first; by default the last night's period ends with the data.
 
     Raises:
-        InputError: the events have no times, or the nights lie outside them.
+        InputError: there is no night, the events have no times, or the nights lie outside them.
     """
+    check_nights(nights, step_days)
     if "timestamp" not in events:
         raise InputError("events: a replay needs timestamps. Map a `timestamp` column in data.columns.events.")
     times, step = event_times(events), round(step_days * DAY_MS)
@@ -102,7 +116,7 @@ def lay(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict
     shares = {"test_share": held_out, "validation_share": config.prepare.validation_share * (1 - held_out)}
     past = Tables(events, tables.items, tables.users, None, rejected={}, features=tables.features, pictures=tables.pictures)
     dated = config.model_copy(update={"prepare": config.prepare.model_copy(update=shares)})
-    return prepare(past, dated, folder)
+    return prepare(past, dated, folder, must_ask=False)  # a night that asks nobody counts nothing among the others
 
 
 def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[str, Path]) -> pd.DataFrame:

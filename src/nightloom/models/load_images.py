@@ -50,9 +50,7 @@ def load_images(
         InputError: the model is not found or is not what was expected.
         ContractBroken: of a column more than `max_bad_images` of the named pictures can not be read.
     """
-    spec = prepared / "feature_spec.json"
-    kinds = FeatureSpec.load(spec).kinds if spec.exists() else {}
-    columns = [column for column, kind in kinds.items() if kind == "image"]
+    columns = _columns(prepared)
     if not columns:
         return None
     items = pd.read_parquet(prepared / "items.parquet", columns=["item_id", *columns])
@@ -88,6 +86,25 @@ def load_images(
         "unreadable": len(unread),
         "examples": [f"{row.path}: {row.reason}" for row in unread.head(EXAMPLES).itertuples()],
     }
+
+
+def has_pictures(prepared: Path) -> bool:
+    """Whether a catalogue has a picture that could be read when it was collected.
+
+    Args:
+        prepared: folder of stage prepare.
+    """
+    if not (columns := _columns(prepared)):
+        return False
+    cells = pd.read_parquet(prepared / "items.parquet", columns=columns).to_numpy(dtype=object).ravel()
+    return any(isinstance(cell, str) and not cell.startswith(UNREADABLE) for cell in cells)
+
+
+def _columns(prepared: Path) -> list[str]:
+    """Image columns of the items."""
+    spec = prepared / "feature_spec.json"
+    kinds = FeatureSpec.load(spec).kinds if spec.exists() else {}
+    return [column for column, kind in kinds.items() if kind == "image"]
 
 
 def _encoder(weights: Weights, known: dict[str, Picture], lost: dict[str, str]) -> Callable[[list[bytes], Progress], NDArray[np.float32]]:

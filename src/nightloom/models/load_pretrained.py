@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,55 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.errors import InputError
-from nightloom.models.load_images import load_images
+from nightloom.models.load_images import has_pictures, load_images
 from nightloom.models.text import TextEncoder, pooling_of
 from nightloom.models.text_cache import TextCache
 from nightloom.models.text_fast import accelerate
 from nightloom.models.vector_cache import Progress
-from nightloom.models.weights import resolve
+from nightloom.models.weights import fingerprint_here, resolve
 from nightloom.stage import write_json
 
 if TYPE_CHECKING:
     from nightloom.config import PretrainedConfig
+
+
+def fingerprints(config: PretrainedConfig, prepared: Path) -> dict[str, str]:
+    """The models that a catalogue asks for, each with the fingerprint of its files as they are now.
+
+    A folder may hold another model than it held last night, under the same name. Without a text no language model is asked for, without
+    a picture that can be read no vision model, and none is looked for.
+
+    Args:
+        config: which models.
+        prepared: folder of stage prepare.
+
+    Returns:
+        Key of the section `pretrained` (model, image_model) -> fingerprint.
+
+    Raises:
+        InputError: a model is not found or is not what was expected.
+    """
+    found = {}
+    if any(_texts(prepared)):
+        found["model"] = resolve(config.model, config.sha256).fingerprint
+    if has_pictures(prepared):
+        found["image_model"] = resolve(config.image_model, config.image_sha256, "pretrained.image_model").fingerprint
+    return found
+
+
+def replaced(config: PretrainedConfig, known: Mapping[str, str]) -> bool:
+    """Whether a model has other files than when its fingerprint was taken.
+
+    Nothing is fetched, and one that is no longer on this machine has not been replaced.
+
+    Args:
+        config: which models.
+        known: what `fingerprints` gave.
+    """
+    try:
+        return any(fingerprint_here(getattr(config, key)) not in (None, fingerprint) for key, fingerprint in known.items())
+    except InputError:  # a folder without weights now: whoever asks for the model is told
+        return True
 
 
 def load_pretrained(
@@ -50,8 +90,7 @@ def load_pretrained(
             and gets vectors of width 0.
         ContractBroken: too many pictures can not be read.
     """
-    column = _text_column(prepared / "items.parquet")
-    texts: list[str | None] = [text if isinstance(text, str) and text.strip() else None for text in column.tolist()]
+    texts = _texts(prepared)
     present = [text for text in texts if text is not None]
     mask = np.array([text is not None for text in texts], dtype=bool)
     figures: dict[str, Any] = {"model": config.model, "path": None, "sha256": config.sha256, "source": None, "pooling": config.pooling}
@@ -84,8 +123,11 @@ def load_pretrained(
     return figures
 
 
-def _text_column(path: Path) -> pd.Series:
+def _texts(prepared: Path) -> list[str | None]:
+    """Each item's text, None where it has none or a blank one."""
+    path = prepared / "items.parquet"
     try:
-        return pd.read_parquet(path, columns=["text"])["text"]
+        column = pd.read_parquet(path, columns=["text"])["text"].tolist()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no readable column `text` ({error}). Run prepare again.") from error
+    return [text if isinstance(text, str) and text.strip() else None for text in column]

@@ -79,6 +79,18 @@ def resolve(model: str, sha256: str | None = None, key: str = "pretrained.model"
     return Weights(path, found, source)
 
 
+def fingerprint_here(model: str) -> str | None:
+    """Fingerprint of a model that is on this machine, as its files are now; None where it is not. Nothing is fetched.
+
+    Raises:
+        InputError: it has no safetensors.
+    """
+    if not (found := _here(model)):
+        return None
+    path, source = found
+    return Weights(path, weights_digest(weight_files(path)), source).fingerprint
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors of a model folder, in the order of the digest (one file, or the shards by name).
 
@@ -124,16 +136,28 @@ def weights_digest(files: list[Path]) -> str:
 
 
 def _find(model: str, key: str) -> tuple[Path, Source]:
+    if found := _here(model):
+        return found
+    if not _hub_name(model):
+        raise InputError(f"{key}: there is no folder {model}. Name an existing folder, or a model of the hub as owner/name.")
+    return _download(model, key), "hub"
+
+
+def _here(model: str) -> tuple[Path, Source] | None:
+    """Where a model is on this machine, or None."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder.resolve(), "folder"
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):
-        raise InputError(f"{key}: there is no folder {model}. Name an existing folder, or a model of the hub as owner/name.")
+    if not _hub_name(model):
+        return None
     if cached := _cached(model):
         return cached, "cache"
-    if packaged := _packaged(model):
-        return packaged, "package"
-    return _download(model, key), "hub"
+    packaged = _packaged(model)
+    return (packaged, "package") if packaged else None
+
+
+def _hub_name(model: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) is not None and not model.startswith(".")
 
 
 def _cached(model: str) -> Path | None:

@@ -161,3 +161,17 @@ def test_refusals_say_what_to_do(tables: Tables, tmp_path: Path) -> None:
 def test_one_item_is_nothing_to_rank(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing to rank.*flows\.clicks"):
         prepare(Tables(tables.events.assign(item_id="undisclosed")), config(), tmp_path)
+
+
+@pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
+def test_a_test_without_a_question_is_refused_with_the_keys_that_help(tmp_path: Path, protocol: str) -> None:
+    """Everybody has the same three items in turn, again and again."""
+    rows = [(f"u{user}", f"i{turn % 3}", 1_600_000_000 + 1000 * turn + user) for turn in range(30) for user in range(5)]
+    events = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).assign(event="buy")
+    events["timestamp"] = pd.to_datetime(events["timestamp"], unit="s", utc=True).astype("datetime64[ms, UTC]")
+    made = {"name": "t", "data": {"events": "e"}, "prepare": {"keep_repeats": True}, "evaluation": {"protocols": [protocol]}}
+    with pytest.raises(InputError, match=rf"{protocol} test has no question: each of its \d+ .*evaluation\.exclude_seen: false"):
+        prepare(Tables(events), config_from_dict(made), tmp_path)
+    assert prepare(Tables(events), config_from_dict(made), tmp_path, must_ask=False)["parts"][protocol]["test_users"] == 0
+    made["evaluation"] = {"protocols": [protocol], "exclude_seen": False}
+    assert prepare(Tables(events), config_from_dict(made), tmp_path)["parts"][protocol]["test_users"] == 5

@@ -14,7 +14,7 @@ from nightloom.data.pictures import PICTURES, take_in
 from nightloom.errors import ContractBroken, InputError
 from nightloom.models.images import ImageEncoder
 from nightloom.models.load_images import UNREAD
-from nightloom.models.load_pretrained import load_pretrained
+from nightloom.models.load_pretrained import fingerprints, load_pretrained, replaced
 from nightloom.models.vectors import Vectors
 from tests.pictures import paint, picture
 from tests.tiny_models import DIM, tiny_vit
@@ -107,6 +107,19 @@ def test_too_many_lost_pictures_stop_the_night(stage) -> None:
     for word in ("i9: gone.png: no such file", "i10", UNREAD, "raise the limit"):
         assert word in str(refused.value)
     assert len(pd.read_csv(stage.folder / UNREAD)) == 2
+
+
+def test_a_replaced_vision_model_is_noticed_where_there_is_a_picture_to_see(stage) -> None:
+    config = PretrainedConfig(image_model=str(stage.model))
+    stage(["gone.png", None])
+    assert fingerprints(config, stage.prepared) == {}
+    stage(["gone.png", picture("red")])
+    known = fingerprints(config, stage.prepared)
+    assert list(known) == ["image_model"]
+    assert not replaced(config, known)
+    tiny_vit(stage.model, seed=1)
+    assert replaced(config, known)
+    assert fingerprints(config, stage.prepared) != known
 
 
 def test_a_catalogue_whose_pictures_are_all_lost_needs_no_model(stage) -> None:

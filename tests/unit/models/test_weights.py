@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from nightloom.errors import InputError
 from nightloom.models.text import TextEncoder
-from nightloom.models.weights import KNOWN_SHA256, resolve, weight_files, weights_digest
+from nightloom.models.weights import KNOWN_SHA256, fingerprint_here, resolve, weight_files, weights_digest
 from tests.tiny_models import tiny_bert
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -128,3 +128,10 @@ def test_the_fingerprint_sees_a_changed_tokenizer(model: Path) -> None:
     after = resolve(str(model))
     assert before.sha256 == after.sha256
     assert fingerprint != after.fingerprint
+
+
+def test_the_fingerprint_of_what_is_here_asks_no_hub(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightloom.models.weights._download", lambda *_: pytest.fail("asked the hub"))
+    assert fingerprint_here("someone/some-model") is None
+    for name in (str(model), MINILM):
+        assert fingerprint_here(name) == resolve(name).fingerprint

@@ -112,6 +112,13 @@ def test_time_that_is_up_ends_the_trial_under_way_but_never_the_first(config: Ru
     assert len(list((folder / "trials").iterdir())) == len(further.attempts) == 2
 
 
+@pytest.mark.parametrize("given", [{"minutes": 0}, {"minutes": float("nan")}, {"minutes": 1, "trials": 0}, {"minutes": 1, "seeds": 0}])
+def test_a_budget_with_which_nothing_is_tried_is_refused_by_its_name(given: dict[str, Any]) -> None:
+    *_, (name, number) = given.items()
+    with pytest.raises(InputError, match=rf"--{name} {number:g}: nothing"):
+        Budget(**given)
+
+
 def test_the_mean_of_several_seeds_counts_where_asked_for(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
     tuned = tuner(config, shop, tmp_path / "study", Budget(minutes=30, trials=1, seeds=2)).run()
     alone = [json.loads(path.read_text())["validation_ndcg_at_10"] for path in tmp_path.rglob("figures.json")]
