@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.data.clean import REASONS, clean, event_times
 from nightloom.data.items import FeatureSpec, compose_text
-from nightloom.data.labels import positive
+from nightloom.data.labels import positive, seen
 from nightloom.data.pictures import link
 from nightloom.data.schema import Tables
 from nightloom.data.sequences import Sequences
@@ -68,7 +68,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
     clock = times[order] // 1000 if has_time else times[order]
     kinds = sorted(events["event"].unique().tolist())
     kind_codes = pd.Index(kinds).get_indexer(events["event"])[order].astype(np.int16)
-    labels, item_codes = labels[order], item_codes[order].astype(np.int32)
+    labels, item_codes, barred = labels[order], item_codes[order].astype(np.int32), seen(events, config.prepare)[order]
 
     meta: dict[str, Any] = {"kinds": kinds, "has_time": has_time, "borders": {}, "trained_until": {}, "counts": {}}
     parts: dict[str, Any] = {}
@@ -76,7 +76,8 @@ def prepare(tables: Tables, config: RunConfig, folder: Path) -> dict[str, Any]:
         split = _split(protocol, offsets, clock, labels, config)
         seconds = clock if has_time else np.zeros_like(clock)
         sequences = Sequences(
-            offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, len(items), *_links(tables, user_ids)
+            offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, len(items), *_links(tables, user_ids),
+            seen=barred,
         )  # fmt: skip
         sequences.save(folder / f"sequences_{protocol}.npz")
         meta["borders"][protocol] = {"validation": split.validation_border, "test": split.test_border}
