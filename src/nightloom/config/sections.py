@@ -121,8 +121,10 @@ class PrepareConfig(Section):
     """Event names that count as positive. Empty: all."""
     positive_min_value: float | None = None
     """Smallest `value` that counts as positive. Empty: any."""
+    seen_events: tuple[str, ...] | None = None
+    """Event names after which an item is not recommended again, under `evaluation.exclude_seen`. Empty: those of `positive_events`."""
     keep_repeats: bool = False
-    """Whether all of a user's events on an item are kept (a shop), or one (a film): the first positive one, or the first where none is."""
+    """Whether all of a user's events on an item are kept (a shop), or the first (a film) and the first positive one."""
     max_user_events_per_day: int = Field(5000, ge=1)
     """Users with a day of more events than this are taken for robots and left out (outliers)."""
     min_user_events: int = Field(1, ge=1)

@@ -34,8 +34,8 @@ def event_times(events: pd.DataFrame) -> NDArray[np.int64]:
 def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Remove duplicates, robots, repeats (unless `keep_repeats`) and noise, in that order.
 
-    Of the events of a user on an item the first positive one is kept, or the first where none is: a view does not stand in for the
-    purchase that it led to. The two noise rules feed each other, so they alternate until neither removes anything.
+    Of the events of a user on an item the first is kept, and the first positive one: a view does not stand in for the purchase that it
+    led to. The two noise rules feed each other, so they alternate until neither removes anything.
 
     Args:
         events: canonical events.
@@ -83,12 +83,18 @@ def _robots(users: NDArray[np.intp], days: NDArray[np.int64], alive: NDArray[np.
 def _repeats(
     users: NDArray[np.intp], items: NDArray[np.intp], times: NDArray[np.int64], good: NDArray[np.bool_], alive: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Living events but one of each user and item: the first positive one, by time then row, or the first where none is."""
+    """Living events of each user and item but the first, by time then row, and the first positive one.
+
+    So what stays of an event depends on earlier events alone: were a view left out for a later purchase, the history of before
+    would tell that one is to come.
+    """
     rows = np.flatnonzero(alive)
-    rows = rows[np.lexsort((times[rows], ~good[rows]))]  # a stable sort
-    later = pd.DataFrame({"user": users[rows], "item": items[rows]}).duplicated().to_numpy()
+    rows = rows[np.argsort(times[rows], kind="stable")]
+    pairs = pd.DataFrame({"user": users[rows], "item": items[rows]})
+    liked = pairs[good[rows]]
     repeats = np.zeros(len(users), dtype=bool)
-    repeats[rows[later]] = True
+    repeats[rows[pairs.duplicated()]] = True
+    repeats[rows[liked.index[~liked.duplicated()]]] = False
     return repeats
 
 

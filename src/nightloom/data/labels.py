@@ -38,6 +38,16 @@ def marked(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
     return chosen
 
 
+def seen(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
+    """Whether each event makes its item one that is not shown again: what is viewed may be recommended, what is bought is had.
+
+    Returns:
+        bool [len(events)].
+    """
+    names = config.seen_events or config.positive_events
+    return np.ones(len(events), dtype=bool) if names is None else events["event"].isin(names).to_numpy()
+
+
 def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
     """As `marked`, of events to learn from.
 

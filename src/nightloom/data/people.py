@@ -71,16 +71,17 @@ class Search:
         Nothing is heard of friends: their histories end where the asker's validation part begins.
 
         Args:
-            exclude_seen: leave out events on items that the history already has (they would never be shown).
+            exclude_seen: leave out events on items that the history has seen (they would never be shown).
         """
         held = self.asked
         owner = np.repeat(np.arange(held.n_users), np.diff(held.offsets))
         place = np.arange(len(held.items))
         wanted = held.positive & (place >= held.train_end[owner]) & (place < held.validation_end[owner])
         if exclude_seen:
-            new = np.zeros(len(place), dtype=bool)
-            new[np.unique(owner * np.int64(held.n_items) + held.items, return_index=True)[1]] = True
-            wanted &= new
+            pair = np.unique(owner * np.int64(held.n_items) + held.items, return_inverse=True)[1]
+            first = np.full(pair.max(initial=-1) + 1, len(place))
+            np.minimum.at(first, pair[held.seen], place[held.seen])
+            wanted &= place <= first[pair]
         through = np.cumsum(wanted)
         wanted &= through > through[held.validation_end[owner] - 1] - LATEST
         asked = np.flatnonzero(wanted)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.data.clean import REASONS, clean, event_times
 from nightloom.data.items import FeatureSpec, compose_text
-from nightloom.data.labels import positive
+from nightloom.data.labels import positive, seen
 from nightloom.data.pictures import link
 from nightloom.data.schema import Tables
 from nightloom.data.sequences import Sequences
@@ -69,7 +69,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
     clock = times[order] // 1000 if has_time else times[order]
     kinds = sorted(events["event"].unique().tolist())
     kind_codes = pd.Index(kinds).get_indexer(events["event"])[order].astype(np.int16)
-    labels, item_codes = labels[order], item_codes[order].astype(np.int32)
+    labels, item_codes, barred = labels[order], item_codes[order].astype(np.int32), seen(events, config.prepare)[order]
 
     meta: dict[str, Any] = {"kinds": kinds, "has_time": has_time, "borders": {}, "trained_until": {}, "counts": {}}
     parts: dict[str, Any] = {}
@@ -77,7 +77,8 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         split = _split(protocol, offsets, clock, labels, config)
         seconds = clock if has_time else np.zeros_like(clock)
         sequences = Sequences(
-            offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, len(items), *_links(tables, user_ids)
+            offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, len(items), *_links(tables, user_ids),
+            seen=barred,
         )  # fmt: skip
         sequences.save(folder / f"sequences_{protocol}.npz")
         meta["borders"][protocol] = {"validation": split.validation_border, "test": split.test_border}
@@ -86,8 +87,9 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         if must_ask and not parts[protocol]["test_users"]:
             raise InputError(
                 f"events: the {protocol} test has no question: each of its {parts[protocol]['test']:,} positive events is on an item that "
-                "its user has had before, and such are not shown again (evaluation.exclude_seen). Set evaluation.exclude_seen: false where "
-                "repeats are normal, or change prepare.keep_repeats, prepare.positive_events, prepare.test_share or evaluation.protocols."
+                "its user has seen before, and such are not shown again (evaluation.exclude_seen). Set evaluation.exclude_seen: false where "
+                "repeats are normal, name in prepare.positive_events or seen_events what makes an item seen, or change prepare.keep_repeats, "
+                "test_share or evaluation.protocols."
             )
 
     link(tables.pictures, folder)

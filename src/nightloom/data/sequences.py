@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+
+COLUMNS = ("items", "times", "kinds", "positive", "seen")
+"""What is known of each event."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Histories:
         positive: bool [events], whether the event is a positive label.
         asked_at: int64 [n], when the recommendation is asked for, in seconds (zero without time).
         links: whom each asker is linked to, and what they have had; None where nothing is known of links.
+        seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
     """
 
     offsets: IntArray
@@ -35,6 +40,10 @@ class Histories:
     positive: NDArray[np.bool_]
     asked_at: IntArray
     links: Links | None = None
+    seen: NDArray[np.bool_] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _all_seen(self)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -50,9 +59,11 @@ class Histories:
         starts, lengths = self.offsets[:-1][index], self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        links = None if self.links is None else self.links.take(index)
-        asked_at = self.asked_at[index]
-        return Histories(offsets, self.items[flat], self.times[flat], self.kinds[flat], self.positive[flat], asked_at, links)
+        return replace(self.of_events(flat, offsets), asked_at=self.asked_at[index], links=self.links and self.links.take(index))
+
+    def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
+        """Some of the events, their places or bool [events], as histories with other offsets; who asks stays."""
+        return replace(self, offsets=offsets, **{name: getattr(self, name)[events] for name in COLUMNS})
 
     @classmethod
     def of_items(cls, lists: list[list[int]], asked_at: int = 0) -> Histories:
@@ -110,6 +121,7 @@ class Sequences:
         n_items: size of the catalogue (items without events included).
         link_offsets: int64 [users + 1]; user u is linked to `link_users[link_offsets[u]:link_offsets[u + 1]]`; empty without links.
         link_users: int64 [links], dense users.
+        seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
     """
 
     offsets: IntArray
@@ -122,6 +134,10 @@ class Sequences:
     n_items: int
     link_offsets: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     link_users: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    seen: NDArray[np.bool_] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _all_seen(self)
 
     @property
     def n_users(self) -> int:
@@ -153,7 +169,8 @@ class Sequences:
         part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)
         shift = part.offsets[:-1] - self.offsets[:-1][users]
         ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
-        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items, *self._links_of(users))
+        links = self._links_of(users)
+        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items, *links, part.seen)
 
     def _links_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
         """Links among some users, by their places in `users`; those to others are left out."""
@@ -172,7 +189,7 @@ class Sequences:
 
         Args:
             part: "validation" or "test".
-            exclude_seen: leave out held-out items that the history already has (they would never be shown).
+            exclude_seen: leave out held-out items that the history has seen (they would never be shown).
 
         Returns:
             One query for each user with at least one held-out item. The request's time is that of
@@ -185,7 +202,7 @@ class Sequences:
         held = np.flatnonzero(self.positive & (position >= start[owner]) & (position < stop[owner]))
         held = held[np.sort(np.unique(pair[held], return_index=True)[1])]  # each item once for a user, in time order
         if exclude_seen:
-            held = held[~np.isin(pair[held], pair[position < start[owner]])]
+            held = held[~np.isin(pair[held], pair[self.seen & (position < start[owner])])]
         rows, lengths = np.unique(owner[held], return_counts=True)
         known = self._span(self.offsets[:-1], start)
         links = Links(self.link_offsets, self.link_users, known).take(rows) if len(self.link_offsets) else None
@@ -201,11 +218,10 @@ class Sequences:
         return self._span(self.offsets[:-1][users], places)
 
     def _span(self, start: IntArray, stop: IntArray) -> Histories:
-        whole = Histories(self.offsets, self.items, self.times, self.kinds, self.positive, np.zeros(len(start), dtype=np.int64))
         lengths = stop - start
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-        return Histories(offsets, whole.items[flat], whole.times[flat], whole.kinds[flat], whole.positive[flat], whole.asked_at)
+        return Histories(offsets, asked_at=np.zeros(len(start), dtype=np.int64), **{name: getattr(self, name)[flat] for name in COLUMNS})
 
 
 @dataclass(frozen=True)
@@ -226,3 +242,9 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.users)
+
+
+def _all_seen(one: Histories | Sequences) -> None:
+    """Where nothing is said, every event counts as seen."""
+    if one.seen is None:
+        object.__setattr__(one, "seen", np.ones(len(one.items), dtype=bool))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nightloom.data.border import border_of
 from nightloom.data.part import CATALOGUE
 from nightloom.data.people import Search
-from nightloom.data.sequences import Histories, Sequences
+from nightloom.data.sequences import COLUMNS, Histories, Sequences
 from nightloom.stage import write_json
 
 MOST_REPEATS = 7
@@ -89,8 +89,8 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
 def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
     """All events of every user, those of validation and test too, less those that are not kept (bool [events])."""
     offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets].astype(np.int64)
-    one = (sequences.items[kept], sequences.times[kept], sequences.kinds[kept], sequences.positive[kept])
-    return Histories(offsets, *one, np.zeros(sequences.n_users, dtype=np.int64))
+    columns = {name: getattr(sequences, name)[kept] for name in COLUMNS}
+    return Histories(offsets, asked_at=np.zeros(sequences.n_users, dtype=np.int64), **columns)
 
 
 def weighed_alike(sequences: Sequences, joining: Histories, repeats: int) -> Sequences:
@@ -105,14 +105,12 @@ def with_histories(sequences: Sequences, more: Histories) -> Sequences:
     """Sequences with more users after the last, all of whose events are for training; they have no links."""
     last, ends = sequences.offsets[-1], sequences.offsets[-1] + more.offsets[1:]
     linked = sequences.link_offsets
+    columns: dict[str, Any] = {name: np.concatenate([getattr(sequences, name), getattr(more, name)]) for name in COLUMNS}
     return replace(
         sequences,
         offsets=np.concatenate([sequences.offsets, last + more.offsets[1:]]),
-        items=np.concatenate([sequences.items, more.items]),
-        times=np.concatenate([sequences.times, more.times]),
-        kinds=np.concatenate([sequences.kinds, more.kinds]),
-        positive=np.concatenate([sequences.positive, more.positive]),
         train_end=np.concatenate([sequences.train_end, ends]),
         validation_end=np.concatenate([sequences.validation_end, ends]),
         link_offsets=np.concatenate([linked, np.full(len(more), linked[-1])]) if len(linked) else linked,
+        **columns,
     )

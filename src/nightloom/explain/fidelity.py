@@ -64,7 +64,7 @@ def removals(model: Recommender, history: Histories, item: int, ranked: Sequence
     for row, positions in enumerate(gone, start=1):
         keep[row, positions] = False
     scores = model.scores(subsets(history, keep))
-    worth, rank = above_mean(scores, item), _rank(scores, item, history.items if seen else np.zeros(0, dtype=np.int64))
+    worth, rank = above_mean(scores, item), _rank(scores, item, history.items[history.seen] if seen else np.zeros(0, dtype=np.int64))
     found = []
     for at, k in enumerate(budgets):
         draws = slice(1 + len(budgets) + at * DRAWS, 1 + len(budgets) + (at + 1) * DRAWS)

@@ -45,7 +45,7 @@ def subsets(history: Histories, keep: Masks) -> Histories:
     offsets = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64)
     asked = np.repeat(history.asked_at, len(keep))
     links = None if history.links is None else history.links.take(np.zeros(len(keep), dtype=np.int64))
-    return Histories(offsets, history.items[flat], history.times[flat], history.kinds[flat], history.positive[flat], asked, links)
+    return replace(history.of_events(flat, offsets), asked_at=asked, links=links)
 
 
 def scores_without(model: Recommender, history: Histories, keep: Masks, item: int) -> NDArray[np.float64]:

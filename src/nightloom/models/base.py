@@ -99,5 +99,5 @@ class Untrained(Companion):
 
 
 def mask_seen(scores: NDArray[np.float32], histories: Histories) -> None:
-    """Set the scores of items in each history to -inf, in place."""
-    scores[np.repeat(np.arange(len(histories)), histories.lengths), histories.items] = -np.inf
+    """Set the scores of items that each history has seen to -inf, in place."""
+    scores[np.repeat(np.arange(len(histories)), histories.lengths)[histories.seen], histories.items[histories.seen]] = -np.inf

@@ -158,8 +158,7 @@ def hold_out(liked: Histories, seed: int) -> tuple[Histories, Queries]:
     keep = np.ones(len(liked.items), dtype=bool)
     keep[last] = False
     offsets = np.concatenate([[0], np.cumsum(liked.lengths - long)]).astype(np.int64)
-    columns = (liked.items[keep], liked.times[keep], liked.kinds[keep], liked.positive[keep])
-    kept = Histories(offsets, *columns, liked.asked_at)
+    kept = liked.of_events(keep, offsets)
     rows, targets = np.flatnonzero(long), liked.items[last]
     known = kept.take(rows)
     # An item had before would be masked in the ranking, so it says nothing.

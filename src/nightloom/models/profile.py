@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -14,8 +16,7 @@ def positive_events(histories: Histories) -> Histories:
     kept = histories.positive
     before = np.concatenate([[0], np.cumsum(kept)])
     offsets = before[histories.offsets].astype(np.int64)
-    columns = (histories.items[kept], histories.times[kept], histories.kinds[kept], histories.positive[kept])
-    return Histories(offsets, *columns, histories.asked_at)
+    return replace(histories.of_events(kept, offsets), links=None)
 
 
 def ages(histories: Histories) -> NDArray[np.int64]:

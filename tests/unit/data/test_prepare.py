@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.data.clean import REPEAT
 from nightloom.data.items import FeatureSpec, ItemFeatures
 from nightloom.data.prepare import prepare
 from nightloom.data.schema import Tables
 from nightloom.data.sequences import Sequences
 from nightloom.errors import InputError
+from nightloom.models.base import mask_seen
 
 
 def config(**prepare_keys: Any) -> RunConfig:
@@ -175,3 +177,31 @@ def test_a_test_without_a_question_is_refused_with_the_keys_that_help(tmp_path: 
     assert prepare(Tables(events), config_from_dict(made), tmp_path, must_ask=False)["parts"][protocol]["test_users"] == 0
     made["evaluation"] = {"protocols": [protocol], "exclude_seen": False}
     assert prepare(Tables(events), config_from_dict(made), tmp_path)["parts"][protocol]["test_users"] == 5
+
+
+def test_a_view_neither_bars_an_item_nor_tells_of_its_purchase(tmp_path: Path) -> None:
+    """Users buy at random among what they have viewed: nothing can be learned, and nothing of the test may be read from what is missing."""
+    random, rows = np.random.default_rng(0), []
+    for user in range(100):
+        viewed = random.permutation(50)[:30]
+        rows += [(f"u{user}", f"i{item}", "view", user + 300 * at) for at, item in enumerate(viewed)]
+        bought = random.choice(viewed, 6, replace=False)
+        rows += [(f"u{user}", f"i{item}", "buy", 10**6 + user + 10**5 * at) for at, item in enumerate(bought)]
+    events = pd.DataFrame(rows, columns=["user_id", "item_id", "event", "timestamp"])
+    events["timestamp"] = pd.to_datetime(1_600_000_000 + events["timestamp"], unit="s", utc=True).astype("datetime64[ms, UTC]")
+    wanted = RunConfig.model_validate(config(positive_events=["buy"]).model_dump() | {"evaluation": {"protocols": ["temporal"]}})
+    figures = prepare(Tables(events, None, None), wanted, tmp_path)
+    assert figures["removed"][REPEAT] == 0
+    queries = Sequences.load(tmp_path / "sequences_temporal.npz").queries("test", exclude_seen=True)
+    assert len(queries.targets) == figures["parts"]["temporal"]["test"]
+    scores = np.zeros((len(queries), 50), dtype=np.float32)
+    mask_seen(scores, queries.histories)
+    users, items = (pd.read_parquet(tmp_path / f"{name}s.parquet")[f"{name}_id"].to_numpy() for name in ("user", "item"))
+    border = json.loads((tmp_path / "meta.json").read_text())["borders"]["temporal"]["test"]
+    had = events[(events["event"] == "buy") & (events["timestamp"] < pd.Timestamp(border, unit="s", tz="UTC"))]
+    expected = had[had["user_id"].isin(users[queries.users])][["user_id", "item_id"]].to_numpy().tolist()
+    row, item = np.nonzero(np.isneginf(scores))
+    assert sorted(zip(users[queries.users[row]], items[item], strict=True)) == sorted(map(tuple, expected))
+    every = wanted.model_copy(update={"prepare": wanted.prepare.model_copy(update={"seen_events": ("buy", "view")})})
+    with pytest.raises(InputError, match="has no question"):  # all was viewed before it was bought
+        prepare(Tables(events, None, None), every, tmp_path)
