@@ -87,9 +87,9 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         if must_ask and not parts[protocol]["test_users"]:
             raise InputError(
                 f"events: the {protocol} test has no question: each of its {parts[protocol]['test']:,} positive events is on an item that "
-                "its user has seen before, and such are not shown again (evaluation.exclude_seen). Set evaluation.exclude_seen: false where "
-                "repeats are normal, name in prepare.positive_events or seen_events what makes an item seen, or change prepare.keep_repeats, "
-                "test_share or evaluation.protocols."
+                "its user has seen before, and such are not shown again (evaluation.exclude_seen). Set evaluation.exclude_seen: false "
+                "where repeats are normal, name in prepare.positive_events or prepare.seen_events what makes an item seen, or change "
+                "prepare.keep_repeats, prepare.test_share or evaluation.protocols."
             )
 
     link(tables.pictures, folder)
