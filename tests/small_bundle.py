@@ -39,13 +39,23 @@ def small_bundle(folder: Path) -> Path:
     items.assign(text=items["title"]).to_parquet(source / "items.parquet", index=False)
     spec = FeatureSpec.fit(items, {"title": "text"})
     spec.save(source / "feature_spec.json")
-    (source / "meta.json").write_text(json.dumps({"kinds": ["buy"], "has_time": True}))
+    rules = small_config().prepare.model_dump(mode="json")
+    meta = {"kinds": ["buy"], "usual_kind": "buy", "prepare": rules, "rare_items": [], "has_time": True}
+    (source / "meta.json").write_text(json.dumps(meta))
+    return random_bundle(source, folder)
+
+
+def random_bundle(source: Path, folder: Path, *, labelled: bool = False) -> Path:
+    """Write a bundle with random weights, the same each time, over a folder of stage prepare and give the bundle's folder back."""
+    items, meta = pd.read_parquet(source / "items.parquet"), json.loads((source / "meta.json").read_text())
+    spec = FeatureSpec.load(source / "feature_spec.json")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        text = torch.randn(N_ITEMS, 6).numpy()
+        n_items = len(items)
+        text = torch.randn(n_items, 6).numpy()
         config = ModelConfig(dim=8, blocks=1, heads=2, max_history=6)
-        content = ItemContent.build(spec.encode(items), text, np.ones(N_ITEMS, dtype=bool), np.arange(1, N_ITEMS + 1))
-        shape = Shape(6, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True)
+        content = ItemContent.build(spec.encode(items), text, np.ones(n_items, dtype=bool), np.arange(1, n_items + 1))
+        shape = Shape(6, spec.n_codes, content.numbers.shape[1], n_items, len(meta["kinds"]), meta["has_time"], labelled=labelled)
         net = LoomNet(config, shape)
         with torch.no_grad():
             net.fusion.whiten.fit(content.text)

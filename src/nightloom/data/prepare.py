@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
-from nightloom.data.clean import REASONS, clean, event_times
+from nightloom.data.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.items import FeatureSpec, compose_text
 from nightloom.data.labels import positive, seen
 from nightloom.data.pictures import link
@@ -72,6 +72,9 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
     labels, item_codes, barred = labels[order], item_codes[order].astype(np.int32), seen(events, config.prepare)[order]
 
     meta: dict[str, Any] = {"kinds": kinds, "has_time": has_time, "borders": {}, "trained_until": {}, "counts": {}}
+    meta["usual_kind"] = kinds[np.bincount(kind_codes[labels]).argmax()]
+    meta["prepare"] = config.prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
+    meta["rare_items"] = sorted(removed["item_id"][removed["reason"] == FEW_ITEM_EVENTS].unique().tolist())
     parts: dict[str, Any] = {}
     for protocol in config.evaluation.protocols:
         split = _split(protocol, offsets, clock, labels, config)

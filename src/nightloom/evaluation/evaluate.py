@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def evaluate(
             for family, model in _families(config, bundle, standing, items, pretrained, asked.train):
                 queries = asked.queries
                 if family == CHAMPION and standing is not None:
-                    queries = _recoded(queries, bundle.meta["kinds"], standing.meta["kinds"])
+                    queries = standing.event_names.recoded(queries, bundle.meta["kinds"])
                 ranked = ranks(model, queries, exclude_seen=config.evaluation.exclude_seen)
                 vectors[family] = per_user(ranked.ranks, ranked.offsets)
                 note(results, family, protocol, asked, ranked, vectors[family], config.promotion.confidence)
@@ -176,12 +176,6 @@ def _families(
         yield CHAMPION, standing.onto(items, Vectors.load(pretrained))
     for name in config.evaluation.floors:
         yield name, build(name, config.training.seed).fit(train, len(items))
-
-
-def _recoded(queries: Queries, kinds: list[str], others: list[str]) -> Queries:
-    """The queries with event names coded as another bundle codes them; a name that it lacks is its first one."""
-    codes = np.array([others.index(kind) if kind in others else 0 for kind in kinds], dtype=np.int16)
-    return replace(queries, histories=replace(queries.histories, kinds=codes[queries.histories.kinds]))
 
 
 def note(

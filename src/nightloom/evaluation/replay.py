@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
 from nightloom.data.clean import DAY_MS, clean, event_times
+from nightloom.data.event_names import EventNames
 from nightloom.data.labels import positive
 from nightloom.data.prepare import prepare
 from nightloom.data.schema import Tables
@@ -134,17 +135,21 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     sequences = Sequences.load(prepared / "sequences_temporal.npz")
     queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    kinds = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))["kinds"]
     found: dict[str, Any] = {"user_id": users["user_id"].to_numpy(dtype=object)[queries.users]}
 
-    def ask(model: Recommender) -> NDArray[np.float64]:
-        ranked = ranks(model, queries, exclude_seen=config.evaluation.exclude_seen)
+    def ask(model: Recommender, names: EventNames) -> NDArray[np.float64]:
+        ranked = ranks(model, names.recoded(queries, kinds), exclude_seen=config.evaluation.exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
     for arm in ("scratch", "warm"):
-        found[arm] = ask(Bundle.load(bundles[arm]).loom)
-    frozen = Bundle.load(bundles["frozen"]).onto(items, Vectors.load(pretrained))
-    found["frozen"] = ask(frozen)
-    found["frozen_new_companions"] = ask(frozen.fit(sequences.train(with_validation=True), len(items)))
+        bundle = Bundle.load(bundles[arm])
+        found[arm] = ask(bundle.loom, bundle.event_names)
+    first = Bundle.load(bundles["frozen"])
+    frozen = first.onto(items, Vectors.load(pretrained))
+    found["frozen"] = ask(frozen, first.event_names)
+    newer = frozen.fit(sequences.train(with_validation=True), len(items))
+    found["frozen_new_companions"] = ask(newer, first.event_names)
     return pd.DataFrame(found)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from nightloom.data.event_names import EventNames
 from nightloom.data.items import FeatureSpec
 from nightloom.data.sequences import Histories, Links
 from nightloom.errors import InputError
@@ -85,6 +86,11 @@ class Bundle:
         content: dict[str, Any] = json.loads((self.source / "meta.json").read_text(encoding="utf-8"))
         return content
 
+    @cached_property
+    def event_names(self) -> EventNames:
+        """The event names that the model knows, and the usual one."""
+        return EventNames.of(self.meta)
+
     def recommend(
         self,
         histories: list[list[str]],
@@ -94,6 +100,7 @@ class Bundle:
         exclude_seen: bool = True,
         friends: list[list[list[str]]] | None = None,
         positive: list[list[bool]] | None = None,
+        events: list[list[str]] | None = None,
     ) -> list[list[tuple[str, float]]]:
         """The k best items for each history of item ids, oldest first.
 
@@ -104,15 +111,17 @@ class Bundle:
             asked_at: when each asks, seconds since 1970; by default at the time of the latest event.
             exclude_seen: leave out items of the history.
             friends: for each history those of the people whom its owner is linked to; heard where the model gave friends a share.
-            positive: whether each event of each history was positive; without them all count as positive.
+            positive: whether each event of each history was positive; without them the event names tell.
+            events: the event name of each event of each history; without them all have the one that most positive events of the model's
+                own data had, and are positive.
 
         Returns:
             For each history (item id, score) pairs, best first; fewer than k when the catalogue ends.
 
         Raises:
-            InputError: times, asked_at, friends or positive do not match the histories.
+            InputError: times, asked_at, friends, positive or events do not match the histories, or the model does not know an event name.
         """
-        asked = self.histories(histories, times, asked_at, positive)
+        asked = self.histories(histories, times, asked_at, positive, events)
         if friends is not None:
             if len(friends) != len(histories):
                 raise InputError(f"friends: given for {len(friends)} of {len(histories)} histories. Give each a list, if an empty one.")
@@ -132,6 +141,7 @@ class Bundle:
         times: list[list[int]] | None = None,
         asked_at: list[int] | None = None,
         positive: list[list[bool]] | None = None,
+        events: list[list[str]] | None = None,
     ) -> list[list[float]]:
         """Chances that items, were they shown, would be liked (clicked, bought), from the label head: for each history those of its items.
 
@@ -141,6 +151,7 @@ class Bundle:
             times: as in `recommend`.
             asked_at: as in `recommend`.
             positive: as in `recommend`.
+            events: as in `recommend`.
 
         Raises:
             InputError: the model has no calibrated label head, an item is not in the catalogue, or the lists do not match.
@@ -150,7 +161,7 @@ class Bundle:
         unknown = [item for one in items for item in one if item not in self.index]
         if unknown or len(items) != len(histories):
             raise InputError(f"items: {len(items)} lists for {len(histories)} histories, {len(unknown)} items unknown: {unknown[:3]}.")
-        asked = self.histories(histories, times, asked_at, positive)
+        asked = self.histories(histories, times, asked_at, positive, events)
         owner = np.repeat(np.arange(len(items)), [len(one) for one in items])
         found = self.loom.chances(asked, owner, np.array([self.index[item] for one in items for item in one], dtype=np.int64))
         return [part.tolist() for part in np.split(found, np.cumsum([len(one) for one in items])[:-1])]
@@ -162,6 +173,7 @@ class Bundle:
         times: list[list[int]] | None = None,
         asked_at: list[int] | None = None,
         positive: list[list[bool]] | None = None,
+        events: list[list[str]] | None = None,
     ) -> dict[str, list[list[float]]]:
         """What the model's calibrated heads say of the answers of `recommend`, between 0 and 1; nothing where it has none.
 
@@ -171,6 +183,7 @@ class Bundle:
             times: as in `recommend`.
             asked_at: as in `recommend`.
             positive: as in `recommend`.
+            events: as in `recommend`.
 
         Returns:
             With a purchase head `chance`: that the item is had next, in as much time as was held out for validation. With a label head
@@ -181,7 +194,7 @@ class Bundle:
             found["chance"] = [torch.tensor([score for _, score in one], dtype=torch.float64).sigmoid().tolist() for one in answers]
         if self.loom.labels is not None:
             items = [[item for item, _ in one] for one in answers]
-            found["label_chance"] = self.chances(histories, items, times, asked_at, positive)
+            found["label_chance"] = self.chances(histories, items, times, asked_at, positive, events)
         return found
 
     def histories(
@@ -190,24 +203,34 @@ class Bundle:
         times: list[list[int]] | None = None,
         asked_at: list[int] | None = None,
         positive: list[list[bool]] | None = None,
+        events: list[list[str]] | None = None,
     ) -> Histories:
         """Histories of item ids as the model reads them; arguments as in `recommend`."""
         if times is not None and [len(one) for one in times] != [len(one) for one in ids]:
             raise InputError("times: give one time for each event of each history, or none at all.")
         if asked_at is not None and len(asked_at) != len(ids):
             raise InputError(f"asked_at: {len(asked_at)} times for {len(ids)} histories. Give one for each, or none at all.")
+        if events is not None and [len(one) for one in events] != [len(one) for one in ids]:
+            raise InputError("events: give one event name for each event of each history, or none at all.")
         if positive is not None and [len(one) for one in positive] != [len(one) for one in ids]:
             raise InputError("positive: say of each event of each history whether it was, or give none at all.")
         known = [[position for position, item in enumerate(one) if item in self.index] for one in ids]
+
+        def flat(said: list[list[Any]]) -> list[Any]:
+            return [one[position] for one, kept in zip(said, known, strict=True) for position in kept]
+
+        names = self.event_names
+        if events is None:
+            events = [[names.usual] * len(one) for one in ids]
+        names.check([name for one in events for name in one])
         found = Histories.of_items([[self.index[one[position]] for position in kept] for one, kept in zip(ids, known, strict=True)])
-        if positive is not None:
-            flags = [one[position] for one, kept in zip(positive, known, strict=True) for position in kept]
-            found = replace(found, positive=np.array(flags, dtype=bool))
+        kinds = names.codes(flat(events))
+        liked = names.positive[kinds] if positive is None else np.array(flat(positive), dtype=bool)
+        found = replace(found, kinds=kinds, positive=liked)
         if times is None:
             return found
-        when = [one[position] for one, kept in zip(times, known, strict=True) for position in kept]
         latest = [max(one, default=0) for one in times] if asked_at is None else asked_at
-        return replace(found, times=np.array(when, dtype=np.int64), asked_at=np.array(latest, dtype=np.int64))
+        return replace(found, times=np.array(flat(times), dtype=np.int64), asked_at=np.array(latest, dtype=np.int64))
 
     def onto(self, items: pd.DataFrame, vectors: Vectors | None) -> Recommender:
         """The same model answering the dense ids of another catalogue.

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
-import pyarrow.parquet as pq
 
+from nightloom.data.event_names import EventNames
+from nightloom.data.stored import look_up
 from nightloom.errors import InputError
 from nightloom.models.bundle import Bundle
 
@@ -20,12 +21,14 @@ class Asked(NamedTuple):
 
     Attributes:
         history: item ids, oldest first.
+        events: event name of each.
         positive: whether each event was.
         times: when each event happened, seconds since 1970; None where that is not known.
         at: when the question is asked, seconds since 1970; it counts where the times are known.
     """
 
     history: list[str]
+    events: list[str]
     positive: list[bool]
     times: list[int] | None = None
     at: int = 0
@@ -43,10 +46,11 @@ class Recommender(mlflow.pyfunc.PythonModel):
 
         Args:
             context: MLflow's; its model_config says where the store of events is, unless NIGHTLOOM_EVENTS does.
-            model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970) and `positive` (whether each
-                event was liked; all are where nothing is said), or `user_id`. A row with a history is answered from it; a user that
-                the store does not know is answered as one without history. With either there may be `friends` (lists of item ids, one
-                a friend) and `asked_at` (seconds since 1970; by default the time of the latest event).
+            model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970), `events` (event names; by default
+                the one that most positive events have) and `positive` (whether each event was liked; by default as its name tells), or
+                `user_id`. A row with a history is answered from it; a user's stored events are cleaned, named and marked as stage
+                prepare does it, and a user that the store does not know is answered as one without history. With either there may be
+                `friends` (lists of item ids, one a friend) and `asked_at` (seconds since 1970; by default the time of the latest event).
             params: `k`, how many items; `exclude_seen`, whether items of the history are left out.
 
         Returns:
@@ -54,7 +58,7 @@ class Recommender(mlflow.pyfunc.PythonModel):
             `chance` where the model has a purchase head, `label_chance` where it has a label head.
 
         Raises:
-            InputError: neither histories nor user ids are given, or the store of events can not be read.
+            InputError: neither histories nor user ids are given, an event name is unknown, or the store of events can not be read.
         """
         if not {"history", "user_id"} & set(model_input.columns):
             raise InputError(f"the input has the columns {list(model_input.columns)}. Give `history` (lists of item ids) or `user_id`.")
@@ -62,7 +66,7 @@ class Recommender(mlflow.pyfunc.PythonModel):
         rows: list[Mapping[Any, Any]] = list(model_input.to_dict("records"))
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
-        asked = [_asked(row, stored) for row in rows]
+        asked = [_asked(row, stored, self.bundle.event_names) for row in rows]
         answers: dict[str, list[list[Any]]] = {"items": [[]] * len(rows), "scores": [[]] * len(rows)}
         for timed in (False, True):  # the bundle takes times for all of its histories or for none
             at = [row for row, one in enumerate(asked) if (one.times is not None) == timed]
@@ -75,26 +79,23 @@ class Recommender(mlflow.pyfunc.PythonModel):
 
     def _answers(self, asked: list[Asked], friends: list[list[list[str]]], settings: dict[str, Any]) -> dict[str, list[list[Any]]]:
         """The columns of the answer, for histories that all have times or all have none."""
-        histories, positive, when = [one.history for one in asked], [one.positive for one in asked], [one.at for one in asked]
+        histories, when = [one.history for one in asked], [one.at for one in asked]
+        events, positive = [one.events for one in asked], [one.positive for one in asked]
         times = [one.times for one in asked if one.times is not None] or None
-        found = self.bundle.recommend(histories, settings["k"], times, when, settings["exclude_seen"], friends, positive)
+        found = self.bundle.recommend(histories, settings["k"], times, when, settings["exclude_seen"], friends, positive, events)
         answers: dict[str, list[list[Any]]] = {
             "items": [[item for item, _ in one] for one in found],
             "scores": [[score for _, score in one] for one in found],
         }
-        return answers | self.bundle.answer_chances(histories, found, times, when, positive)
+        return answers | self.bundle.answer_chances(histories, found, times, when, positive, events)
 
     def _stored(self, users: set[str], place: Path) -> dict[str, Asked]:
         """The histories of some users in a table of canonical events."""
-        by = "timestamp" if "timestamp" in pq.read_schema(place).names else "order"
-        events = pd.read_parquet(place, columns=["user_id", "item_id", by], filters=[("user_id", "in", sorted(users))])
-        events = events.drop_duplicates().sort_values(by, kind="stable")
-        timed = by == "timestamp"
-        events["seconds"] = events[by].dt.as_unit("s").astype("int64") if timed else 0
-        return {
-            str(user): _question(rows["item_id"].tolist(), rows["seconds"].tolist() if timed else None)
-            for user, rows in events.groupby("user_id")
-        }
+        found = {}
+        for user, rows in look_up(place, users, self.bundle.meta).groupby("user_id"):
+            times = rows["second"].tolist() if "second" in rows else None
+            found[str(user)] = Asked(rows["item_id"].tolist(), rows["event"].tolist(), rows["positive"].tolist(), times, max(times or [0]))
+        return found
 
 
 def _given(row: Mapping[Any, Any], column: str) -> bool:
@@ -103,20 +104,16 @@ def _given(row: Mapping[Any, Any], column: str) -> bool:
     return value is not None and not (isinstance(value, float) and value != value)
 
 
-def _asked(row: Mapping[Any, Any], stored: dict[str, Asked]) -> Asked:
+def _asked(row: Mapping[Any, Any], stored: dict[str, Asked], names: EventNames) -> Asked:
     if _given(row, "history"):
-        times = [int(second) for second in row["times"]] if _given(row, "times") else None
-        asked = _question([str(item) for item in row["history"]], times)
-        if _given(row, "positive"):
-            asked = asked._replace(positive=[bool(flag) for flag in row["positive"]])
+        history = [str(item) for item in row["history"]]
+        events = [str(name) for name in row["events"]] if _given(row, "events") else [names.usual] * len(history)
+        positive = [bool(flag) for flag in row["positive"]] if _given(row, "positive") else names.positive[names.codes(events)].tolist()
+        times = [int(second) for second in row["times"]] if _given(row, "times") else None if history else []
+        asked = Asked(history, events, positive, times, max(times or [0]))
     else:
-        asked = stored.get(str(row.get("user_id"))) or _question([], None)
+        asked = stored.get(str(row.get("user_id"))) or Asked([], [], [], [])  # who has had nothing has no time that is not known
     return asked._replace(at=int(row["asked_at"])) if _given(row, "asked_at") else asked
-
-
-def _question(history: list[str], times: list[int] | None) -> Asked:
-    """A question at the time of the latest event, of which all count as positive."""
-    return Asked(history, [True] * len(history), times, max(times or [0]))
 
 
 def _friends(row: Mapping[Any, Any]) -> list[list[str]]:

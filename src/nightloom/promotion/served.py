@@ -53,6 +53,7 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
     inputs = [
         ColSpec(Array(DataType.string), "history", required=False),
         ColSpec(Array(DataType.long), "times", required=False),
+        ColSpec(Array(DataType.string), "events", required=False),
         ColSpec(Array(DataType.boolean), "positive", required=False),
         ColSpec(Array(Array(DataType.string)), "friends", required=False),
         ColSpec(DataType.string, "user_id", required=False),

@@ -69,6 +69,8 @@ def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> N
     assert FeatureSpec.load(tmp_path / "feature_spec.json").kinds == {"title": "text"}
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["kinds"] == ["buy", "view"]
+    assert meta["usual_kind"] == "buy"
+    assert (meta["prepare"]["positive_events"], meta["rare_items"]) == (["buy"], [])
     assert meta["has_time"] is True
     assert meta["counts"] == figures
     borders = meta["borders"]["temporal"]
@@ -138,7 +140,10 @@ def test_without_an_items_table_the_catalogue_is_that_of_the_events(tables: Tabl
     items = pd.read_parquet(tmp_path / "items.parquet")
     assert items["item_id"].tolist() == tables.events.sort_values("timestamp")["item_id"].unique().tolist()
     assert items["text"].isna().all()
-    assert Sequences.load(tmp_path / "sequences_temporal.npz").n_items == 15
+    sequences = Sequences.load(tmp_path / "sequences_temporal.npz")
+    assert sequences.n_items == 15
+    learned = set(items["item_id"].iloc[np.unique(sequences.items)])
+    assert json.loads((tmp_path / "meta.json").read_text())["rare_items"] == sorted(set(items["item_id"]) - learned) != []
 
 
 def test_removed_events_are_counted_and_kept_aside(tables: Tables, tmp_path: Path) -> None:

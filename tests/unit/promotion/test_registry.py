@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A registry, a bundle and a store of events; each test uses a recommender of its own name."""
     folder = tmp_path_factory.mktemp("registry")
     at = pd.to_datetime([3000, 1000, 2000, 5000], unit="s", utc=True).as_unit("ms")
-    events = pd.DataFrame({"user_id": ["ann", "ann", "ann", "bob"], "item_id": ["i3", "i1", "i2", "i9"], "timestamp": at})
+    events = pd.DataFrame({"user_id": ["ann", "ann", "ann", "bob"], "item_id": ["i3", "i1", "i2", "i9"], "timestamp": at, "event": "buy"})
     (folder / "snapshot").mkdir()
     events.to_parquet(folder / "snapshot" / "events.parquet", index=False)
     return SimpleNamespace(
@@ -178,7 +178,7 @@ def test_what_stands_beside_the_model(home: SimpleNamespace) -> None:
     assert not list(folder.rglob("__pycache__"))
     said = Model.load(str(folder))
     assert said.run_id == version.run_id
-    assert [one.name for one in said.signature.inputs] == ["history", "times", "positive", "friends", "user_id", "asked_at"]
+    assert [one.name for one in said.signature.inputs] == ["history", "times", "events", "positive", "friends", "user_id", "asked_at"]
     assert said.load_input_example(str(folder)).to_dict("list") == {"history": [["i1", "i2"]]}
     requirements = (folder / "requirements.txt").read_text().split()
     assert any(one.startswith("torch==") and "+" not in one for one in requirements)
@@ -208,6 +208,8 @@ said = {
     "ann_told": ask({"history": [["i1", "i2", "i3"], []], "times": [[1000, 2000, 3000], []]}, k=3),
     "mixed": ask([{"history": ["i1", "i2"], "user_id": None}, {"history": None, "user_id": "ann"}], k=3),
     "friends": ask({"history": [["i1", "i2"]], "friends": [[["i7", "i8"], ["i7"]]]}, k=3)[0],
+    "named": ask({"history": [["i1", "i2"]], "events": [["buy", "buy"]]}, k=3)[0],
+    "other_event": fails({"history": [["i1"]], "events": [["sold"]]}),
     "neither": fails({"something": ["x"]}),
     "where": where,
 }
@@ -253,6 +255,8 @@ def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, 
     linked = bundle.recommend([["i1", "i2"]], 3, exclude_seen=False, friends=[[["i7", "i8"], ["i7"]]])[0]
     assert said["friends"] == [item for item, _ in linked]
     assert said["friends"] != items(["i1", "i2"])
+    assert said["named"] == items(["i1", "i2"])
+    assert "the model knows no event 'sold'. It knows: buy." in said["other_event"]
     assert "history" in said["neither"]
     assert "/nowhere/events.parquet" in said["no_store"]
     assert "NIGHTLOOM_EVENTS" in said["no_store"]
@@ -280,7 +284,7 @@ def test_the_registered_model_gives_the_chances_of_its_heads(home: SimpleNamespa
     first, liked_less, later = said["answers"]
     inputs, outputs = said["names"]
     assert list(first) == outputs == ["items", "scores", "chance", "label_chance"]
-    assert inputs == ["history", "times", "positive", "friends", "user_id", "asked_at"]
+    assert inputs == ["history", "times", "events", "positive", "friends", "user_id", "asked_at"]
     for row, (history, times) in enumerate([(["i1", "i2"], [[1_700_000_000, 1_700_000_500]]), (["i3"], None)]):
         answers = bundle.recommend([history], 4, times)
         items, scores = zip(*answers[0], strict=True)
