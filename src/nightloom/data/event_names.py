@@ -24,17 +24,22 @@ class EventNames:
         known: names by code.
         usual: the name that most positive events have. It stands for a name that is not said, or that the model has never heard.
         positive: bool [names], whether events of that name are positive, as far as the name tells.
+        seen: bool [names], whether an item is not shown again after such an event, where seen items are left out.
     """
 
     known: Sequence[str]
     usual: str
     positive: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Self:
         """As `meta.json` of stage prepare says; one from before it said more than the names takes the first for the usual one."""
-        kinds, chosen = meta["kinds"], meta.get("prepare", {}).get("positive_events")
-        return cls(kinds, meta.get("usual_kind", kinds[0]), np.array([chosen is None or name in chosen for name in kinds], dtype=bool))
+        kinds, rules = meta["kinds"], meta.get("prepare", {})
+        liked = rules.get("positive_events")
+        chosen = (liked, rules.get("seen_events") or liked)
+        marks = (np.array([names is None or name in names for name in kinds], dtype=bool) for names in chosen)
+        return cls(kinds, meta.get("usual_kind", kinds[0]), *marks)
 
     def codes(self, names: Sequence[str]) -> NDArray[np.int16]:
         """The code of each name, int16 [len(names)]; that of the usual one where the model does not know it."""

@@ -226,7 +226,7 @@ class Bundle:
         found = Histories.of_items([[self.index[one[position]] for position in kept] for one, kept in zip(ids, known, strict=True)])
         kinds = names.codes(flat(events))
         liked = names.positive[kinds] if positive is None else np.array(flat(positive), dtype=bool)
-        found = replace(found, kinds=kinds, positive=liked)
+        found = replace(found, kinds=kinds, positive=liked, seen=names.seen[kinds])
         if times is None:
             return found
         latest = [max(one, default=0) for one in times] if asked_at is None else asked_at

@@ -94,6 +94,18 @@ def test_a_stored_user_is_asked_as_in_the_test(tmp_path: Path) -> None:
     assert_same(shop.ask(rows, before), shop.bundle, queries.histories)
 
 
+def test_what_was_seen_is_left_out_as_in_the_test(tmp_path: Path) -> None:
+    """A viewed item may be recommended, one that was bought may not, whether its purchase counted as positive or not."""
+    shop = served(tmp_path, keep_repeats=True)
+    sequences = shop.sequences
+    whole = sequences.before(np.arange(USERS), sequences.offsets[1:])
+    histories = replace(whole, asked_at=sequences.times[sequences.offsets[1:] - 1])
+    ranked, _ = shop.bundle.loom.recommend(histories, N_ITEMS, exclude_seen=True)
+    answers = shop.ask([{"user_id": user} for user in shop.users], shop.events, exclude_seen=True)
+    assert answers["items"].tolist() == [shop.bundle.item_ids[row[row >= 0]].tolist() for row in ranked]
+    assert answers["items"].map(len).sum() > 0
+
+
 def test_a_question_may_say_the_same_itself(tmp_path: Path) -> None:
     shop = served(tmp_path, keep_repeats=True)
     sequences, names, ids = shop.sequences, shop.bundle.event_names.known, shop.bundle.item_ids
