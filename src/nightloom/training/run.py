@@ -173,7 +173,7 @@ class Training:
             with fitter.products():
                 ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
             self.best = {"epoch": 0, "ndcg": ndcg, "weights": [parameter.detach().cpu().clone() for parameter in fitter.parameters]}
-        while fitter.epoch < training.epochs and not self._over():
+        while fitter.epoch < training.epochs and not self._settled(fitter.epoch) and not self._over():
             began = time.monotonic()
             loss = fitter.run_epoch()
             asked = time.monotonic()
@@ -183,8 +183,6 @@ class Training:
             if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):
                 self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu().clone() for average in fitter.average]}
             self._record(SEARCH, fitter, loss, ndcg, began, time.monotonic() - asked)
-            if fitter.epoch - self.best["epoch"] >= training.patience:
-                break
 
     def _refit(self, fitter: Fitter) -> None:
         """Train on train and validation for as many epochs as were best."""
@@ -193,6 +191,10 @@ class Training:
             began = time.monotonic()
             loss = fitter.run_epoch()
             self._record(REFIT, fitter, loss, None, began)
+
+    def _settled(self, epoch: int) -> bool:
+        """Whether the search has gone on for long enough since its best epoch; asked before each, as it may have been cut off there."""
+        return self.best is not None and epoch - self.best["epoch"] >= self.config.training.patience
 
     def _over(self) -> bool:
         """Whether the time is spent: all of it, or half when a refit of the same length is to follow."""

@@ -106,28 +106,32 @@ def test_two_workers_give_the_curve_of_one(tmp_path: Path, settings, shop) -> No
     np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("cut_after", [1, 3, 5])
-def test_a_run_that_is_cut_off_ends_like_one_that_is_not(cut_after: int, tmp_path: Path, settings, write_run, monkeypatch) -> None:
-    """Cut in the search (after epoch 1 and 3 of 4) and in the refit."""
-    config = settings(epochs=4, patience=9)
-    whole = Training(Run.load(write_run(config, tmp_path / "whole")), World())()
+class Killed(Exception):
+    """What stands for a kill."""
 
-    class Killed(Exception):
-        pass
 
-    saves = 0
+def die_after(saves: int, monkeypatch) -> None:
+    """Let a run end once it has written so many checkpoints."""
     really_save = checkpoint.save
 
     def save_then_die(folder: Path, state: dict) -> None:
         nonlocal saves
         really_save(folder, state)
-        saves += 1
-        if saves == cut_after:
+        saves -= 1
+        if not saves:
             raise Killed
 
+    monkeypatch.setattr(run_module.checkpoint, "save", save_then_die)
+
+
+@pytest.mark.parametrize("cut_after", [1, 3, 5])
+def test_a_run_that_is_cut_off_ends_like_one_that_is_not(cut_after: int, tmp_path: Path, settings, write_run, monkeypatch) -> None:
+    """Cut in the search (after epoch 1 and 3 of 4) and in the refit."""
+    config = settings(epochs=4, patience=9)
+    whole = Training(Run.load(write_run(config, tmp_path / "whole")), World())()
     path = write_run(config, tmp_path / "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.checkpoint, "save", save_then_die)
+        die_after(cut_after, patch)
         with pytest.raises(Killed):
             Training(Run.load(path), World())()
     again = Training(Run.load(path), World())()
@@ -136,6 +140,18 @@ def test_a_run_that_is_cut_off_ends_like_one_that_is_not(cut_after: int, tmp_pat
     first, second = (load_file(tmp_path / name / "bundle" / "model.safetensors") for name in ("whole", "cut"))
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_a_search_that_was_over_when_the_run_was_cut_off_stays_over(tmp_path: Path, settings, write_run, monkeypatch) -> None:
+    quality = iter([0.1, 0.3, 0.2, 0.1, 0.9])
+    monkeypatch.setattr(run_module, "network_ndcg", lambda *_, **__: next(quality))
+    path = write_run(settings(epochs=9, patience=2), tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        die_after(4, patch)
+        with pytest.raises(Killed):
+            Training(Run.load(path), World())()
+    figures = Training(Run.load(path), World())()
+    assert (figures["best_epoch"], figures["epochs"]) == (2, 4)
 
 
 def test_a_broken_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
