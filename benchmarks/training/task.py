@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.data.collect import collect
 from nightloom.data.prepare import prepare
-from nightloom.data.sequences import Queries, Sequences
+from nightloom.data.sequences import COLUMNS, Queries, Sequences
 from nightloom.data.snapshot import read_snapshot
 from nightloom.evaluation import metrics
 from nightloom.models.load_pretrained import load_pretrained
@@ -96,7 +96,7 @@ def latest_alone(prepared: Path, events: int, folder: Path) -> Path:
     kept = np.arange(len(whole.items)) >= (whole.train_end - events)[owner]
     place = np.concatenate([[0], np.cumsum(kept)])
     borders = {border: place[getattr(whole, border)] for border in ("offsets", "train_end", "validation_end")}
-    columns = {column: getattr(whole, column)[kept] for column in ("items", "times", "kinds", "positive")}
+    columns = {column: getattr(whole, column)[kept] for column in COLUMNS}
     (folder / name).unlink()
     replace(whole, **borders, **columns).save(folder / name)
     return folder
