@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from nightloom.config import RunConfig
-from nightloom.data.impressions import Impressions
-from nightloom.evaluation.click_families import fit_and_measure
-from nightloom.evaluation.clicks import calibration_noise, intervals, measure
-from nightloom.stage import write_json
+from nightloom.core.click_metrics import calibration_noise, intervals, measure
+from nightloom.core.files import write_json
+from nightloom.data.preparation.impressions import Impressions
+from nightloom.experiments.click_baselines import fit_and_measure
 
 FIRST_ASKED = 0.5
 """Share of all rows that only learns."""

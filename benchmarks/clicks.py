@@ -23,14 +23,14 @@ from rich.console import Console
 
 from benchmarks.click_nights import fit_and_measure_nights
 from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.core.errors import NightloomError
 from nightloom.data.collect import collect
-from nightloom.data.impressions import Impressions, impressions
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import NightloomError
-from nightloom.evaluation.click_families import differences, fit_and_measure
-from nightloom.models.clicks.train import FAMILIES
+from nightloom.data.preparation.impressions import Impressions, impressions
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.experiments.click_baselines import differences, fit_and_measure
+from nightloom.models.ctr.train import FAMILIES
 from nightloom.report.clicks import NOTE, apart, markdown, shown
-from nightloom.tracking import git_state
+from nightloom.runs.tracking import git_state
 
 
 def main(arguments: list[str] | None = None) -> int:

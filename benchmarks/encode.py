@@ -36,12 +36,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nightloom.config import PretrainedConfig, RunConfig, load_preset
+from nightloom.core.errors import InputError
 from nightloom.data.collect import collect
-from nightloom.data.prepare import prepare
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import InputError
-from nightloom.models.text import TextEncoder
-from nightloom.models.text_fast import accelerate
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.encoders.text import TextEncoder
+from nightloom.encoders.text_fast import accelerate
 
 BATCH = 32
 """Texts in a batch of plain torch, as sentence-transformers has it."""

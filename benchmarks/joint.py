@@ -26,21 +26,21 @@ from scipy.special import expit
 from benchmarks.joint_floors import FLOORS, ask_floor
 from benchmarks.joint_frozen import ask_frozen
 from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.core.click_metrics import NAMES, intervals, measure
+from nightloom.core.errors import NightloomError
+from nightloom.core.ranking import blocks, ndcg_of_scores
+from nightloom.core.sequences import Queries, Sequences
 from nightloom.data.collect import collect
-from nightloom.data.label_questions import LabelQuestions
-from nightloom.data.prepare import prepare
-from nightloom.data.sequences import Queries, Sequences
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import NightloomError
-from nightloom.evaluation.clicks import NAMES, intervals, measure
-from nightloom.models.bundle import Bundle
-from nightloom.models.companions import standard
-from nightloom.models.label_counters import LabelCounters
-from nightloom.models.load_pretrained import load_pretrained
-from nightloom.models.loom import Loom
-from nightloom.models.purchase import candidates_of
+from nightloom.data.preparation.label_questions import LabelQuestions
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.encoders.load_pretrained import load_pretrained
+from nightloom.models.heads.label_counters import LabelCounters
+from nightloom.models.heads.reranker import candidates_of
+from nightloom.models.scorers.score_fusion import standard
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.validation import blocks, gains_of
 
 FROZEN = "frozen"
 """The head fitted afterwards on the network of weight 0."""
@@ -140,14 +140,14 @@ def gained(loom: Loom, queries: Queries, counters: LabelCounters, *, exclude_see
         held[np.repeat(np.arange(len(part)), many), part.targets] = True
         scores = loom.finish(network, loom.companion_scores(part.histories), part.histories)
         best = candidates_of(network, part.histories, exclude_seen=exclude_seen)
-        alone.append(gains_of(np.take_along_axis(network, best, 1), np.take_along_axis(held, best, 1), many))
+        alone.append(ndcg_of_scores(np.take_along_axis(network, best, 1), np.take_along_axis(held, best, 1), many))
         best = candidates_of(scores, part.histories, exclude_seen=exclude_seen)
         log_odds = np.zeros(best.shape, dtype=np.float32)
         if loom.net.label_head is not None:
             owner = np.repeat(np.arange(len(part)), best.shape[1])
             log_odds = loom.label_log_odds(part.histories, owner, best.ravel(), counters).reshape(best.shape)
         score, hit = np.take_along_axis(standard(scores), best, 1), np.take_along_axis(held, best, 1)
-        label.append([gains_of(score + share * log_odds, hit, many) for share in SHARES])
+        label.append([ndcg_of_scores(score + share * log_odds, hit, many) for share in SHARES])
     return np.concatenate(alone), np.concatenate(label, axis=1)
 
 

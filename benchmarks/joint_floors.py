@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from nightloom.data.label_questions import LabelQuestions
-from nightloom.data.sequences import Histories, Sequences
-from nightloom.evaluation.clicks import losses, measure
-from nightloom.models.clicks.features import Inputs
-from nightloom.models.clicks.floors import Boosted, Logistic
-from nightloom.models.clicks.pieces import pieces, quantiles
-from nightloom.models.label_counters import LabelCounters
-from nightloom.training.purchasing import line
+from nightloom.core.click_metrics import losses, measure
+from nightloom.core.sequences import Histories, Sequences
+from nightloom.data.preparation.label_questions import LabelQuestions
+from nightloom.models.ctr.baselines import Boosted, Logistic
+from nightloom.models.ctr.features import Inputs
+from nightloom.models.heads.label_counters import LabelCounters
+from nightloom.models.heads.piecewise_linear import pieces, quantiles
+from nightloom.training.reranking import line
 
 FLOORS = ("logistic", "lightgbm")
 

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from nightloom.data.label_questions import LabelQuestions
-from nightloom.data.sequences import Sequences
-from nightloom.evaluation.clicks import losses, measure
-from nightloom.models.bundle import Bundle
-from nightloom.models.label_counters import LabelCounters
+from nightloom.core.click_metrics import losses, measure
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.label_questions import LabelQuestions
+from nightloom.models.heads.label_counters import LabelCounters
+from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
-from nightloom.training.loop import Fitter
-from nightloom.training.purchasing import line
+from nightloom.training.reranking import line
 from nightloom.training.run import SEARCH, Training
 from nightloom.training.run_json import Run
+from nightloom.training.trainer import Fitter
 
 EPOCHS = 30
 """Most epochs of the head; how many are best is chosen by its validation log-loss, where a joint run's are chosen by the ranking."""

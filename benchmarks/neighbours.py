@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from nightloom.data.sequences import Histories
-from nightloom.errors import NightloomError
-from nightloom.models.text import TextEncoder
-from nightloom.models.text_neighbours import TextNeighbours
-from nightloom.models.weights import resolve
+from nightloom.core.errors import NightloomError
+from nightloom.core.sequences import Histories
+from nightloom.encoders.text import TextEncoder
+from nightloom.encoders.weights import resolve
+from nightloom.models.scorers.text_neighbours import TextNeighbours
 
 SHELVES = {
     "phones": (

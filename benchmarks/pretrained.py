@@ -23,16 +23,16 @@ from rich.console import Console
 
 from benchmarks.quality import mean, measure
 from nightloom.config import RunConfig, load_preset
+from nightloom.core.errors import NightloomError
+from nightloom.core.ranking import ranks
+from nightloom.core.sequences import Sequences
 from nightloom.data.collect import collect
-from nightloom.data.prepare import prepare
-from nightloom.data.sequences import Sequences
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import NightloomError
-from nightloom.evaluation.ranking import ranks
-from nightloom.models.load_pretrained import load_pretrained
-from nightloom.models.text import TextEncoder
-from nightloom.models.text_neighbours import TextNeighbours
-from nightloom.models.weights import resolve
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.encoders.load_pretrained import load_pretrained
+from nightloom.encoders.text import TextEncoder
+from nightloom.encoders.weights import resolve
+from nightloom.models.scorers.text_neighbours import TextNeighbours
 
 HEADER = (
     "model",

@@ -23,16 +23,16 @@ from rich.console import Console
 from rich.table import Table
 
 from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.core.errors import NightloomError
+from nightloom.core.metrics import per_user
+from nightloom.core.ranking import Ranked, ranks
+from nightloom.core.sequences import Queries, Sequences
 from nightloom.data.collect import collect
-from nightloom.data.prepare import prepare
-from nightloom.data.sequences import Queries, Sequences
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import NightloomError
-from nightloom.evaluation.metrics import per_user
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.evaluation.plots import figure
-from nightloom.evaluation.ranking import Ranked, ranks
-from nightloom.models.bundle import Bundle
-from nightloom.models.load_pretrained import load_pretrained
+from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
 
 VARIANTS: dict[str, list[str]] = {

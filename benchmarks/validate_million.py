@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from nightloom.config import config_from_dict
-from nightloom.data.schema import Tables
-from nightloom.stage import PeakMemory
+from nightloom.data.tables.schema import Tables
+from nightloom.runs.stages import PeakMemory
 
 BAD_SHARE = 0.003
 USERS, ITEMS = 60_000, 20_000

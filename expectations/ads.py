@@ -12,7 +12,7 @@ from expectations import base
 from expectations.engine import gxe
 from expectations.rules import Contract, TableRule
 from nightloom.config import RunConfig
-from nightloom.data.schema import OWN, Tables
+from nightloom.data.tables.schema import OWN, Tables
 
 MOST_CLICKS = 0.5
 """Share of clicks beyond which ads shown in vain are missing: even samples drawn for their clicks stay far below."""

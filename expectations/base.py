@@ -14,8 +14,8 @@ import pandas as pd
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
-from nightloom.data.pictures import UNREADABLE
-from nightloom.data.schema import Tables
+from nightloom.data.tables.pictures import UNREADABLE
+from nightloom.data.tables.schema import Tables
 
 EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")
 """Events before this are a sign of a wrong unit: seconds of today read as milliseconds land in January 1970."""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from expectations.engine import gx, gxe
 from nightloom.config import RunConfig
-from nightloom.data.schema import REQUIRED, Tables
+from nightloom.data.tables.schema import REQUIRED, Tables
 
 
 def columns_suite(name: str, tables: Tables, config: RunConfig) -> gx.ExpectationSuite:

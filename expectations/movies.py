@@ -8,7 +8,7 @@ from datetime import datetime
 from expectations import base
 from expectations.rules import Contract
 from nightloom.config import RunConfig
-from nightloom.data.schema import Tables
+from nightloom.data.tables.schema import Tables
 
 UNTITLED = "look at the titles of the catalogue; films without one are told apart by id and genre alone"
 

@@ -10,7 +10,7 @@ import pandas as pd
 from expectations import base
 from expectations.rules import Contract, RowRule
 from nightloom.config import RunConfig
-from nightloom.data.schema import Tables
+from nightloom.data.tables.schema import Tables
 
 UNTITLED = "look at the titles of the catalogue; news is mostly new, and without a title it can hardly be recommended"
 

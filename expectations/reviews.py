@@ -9,7 +9,7 @@ from expectations import base
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
-from nightloom.data.schema import Tables
+from nightloom.data.tables.schema import Tables
 
 UNTITLED = "look at the titles of the catalogue; products without one are told apart by id and brand alone"
 

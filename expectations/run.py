@@ -21,12 +21,12 @@ from expectations.columns import columns_suite, kinds_of
 from expectations.engine import Engine, gx
 from expectations.rules import Contract
 from nightloom.config import RunConfig
-from nightloom.data.labels import positive
-from nightloom.data.pictures import link, linked
-from nightloom.data.quarantine import Breach, separate, shown, write_quarantine
-from nightloom.data.schema import Tables
-from nightloom.errors import ContractBroken, InputError
-from nightloom.stage import write_json
+from nightloom.core.errors import ContractBroken, InputError
+from nightloom.core.files import write_json
+from nightloom.data.preparation.labels import positive
+from nightloom.data.tables.pictures import link, linked
+from nightloom.data.tables.quarantine import Breach, separate, shown, write_quarantine
+from nightloom.data.tables.schema import Tables
 
 ORDER = ("items", "users", "events", "links")
 """Tables that others refer to come first, so that a foreign key asks for a good row."""

@@ -11,7 +11,7 @@ from expectations import base
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
-from nightloom.data.schema import Tables
+from nightloom.data.tables.schema import Tables
 
 MOST_RETURNS = 0.2
 """Share of returns beyond which something is wrong with the goods or with the table."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from expectations import base
 from expectations.rules import Contract, RowRule
 from nightloom.config import RunConfig
-from nightloom.data.schema import Tables
+from nightloom.data.tables.schema import Tables
 
 UNNAMED = "look at the names of the catalogue; artists without one are told apart by id and tags alone"
 PAIR = ["user_id", "other_id"]

@@ -20,10 +20,10 @@ from prefect import flow
 from rich.console import Console
 
 from nightloom.config import RunConfig
-from nightloom.models.clicks.train import FAMILIES
+from nightloom.models.ctr.train import FAMILIES
 from nightloom.report.clicks import shown
-from nightloom.stage import Night
-from nightloom.tracking import Tracking, run_tags
+from nightloom.runs.stages import Night
+from nightloom.runs.tracking import Tracking, run_tags
 from tasks.clicks import compare_clicks, fit_clicks, prepare_clicks
 from tasks.collect import collect
 from tasks.promote_clicks import HEAD, promote_clicks

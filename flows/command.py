@@ -15,8 +15,8 @@ from rich.console import Console
 
 from flows.orphans import end_orphans
 from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import InputError, NightloomError
-from nightloom.quiet import silence
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.runs.environment import silence
 
 Result = TypeVar("Result")
 

@@ -23,10 +23,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
 
 from nightloom.config import RunConfig
-from nightloom.evaluation.families import EVERY
-from nightloom.report.families import table
-from nightloom.stage import Night
-from nightloom.tracking import Tracking, git_state, run_tags
+from nightloom.experiments.baselines import EVERY
+from nightloom.report.baselines import table
+from nightloom.runs.stages import Night
+from nightloom.runs.tracking import Tracking, git_state, run_tags
 from tasks.collect import collect
 from tasks.families import compare_families, measure_family
 from tasks.load_pretrained import load_pretrained

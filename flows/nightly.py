@@ -20,8 +20,8 @@ from rich.console import Console
 
 from nightloom.config import RunConfig
 from nightloom.report.console import print_summary, print_unchanged
-from nightloom.stage import Night
-from nightloom.tracking import Tracking, run_tags
+from nightloom.runs.stages import Night
+from nightloom.runs.tracking import Tracking, run_tags
 from tasks.collect import collect
 from tasks.evaluate import evaluate
 from tasks.explain import explain

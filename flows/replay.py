@@ -19,9 +19,9 @@ from prefect import flow
 
 from expectations.run import read_checked
 from nightloom.config import RunConfig
-from nightloom.evaluation.replay import check_nights, moments
-from nightloom.stage import Night
-from nightloom.tracking import Tracking, run_tags
+from nightloom.experiments.replay import check_nights, moments
+from nightloom.runs.stages import Night
+from nightloom.runs.tracking import Tracking, run_tags
 from tasks.collect import collect
 from tasks.replay import replay_night, summarise
 from tasks.validate import validate

@@ -20,9 +20,9 @@ before_prefect(__name__)
 from prefect import flow
 
 from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.evaluation.transfer import checked, source_config
-from nightloom.stage import Night
-from nightloom.tracking import Tracking, run_tags
+from nightloom.experiments.transfer import checked, source_config
+from nightloom.runs.stages import Night
+from nightloom.runs.tracking import Tracking, run_tags
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare

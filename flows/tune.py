@@ -20,8 +20,8 @@ from rich.console import Console
 
 from nightloom.config import RunConfig
 from nightloom.report.tuning import print_tuned
-from nightloom.stage import Night
-from nightloom.training.tune import Budget, Tuned
+from nightloom.runs.stages import Night
+from nightloom.training.search import Budget, Tuned
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare

@@ -11,11 +11,12 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from expectations.run import read_checked
-from nightloom.data.impressions import Impressions, impressions
-from nightloom.evaluation.click_families import calibration_plot, differences, fit_and_measure
+from nightloom.core.files import write_json
+from nightloom.data.preparation.impressions import Impressions, impressions
+from nightloom.experiments.click_baselines import calibration_plot, differences, fit_and_measure
 from nightloom.report.clicks import NOTE, apart, markdown, rows
-from nightloom.stage import Manifest, Night, run_stage, write_json
-from nightloom.tracking import Tracking, run_tags
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import Tracking, run_tags
 from tasks.progress import artifact_key, made, tell
 
 

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from nightloom.data.collect import collect as read_sources
-from nightloom.stage import Manifest, Night, PeakMemory
+from nightloom.runs.stages import Manifest, Night, PeakMemory
 from tasks.progress import made, tell, worth_retrying
 
 

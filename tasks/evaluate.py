@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.evaluation.evaluate import evaluate as rank
 from nightloom.promotion.registry import Registry
-from nightloom.stage import Manifest, Night, run_stage
+from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import made, tell
 
 

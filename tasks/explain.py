@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.explain.explain import explain as find_reasons
-from nightloom.stage import Manifest, Night, run_stage
+from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import made, tell
 
 

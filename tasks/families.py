@@ -10,10 +10,11 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from nightloom.evaluation.families import VARIANTS, measure, varied
-from nightloom.report.families import markdown, rows
-from nightloom.stage import Manifest, Night, run_stage, write_json
-from nightloom.tracking import Tracking, run_tags
+from nightloom.core.files import write_json
+from nightloom.experiments.baselines import VARIANTS, measure, varied
+from nightloom.report.baselines import markdown, rows
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import Tracking, run_tags
 from tasks.progress import artifact_key, made, tell
 
 

@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.promotion.registry import PREVIOUS, Registry, Version
-from nightloom.stage import Manifest, Night, run_stage
+from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.training.fine_tune import fine_tune as train
 from tasks.progress import made, tell
 

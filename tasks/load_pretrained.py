@@ -11,11 +11,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from nightloom.errors import ContractBroken
-from nightloom.models.load_images import UNREAD
-from nightloom.models.load_pretrained import fingerprints
-from nightloom.models.load_pretrained import load_pretrained as read_items
-from nightloom.stage import Manifest, Night, run_stage
+from nightloom.core.errors import ContractBroken
+from nightloom.encoders.load_images import UNREAD
+from nightloom.encoders.load_pretrained import fingerprints
+from nightloom.encoders.load_pretrained import load_pretrained as read_items
+from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import made, tell, worth_retrying
 
 

@@ -9,8 +9,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from expectations.run import read_checked
-from nightloom.data.prepare import prepare as pack
-from nightloom.stage import Manifest, Night, run_stage
+from nightloom.data.preparation.prepare import prepare as pack
+from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import made
 
 

@@ -13,8 +13,8 @@ from prefect import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from nightloom.errors import NightloomError
-from nightloom.stage import Manifest
+from nightloom.core.errors import NightloomError
+from nightloom.runs.stages import Manifest
 
 QUIET_SECONDS = 10.0
 """Without a terminal, a bar becomes a line this often."""

@@ -13,12 +13,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from nightloom.evaluation.evaluate import CHAMPION
-from nightloom.models.loom import Loom
-from nightloom.promotion.card import model_card
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.card import model_card
 from nightloom.promotion.gate import decide
 from nightloom.promotion.registry import TRAINED_TAG, Registry
-from nightloom.stage import Manifest, Night, run_stage
-from nightloom.tracking import run_tags
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import run_tags
 from tasks.progress import made, worth_retrying
 
 

@@ -13,15 +13,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from nightloom.data.impressions import Impressions
-from nightloom.errors import InputError
-from nightloom.models.clicks.save import chances as answers
-from nightloom.promotion.card import click_card
+from nightloom.core.errors import InputError
+from nightloom.core.files import write_json
+from nightloom.data.preparation.impressions import Impressions
+from nightloom.models.ctr.save import chances as answers
+from nightloom.packaging.card import click_card
+from nightloom.packaging.served import click_head, lay_clicks
 from nightloom.promotion.click_gate import decide
 from nightloom.promotion.registry import CLICKS, Registry
-from nightloom.promotion.served import click_head, lay_clicks
-from nightloom.stage import Manifest, Night, run_stage, write_json
-from nightloom.tracking import run_tags
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import run_tags
 from tasks.progress import made, worth_retrying
 
 HEAD = "head"

@@ -10,10 +10,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from expectations.run import read_checked
-from nightloom.evaluation import replay
-from nightloom.models.load_pretrained import load_pretrained
-from nightloom.stage import Manifest, Night, run_stage, write_json
-from nightloom.tracking import Tracking
+from nightloom.core.files import write_json
+from nightloom.encoders.load_pretrained import load_pretrained
+from nightloom.experiments import replay
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
 from tasks.progress import artifact_key, made, tell
 

@@ -15,14 +15,15 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from nightloom.errors import InputError
-from nightloom.models.load_pretrained import replaced
-from nightloom.models.loom import Loom
+from nightloom.core.errors import InputError
+from nightloom.core.files import write_json
+from nightloom.encoders.load_pretrained import replaced
+from nightloom.models.sequential.recommender import Loom
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
-from nightloom.stage import Manifest, Night, code_version, write_json
-from nightloom.tracking import Tracking, git_state, run_tags
+from nightloom.runs.stages import Manifest, Night, code_version
+from nightloom.runs.tracking import Tracking, git_state, run_tags
 from tasks.progress import artifact_key
 from tasks.validate import stale
 

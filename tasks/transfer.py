@@ -13,12 +13,13 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from nightloom.data.part import draw_users, lay_part
-from nightloom.data.sequences import Sequences
-from nightloom.data.together import lay_together
-from nightloom.evaluation import transfer
-from nightloom.stage import Manifest, Night, run_stage, write_json
-from nightloom.tracking import Tracking
+from nightloom.core.files import write_json
+from nightloom.core.sequences import Sequences
+from nightloom.data.subsets.merged_domains import lay_together
+from nightloom.data.subsets.user_subset import draw_users, lay_part
+from nightloom.experiments import transfer
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.transfer import Transfer, same_items
 from tasks.progress import artifact_key, made, tell

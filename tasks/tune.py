@@ -11,10 +11,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.report.tuning import headline, importances, rows
-from nightloom.stage import Manifest, Night
-from nightloom.tracking import Tracking, run_tags
-from nightloom.training.search import write_preset
-from nightloom.training.tune import Attempt, Budget, Tuned, Tuner
+from nightloom.runs.stages import Manifest, Night
+from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.training.search import Attempt, Budget, Tuned, Tuner
+from nightloom.training.search_space import write_preset
 from tasks.progress import artifact_key, tell
 
 

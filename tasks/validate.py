@@ -12,9 +12,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from expectations.run import check
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import ContractBroken
-from nightloom.stage import Manifest, Night, run_stage
+from nightloom.core.errors import ContractBroken
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import made
 
 

@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 
 from nightloom.config import ModelConfig
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories, Sequences
-from nightloom.models.bundle import Bundle
-from nightloom.models.companions import CLASSES, fit_companions
-from nightloom.models.fusion import ItemContent
-from nightloom.models.loom import Loom, LoomNet, Shape
+from nightloom.core.sequences import Histories, Sequences
+from nightloom.data.preparation.items import FeatureSpec
+from nightloom.models.scorers.score_fusion import CLASSES, fit_companions
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import LoomNet, Shape
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
 
 N_ITEMS, N_USERS, EVENTS = 12, 6, 9
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from nightloom.config import config_from_dict
 from nightloom.report.build import build_report
-from nightloom.stage import Manifest, Night
+from nightloom.runs.stages import Manifest, Night
 
 STAGES = {"collect": 1.2, "validate": 4.1, "prepare": 0.9, "load_pretrained": 6.4, "fine_tune": 143.0, "evaluate": 11.7, "explain": 9.8}
 FAMILIES = {"nightloom": 0.0925, "champion": 0.0901, "graph": 0.0871, "als": 0.0712, "item_knn": 0.0655, "popularity": 0.0402}

@@ -11,17 +11,18 @@ import pandas as pd
 import torch
 
 from nightloom.config import ModelConfig, RunConfig, config_from_dict
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories
-from nightloom.models.bundle import Bundle
-from nightloom.models.clicks.net import HeadNet
-from nightloom.models.companions import CLASSES, fit_companions
-from nightloom.models.fusion import ItemContent
-from nightloom.models.label_chances import LabelChances
-from nightloom.models.label_counters import LabelCounters
-from nightloom.models.loom import Loom, LoomNet, Shape
-from nightloom.models.purchase import COUNTERS, Line, Numbers, PurchaseHead
-from nightloom.models.tallies import Tallies
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import FeatureSpec
+from nightloom.models.heads.item_counters import Tallies
+from nightloom.models.heads.label_counters import LabelCounters
+from nightloom.models.heads.label_probabilities import LabelChances
+from nightloom.models.heads.net import HeadNet
+from nightloom.models.heads.reranker import COUNTERS, Line, Numbers, PurchaseHead
+from nightloom.models.scorers.score_fusion import CLASSES, fit_companions
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import LoomNet, Shape
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
 
 N_ITEMS = 10
 

@@ -25,7 +25,7 @@ from benchmarks.training.made_up import made_up_shop
 from benchmarks.training.race import ArmFailed, Limits, run
 from benchmarks.training.task import BenchTask, make_task
 from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
 
 LEAVE_ONE_OUT = "evaluation.protocols=[leave_one_out]"
 SLOW_SECONDS = 60.0

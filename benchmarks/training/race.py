@@ -22,8 +22,8 @@ from benchmarks.training.environments import PEERS
 from benchmarks.training.task import PROTOCOL, BenchTask, judge, latest_alone
 from benchmarks.training.watch import Watch
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.evaluation.ranking import ranks
-from nightloom.models.bundle import Bundle
+from nightloom.core.ranking import ranks
+from nightloom.packaging.bundle import Bundle
 from nightloom.training.launch import environment
 
 POLL_SECONDS = 0.05

@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
+from nightloom.core import metrics
+from nightloom.core.sequences import COLUMNS, Queries, Sequences
 from nightloom.data.collect import collect
-from nightloom.data.prepare import prepare
-from nightloom.data.sequences import COLUMNS, Queries, Sequences
-from nightloom.data.snapshot import read_snapshot
-from nightloom.evaluation import metrics
-from nightloom.models.load_pretrained import load_pretrained
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.encoders.load_pretrained import load_pretrained
 
 PROTOCOL = "leave_one_out"
 PARTS = ("validation", "test")

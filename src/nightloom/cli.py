@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nightloom.errors import InputError, NightloomError
+from nightloom.core.errors import InputError, NightloomError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def data(
     """Read the tables of a config into a snapshot, and describe it."""
     from nightloom.config import load_config, load_preset
     from nightloom.data.collect import collect
-    from nightloom.data.snapshot import read_snapshot
+    from nightloom.data.tables.snapshot import read_snapshot
 
     if (preset is None) == (config is None):
         raise InputError("name either --preset NAME or --config FILE.yaml.")
@@ -111,7 +111,7 @@ def recommend(
 ) -> None:
     """Recommend for a history of item ids."""
     from nightloom.explain.explain import titles
-    from nightloom.models.bundle import Bundle
+    from nightloom.packaging.bundle import Bundle
 
     bundle = Bundle.load(_bundle(model, root))
     asked = [*(part.strip() for part in history.split(",") if part.strip()), *(item or [])]
@@ -166,7 +166,7 @@ def trim(
 
     All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
     """
-    from nightloom.trim import aliased, alone, delete, old
+    from nightloom.promotion.trim import aliased, alone, delete, old
 
     root = root.resolve()
     with alone(root):
@@ -188,7 +188,7 @@ def trim(
 
 def main() -> None:
     """Entry point: refused input exits with 2 and faults that can be helped with 1, each with a plain message."""
-    from nightloom.quiet import silence
+    from nightloom.runs.environment import silence
 
     silence()
     try:
@@ -221,7 +221,7 @@ def _results(run: str, root: Path) -> tuple[pd.DataFrame, str]:
     """A run's per-user results, and the family that it names (else the model)."""
     import pandas as pd
 
-    from nightloom.models.loom import Loom
+    from nightloom.models.sequential.recommender import Loom
 
     if RUN_ID.fullmatch(run):
         return _logged(run, root)
@@ -239,8 +239,8 @@ def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str]:
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
-    from nightloom.models.loom import Loom
-    from nightloom.tracking import FAMILY_TAG
+    from nightloom.models.sequential.recommender import Loom
+    from nightloom.runs.tracking import FAMILY_TAG
 
     tracking = _registry(root).tracking
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.click_nights import cut
 from benchmarks.clicks import config_of, main, parse
 from nightloom.data.collect import collect
-from nightloom.data.impressions import impressions
-from nightloom.data.snapshot import read_snapshot
+from nightloom.data.preparation.impressions import impressions
+from nightloom.data.tables.snapshot import read_snapshot
 from tests.made_clicks import write
 
 

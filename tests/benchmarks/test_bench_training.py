@@ -13,7 +13,7 @@ from benchmarks.training.__main__ import main
 from benchmarks.training.arms import QUALITY_TARGET, REFERENCE
 from benchmarks.training.environments import PeerMissing, python_of
 from benchmarks.training.task import PROTOCOL, judge, latest_alone
-from nightloom.data.sequences import Histories, Queries, Sequences
+from nightloom.core.sequences import Histories, Queries, Sequences
 
 
 def test_the_quick_run_prints_tables_without_peers(

@@ -14,12 +14,12 @@ import pytest
 
 from nightloom.cli import main
 from nightloom.config import load_config
+from nightloom.core.errors import InputError
+from nightloom.core.fonts import drawable
 from nightloom.data.collect import collect
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import InputError
+from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.explain import plots
 from nightloom.explain.reasons import Reason
-from nightloom.lettering import drawable
 from tests.tiny_models import tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]

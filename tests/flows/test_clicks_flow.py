@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from nightloom.errors import InputError
-from nightloom.evaluation.clicks import auc
-from nightloom.promotion.pyfunc_clicks import ClickChances
+from nightloom.core.click_metrics import auc
+from nightloom.core.errors import InputError
+from nightloom.packaging.pyfunc_clicks import ClickChances
 from tests.made_clicks import log, write
 
 REPOSITORY = Path(__file__).parents[2]

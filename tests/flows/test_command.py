@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flows.command import config_of, listed, parser, run
-from nightloom.errors import InputError, TrainingError
+from nightloom.core.errors import InputError, TrainingError
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
-from nightloom.evaluation.families import varied
+from nightloom.experiments.baselines import varied
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from tests.docs_page import copy_of_the_project, follow
 
 
 def test_a_family_of_ones_own_is_tested_and_ranked_beside_the_others(tmp_path: Path) -> None:
-    environment = copy_of_the_project(tmp_path, "pyproject.toml", "tests/unit/models/test_families.py")
+    environment = copy_of_the_project(tmp_path, "pyproject.toml", "tests/unit/models/test_baselines.py")
     follow("new-domain.md", tmp_path, environment, until="## 4.")
     tests, table = follow("new-model.md", tmp_path, environment).values()
     assert "[100%]" in tests

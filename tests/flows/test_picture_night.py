@@ -15,9 +15,9 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from nightloom.config import load_config
-from nightloom.errors import ContractBroken
-from nightloom.models.vectors import Vectors
-from nightloom.stage import Manifest, Night
+from nightloom.core.errors import ContractBroken
+from nightloom.encoders.vectors import Vectors
+from nightloom.runs.stages import Manifest, Night
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare

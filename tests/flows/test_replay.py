@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nightloom.errors import InputError
-from nightloom.evaluation.replay import ARMS, METRIC, moments
+from nightloom.core.errors import InputError
+from nightloom.experiments.replay import ARMS, METRIC, moments
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from nightloom.evaluation.transfer import ALONE, ARMS, METRIC, NETWORKS, PAIRS
+from nightloom.experiments.transfer import ALONE, ARMS, METRIC, NETWORKS, PAIRS
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]

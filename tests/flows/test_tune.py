@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from nightloom.config import load_config
-from nightloom.tracking import Tracking
-from nightloom.training.search import space_of, value_of
+from nightloom.runs.tracking import Tracking
+from nightloom.training.search_space import space_of, value_of
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from nightloom.cli import main
-from nightloom.models.bundle import Bundle
-from nightloom.models.loom import Loom
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registry import Registry
-from nightloom.stage import Night
+from nightloom.runs.stages import Night
 from tests.small_bundle import headed_bundle, small_bundle, small_config
 
 EVENTS = "user,film,when,stars\nann,m1,1000000000,5\nann,m2,1000000100,3\nbob,m1,1000000200,4\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nightloom.config import RunConfig, load_config, load_preset, presets
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
 
 MINE = "name: mine\ndata: {events: data/ratings.csv}\n"
 

@@ -13,10 +13,11 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.logging import disable_run_logger
 
 from nightloom.config import config_from_dict
-from nightloom.errors import ContractBroken, InputError
-from nightloom.models.vectors import Vectors
-from nightloom.models.weights import resolve
-from nightloom.stage import Manifest, Night, code_version, write_json
+from nightloom.core.errors import ContractBroken, InputError
+from nightloom.core.files import write_json
+from nightloom.encoders.vectors import Vectors
+from nightloom.encoders.weights import resolve
+from nightloom.runs.stages import Manifest, Night, code_version
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.progress import artifact_key

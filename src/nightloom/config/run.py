@@ -25,7 +25,7 @@ from nightloom.config.sections import (
     TrainingConfig,
     ValidationConfig,
 )
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
 
 
 class RunConfig(Section):

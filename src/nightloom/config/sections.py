@@ -13,8 +13,10 @@ FeatureKind = Literal["text", "category", "tags", "number", "image", "ignore"]
 Protocol = Literal["temporal", "leave_one_out"]
 Floor = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
-]  # those of models/families.py
-CompanionName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"]  # those of models/companions.py
+]  # those of models/baselines/named.py
+CompanionName = Literal[
+    "graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"
+]  # those of models/scorers/score_fusion.py
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nightloom.config import RunConfig
-from nightloom.data import named
-from nightloom.data.canonical import canonical
-from nightloom.data.only import part_of
-from nightloom.data.pictures import STORE, take_in
-from nightloom.data.snapshot import Snapshot, write_snapshot
-from nightloom.data.sources import RawTable, read_table
-from nightloom.stage import disk_of, in_use
+from nightloom.data.sources import named
+from nightloom.data.sources.files import RawTable, read_table
+from nightloom.data.subsets.event_filter import part_of
+from nightloom.data.tables.canonical import canonical
+from nightloom.data.tables.pictures import STORE, take_in
+from nightloom.data.tables.snapshot import Snapshot, write_snapshot
+from nightloom.runs.stages import disk_of, in_use
 
 
 def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:

@@ -15,20 +15,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
-from nightloom.data.sequences import Histories, Queries, Sequences
+from nightloom.core.files import write_json
+from nightloom.core.metrics import mean, per_user
+from nightloom.core.ranking import Ranked, ranks
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Histories, Queries, Sequences
+from nightloom.encoders.vectors import Vectors
 from nightloom.evaluation import lists, plots, slices
 from nightloom.evaluation.labels import measure_labels
-from nightloom.evaluation.metrics import mean, per_user
-from nightloom.evaluation.purchase import measure_chances
-from nightloom.evaluation.ranking import Ranked, ranks
+from nightloom.evaluation.reranker import measure_chances
 from nightloom.evaluation.statistics import interval, paired
-from nightloom.models.base import Recommender
-from nightloom.models.bundle import Bundle
-from nightloom.models.families import build
-from nightloom.models.popularity import positive_counts
-from nightloom.models.purchase import CANDIDATES
-from nightloom.models.vectors import Vectors
-from nightloom.stage import write_json
+from nightloom.models.baselines.named import build
+from nightloom.models.heads.reranker import CANDIDATES
+from nightloom.models.scorers.popularity import positive_counts
+from nightloom.packaging.bundle import Bundle
 
 CHAMPION = "champion"
 """Family name of the standing champion."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nightloom.data.label_questions import LabelQuestions
-from nightloom.data.sequences import Sequences
+from nightloom.core.click_metrics import measure
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.evaluation import plots
-from nightloom.evaluation.clicks import measure
-from nightloom.models.loom import Loom
+from nightloom.models.sequential.recommender import Loom
 
 MOST_QUESTIONS = 20_000
 """Test events that are asked about: each needs the vector of its own history."""

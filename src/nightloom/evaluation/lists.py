@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.data.sequences import Histories
-from nightloom.evaluation.metrics import KS
+from nightloom.core.metrics import KS
+from nightloom.core.sequences import Histories
 
 
 def measure(top: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> dict[str, float]:

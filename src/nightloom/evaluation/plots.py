@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightloom.evaluation import clicks
-from nightloom.evaluation.clicks import BoolArray, FloatArray
+from nightloom.core import click_metrics as clicks
+from nightloom.core.click_metrics import BoolArray, FloatArray
+from nightloom.core.fonts import drawable, lettered
 from nightloom.evaluation.statistics import Difference
-from nightloom.lettering import drawable, lettered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.evaluation.metrics import mean, per_user
-from nightloom.evaluation.ranking import Ranked
+from nightloom.core.metrics import mean, per_user
+from nightloom.core.ranking import Ranked
 
 Masks = Mapping[str, NDArray[np.bool_]]
 

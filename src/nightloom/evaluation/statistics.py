@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.errors import InputError
-from nightloom.evaluation.metrics import NAMES, from_frame
+from nightloom.core.errors import InputError
+from nightloom.core.metrics import NAMES, from_frame
 
 BLOCK_CELLS = 1 << 22
 """Drawn users that are held at once."""

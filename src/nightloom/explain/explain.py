@@ -12,15 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
-from nightloom.data.sequences import Histories, Queries, Sequences
+from nightloom.core.files import write_json
+from nightloom.core.fonts import drawable
+from nightloom.core.sequences import Histories, Queries, Sequences
 from nightloom.explain import plots
 from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players, history_game, history_players
 from nightloom.explain.reasons import Reason, sentence, shares
 from nightloom.explain.shapley import Shapley, shapley
-from nightloom.lettering import drawable
-from nightloom.models.bundle import Bundle
-from nightloom.stage import write_json
+from nightloom.packaging.bundle import Bundle
 
 DAY = 86_400
 FEWEST_EVENTS = 2

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.data.sequences import Histories
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Histories
 from nightloom.explain.games import above_mean, subsets
-from nightloom.models.base import Recommender
 
 BUDGETS = (1, 2, 3)
 """Events that are taken away."""

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import FeatureSpec
 from nightloom.explain.shapley import Game
-from nightloom.models.base import Recommender
-from nightloom.models.fusion import ItemContent
-from nightloom.models.loom import Loom, inference
-from nightloom.models.text_neighbours import TextNeighbours
+from nightloom.models.scorers.text_neighbours import TextNeighbours
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import inference
+from nightloom.models.sequential.recommender import Loom
 
 CELLS = 4_000_000
 """Scores (histories times items) that are held at once."""

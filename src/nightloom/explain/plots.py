@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nightloom.core.fonts import drawable, lettered
 from nightloom.explain.reasons import Reason
-from nightloom.lettering import drawable, lettered
 
 FOR, AGAINST, FIELD = "#0072B2", "#D55E00", "#E69F00"
 SHOWN = 12

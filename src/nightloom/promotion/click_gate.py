@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from nightloom.evaluation.clicks import BoolArray, FloatArray, intervals, losses
+from nightloom.core.click_metrics import BoolArray, FloatArray, intervals, losses
 
 if TYPE_CHECKING:
     from nightloom.config import PromotionConfig

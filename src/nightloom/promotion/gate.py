@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from nightloom.errors import InputError
-from nightloom.evaluation.metrics import from_frame, whole_ranks
+from nightloom.core.errors import InputError
+from nightloom.core.metrics import from_frame, whole_ranks
 from nightloom.evaluation.statistics import Difference, pair_rows, paired
 
 if TYPE_CHECKING:

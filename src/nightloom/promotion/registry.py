@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nightloom.errors import InputError, NightloomError
-from nightloom.promotion.log_model import log_model
-from nightloom.promotion.served import Served, recommender
-from nightloom.tracking import Tracking
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.packaging.log_model import log_model
+from nightloom.packaging.served import Served, recommender
+from nightloom.runs.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 TRAINED_TAG = "nightloom.trained"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nightloom.stage import Manifest, Night
+from nightloom.runs.stages import Manifest, Night
 
 Outcome = Literal["promoted", "rejected", "dry_run", "disabled", "refused"]
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -59,7 +59,7 @@ def build_report(
         quarantined: table -> rows put aside.
         quarantine_reasons: table -> reason -> rows.
         counts: what the data hold (events, items, users ...).
-        images: figures of the catalogue's pictures, where it has any (`nightloom.models.load_images`).
+        images: figures of the catalogue's pictures, where it has any (`nightloom.encoders.load_images`).
         explanations: content of `reasons.json`.
         links: where to look next; known keys are folder, mlflow_run_id, mlflow_url, prefect_url, data_docs
             and quarantine, any other key is shown under its own name.

@@ -20,7 +20,7 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """A row a model, smallest log-loss on the test part first.
 
     Args:
-        results: what `nightloom.evaluation.click_families.fit_and_measure` gave, of one or several seeds a model.
+        results: what `nightloom.experiments.click_baselines.fit_and_measure` gave, of one or several seeds a model.
     """
     by_family: dict[str, list[Mapping[str, Any]]] = {}
     for one in results:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nightloom.training.tune import Tuned
+from nightloom.training.search import Tuned
 
 MOST = 10
 """Trials that a terminal shows."""

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from nightloom.errors import NightloomError
+from nightloom.core.errors import NightloomError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nightloom.stage import write_json
+from nightloom.core.files import write_json
 from nightloom.training.launch import Progress, launch
 from nightloom.training.transfer import Transfer
 from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out

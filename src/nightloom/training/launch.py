@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nightloom.errors import InputError, TrainingError
-from nightloom.quiet import SWITCHES
+from nightloom.core.errors import InputError, TrainingError
+from nightloom.runs.environment import SWITCHES
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 40

@@ -15,28 +15,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nightloom.data.items import ItemFeatures
-from nightloom.data.people import Search
-from nightloom.data.sequences import Histories, Sequences
-from nightloom.errors import InputError
-from nightloom.models.bundle import Bundle
-from nightloom.models.companions import fit_companions
-from nightloom.models.fusion import ItemContent
-from nightloom.models.label_chances import LabelChances
-from nightloom.models.label_counters import LabelCounters
-from nightloom.models.loom import Loom, LoomNet, Shape
-from nightloom.models.purchase import Line
-from nightloom.models.tallies import KEPT_DAYS, Tallies
-from nightloom.models.vectors import Vectors
+from nightloom.core.errors import InputError
+from nightloom.core.sequences import Histories, Sequences
+from nightloom.data.preparation.items import ItemFeatures
+from nightloom.data.subsets.held_out_users import Search
+from nightloom.encoders.vectors import Vectors
+from nightloom.models.heads.item_counters import KEPT_DAYS, Tallies
+from nightloom.models.heads.label_counters import LabelCounters
+from nightloom.models.heads.label_probabilities import LabelChances
+from nightloom.models.heads.reranker import Line
+from nightloom.models.scorers.score_fusion import fit_companions
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import LoomNet, Shape
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
 from nightloom.training import checkpoint
 from nightloom.training.distributed import World
-from nightloom.training.fusing import Fusion, choose_fusion
-from nightloom.training.labelling import calibrate
-from nightloom.training.loop import Fitter
-from nightloom.training.purchasing import Purchase, choose_purchase
+from nightloom.training.fusion_weights import Fusion, choose_fusion
+from nightloom.training.label_task import calibrate
+from nightloom.training.reranking import Purchase, choose_purchase
 from nightloom.training.run_json import WARM, Run, warm_schedule
+from nightloom.training.text_tuning import TextTuner
+from nightloom.training.trainer import Fitter
 from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, hold
-from nightloom.training.tuning import TextTuner
 from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search
 

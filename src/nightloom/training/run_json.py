@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
 from nightloom.training.warm_start import settings_of
 
 if TYPE_CHECKING:

@@ -1,149 +1,269 @@
-"""What a tuning may change: keys of the config with their ranges, in one place.
+"""Tuning: many trainings with other values of the config, the poor ones cut short, the best one kept.
 
-The ranges are about those that pay for recommenders of this size; a config that starts outside of one widens it, so that the
-config as given is always a point of the space, and the first one that is tried.
+Tree-structured Parzen estimation chooses what to try (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"), the
+median rule ends what falls behind (Golovin et al. 2017, "Google Vizier", 3.2), both by Optuna. Trials are compared on validation
+alone; the test part of the split is never looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from nightloom.config import hash_json
+from nightloom.core.errors import InputError, TrainingError
+from nightloom.runs.stages import disk_of, lock
+from nightloom.training.fine_tune import fine_tune
+from nightloom.training.search_space import space_of, value_of, with_values
 
-from nightloom.config import RunConfig, config_from_dict
-from nightloom.errors import InputError
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
 
-TABLES = ("events", "items", "users", "links")
+    from nightloom.config import RunConfig
 
-
-@dataclass(frozen=True)
-class Range:
-    """A number between two, both included.
-
-    Attributes:
-        key: path in the config, for example `training.learning_rate`.
-        low: smallest.
-        high: largest.
-        log: whether it is the ratio of two values that counts, not their difference.
-    """
-
-    key: str
-    low: float
-    high: float
-    log: bool = False
-
-    def suggest(self, trial: Any) -> Any:
-        """A value by Optuna's trial."""
-        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
-
-    def around(self, config: RunConfig) -> Range:
-        """The same, made to hold the config's own value."""
-        own = float(value_of(config, self.key))
-        return replace(self, low=min(self.low, own), high=max(self.high, own))
+STARTUP_TRIALS = 4
+"""Trials that run whole before any is cut short."""
+WARM_UP_EPOCHS = 4
+"""Epochs in which no trial is cut short: the first say little about the last."""
+IMPORTANCE_TRIALS = 8
+"""Whole trials below which nothing is said of which key matters."""
+SEED_STEP = 1009
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One of some values.
+class Budget:
+    """How much is tried in all, over however many starts of the same study.
 
     Attributes:
-        key: path in the config.
-        values: what is tried.
-    """
-
-    key: str
-    values: tuple[float, ...]
-
-    def suggest(self, trial: Any) -> Any:
-        """A value by Optuna's trial."""
-        return trial.suggest_categorical(self.key, self.values)
-
-    def around(self, config: RunConfig) -> Choice:
-        """The same, with the config's own value and without those that do not fit it (a width that its heads do not divide)."""
-        own = value_of(config, self.key)
-        return replace(self, values=tuple(one for one in sorted({*self.values, own}) if one == own or _fits(config, self.key, one)))
-
-
-SPACE: tuple[Range | Choice, ...] = (
-    Range("training.learning_rate", 5e-4, 1e-2, log=True),
-    Range("training.lm_learning_rate", 1e-5, 3e-4, log=True),
-    Choice("training.weight_decay", (0.0, 0.01, 0.05, 0.2)),
-    Choice("training.batch_users", (16, 32, 64)),
-    Range("training.label_smoothing", 0.0, 0.2),
-    Choice("model.dim", (32, 64, 96, 128)),
-    Choice("model.blocks", (1, 2, 3)),
-    Range("model.dropout", 0.1, 0.6),
-    Range("model.id_dropout", 0.0, 0.5),
-)
-"""All that is searched."""
-
-
-def space_of(config: RunConfig) -> tuple[Range | Choice, ...]:
-    """The part of the space that a config has a use for, made to hold the config's own values."""
-    idle = set() if config.training.tuning != "frozen" else {"training.lm_learning_rate"}
-    idle |= set() if config.model.use_ids else {"model.id_dropout"}
-    return tuple(part.around(config) for part in SPACE if part.key not in idle)
-
-
-def value_of(config: RunConfig, key: str) -> Any:
-    """The config's value under a dotted key."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def with_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """The config with some values in place of its own.
-
-    Args:
-        config: what the values are set in.
-        values: dotted key -> value.
+        minutes: of training; a trial that is under way then is cut, unless no other has come to its end.
+        trials: at most so many.
+        seeds: trainings a trial, its figure their mean: with few validation users one seed tells little.
 
     Raises:
-        InputError: a key is unknown or a value is refused.
+        InputError: nothing could be tried with it.
     """
-    return config_from_dict(_set(config.model_dump(mode="json"), values))
+
+    minutes: float
+    trials: int | None = None
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:  # no number (nan) is refused too
+            raise InputError(f"--minutes {self.minutes:g}: nothing can be tried in that. Give more than 0.")
+        for name, number in (("trials", self.trials), ("seeds", self.seeds)):
+            if number is not None and number < 1:
+                raise InputError(f"--{name} {number}: nothing is tried then. Give at least 1.")
 
 
-def write_preset(path: Path, config: RunConfig, values: Mapping[str, Any], comment: str) -> None:
-    """Write the config with some values as a YAML that `--config` reads back, and `--preset` once it lies among the presets.
+@dataclass(frozen=True)
+class Attempt:
+    """One trial that has ended.
 
-    Only what differs from the defaults is written, and the values in any case. Tables below the file's folder are named
-    relative to it.
+    Attributes:
+        number: counted from 0 in the order of their start.
+        state: complete, pruned (cut short) or failed.
+        ndcg: validation NDCG@10 of the fused scores; None where training did not come to its end.
+        values: dotted key -> value.
+        curve: lines of the first seed's `curves.jsonl`.
+        seconds: of training.
+    """
+
+    number: int
+    state: str
+    ndcg: float | None
+    values: Mapping[str, Any]
+    curve: tuple[Mapping[str, Any], ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a study has found.
+
+    Attributes:
+        name: of the study.
+        protocol: whose validation part was used.
+        attempts: by number.
+        best: the best of them.
+        importance: dotted key -> share of the spread of results that it explains; empty with too few trials.
+    """
+
+    name: str
+    protocol: str
+    attempts: tuple[Attempt, ...]
+    best: Attempt
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def given(self) -> Attempt:
+        """The config as given."""
+        return self.attempts[0]
+
+
+OnTrial = Callable[[Attempt], None]
+OnEpoch = Callable[[int, Mapping[str, Any]], None]
+
+
+class Tuner:
+    """A study in its folder: `study.db` and, by trial, `trials/<hash>/` with run.json, log, curves and figures.
+
+    A study that was killed goes on: the trial that was under way is put in the queue again and trains from its last checkpoint.
 
     Args:
-        path: the file; its folder is made.
-        config: what was tuned.
-        values: dotted key -> value found.
-        comment: lines for the top of the file.
+        config: the config as given, the first trial; its first protocol is the one that counts.
+        prepared: folder of stage prepare.
+        pretrained: folder of stage load_pretrained.
+        folder: the study's; its name is the study's.
+        budget: how much is tried.
+        identity: hashes of what else the trials have in common (data, code).
     """
-    content = _set(config.model_dump(mode="json", exclude_defaults=True), values)
-    for table in TABLES:
-        place = content["data"].get(table)
-        if place and "://" not in place and Path(place).is_relative_to(path.parent.resolve()):
-            content["data"][table] = str(Path(place).relative_to(path.parent.resolve()))
-    head = "".join(f"# {line}\n" for line in comment.splitlines())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def __init__(self, config: RunConfig, prepared: Path, pretrained: Path, folder: Path, budget: Budget, identity: str = "") -> None:
+        self.config, self.prepared, self.pretrained, self.folder, self.budget = config, prepared, pretrained, folder, budget
+        self.protocol = config.evaluation.protocols[0]
+        self.space = space_of(config)
+        sections = config.model_dump(mode="json", include={"pretrained", "model", "training", "evaluation"})
+        sections["training"].pop("workers")
+        self.identity = hash_json([sections, identity, budget.seeds])
+
+    def run(self, on_trial: OnTrial | None = None, on_epoch: OnEpoch | None = None, pruner: Any = None) -> Tuned:
+        """Try until the budget is spent.
+
+        Args:
+            on_trial: told of each trial that has ended.
+            on_epoch: told (number of the trial, line of curves.jsonl) after each epoch.
+            pruner: Optuna's; None: the median rule.
+
+        Raises:
+            InputError: the study is of other data or another config, or another process works on it.
+            TrainingError: the config as given can not be trained.
+        """
+        import optuna
+
+        with disk_of(self.folder), lock(self.folder / "study.lock"):
+            study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
+            while self._left(study) > 0:
+                trial = study.ask()
+                values = {part.key: part.suggest(trial) for part in self.space}
+                try:
+                    told = study.tell(trial, self._train(study, trial, values, on_epoch))
+                except optuna.TrialPruned:
+                    told = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                except TrainingError:
+                    told = study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                    if not _ended(study):
+                        raise
+                except _TimeUp:
+                    _again(study, trial.number, values)
+                    break
+                if on_trial:
+                    on_trial(self._attempt(told))
+            return self._found(study)
+
+    def _open(self, pruner: Any) -> Study:
+        """The study, new or gone on with."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = f"sqlite:///{self.folder.resolve()}/study.db"
+        study = optuna.create_study(study_name=self.folder.name, storage=storage, direction="maximize", load_if_exists=True, pruner=pruner)
+        if study.user_attrs.setdefault("identity", self.identity) != self.identity:
+            raise InputError(
+                f"{self.folder}: this study is of other data, another config, other code or another number of seeds, so its trials can "
+                "not be compared with new ones. Name another with --study, or remove the folder."
+            )
+        study.set_user_attr("identity", self.identity)
+        # A seed of its own for each start: the same one again would draw the same values again.
+        study.sampler = optuna.samplers.TPESampler(seed=self.config.training.seed + len(study.trials), multivariate=True)
+        for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a killed process: this one holds the lock
+            _again(study, left.number, left.params)
+        if all(one.state == optuna.trial.TrialState.FAIL for one in study.trials):
+            study.enqueue_trial({part.key: value_of(self.config, part.key) for part in self.space})
+        return study
+
+    def _left(self, study: Study) -> float:
+        """Seconds of the budget that are left; 0 when as many trials as asked for have ended."""
+        if self.budget.trials is not None and len(_ended(study)) >= self.budget.trials:
+            return 0.0
+        spent = {one.user_attrs["folder"]: one.user_attrs["seconds"] for one in study.trials if "seconds" in one.user_attrs}
+        return self.budget.minutes * 60 - sum(spent.values())  # a trial that was started again counts once: it went on in its folder
+
+    def _train(self, study: Study, trial: Trial, values: Mapping[str, Any], on_epoch: OnEpoch | None) -> float:
+        """Mean validation NDCG@10 over the seeds.
+
+        Raises:
+            TrialPruned: the trial falls behind; its workers have ended then.
+            _TimeUp: the budget is spent; likewise.
+        """
+        import optuna
+
+        config = with_values(self.config, {**values, "training.refit": False})  # a refit has no validation figure
+        folder = self.folder / "trials" / hash_json([self.identity, dict(values)])[:16]
+        trial.set_user_attr("folder", folder.name)
+        left, may_cut = self._left(study), bool(_whole(study))
+        began, told, found = time.monotonic(), 0.0, []
+        for number in range(self.budget.seeds):
+
+            def after(line: dict[str, Any], number: int = number) -> None:
+                nonlocal told
+                told += line["seconds"]  # of epochs before a kill too
+                trial.set_user_attr("seconds", round(max(told, time.monotonic() - began), 3))
+                if on_epoch:
+                    on_epoch(trial.number, line)
+                if number == 0:
+                    trial.report(line["validation_ndcg_at_10"], line["epoch"])
+                    if trial.should_prune():
+                        raise optuna.TrialPruned
+                if told > left and may_cut:
+                    raise _TimeUp
+
+            one = with_values(config, {"training.seed": config.training.seed + SEED_STEP * number})
+            figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, folder / f"seed-{number}", after)
+            shutil.rmtree(folder / f"seed-{number}" / "bundle", ignore_errors=True)
+            found.append(float(figures["validation_ndcg_at_10"]))
+        trial.set_user_attr("seconds", round(max(told, time.monotonic() - began), 3))
+        return sum(found) / len(found)
+
+    def _found(self, study: Study) -> Tuned:
+        import optuna
+
+        importance: dict[str, float] = {}
+        if len(_whole(study)) >= IMPORTANCE_TRIALS:
+            importance = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+        attempts = tuple(self._attempt(one) for one in _ended(study))
+        return Tuned(self.folder.name, self.protocol, attempts, self._attempt(study.best_trial), importance)
+
+    def _attempt(self, trial: FrozenTrial) -> Attempt:
+        state = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed")
+        curves = self.folder / "trials" / trial.user_attrs["folder"] / "seed-0" / "curves.jsonl"
+        curve = tuple(json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()) if curves.exists() else ()
+        ndcg = trial.value if state == "complete" else None
+        return Attempt(trial.number, state, ndcg, dict(trial.params), curve, trial.user_attrs.get("seconds", 0.0))
 
 
-def _set(content: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in values.items():
-        *sections, leaf = key.split(".")
-        at = content
-        for section in sections:
-            at = at.setdefault(section, {})
-        at[leaf] = value
-    return content
+class _TimeUp(Exception):
+    """The budget is spent while a trial is under way."""
 
 
-def _fits(config: RunConfig, key: str, value: Any) -> bool:
-    try:
-        with_values(config, {key: value})
-    except InputError:
-        return False
-    return True
+def _again(study: Study, number: int, values: Mapping[str, Any]) -> None:
+    """Put a trial that did not come to its end in the queue again; it goes on from its last checkpoint."""
+    from optuna.trial import TrialState
+
+    study.tell(number, state=TrialState.FAIL)
+    study.enqueue_trial(dict(values))
+
+
+def _whole(study: Study) -> list[FrozenTrial]:
+    """Trials that came to their end."""
+    return [one for one in study.trials if one.state.name == "COMPLETE"]
+
+
+def _ended(study: Study) -> list[FrozenTrial]:
+    """Trials that came to their end or were cut short."""
+    return [one for one in study.trials if one.state.name in ("COMPLETE", "PRUNED")]

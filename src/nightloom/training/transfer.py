@@ -7,7 +7,7 @@ network gives the zero-shot answers, and `WarmStart` copies it in as it does a c
 
 Where the two catalogues hold the same items (films, or a shop's goods in another year), `shared` carries what was learned of these too:
 their id vectors, and in a zero-shot model the source's companions. An item is the same when its whole text is; ids mean nothing
-across domains. The source's histories of these items can then be learned from beside the target's (`nightloom.data.together`).
+across domains. The source's histories of these items can then be learned from beside the target's (`data/subsets/merged_domains.py`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nightloom.data.items import ItemFeatures
-from nightloom.data.sequences import Histories
-from nightloom.errors import InputError
-from nightloom.models.bundle import LANGUAGE_MODEL, Bundle
-from nightloom.models.companions import fit_companions
-from nightloom.models.fusion import ItemContent
-from nightloom.models.loom import Loom, LoomNet, Shape
-from nightloom.models.vectors import Vectors
+from nightloom.core.errors import InputError
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import ItemFeatures
+from nightloom.encoders.vectors import Vectors
+from nightloom.models.scorers.score_fusion import fit_companions
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import LoomNet, Shape
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import LANGUAGE_MODEL, Bundle
 from nightloom.training.warm_start import BIAS, CODES, IDS, KINDS, LAID_OUT, NUMBERS, PHASES, by_name
 
 Mode = Literal["full", "adapter"]

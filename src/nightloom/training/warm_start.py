@@ -23,14 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nightloom.errors import InputError
-from nightloom.models.vectors import Vectors
+from nightloom.core.errors import InputError
+from nightloom.encoders.vectors import Vectors
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nightloom.data.items import FeatureSpec
-    from nightloom.models.loom import LoomNet
+    from nightloom.data.preparation.items import FeatureSpec
+    from nightloom.models.sequential.network import LoomNet
 
 SEARCH_FILE = "search.safetensors"
 LAID_OUT = "warm_start.safetensors"
@@ -186,8 +186,8 @@ def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: P
         ColdStart: tonight must train from scratch; says why.
         InputError: the champion is no whole bundle.
     """
-    from nightloom.models.bundle import Bundle
-    from nightloom.models.loom import LoomNet
+    from nightloom.models.sequential.network import LoomNet
+    from nightloom.packaging.bundle import Bundle
 
     bundle, meta = Bundle.load(champion), json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     check_borders(bundle.meta, meta, protocol)
@@ -300,7 +300,7 @@ def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, t
 def _known(prepared: Path, meta: dict[str, Any]) -> Known:
     import pandas as pd
 
-    from nightloom.data.items import FeatureSpec
+    from nightloom.data.preparation.items import FeatureSpec
 
     items: pd.DataFrame = pd.read_parquet(prepared / "items.parquet", columns=["item_id"])
     return Known(items["item_id"].to_numpy(dtype=object), FeatureSpec.load(prepared / "feature_spec.json"), meta["kinds"])

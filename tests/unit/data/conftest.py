@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from nightloom.config import load_preset, presets
-from nightloom.data import named
-from nightloom.data.canonical import canonical
-from nightloom.data.schema import Tables
-from nightloom.data.sets.files import Fetched
+from nightloom.data.sources import named
+from nightloom.data.sources.sets.files import Fetched
+from nightloom.data.tables.canonical import canonical
+from nightloom.data.tables.schema import Tables
 
 RealSet = Callable[[str], tuple[Fetched, Tables]]
 

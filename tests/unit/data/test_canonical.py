@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from nightloom.config import DataConfig
-from nightloom.data.canonical import canonical
-from nightloom.data.features import infer
-from nightloom.data.schema import DEFAULT_EVENT, Tables
-from nightloom.data.sources import RawTable
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.sources.files import RawTable
+from nightloom.data.tables.canonical import canonical
+from nightloom.data.tables.features import infer
+from nightloom.data.tables.schema import DEFAULT_EVENT, Tables
 
 
 def made(tables: dict[str, dict[str, list[Any]]], **keys: Any) -> Tables:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.config import PrepareConfig
-from nightloom.data.clean import DUPLICATE, FEW_ITEM_EVENTS, FEW_USER_EVENTS, OUTLIER, REPEAT, clean
+from nightloom.data.preparation.clean import DUPLICATE, FEW_ITEM_EVENTS, FEW_USER_EVENTS, OUTLIER, REPEAT, clean
 
 
 def table(rows: list[tuple[str, str, int, str]]) -> pd.DataFrame:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, load_config
+from nightloom.core.errors import InputError
 from nightloom.data.collect import collect
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import InputError
+from nightloom.data.tables.snapshot import read_snapshot
 
 YAML = """
 name: mine

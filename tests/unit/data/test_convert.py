@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightloom.data.convert import NOT_A_TIME, OTHER_UNIT, to_ids, to_numbers, to_order, to_text, to_times
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.tables.convert import NOT_A_TIME, OTHER_UNIT, to_ids, to_numbers, to_order, to_text, to_times
 
 SCALE = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 MOMENT = datetime(2024, 1, 31, 12, 30, 15, 250_000, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightloom.data.counters import PRIOR_WEIGHT, count, counters
+from nightloom.data.preparation.counters import PRIOR_WEIGHT, count, counters
 
 Log = list[tuple[int, int, bool, bool]]
 logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12), st.booleans(), st.booleans()), min_size=1, max_size=40)

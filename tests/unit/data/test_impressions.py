@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.data.impressions import Impressions, hashed, impressions
-from nightloom.data.schema import Tables
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.preparation.impressions import Impressions, hashed, impressions
+from nightloom.data.tables.schema import Tables
 from tests.made_clicks import log
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nightloom.data.items import FeatureSpec, ItemFeatures, compose_text
+from nightloom.data.preparation.items import FeatureSpec, ItemFeatures, compose_text
 
 KINDS = {"title": "text", "genres": "tags", "made_in": "category", "year": "number", "shelf": "ignore"}
 ITEMS = pd.DataFrame(

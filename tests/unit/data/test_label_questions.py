@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nightloom.data.label_questions import LabelQuestions
-from nightloom.data.sequences import Sequences
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.label_questions import LabelQuestions
 
 
 def sequences(times: list[int]) -> Sequences:

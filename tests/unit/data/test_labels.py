@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from nightloom.config import PrepareConfig
-from nightloom.data.labels import positive
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.preparation.labels import positive
 
 EVENTS = pd.DataFrame({"event": ["view", "rating", "rating", "rating"], "value": [None, 5.0, 2.0, None]})
 

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from nightloom.config import DataConfig
-from nightloom.data import named
-from nightloom.data.canonical import canonical
-from nightloom.data.sets import movielens
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.sources import named
+from nightloom.data.sources.sets import movielens
+from nightloom.data.tables.canonical import canonical
 
 WHEEL_100K = {
     "ml-100k.inter": """user_id:token\titem_id:token\trating:float\ttimestamp:float

@@ -14,10 +14,10 @@ import pytest
 
 from nightloom.config import RunConfig, config_from_dict
 from nightloom.data.collect import collect
-from nightloom.data.features import infer
-from nightloom.data.pictures import PICTURES, UNREADABLE, content, places
-from nightloom.data.prepare import prepare
-from nightloom.data.snapshot import Snapshot, read_snapshot
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.features import infer
+from nightloom.data.tables.pictures import PICTURES, UNREADABLE, content, places
+from nightloom.data.tables.snapshot import Snapshot, read_snapshot
 from tests.pictures import paint, picture
 
 

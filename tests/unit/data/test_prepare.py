@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.data.clean import REPEAT
-from nightloom.data.items import FeatureSpec, ItemFeatures
-from nightloom.data.prepare import prepare
-from nightloom.data.schema import Tables
-from nightloom.data.sequences import Sequences
-from nightloom.errors import InputError
-from nightloom.models.base import mask_seen
+from nightloom.core.errors import InputError
+from nightloom.core.recommender import mask_seen
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.clean import REPEAT
+from nightloom.data.preparation.items import FeatureSpec, ItemFeatures
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.schema import Tables
 
 
 def config(**prepare_keys: Any) -> RunConfig:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nightloom.data.sets import amazon
-from nightloom.data.sets.files import Content
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.sources.sets import amazon
+from nightloom.data.sources.sets.files import Content
 from tests.unit.data.conftest import RealSet
 
 DAY = 86_400

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from nightloom.config import NamedSet, RunConfig, load_preset, presets
-from nightloom.data import named
+from nightloom.core.errors import InputError
 from nightloom.data.collect import collect
-from nightloom.data.sets.files import Content, FileSet
-from nightloom.data.snapshot import read_snapshot
-from nightloom.errors import InputError
+from nightloom.data.sources import named
+from nightloom.data.sources.sets.files import Content, FileSet
+from nightloom.data.tables.snapshot import read_snapshot
 
 
 def read(events: Path, items: Path) -> Content:

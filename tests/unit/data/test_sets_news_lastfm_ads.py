@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from nightloom.config import load_preset
-from nightloom.data.canonical import canonical
-from nightloom.data.prepare import prepare
-from nightloom.data.sequences import Sequences
-from nightloom.data.sets import ads, lastfm, news
-from nightloom.data.sources import RawTable
-from nightloom.models.families import build
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.sources.files import RawTable
+from nightloom.data.sources.sets import ads, lastfm, news
+from nightloom.data.tables.canonical import canonical
+from nightloom.models.baselines.named import build
 from tests.unit.data.conftest import RealSet
 
 

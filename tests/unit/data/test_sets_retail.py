@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nightloom.data.sets import retail
-from nightloom.data.sets.files import Content
+from nightloom.data.sources.sets import retail
+from nightloom.data.sources.sets.files import Content
 from tests.unit.data.conftest import RealSet
 
 FIRST = [

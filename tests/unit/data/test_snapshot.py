@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.config import DataConfig
-from nightloom.data.canonical import canonical
-from nightloom.data.schema import Tables
-from nightloom.data.snapshot import Snapshot, content_hash, read_snapshot, write_snapshot
-from nightloom.data.sources import read_table
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.sources.files import read_table
+from nightloom.data.tables.canonical import canonical
+from nightloom.data.tables.schema import Tables
+from nightloom.data.tables.snapshot import Snapshot, content_hash, read_snapshot, write_snapshot
 
 
 @pytest.fixture

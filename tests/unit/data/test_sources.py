@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightloom.config import DataConfig
-from nightloom.data.sources import RawTable, read_table
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.sources.files import RawTable, read_table
 
 
 def read(path: Path, name: str = "events", **keys: Any) -> RawTable:

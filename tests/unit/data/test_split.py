@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightloom.data.split import Split, leave_one_out, temporal
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.preparation.split import Split, leave_one_out, temporal
 
 Log = tuple[np.ndarray, np.ndarray, np.ndarray]
 

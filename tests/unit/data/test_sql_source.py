@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nightloom.config import DataConfig
-from nightloom.data.sources import RawTable, read_table
-from nightloom.data.sql import PASSWORD
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.data.sources.files import RawTable, read_table
+from nightloom.data.sources.sql import PASSWORD
 
 needs_psycopg2 = pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="psycopg2 is not installed")
 

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.data.prepare import prepare
-from nightloom.data.schema import Tables
-from nightloom.data.sequences import Sequences
-from nightloom.errors import InputError
+from nightloom.core.errors import InputError
+from nightloom.core.metrics import from_frame
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.schema import Tables
 from nightloom.evaluation.evaluate import CHAMPION, evaluate
-from nightloom.evaluation.metrics import from_frame
 from nightloom.promotion.gate import decide
 from nightloom.training.distributed import World
 from nightloom.training.run import Training

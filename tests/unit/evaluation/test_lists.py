@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightloom.data.sequences import Histories
+from nightloom.core.sequences import Histories
 from nightloom.evaluation import lists
 
 POPULARITY = np.array([8, 4, 2, 2, 0])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightloom.core.ranking import Ranked
 from nightloom.evaluation import slices
-from nightloom.evaluation.ranking import Ranked
 
 N = 100
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.errors import InputError
-from nightloom.evaluation.metrics import NAMES
+from nightloom.core.errors import InputError
+from nightloom.core.metrics import NAMES
 from nightloom.evaluation.statistics import compare, interval, paired, resampled_means
 
 vectors = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)

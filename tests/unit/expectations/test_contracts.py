@@ -11,8 +11,8 @@ import pytest
 
 from expectations.run import check, read_checked
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.data.schema import Tables
-from nightloom.errors import ContractBroken, InputError
+from nightloom.core.errors import ContractBroken, InputError
+from nightloom.data.tables.schema import Tables
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
 EVENTS, ITEMS, USERS = 400, 20, 25

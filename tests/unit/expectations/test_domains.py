@@ -13,8 +13,8 @@ import pytest
 
 from expectations.run import check
 from nightloom.config import config_from_dict
-from nightloom.data.schema import Tables
-from nightloom.errors import ContractBroken
+from nightloom.core.errors import ContractBroken
+from nightloom.data.tables.schema import Tables
 
 NOW = datetime(2026, 11, 24, 2, tzinfo=UTC)
 ROWS = 300

@@ -11,9 +11,9 @@ import pytest
 
 from expectations.run import check, read_checked
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.data.pictures import PICTURES, UNREADABLE
-from nightloom.data.schema import Tables
-from nightloom.errors import ContractBroken
+from nightloom.core.errors import ContractBroken
+from nightloom.data.tables.pictures import PICTURES, UNREADABLE
+from nightloom.data.tables.schema import Tables
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from expectations.engine import Engine, gx, gxe
 from expectations.rules import RowRule
-from nightloom.data.quarantine import CSV_ROWS, Breach, separate, shown, write_quarantine
+from nightloom.data.tables.quarantine import CSV_ROWS, Breach, separate, shown, write_quarantine
 
 CELLS = st.one_of(st.none(), st.text(max_size=5))
 

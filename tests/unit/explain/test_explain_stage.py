@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
-from nightloom.data.sequences import Sequences
+from nightloom.core.sequences import Sequences
 from nightloom.explain.explain import COLUMNS, explain
 from nightloom.explain.reasons import Reason, sentence, shares
 from tests.described_bundle import described_bundle, described_prepared

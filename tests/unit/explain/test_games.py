@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import FeatureSpec
 from nightloom.explain.fidelity import BUDGETS, removals, summarise
 from nightloom.explain.games import (
     above_mean,
@@ -25,8 +26,7 @@ from nightloom.explain.games import (
     without_fields,
 )
 from nightloom.explain.shapley import shapley
-from nightloom.models.base import Recommender
-from nightloom.models.fusion import ItemContent
+from nightloom.models.sequential.content_fusion import ItemContent
 from tests.described_bundle import described_bundle
 
 

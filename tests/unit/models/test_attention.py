@@ -8,11 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.data.sequences import Histories
-from nightloom.models import attention
-from nightloom.models.attention import NO_TIME, POSITION_BUCKETS, TIME_BUCKETS, Attention, bias_table, position_bucket, time_bucket
-from nightloom.models.transformer import Packed
-from nightloom.models.windows import Windows
+from nightloom.core.sequences import Histories
+from nightloom.models.sequential import attention
+from nightloom.models.sequential.attention import (
+    NO_TIME,
+    POSITION_BUCKETS,
+    TIME_BUCKETS,
+    Attention,
+    bias_table,
+    position_bucket,
+    time_bucket,
+)
+from nightloom.models.sequential.history_encoder import Packed
+from nightloom.models.sequential.windows import Windows
 
 HEADS, WIDTH = 2, 3
 CPU = torch.device("cpu")

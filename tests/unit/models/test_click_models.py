@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from nightloom.config import ClicksConfig, config_from_dict
-from nightloom.data.impressions import Impressions, impressions
-from nightloom.data.schema import Tables
-from nightloom.errors import InputError
-from nightloom.evaluation.clicks import auc, losses
-from nightloom.models.clicks import save, train
-from nightloom.models.clicks.calibrate import Calibrator, best_kind
-from nightloom.models.clicks.features import Encoder
+from nightloom.core.click_metrics import auc, losses
+from nightloom.core.errors import InputError
+from nightloom.data.preparation.impressions import Impressions, impressions
+from nightloom.data.tables.schema import Tables
+from nightloom.models.ctr import save, train
+from nightloom.models.ctr.calibrate import Calibrator, best_kind
+from nightloom.models.ctr.features import Encoder
 from tests.made_clicks import log
 
 CLICKS = ClicksConfig(folds=2, members=2, epochs=6, dim=16)

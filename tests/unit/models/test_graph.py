@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightloom.data.sequences import Histories
-from nightloom.models.graph import TransitionGraph
+from nightloom.core.sequences import Histories
+from nightloom.models.scorers.graph import TransitionGraph
 
 
 def test_steps_are_weighted_by_distance_direction_and_popularity() -> None:
@@ -41,7 +41,7 @@ def test_many_blocks_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     lists = [random.integers(0, 20, random.integers(0, 9)).tolist() for _ in range(30)]
     graph = TransitionGraph().fit(Histories.of_items(lists), 20)
     whole = graph.strengths(Histories.of_items(lists))
-    monkeypatch.setattr("nightloom.models.item_graph.BLOCK_CELLS", 50)
+    monkeypatch.setattr("nightloom.models.scorers.item_graph.BLOCK_CELLS", 50)
     np.testing.assert_allclose(graph.strengths(Histories.of_items(lists)), whole, rtol=1e-6)
 
 

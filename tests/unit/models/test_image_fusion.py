@@ -13,14 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nightloom.config import ModelConfig
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import FeatureSpec
+from nightloom.encoders.vectors import Vectors
 from nightloom.explain.games import PICTURE, field_game, field_players, without_fields
 from nightloom.explain.shapley import shapley
-from nightloom.models.bundle import Bundle
-from nightloom.models.fusion import ItemContent, ItemFusion
-from nightloom.models.loom import Loom, LoomNet, Shape
-from nightloom.models.vectors import Vectors
+from nightloom.models.sequential.content_fusion import ItemContent, ItemFusion
+from nightloom.models.sequential.network import LoomNet, Shape
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
 
 N, TEXT_DIM, IMAGE_DIM = 9, 5, 7
 WITH_IMAGE = np.arange(N) % 3 != 0

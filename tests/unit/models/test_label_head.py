@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.data.sequences import Histories
-from nightloom.errors import InputError
-from nightloom.models.bundle import Bundle
-from nightloom.models.label_chances import LabelChances
-from nightloom.models.label_counters import COUNTERS, LabelCounters
-from nightloom.models.label_head import SITES, LabelHead
-from nightloom.models.loom import LoomNet, encode, inference
-from nightloom.models.purchase import Line
-from nightloom.models.windows import Windows
+from nightloom.core.errors import InputError
+from nightloom.core.sequences import Histories
+from nightloom.models.heads.label_counters import COUNTERS, LabelCounters
+from nightloom.models.heads.label_head import SITES, LabelHead
+from nightloom.models.heads.label_probabilities import LabelChances
+from nightloom.models.heads.reranker import Line
+from nightloom.models.sequential.network import LoomNet, encode, inference
+from nightloom.models.sequential.windows import Windows
+from nightloom.packaging.bundle import Bundle
 from tests.small_bundle import small_bundle
 
 N_ITEMS, START = 5, 1_700_000_000

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nightloom.errors import InputError, NightloomError
-from nightloom.models.bundle import Bundle
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
 from tests.small_bundle import headed_bundle, small_bundle
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Sequences
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.items import FeatureSpec
 
 N_ITEMS, N_USERS, TEXT_DIM = 30, 40, 12
 FRUIT = ["apple", "pear", "plum"]

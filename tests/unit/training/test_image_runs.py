@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.data.pictures import PICTURES, take_in
-from nightloom.data.prepare import prepare
-from nightloom.data.schema import Tables
-from nightloom.data.sequences import Sequences
-from nightloom.evaluation.ranking import ranks
-from nightloom.models.bundle import Bundle
-from nightloom.models.load_pretrained import load_pretrained
-from nightloom.models.vectors import Vectors
+from nightloom.core.ranking import ranks
+from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.prepare import prepare
+from nightloom.data.tables.pictures import PICTURES, take_in
+from nightloom.data.tables.schema import Tables
+from nightloom.encoders.load_pretrained import load_pretrained
+from nightloom.encoders.vectors import Vectors
+from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from nightloom.data.label_questions import LabelQuestions
-from nightloom.data.sequences import Histories, Sequences
-from nightloom.evaluation.clicks import auc
+from nightloom.core.click_metrics import auc
+from nightloom.core.sequences import Histories, Sequences
+from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.evaluation.labels import measure_labels
-from nightloom.models.bundle import Bundle
-from nightloom.models.windows import Windows
+from nightloom.models.sequential.windows import Windows
+from nightloom.packaging.bundle import Bundle
 from nightloom.report.words import labelled
 from nightloom.training.distributed import World
-from nightloom.training.labelling import LabelTask, both_labels, calibrate
+from nightloom.training.label_task import LabelTask, both_labels, calibrate
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from nightloom.training.warm_start import IDS, WarmStart

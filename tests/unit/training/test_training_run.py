@@ -18,10 +18,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from nightloom.data.people import Search
-from nightloom.data.sequences import Sequences
-from nightloom.errors import InputError, TrainingError
-from nightloom.models.bundle import Bundle
+from nightloom.core.errors import InputError, TrainingError
+from nightloom.core.sequences import Sequences
+from nightloom.data.subsets.held_out_users import Search
+from nightloom.packaging.bundle import Bundle
 from nightloom.training import checkpoint
 from nightloom.training import run as run_module
 from nightloom.training.distributed import World

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nightloom.data.items import FeatureSpec
-from nightloom.data.sequences import Histories
-from nightloom.errors import InputError
-from nightloom.models.bundle import Bundle
+from nightloom.core.errors import InputError
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import FeatureSpec
+from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.run import Training

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from nightloom.data.items import FeatureSpec
-from nightloom.models.fusion import ItemContent
-from nightloom.models.loom import LoomNet, Shape
+from nightloom.data.preparation.items import FeatureSpec
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import LoomNet, Shape
 from nightloom.training.warm_start import ColdStart, Known, WarmStart, carry, check_borders, settings_of
 
 KINDS = {"fruit": "category", "price": "number"}

@@ -1,0 +1,128 @@
+"""Ranks of held-out items over the whole catalogue, and the lists that users would be shown.
+
+Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.recommender import Recommender, mask_seen
+from nightloom.core.sequences import Queries
+
+TOP = 20
+"""Length of the lists that are kept."""
+
+BLOCK_CELLS = 1 << 25
+"""Scores that are held at once (128 MiB)."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a recommender made of some queries.
+
+    Attributes:
+        ranks: int32 [rows], in the order of the queries' targets; 1 is first over the whole catalogue less what
+            the user has seen, 0 is not rankable.
+        offsets: int64 [n + 1]; query i's ranks are `ranks[offsets[i]:offsets[i + 1]]`.
+        top: int32 [n, min(TOP, items)], the best items, best first; -1 where fewer can be ranked.
+    """
+
+    ranks: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    top: NDArray[np.int32]
+
+
+def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, batch: int = 256) -> Ranked:
+    """Rank every held-out item over the whole catalogue; candidates are never sampled.
+
+    Ties are broken by dense item id, as a stable sort would. An item can not be ranked when its score is -inf or NaN,
+    or when the user has had it and `exclude_seen` is set.
+
+    Args:
+        model: answers the queries' dense item ids.
+        queries: histories and the items held out after them.
+        exclude_seen: leave a history's items out of its ranking.
+        batch: most histories scored at once; fewer for large catalogues, so that memory stays bounded.
+    """
+    offsets = queries.target_offsets
+    found = np.zeros(len(queries.targets), dtype=np.int32)
+    top = np.full((len(queries), min(TOP, model.n_items)), -1, dtype=np.int32)
+    step = max(1, min(batch, BLOCK_CELLS // max(model.n_items, 1)))
+    for first in range(0, len(queries), step):
+        last = min(first + step, len(queries))
+        histories = queries.histories.take(slice(first, last))
+        scores = model.scores(histories)
+        if exclude_seen:
+            mask_seen(scores, histories)
+        scores[np.isnan(scores)] = -np.inf
+        top[first:last] = best_items(scores, top.shape[1])
+        for row, query in enumerate(range(first, last)):
+            for target in range(offsets[query], offsets[query + 1]):
+                found[target] = _rank(scores[row], queries.targets[target])
+    return Ranked(found, offsets, top)
+
+
+def best_items(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
+    """The k best items of each row, best first, ties by item id, without sorting whole rows.
+
+    Args:
+        scores: float32 [n, items], no NaN.
+        k: at most `items`.
+
+    Returns:
+        int32 [n, k]; -1 where the score is -inf.
+    """
+    n, n_items = scores.shape
+    least = np.partition(scores, n_items - k, axis=1)[:, n_items - k, None]  # the k-th best score of each row
+    above, tied = scores > least, scores == least
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = np.nonzero(above | (tied & (np.cumsum(tied, axis=1) <= room)))[1].reshape(n, k)  # by id within each row
+    values = np.take_along_axis(scores, chosen, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    ordered = np.take_along_axis(chosen, order, axis=1)
+    return np.where(np.isneginf(np.take_along_axis(values, order, axis=1)), -1, ordered).astype(np.int32)
+
+
+def _rank(scores: NDArray[np.float32], item: int) -> int:
+    """1 + items that come before, which counting finds faster than sorting does; 0 for a score of -inf."""
+    score = scores[item]
+    if np.isneginf(score):
+        return 0
+    return 1 + int(np.count_nonzero(scores > score) + np.count_nonzero(scores[:item] == score))
+
+
+def blocks(queries: Queries, n_items: int) -> list[Queries]:
+    """The queries in parts whose scores are held at once."""
+    step = max(1, BLOCK_CELLS // max(n_items, 1))
+    return [queries.take(np.arange(first, min(first + step, len(queries)))) for first in range(0, len(queries), step)]
+
+
+def ndcg_sum(scores: NDArray[np.float32], queries: Queries, *, exclude_seen: bool, k: int = 10) -> float:
+    """Sum over queries of NDCG@k (binary gains; the ideal is over the smaller of held-out items and k)."""
+    if exclude_seen:
+        mask_seen(scores, queries.histories)
+    owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
+    held = np.zeros(scores.shape, dtype=bool)
+    held[owner, queries.targets] = True
+    return float(ndcg_of_scores(scores, held, np.diff(queries.target_offsets), k).sum())
+
+
+def ndcg_of_scores(scores: NDArray[np.float32], held: NDArray[np.bool_], many: NDArray[np.int64], k: int = 10) -> NDArray[np.float64]:
+    """NDCG@k of each query, float64 [n].
+
+    Args:
+        scores: float32 [n, items].
+        held: bool [n, items], the held-out items among them.
+        many: int64 [n], held-out items of each query, those that are not among `items` too.
+        k: length of the lists.
+    """
+    k = min(k, scores.shape[1])
+    best = best_items(scores, k)
+    found = np.take_along_axis(held, np.maximum(best, 0).astype(np.int64), 1) & (best >= 0)
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    gains: NDArray[np.float64] = (found * discount).sum(1) / np.cumsum(discount)[np.minimum(many, k) - 1]
+    return gains

@@ -1,0 +1,103 @@
+"""What every recommender does: fit, scores, recommend, save, load.
+
+A recommender answers histories, not user ids, so a user never seen in training is served like any other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.sequences import Histories
+
+
+class Recommender(ABC):
+    """Base of all families.
+
+    Attributes:
+        family: the name under which results are reported.
+        n_items: size of the catalogue it was fitted on.
+    """
+
+    family: ClassVar[str]
+    n_items: int
+
+    @abstractmethod
+    def fit(self, train: Histories, n_items: int) -> Self:
+        """Learn from histories over a catalogue of `n_items` dense item ids."""
+
+    @abstractmethod
+    def scores(self, histories: Histories) -> NDArray[np.float32]:
+        """Score the whole catalogue for each history.
+
+        Returns:
+            float32 [len(histories), n_items], higher is better; -inf where an item can not be ranked.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs, without pickles."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+
+    def recommend(self, histories: Histories, k: int, *, exclude_seen: bool = True) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k best items for each history, ties broken by item id.
+
+        Returns:
+            items int64 [n, k] (-1 where fewer can be ranked) and their scores float32 [n, k].
+        """
+        scores = self.scores(histories)
+        if exclude_seen:
+            mask_seen(scores, histories)
+        k = min(k, scores.shape[1])
+        items = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(scores, items, axis=1)
+        return np.where(np.isneginf(best), -1, items), best
+
+
+class Companion(Recommender):
+    """A recommender that is built in seconds, and whose scores are fused late with a network's."""
+
+    @abstractmethod
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:
+        """The same over another catalogue.
+
+        Args:
+            rows: int64 [n_items of this one], each item's dense id there, -1 where it is gone.
+            n_items: size of the other catalogue.
+        """
+
+
+class Untrained(Companion):
+    """A companion that answers from the history and what comes with it: only the size of the catalogue is kept."""
+
+    def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
+        """Keep the size of the catalogue."""
+        self.n_items = n_items
+        return self
+
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:  # noqa: ARG002
+        """The same over another catalogue."""
+        return type(self)().fit(Histories.of_items([]), n_items)
+
+    def save(self, folder: Path) -> None:
+        """Write `<family>.npz`."""
+        np.savez(folder / f"{self.family}.npz", n_items=self.n_items)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as arrays:
+            return cls().fit(Histories.of_items([]), int(arrays["n_items"]))
+
+
+def mask_seen(scores: NDArray[np.float32], histories: Histories) -> None:
+    """Set the scores of items that each history has seen to -inf, in place."""
+    scores[np.repeat(np.arange(len(histories)), histories.lengths)[histories.seen], histories.items[histories.seen]] = -np.inf

@@ -1,0 +1,257 @@
+"""Histories of all users as flat arrays: packed, with no padding.
+
+Needs numpy alone, since training workers on bare machines read these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+COLUMNS = ("items", "times", "kinds", "positive", "seen")
+"""What is known of each event."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Some event histories, one after the other, oldest event first.
+
+    Attributes:
+        offsets: int64 [n + 1]; history i is `items[offsets[i]:offsets[i + 1]]`.
+        items: int32 [events], dense item ids.
+        times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
+        kinds: int16 [events], codes of event names.
+        positive: bool [events], whether the event is a positive label.
+        asked_at: int64 [n], when the recommendation is asked for, in seconds (zero without time).
+        links: whom each asker is linked to, and what they have had; None where nothing is known of links.
+        seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
+    """
+
+    offsets: IntArray
+    items: NDArray[np.int32]
+    times: IntArray
+    kinds: NDArray[np.int16]
+    positive: NDArray[np.bool_]
+    asked_at: IntArray
+    links: Links | None = None
+    seen: NDArray[np.bool_] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _all_seen(self)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> IntArray:
+        """Events of each history, int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.integer] | slice) -> Histories:
+        """The histories of some rows, in that order."""
+        index = np.arange(len(self))[rows]
+        starts, lengths = self.offsets[:-1][index], self.lengths[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return replace(self.of_events(flat, offsets), asked_at=self.asked_at[index], links=self.links and self.links.take(index))
+
+    def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
+        """Some of the events, their places or bool [events], as histories with other offsets; who asks stays."""
+        return replace(self, offsets=offsets, **{name: getattr(self, name)[events] for name in COLUMNS})
+
+    @classmethod
+    def of_items(cls, lists: list[list[int]], asked_at: int = 0) -> Histories:
+        """Histories from item lists alone (event kind 0, all positive, no time)."""
+        lengths = [len(one) for one in lists]
+        total = sum(lengths)
+        return cls(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.array([item for one in lists for item in one], dtype=np.int32),
+            np.zeros(total, dtype=np.int64),
+            np.zeros(total, dtype=np.int16),
+            np.ones(total, dtype=bool),
+            np.full(len(lists), asked_at, dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Links:
+    """The people whom each of some askers is linked to.
+
+    Attributes:
+        offsets: int64 [n + 1]; asker i's are `people[offsets[i]:offsets[i + 1]]`.
+        people: int64 [links], rows of `known`.
+        known: what each person has had, as far as it is known when the question is asked; shared by all askers.
+    """
+
+    offsets: IntArray
+    people: IntArray
+    known: Histories
+
+    def take(self, rows: IntArray) -> Links:
+        """The links of some askers, in that order."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Links(offsets, self.people[flat], self.known)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's events in time order with the split's two borders.
+
+    User u's events are `offsets[u]:offsets[u+1]`; those before `train_end[u]` are for training, up to
+    `validation_end[u]` for validation, the rest for the test. A split is never more than these two
+    arrays, so a later event can not come before an earlier one.
+
+    Attributes:
+        offsets: int64 [users + 1].
+        items: int32 [events].
+        times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
+        kinds: int16 [events], codes of event names.
+        positive: bool [events].
+        train_end: int64 [users], absolute positions.
+        validation_end: int64 [users], absolute positions.
+        n_items: size of the catalogue (items without events included).
+        link_offsets: int64 [users + 1]; user u is linked to `link_users[link_offsets[u]:link_offsets[u + 1]]`; empty without links.
+        link_users: int64 [links], dense users.
+        seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
+    """
+
+    offsets: IntArray
+    items: NDArray[np.int32]
+    times: IntArray
+    kinds: NDArray[np.int16]
+    positive: NDArray[np.bool_]
+    train_end: IntArray
+    validation_end: IntArray
+    n_items: int
+    link_offsets: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    link_users: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    seen: NDArray[np.bool_] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _all_seen(self)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def has_time(self) -> bool:
+        """Whether events carry real times."""
+        return bool(self.times.any())
+
+    def save(self, path: Path) -> None:
+        """Write as .npz without pickles."""
+        np.savez(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def load(cls, path: Path) -> Sequences:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays}
+        return cls(**(content | {"n_items": int(content["n_items"])}))
+
+    def train(self, *, with_validation: bool = False) -> Histories:
+        """Training part of every user (perhaps empty); with the validation part when a model is refitted."""
+        return self._span(self.offsets[:-1], self.validation_end if with_validation else self.train_end)
+
+    def of_users(self, users: IntArray) -> Sequences:
+        """The sequences of some users alone, int64 [n] dense users, over the same catalogue; user i of the result is `users[i]`."""
+        part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)
+        shift = part.offsets[:-1] - self.offsets[:-1][users]
+        ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
+        links = self._links_of(users)
+        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items, *links, part.seen)
+
+    def _links_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
+        """Links among some users, by their places in `users`; those to others are left out."""
+        if not len(self.link_offsets):
+            return self.link_offsets, self.link_users
+        place = np.full(self.n_users, -1, dtype=np.int64)
+        place[users] = np.arange(len(users))
+        one = np.repeat(place, np.diff(self.link_offsets))
+        other = place[self.link_users]
+        kept = np.flatnonzero((one >= 0) & (other >= 0))
+        kept = kept[np.argsort(one[kept], kind="stable")]
+        return np.searchsorted(one[kept], np.arange(len(users) + 1)).astype(np.int64), other[kept]
+
+    def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
+        """The held-out questions of a part: history before its border, positive items after it.
+
+        Args:
+            part: "validation" or "test".
+            exclude_seen: leave out held-out items that the history has seen (they would never be shown).
+
+        Returns:
+            One query for each user with at least one held-out item. The request's time is that of
+            the user's first held-out event.
+        """
+        start, stop = (self.train_end, self.validation_end) if part == "validation" else (self.validation_end, self.offsets[1:])
+        owner = np.repeat(np.arange(self.n_users), np.diff(self.offsets))
+        position = np.arange(len(self.items))
+        pair = owner * np.int64(self.n_items) + self.items
+        held = np.flatnonzero(self.positive & (position >= start[owner]) & (position < stop[owner]))
+        held = held[np.sort(np.unique(pair[held], return_index=True)[1])]  # each item once for a user, in time order
+        if exclude_seen:
+            held = held[~np.isin(pair[held], pair[self.seen & (position < start[owner])])]
+        rows, lengths = np.unique(owner[held], return_counts=True)
+        known = self._span(self.offsets[:-1], start)
+        links = Links(self.link_offsets, self.link_users, known).take(rows) if len(self.link_offsets) else None
+        return Queries(
+            users=rows,
+            histories=replace(known.take(rows), asked_at=self.times[start[rows]], links=links),
+            target_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            targets=self.items[held],
+        )
+
+    def before(self, users: IntArray, places: IntArray) -> Histories:
+        """What some users had done before some of their events, int64 [n] dense users and int64 [n] absolute positions."""
+        return self._span(self.offsets[:-1][users], places)
+
+    def _span(self, start: IntArray, stop: IntArray) -> Histories:
+        lengths = stop - start
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+        return Histories(offsets, asked_at=np.zeros(len(start), dtype=np.int64), **{name: getattr(self, name)[flat] for name in COLUMNS})
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Held-out questions: a history, and the items that the user then had.
+
+    Attributes:
+        users: int64 [n], dense user ids.
+        histories: what is known when the recommendation is asked for.
+        target_offsets: int64 [n + 1].
+        targets: int32 [rows], held-out items; query i's are `targets[target_offsets[i]:target_offsets[i+1]]`.
+    """
+
+    users: IntArray
+    histories: Histories
+    target_offsets: IntArray
+    targets: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: IntArray) -> Queries:
+        """Some of the queries, int64 [m] rows, in that order."""
+        lengths = np.diff(self.target_offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(offsets[-1]) + np.repeat(self.target_offsets[:-1][rows] - offsets[:-1], lengths)
+        return Queries(self.users[rows], self.histories.take(rows), offsets, self.targets[flat])
+
+
+def _all_seen(one: Histories | Sequences) -> None:
+    """Where nothing is said, every event counts as seen."""
+    if one.seen is None:
+        object.__setattr__(one, "seen", np.ones(len(one.items), dtype=bool))

@@ -1,0 +1,1 @@
+"""From canonical tables to sequences: cleaning, labels, the split, item features."""

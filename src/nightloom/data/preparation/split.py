@@ -1,0 +1,99 @@
+"""The two splits: one cut in time for all users, and leave-one-out.
+
+Both work on events that are sorted by user, then time, then row of the source, and give the two border arrays of `Sequences`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.errors import InputError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where each user's training and validation parts end.
+
+    Attributes:
+        train_end: int64 [users], absolute positions in the sorted events.
+        validation_end: int64 [users], absolute positions.
+        validation_border: time at which the validation part begins for everyone; None where each user has an own border.
+        test_border: time at which the test part begins for everyone; likewise.
+    """
+
+    train_end: IntArray
+    validation_end: IntArray
+    validation_border: int | None = None
+    test_border: int | None = None
+
+
+def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float) -> Split:
+    """One cut in time for all users, placed by share of positive events.
+
+    Events at a border's very time all belong to the later side, so nothing in training happened at or
+    after the validation border.
+
+    Args:
+        offsets: int64 [users + 1].
+        times: int64 [events], in any unit, not falling within a user.
+        positive: bool [events].
+        validation_share: share of positive events, by time, for validation.
+        test_share: share of positive events, by time, for the test.
+
+    Raises:
+        InputError: the times are too few or too coarse: some part would have no positive event.
+    """
+    moments = np.sort(times[positive])
+    count = len(moments)
+    if count == 0:
+        raise InputError(
+            "events: no event is positive, so there is nothing to split. Change prepare.positive_events or positive_min_value."
+        )
+    cuts = count - np.round(np.array([validation_share + test_share, test_share]) * count).astype(np.int64)
+    validation_border, test_border = (int(moments[min(cut, count - 1)]) for cut in cuts)
+    sizes = np.diff([0, *np.searchsorted(moments, [validation_border, test_border]), count])
+    if not sizes.all():
+        raise InputError(
+            f"events: the temporal split of {count:,} positive events leaves {sizes[0]:,} for training, {sizes[1]:,} for validation and "
+            f"{sizes[2]:,} for the test, since too many share one time (or there are too few). Give finer timestamps or more events, "
+            "change prepare.validation_share and prepare.test_share, or use evaluation.protocols: [leave_one_out]."
+        )
+    return cut(offsets, times, validation_border, test_border)
+
+
+def cut(offsets: IntArray, times: IntArray, validation_border: int, test_border: int) -> Split:
+    """One cut in time for all users, at borders that are given; see `temporal`."""
+    return Split(
+        train_end=offsets[:-1] + _count(times < validation_border, offsets),
+        validation_end=offsets[:-1] + _count(times < test_border, offsets),
+        validation_border=validation_border,
+        test_border=test_border,
+    )
+
+
+def leave_one_out(offsets: IntArray, positive: NDArray[np.bool_]) -> Split:
+    """Each user's last positive event is the test, the one before it the validation.
+
+    Users with fewer than three positive events stay whole in training.
+
+    Args:
+        offsets: int64 [users + 1].
+        positive: bool [events].
+    """
+    positions = np.flatnonzero(positive)
+    through = np.concatenate([[0], np.cumsum(positive)])[offsets[1:]]  # positive events up to each user's end
+    eligible = _count(positive, offsets) >= 3
+    train_end, validation_end = offsets[1:].copy(), offsets[1:].copy()
+    train_end[eligible] = positions[through[eligible] - 2]
+    validation_end[eligible] = positions[through[eligible] - 1]
+    return Split(train_end, validation_end)
+
+
+def _count(flags: NDArray[np.bool_], offsets: IntArray) -> IntArray:
+    """True flags of each user, int64 [users]."""
+    return np.diff(np.concatenate([[0], np.cumsum(flags)])[offsets])

@@ -1,0 +1,54 @@
+"""What users have had, looked up in a store of canonical events and read by the rules of stage prepare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from nightloom.core.errors import InputError
+from nightloom.core.event_names import EventNames
+from nightloom.data.preparation.clean import clean, event_times
+from nightloom.data.preparation.labels import marked
+from nightloom.data.tables.schema import OWN
+
+
+def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.DataFrame:
+    """The events of some users as the model was trained and evaluated on them, oldest first.
+
+    Duplicates, robots and repeats go by `meta["prepare"]`. Of the two noise rules, which need everybody's events, items are left out that
+    the model's own data had too few events of; a user with few events is answered from these.
+
+    Args:
+        place: canonical events.parquet.
+        users: their ids.
+        meta: `meta.json` of stage prepare.
+
+    Returns:
+        `user_id`, `item_id`, `event` (the usual one where the model does not know it), `positive` (bool) and, where the store has times,
+        `second` (int64, since 1970 UTC).
+
+    Raises:
+        InputError: the model does not say how events were prepared, or the store lacks a column.
+    """
+    if "prepare" not in meta:
+        raise InputError("user ids: this model is of before models said how events are cleaned. Train once more, or send `history`.")
+    there = [column for column in OWN["events"] if column in pq.read_schema(place).names]
+    lacking = {"user_id", "item_id", "event"} - set(there)
+    if lacking or not {"timestamp", "order"} & set(there):
+        missing = ", ".join(sorted(lacking)) or "timestamp or order"
+        raise InputError(f"{place}: no canonical events, {missing} is missing. Name the events.parquet of a snapshot.")
+    rules: Any = SimpleNamespace(**meta["prepare"] | {"min_user_events": 1, "min_item_events": 0})
+    events = clean(pd.read_parquet(place, columns=there, filters=[("user_id", "in", sorted(users))]), rules)[0]
+    events = events[~events["item_id"].isin(meta["rare_items"])]
+    events = events.iloc[np.argsort(event_times(events), kind="stable")]
+    names = EventNames.of(meta)
+    found = events[["user_id", "item_id"]].assign(
+        event=events["event"].where(events["event"].isin(names.known), names.usual), positive=marked(events, rules)
+    )
+    return found.assign(second=event_times(events) // 1000) if "timestamp" in there else found

@@ -1,1 +1,0 @@
-"""Named data sets: one file a publisher turns raw files into canonical columns; `nightloom.data.named` finds them by name."""

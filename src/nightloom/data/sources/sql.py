@@ -1,0 +1,127 @@
+"""A table from a SQL database by URL, through SQLAlchemy; passwords never reach a message."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from nightloom.core.errors import InputError
+
+FORMS = "sqlite:///file.db?table=NAME, postgresql://user@host/db?table=NAME, or ?query=SELECT..."
+PASSWORD = "NIGHTLOOM_SQL_PASSWORD"
+"""Environment variable with the password; a config with one in its address is refused."""
+CONNECT_SECONDS = 10
+
+
+def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
+    """Read a table, view or query.
+
+    A table with a primary key is read in its order, so that the same content gives the same snapshot.
+
+    Args:
+        address: a SQLAlchemy URL with `table=` (perhaps `schema.table`) or `query=` among its parameters.
+        name: which table this is, for messages.
+
+    Returns:
+        The rows (integers stay integers next to missing values, lists stay lists), and the address without password for messages.
+
+    Raises:
+        InputError: the address cannot be used, the server cannot be reached, or it has no such table.
+    """
+    url, table, query = _parse(address, name)
+    label = f"{_shown(url)} ({f'table {table}' if table else 'query'})"
+    try:
+        arguments: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS} if url.get_backend_name() == "postgresql" else {}
+        engine = sa.create_engine(url, connect_args=arguments, poolclass=sa.pool.NullPool)
+    except NoSuchModuleError:
+        raise InputError(f"{name}: {label}: there is no database kind '{url.drivername}'. Write {FORMS}") from None
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{name}: {label} needs the Python package {error.name}. For PostgreSQL: pip install 'nightloom[postgres]'"
+        ) from None
+    try:
+        connection = engine.connect()
+    except SQLAlchemyError as error:
+        # `from None`: the chained error may hold the whole address.
+        raise InputError(
+            f"{name}: {label} cannot be reached: {_cause(error, url)}. Check host, database and user in `data.{name}`, "
+            f"that the server runs, and the password in the environment ({PASSWORD})."
+        ) from None
+    with connection:
+        try:
+            # As text(), so that % is kept; a colon before a word would otherwise be a parameter.
+            statement = sa.text(re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", query)) if query else _select(connection, table, label, name)
+            result = connection.execute(statement)
+            names, rows = list(result.keys()), [tuple(row) for row in result]
+        except SQLAlchemyError as error:
+            raise InputError(f"{name}: {label} cannot be read: {_cause(error, url)}. Correct `data.{name}`.") from None
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    frame = pd.DataFrame({at: _column(values) for at, values in enumerate(columns)})
+    return frame.set_axis(names, axis=1), label
+
+
+def _parse(address: str, name: str) -> tuple[URL, str, str]:
+    """The address without our own parameters, the table, the query (one of the two is empty)."""
+    scheme = address.partition("://")[0]
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        raise InputError(
+            f"{name}: the address that begins with {scheme}:// cannot be understood. Write a file, a folder, {FORMS}"
+        ) from None
+    table, query = (_one(url, key) for key in ("table", "query"))
+    if bool(table) == bool(query):
+        raise InputError(f"{name}: {_shown(url)} must say either table= or query=. Write {FORMS}")
+    url = url.difference_update_query(["table", "query"])
+    if url.username and url.password is None and PASSWORD in os.environ:
+        url = url.set(password=os.environ[PASSWORD])
+    if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
+        # SQLite would make an empty database there.
+        raise InputError(
+            f"{name}: the SQLite file '{url.database}' does not exist. Correct `data.{name}` (sqlite:////abs/path has four slashes)."
+        )
+    return url, table, query
+
+
+def _one(url: URL, key: str) -> str:
+    value = url.query.get(key, "")
+    return value if isinstance(value, str) else value[-1]
+
+
+def _select(connection: sa.Connection, table: str, label: str, name: str) -> sa.Select[Any]:
+    schema, _, bare = table.rpartition(".")
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(bare, schema=schema or None):
+        there = sorted([*inspector.get_table_names(schema=schema or None), *inspector.get_view_names(schema=schema or None)])
+        near = difflib.get_close_matches(bare, there, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise InputError(
+            f"{name}: {label}: there is no such table. {hint}There are: {', '.join(there) or 'none'}. Correct table= in `data.{name}`."
+        )
+    key = inspector.get_pk_constraint(bare, schema=schema or None)["constrained_columns"]
+    return sa.select(sa.text("*")).select_from(sa.table(bare, schema=schema or None)).order_by(*(sa.column(column) for column in key))
+
+
+def _column(values: tuple[Any, ...]) -> pd.Series:
+    """Typed where nothing is missing; pandas would else turn integers into floats."""
+    column = pd.Series(values, dtype=object)
+    return column if column.isna().any() else column.infer_objects()
+
+
+def _shown(url: URL) -> str:
+    """The address without password and parameters, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _cause(error: SQLAlchemyError, url: URL) -> str:
+    """What the driver says, on one line, without the password."""
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    return text.replace(url.password, "***") if url.password else text

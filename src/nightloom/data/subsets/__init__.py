@@ -1,0 +1,1 @@
+"""Parts and unions of the data: by event, by user, by time, by domain."""

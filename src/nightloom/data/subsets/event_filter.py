@@ -1,0 +1,61 @@
+"""A part of the events where the config asks for one: a stretch of time, or some of the users; the catalogue stays whole.
+
+The part becomes a snapshot like any other, so all that comes after reads it as if the rest had never been.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from nightloom.config import OnlyConfig
+from nightloom.core.errors import InputError
+from nightloom.data.tables.schema import Tables
+
+LOT = 0
+"""Seed of the lot that draws users. It is no setting: which data a name stands for must not move with the seed of training."""
+
+
+def part_of(tables: Tables, only: OnlyConfig) -> tuple[Tables, dict[str, int]]:
+    """The events that the config asks for, and the users and links that still have some.
+
+    Args:
+        tables: canonical tables.
+        only: which part.
+
+    Returns:
+        The tables (the same where everything is asked for), and reason -> events left out.
+
+    Raises:
+        InputError: days are named and the events have no times, or no event is left.
+    """
+    events, left_out = tables.events, dict[str, int]()
+    days = [pd.Timestamp(day, tz="UTC") if day else None for day in (only.since, only.before)]
+    if any(days) and "timestamp" not in events:
+        raise InputError("data.only: since and before need events with times, and these have an order alone. Use users_share, or neither.")
+    for day, early in zip(days, (True, False), strict=True):
+        if day is not None:
+            out = events["timestamp"].lt(day) == early
+            left_out[f"{'before' if early else 'from'} {day:%Y-%m-%d}{'' if early else ' on'}"] = int(out.sum())
+            events = events[~out]
+    if only.users_share < 1:
+        people = np.sort(tables.events["user_id"].unique().astype(object))
+        drawn = np.random.default_rng(LOT).permutation(people)[: max(1, round(only.users_share * len(people)))]
+        out = ~events["user_id"].isin(drawn)
+        left_out[f"users that the lot did not draw ({only.users_share:g} of them are asked for)"] = int(out.sum())
+        events = events[~out]
+    if not left_out:
+        return tables, {}
+    if events.empty:
+        raise InputError(f"data.only: none of {len(tables.events):,} events is left: {left_out}. Ask for a larger part.")
+    known = set(events["user_id"])
+    users, links = tables.users, tables.links
+    kept = replace(
+        tables,
+        events=events.reset_index(drop=True),
+        users=None if users is None else users[users["user_id"].isin(known)].reset_index(drop=True),
+        links=None if links is None else links[links["user_id"].isin(known) & links["other_id"].isin(known)].reset_index(drop=True),
+    )
+    return kept, left_out

@@ -1,0 +1,116 @@
+"""Prepared data of two domains that share items: the histories of the one join those of the other, over the other's catalogue."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.core.files import write_json
+from nightloom.core.sequences import COLUMNS, Histories, Sequences
+from nightloom.data.subsets.held_out_users import Search
+from nightloom.data.subsets.time_cutoff import border_of
+from nightloom.data.subsets.user_subset import CATALOGUE
+
+MOST_REPEATS = 7
+"""How often the target's histories come again at most: what the few do by chance would else be learned by heart."""
+
+
+def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
+    """Write a prepared folder with the users of two others; training reads it like any other.
+
+    The catalogue, its dense ids and the borders are the target's. Users of the source come after those of the target, with their events
+    on shared items; all of these are for training, so validation and test ask the target's users alone. Event names that only the source
+    knows come after the target's. The source's links are left out: companions hear of links only when somebody is asked.
+
+    Under the temporal protocol the source's events from the target's validation border on are left out, since they lie in the future
+    of who is asked. They stay out of the refit too, which has the target's validation part only.
+
+    Where the source has more events than the target, the target's training histories come again after the source's, as users without
+    validation and test, until both domains weigh alike: else the many drown what is peculiar to the few (measured in
+    benchmarks/transfer.md). Where some of the target's users are held out of the search, the source joins the others there likewise.
+
+    Args:
+        part: prepared folder of the target, of all its users or some.
+        source: prepared folder of the source, without users of the target.
+        same: int64 [items of the target], dense items of the source, each at most once; -1 where an item is not shared.
+        protocol: which split.
+        folder: where to write.
+
+    Returns:
+        Figures: `users` and `events` that joined, `other_items` and `later`, events left out since their item is not shared or since
+        they are not before the border, and `repeats`, how often the target's histories come again.
+
+    Raises:
+        InputError: the protocol is temporal, and one of the two has no times.
+    """
+    here, there = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (part, source))
+    meta, theirs = (json.loads((place / "meta.json").read_text(encoding="utf-8")) for place in (part, source))
+    border = border_of(part, source, protocol)
+    item = np.full(there.n_items, -1, dtype=np.int64)
+    item[same[same >= 0]] = np.flatnonzero(same >= 0)
+    shared = item[there.items] >= 0
+    early = np.full(len(shared), True) if border is None else there.times < border
+    kinds = [*meta["kinds"], *(kind for kind in theirs["kinds"] if kind not in meta["kinds"])]
+    code = np.array([kinds.index(kind) for kind in theirs["kinds"]], dtype=np.int16)
+    known = kept_events(there, shared & early)
+    times = known.times if meta["has_time"] else np.zeros_like(known.times)
+    joining = replace(known, items=item[known.items].astype(np.int32), kinds=code[known.kinds], times=times)
+    users = np.flatnonzero(joining.lengths)
+    joining = joining.take(users)
+    repeats = min(MOST_REPEATS, max(0, round(len(joining.items) / max(len(here.train().items), 1)) - 1))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in CATALOGUE:
+        shutil.copyfile(part / name, folder / name)
+    write_json(folder / "meta.json", meta | {"kinds": kinds})
+    people, guests = pd.read_parquet(part / "users.parquet"), pd.read_parquet(source / "users.parquet", columns=["user_id"])
+    pd.concat([people, guests.iloc[users], *[people] * repeats], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
+    weighed_alike(here, joining, repeats).save(folder / f"sequences_{protocol}.npz")
+    if search := Search.load(part, protocol):
+        replace(search, learned=weighed_alike(search.learned, joining, repeats)).save(folder, protocol)
+    figures = {
+        "users": len(users),
+        "events": len(joining.items),
+        "other_items": int((~shared).sum()),
+        "later": int((shared & ~early).sum()),
+        "repeats": repeats,
+    }
+    write_json(folder / "together.json", figures)
+    return figures
+
+
+def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
+    """All events of every user, those of validation and test too, less those that are not kept (bool [events])."""
+    offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets].astype(np.int64)
+    columns = {name: getattr(sequences, name)[kept] for name in COLUMNS}
+    return Histories(offsets, asked_at=np.zeros(sequences.n_users, dtype=np.int64), **columns)
+
+
+def weighed_alike(sequences: Sequences, joining: Histories, repeats: int) -> Sequences:
+    """Sequences with other histories after the last, and after these the own training histories again, so many times."""
+    together = with_histories(sequences, joining)
+    for _ in range(repeats):
+        together = with_histories(together, sequences.train())
+    return together
+
+
+def with_histories(sequences: Sequences, more: Histories) -> Sequences:
+    """Sequences with more users after the last, all of whose events are for training; they have no links."""
+    last, ends = sequences.offsets[-1], sequences.offsets[-1] + more.offsets[1:]
+    linked = sequences.link_offsets
+    columns: dict[str, Any] = {name: np.concatenate([getattr(sequences, name), getattr(more, name)]) for name in COLUMNS}
+    return replace(
+        sequences,
+        offsets=np.concatenate([sequences.offsets, last + more.offsets[1:]]),
+        train_end=np.concatenate([sequences.train_end, ends]),
+        validation_end=np.concatenate([sequences.validation_end, ends]),
+        link_offsets=np.concatenate([linked, np.full(len(more), linked[-1])]) if len(linked) else linked,
+        **columns,
+    )

@@ -1,0 +1,1 @@
+"""Canonical tables, their conversion, and the immutable snapshot that holds them."""

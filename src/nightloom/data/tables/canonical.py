@@ -1,0 +1,153 @@
+"""Raw tables become canonical ones; rows that cannot are put aside, each with its reason."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nightloom.config import DataConfig
+from nightloom.core.errors import InputError
+from nightloom.data.sources.files import UNREADABLE_COLUMNS, RawTable
+from nightloom.data.tables.convert import Mask, to_ids, to_numbers, to_order, to_text, to_times
+from nightloom.data.tables.features import is_number, item_kinds
+from nightloom.data.tables.pictures import holds_bytes
+from nightloom.data.tables.schema import DEFAULT_EVENT, OWN, REQUIRED, Tables
+
+
+def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
+    """Apply the column map and the canonical types.
+
+    Args:
+        raw: table name -> raw table; `events` at least.
+        data: `columns`, `features`, `tags_separator` and `time_unit` count.
+
+    Returns:
+        The tables, with all rows that could not be converted in `rejected`.
+
+    Raises:
+        InputError: a column is missing, times mix units without a majority, or no row of a table can be read.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    rejected: dict[str, pd.DataFrame] = {}
+    features: dict[str, str] = {}
+    if data.features and "items" not in raw:
+        raise InputError("data.features describes columns of the items table, and there is none. Name it in data.items.")
+    for name, table in raw.items():
+        said = data.columns.get(name)  # type: ignore[call-overload]  # names are table names
+        chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None)
+        kinds = item_kinds(chosen, data.features, data.tags_separator) if name == "items" else {}
+        converted, faults = _convert(chosen, name, kinds, data, table.place)
+        bad = np.zeros(len(chosen), dtype=bool)
+        for rows in faults.values():
+            bad |= rows
+        tables[name] = converted[~bad].reset_index(drop=True)
+        aside = pd.concat([table.unreadable, _rejects(table, bad, faults)], ignore_index=True)
+        if not aside.empty:
+            rejected[name] = aside.astype({"file": "str", "row": "int64", "raw": "str", "reason": "str"}).sort_values(
+                ["file", "row"], kind="stable", ignore_index=True
+            )
+        if tables[name].empty:
+            reasons = ", ".join(f"{reason} ({count:,})" for reason, count in aside["reason"].value_counts().head(5).items())
+            raise InputError(
+                f"{name}: none of {len(aside):,} rows of {table.place} can be read: {reasons}. The first: {aside['raw'].iloc[0]}. "
+                f"Correct the table, or the column map in data.columns.{name}."
+            )
+        features |= {column: kind for column, kind in kinds.items() if kind != "ignore"}
+    return Tables(tables["events"], tables.get("items"), tables.get("users"), tables.get("links"), rejected=rejected, features=features)
+
+
+def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: bool) -> pd.DataFrame:
+    """The columns to keep, under their canonical names: those said, or where nothing is said all (`whole`) or our own."""
+    found = [str(column) for column in table.frame.columns]
+    frame = table.frame.set_axis(found, axis=1)
+    mapping = dict(said or {})
+    for own, column in mapping.items():
+        if column not in found:
+            raise _missing(table, name, own, column, found)
+    for own in OWN[name]:
+        if own in found and own not in mapping and not (own in ("timestamp", "order") and {"timestamp", "order"} & set(mapping)):
+            mapping[own] = own
+    if name == "events" and "timestamp" in mapping and "order" in mapping:
+        if said and {"timestamp", "order"} <= set(said):
+            raise InputError("data.columns.events: both timestamp and order are named. Keep timestamp, or order where there are no times.")
+        del mapping["order"]
+    for own in REQUIRED[name]:
+        if own not in mapping:
+            raise _missing(table, name, own, own, found)
+    if name == "events" and not {"timestamp", "order"} & set(mapping):
+        raise _missing(table, name, "timestamp", "timestamp", found, " (or order: a column with the position of each event)")
+    if not said and whole:
+        mapping |= {column: column for column in found if column not in mapping.values()}
+    return pd.DataFrame({own: frame[column] for own, column in mapping.items()})
+
+
+def _missing(table: RawTable, name: str, own: str, column: str, found: list[str], more: str = "") -> InputError:
+    lower = {one.lower().replace("_", "").replace(" ", ""): one for one in reversed(found)}
+    near = difflib.get_close_matches(column.lower().replace("_", "").replace(" ", ""), lower, n=1, cutoff=0.5)
+    hint = f" Did you mean '{lower[near[0]]}'?" if near else ""
+    return InputError(
+        f"{name}: {table.place} has no column '{column}'. It has: {', '.join(found)}.{hint} "
+        f"Say which it is in the config: data.columns.{name}.{own}: {lower[near[0]] if near else '<your name>'}{more}"
+    )
+
+
+def _convert(
+    chosen: pd.DataFrame, name: str, kinds: Mapping[str, str], data: DataConfig, place: str
+) -> tuple[pd.DataFrame, dict[str, Mask]]:
+    """Canonical columns (bad cells hold anything), and reason -> bad rows."""
+    converted: dict[str, pd.Series] = {}
+    faults: dict[str, Mask] = {}
+    for label, column in chosen.items():
+        own = str(label)
+        if own in REQUIRED[name]:
+            converted[own], faults[f"{own} is missing"] = to_ids(column)
+        elif name == "events" and own == "timestamp":
+            converted[own], times = to_times(column, data.time_unit, f"{name}: timestamp of {place}")
+            faults |= times
+        elif name == "events" and own == "order":
+            converted[own], faults["order is not a whole number"] = to_order(column)
+        elif name == "events" and own == "event":
+            converted[own], faults["event is missing"] = to_ids(column)
+        elif kinds.get(own) == "image":
+            converted[own] = column.astype(object)  # `nightloom.data.tables.pictures` reads them
+        elif kinds.get(own) == "ignore" and holds_bytes(column):
+            continue  # as text it would be unreadable and many times as long
+        elif (name == "events" and own == "value") or kinds.get(own) == "number" or (not kinds.get(own) and is_number(column)):
+            converted[own], faults[f"{own} is not a number"] = to_numbers(column)
+        else:
+            converted[own] = to_text(column, data.tags_separator)
+    if name == "events" and "event" not in converted:
+        converted["event"] = pd.Series(DEFAULT_EVENT, index=chosen.index, dtype="str")
+    return pd.DataFrame(converted), faults
+
+
+def _rejects(table: RawTable, bad: Mask, faults: Mapping[str, Mask]) -> pd.DataFrame:
+    positions = np.flatnonzero(bad)
+    rows = table.frame.iloc[positions]
+    reasons = ["; ".join(reason for reason, mask in faults.items() if mask[position]) for position in positions]
+    content = {
+        "file": table.files(positions),
+        "row": rows.index.to_numpy(),
+        "raw": [_json(record) for record in rows.to_dict(orient="records")],
+        "reason": reasons,
+    }
+    return pd.DataFrame(content, columns=list(UNREADABLE_COLUMNS))
+
+
+def _json(record: Mapping[Any, Any]) -> str:
+    return json.dumps(
+        {str(key): None if _is_missing(value) else value for key, value in record.items()}, ensure_ascii=False, default=_words
+    )
+
+
+def _words(value: object) -> str:
+    return f"{len(value):,} bytes" if isinstance(value, bytes) else str(value)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)

@@ -1,0 +1,152 @@
+"""Columns of any type into canonical ones: ids, text, numbers and times. What cannot be converted is told apart from what is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.core.errors import InputError
+
+Mask = NDArray[np.bool_]
+
+MISSING_WORDS = ("nan", "na", "n/a", "null", "none", "<na>")
+"""In a column of numbers or times these words, in any case, mean that the value is missing."""
+MISSING_IDS = ("nan", "NaN", "<NA>")
+"""How numeric programs write a missing id."""
+
+PLAUSIBLE = {unit: (10**8 * scale, 41 * 10**8 * scale) for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9))}
+"""Numbers that mean a time between 1973 and 2099, by unit; the ranges do not overlap."""
+LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999."""
+MAJORITY = 0.9
+"""Share of rows that must agree on a unit of time."""
+
+NOT_A_TIME = "timestamp is not a time (write 2024-01-31T12:00:00Z, or a number since 1970)"
+OTHER_UNIT = "timestamp in another unit than most rows"
+
+
+def to_text(column: pd.Series, separator: str = "|") -> pd.Series:
+    """As str, missing stays missing; whole floats lose their ".0" and lists are joined."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if pd.api.types.is_float_dtype(column.dtype):
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        known = ~np.isnan(numbers)
+        whole = known & (np.abs(numbers) < 2**53) & (np.where(known, numbers, 0.5) % 1 == 0)
+        text = pd.Series(numbers, index=column.index).astype("str")
+        text[whole] = numbers[whole].astype(np.int64).astype(str)
+        return text.where(known).astype("str")
+    if column.dtype == object:
+        column = column.map(lambda cell: _cell_text(cell, separator), na_action=None)
+    return column.astype("str")
+
+
+def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
+    """Ids as str, exactly as written, and where they are missing or blank."""
+    ids = to_text(column)
+    return ids, np.asarray(ids.isna() | (ids.str.strip() == "") | ids.isin(MISSING_IDS), dtype=bool)
+
+
+def to_numbers(column: pd.Series) -> tuple[pd.Series, Mask]:
+    """Numbers as float64, missing as NaN, and where something stands that is not a finite number."""
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        said = np.asarray(column.notna(), dtype=bool)
+    else:
+        text = to_text(column).str.strip()
+        numbers = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        said = np.array(text.notna() & (text != ""), dtype=bool)
+        blank = said & np.isnan(numbers)
+        said[blank] = ~text[blank].str.lower().isin(MISSING_WORDS)
+    bad = said & ~np.isfinite(numbers)
+    return pd.Series(np.where(np.isfinite(numbers), numbers, np.nan), index=column.index), bad
+
+
+def to_order(column: pd.Series) -> tuple[pd.Series, Mask]:
+    """Positions in a sequence as int64 (0 where bad), and where they are missing or not whole."""
+    numbers, _ = to_numbers(column)
+    bad = np.asarray(numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= 2**53), dtype=bool)
+    return numbers.mask(bad, 0).astype(np.int64), bad
+
+
+def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[str, Mask]]:
+    """Times from datetimes, ISO 8601 text or numbers since 1970; without a zone they are UTC.
+
+    Each number's size tells its unit (see `PLAUSIBLE`), so that rows in another unit than most are found.
+
+    Args:
+        column: the raw column.
+        unit: s, ms, us or ns for numbers, or auto to infer it.
+        where: table and column, for messages.
+
+    Returns:
+        datetime64[ms, UTC] (NaT where bad), and reason -> rows that have no time for that reason.
+
+    Raises:
+        InputError: no unit or form holds for 90 % of the rows, and `unit` does not settle it.
+    """
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        times = pd.to_datetime(column, utc=True).dt.as_unit("ms")
+        return times, {"timestamp is missing": np.asarray(times.isna(), dtype=bool)}
+
+    numbers, not_numbers = to_numbers(column)
+    missing = np.asarray(numbers.isna(), dtype=bool) & ~not_numbers
+    forms = np.full(len(column), "other", dtype=object)
+    for name, (low, high) in PLAUSIBLE.items():
+        forms[np.asarray((numbers >= low) & (numbers < high), dtype=bool)] = name
+    dates = pd.Series(pd.NaT, index=column.index, dtype="datetime64[ms, UTC]")
+    if not_numbers.any():
+        text = column[not_numbers].astype("str").str.strip()
+        dates[not_numbers] = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.as_unit("ms")
+        forms[not_numbers] = np.where(dates[not_numbers].isna(), "none", "date")
+
+    form, accepted = _form(forms[~missing & (forms != "none")], column, unit, where)
+    bad = {
+        "timestamp is missing": missing,
+        NOT_A_TIME: forms == "none",
+        OTHER_UNIT: ~missing & (forms != "none") & ~np.isin(forms, accepted),
+    }
+    if form == "date":
+        return dates.mask(bad[OTHER_UNIT]), bad
+    per_ms = {"s": 0.001, "ms": 1, "us": 1000, "ns": 1_000_000}[form]
+    bad[OTHER_UNIT] |= np.asarray(numbers.abs() / per_ms > LATEST_MS, dtype=bool)
+    lost = missing | bad[NOT_A_TIME] | bad[OTHER_UNIT]
+    since = np.zeros(len(column), dtype=np.int64)
+    # From the column itself, since float64 does not hold nanoseconds.
+    exact = pd.to_numeric(column[~lost] if pd.api.types.is_numeric_dtype(column.dtype) else to_text(column[~lost]).str.strip())
+    since[~lost] = (exact * 1000).round() if form == "s" else exact // per_ms
+    return pd.Series(since.astype("datetime64[ms]"), index=column.index).dt.tz_localize("UTC").mask(lost), bad
+
+
+def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) -> tuple[str, list[str]]:
+    """The unit (or "date") in which a column is written, and the forms of numbers that are read so."""
+    if len(forms) == 0:
+        return "date", []
+    names, counts = np.unique(forms.astype(str), return_counts=True)
+    shares = dict(zip(names.tolist(), (counts / len(forms)).tolist(), strict=True))
+    if unit != "auto" and shares.get(unit, 0) + shares.get("other", 0) >= MAJORITY:
+        return unit, [unit, "other"]
+    most = max(shares, key=lambda name: shares[name])
+    if shares[most] >= MAJORITY and most != "other":
+        return most if unit == "auto" or most == "date" else unit, [most]
+    example = column.dropna().iloc[0]
+    if most == "other" and shares[most] >= MAJORITY:
+        raise InputError(
+            f"{where}: numbers such as {example} are no times between 1973 and 2099 in s, ms, us or ns since 1970. "
+            "Set data.time_unit, write dates as 2024-01-31T12:00:00Z, or map `order:` instead of `timestamp:`."
+        )
+    found = ", ".join(f"{share:.0%} {_NAMES[name]}" for name, share in shares.items())
+    raise InputError(
+        f"{where}: {len(forms):,} rows mix units of time ({found}), for example {example}; none is in {MAJORITY:.0%} of the rows, "
+        "so none can be taken for meant. Write all rows in one unit."
+    )
+
+
+_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "date": "dates", "other": "in no known unit"}
+
+
+def _cell_text(cell: object, separator: str) -> object:
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        return separator.join(str(part) for part in cell if part is not None)
+    return None if pd.isna(cell) else str(cell)  # type: ignore[call-overload]

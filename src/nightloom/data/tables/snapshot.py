@@ -1,0 +1,179 @@
+"""Snapshots: canonical tables on disk, immutable, in a folder named by the hash of their content."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nightloom.core.errors import InputError
+from nightloom.core.files import write_json
+from nightloom.data.tables.pictures import PICTURES, linked
+from nightloom.data.tables.schema import Tables
+
+FORMAT = "nightloom-snapshot-1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What `snapshot.json` says.
+
+    Attributes:
+        path: the folder.
+        hash: SHA-256 (hex) of the content; the folder is named by its first 16 digits.
+        counts: table -> rows.
+        features: item column -> kind (text, category, tags, number, image).
+        rejected: table -> rows that could not be read as canonical.
+        licence: terms of a named set, for display; None for a user's own tables.
+        source: where the content was read the first time.
+    """
+
+    path: Path
+    hash: str
+    counts: Mapping[str, int]
+    features: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    licence: str | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> Snapshot:
+        """Read a snapshot's description.
+
+        Raises:
+            InputError: the folder is no snapshot.
+        """
+        try:
+            said = json.loads((path / "snapshot.json").read_text(encoding="utf-8"))
+            return cls(path, said["hash"], said["counts"], said["features"], said["rejected"], said["licence"], said["source"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} is not a snapshot ({error}). Run collect again, or name a folder under mlruns/snapshots.") from error
+
+
+def content_hash(tables: Tables) -> str:
+    """SHA-256 (hex) of the canonical content: the same rows give the same hash, whatever file they came in.
+
+    Row order counts, since events at the same time keep it; column order does not. Rejected rows count by
+    number and reason.
+    """
+    digest = sha256(FORMAT.encode())
+    frames = tables.present() | {f"rejected_{name}": rows[["row", "reason"]] for name, rows in tables.rejected.items()}
+    for name, frame in sorted(frames.items()):
+        digest.update(f"\ntable {name} {len(frame)}".encode())
+        for column in sorted(frame.columns):
+            _update(digest, column, frame[column])
+    digest.update(json.dumps(dict(tables.features), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, column: pd.Series) -> None:
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        kind, parts = "time", [column.to_numpy(dtype="datetime64[ms]").astype("<i8")]
+    elif pd.api.types.is_integer_dtype(column.dtype):
+        kind, parts = "integer", [column.to_numpy(dtype="<i8")]
+    elif pd.api.types.is_numeric_dtype(column.dtype):
+        numbers = column.to_numpy(dtype="<f8", na_value=np.nan)
+        kind, parts = "number", [np.where(np.isnan(numbers), np.nan, numbers + 0.0)]  # one NaN, and no minus zero
+    else:
+        text = pa.array(column, type=pa.large_string(), from_pandas=True)
+        text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+        lengths = pc.fill_null(pc.binary_length(text), -1).to_numpy(zero_copy_only=False).astype("<i8")
+        kind, parts = "text", [lengths, _characters(pc.fill_null(text, ""))]
+    digest.update(f"\ncolumn {name} {kind}\n".encode())
+    for part in parts:
+        digest.update(part)
+
+
+def _characters(text: pa.LargeStringArray) -> NDArray[np.uint8]:
+    """All characters of an array without nulls, as UTF-8, one value after the other."""
+    _, offsets, content = text.buffers()
+    if not len(text) or content is None:
+        return np.zeros(0, dtype=np.uint8)
+    border = np.frombuffer(offsets, dtype=np.int64)[text.offset : text.offset + len(text) + 1]
+    return np.frombuffer(content, dtype=np.uint8)[border[0] : border[-1]]
+
+
+def write_snapshot(
+    tables: Tables, home: Path, source: Mapping[str, Any], licence: str | None = None, pictures: pd.DataFrame | None = None
+) -> Snapshot:
+    """Write tables as a snapshot, or find the snapshot of the same content.
+
+    Args:
+        tables: canonical tables.
+        home: the folder of a name's snapshots; made when missing.
+        source: where the tables came from (JSON values, no passwords).
+        licence: terms of use, kept with the data.
+        pictures: where the pictures of image columns lie. It may change while the content, which has the pictures' digests, stays.
+    """
+    digest = content_hash(tables)
+    path = home / digest[:16]
+    if (path / "snapshot.json").exists():
+        _write_places(pictures, path)
+        return Snapshot.load(path)
+    home.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
+    try:
+        for name, table in tables.present().items():
+            table.to_parquet(partial / f"{name}.parquet", index=False)
+        for name, rows in tables.rejected.items():
+            rows.to_parquet(partial / f"rejected_{name}.parquet", index=False)
+        _write_places(pictures, partial)
+        said = {
+            "hash": digest,
+            "counts": {name: len(table) for name, table in tables.present().items()},
+            "features": dict(tables.features),
+            "rejected": {name: len(rows) for name, rows in tables.rejected.items()},
+            "licence": licence,
+            "source": dict(source),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(partial / "snapshot.json", said)
+        partial.chmod(0o755)
+        try:
+            os.rename(partial, path)
+        except OSError:
+            if not (path / "snapshot.json").exists():  # else another run made the same one first
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Snapshot.load(path)
+
+
+def _write_places(pictures: pd.DataFrame | None, folder: Path) -> None:
+    if pictures is not None:
+        temporary = folder / f".{PICTURES}.{os.getpid()}"
+        pictures.to_parquet(temporary, index=False)
+        temporary.replace(folder / PICTURES)
+
+
+def read_snapshot(path: Path) -> Tables:
+    """Read the tables of a snapshot.
+
+    Raises:
+        InputError: the folder is no snapshot.
+    """
+    snapshot = Snapshot.load(path)
+    tables = {name: pd.read_parquet(path / f"{name}.parquet") for name in snapshot.counts}
+    rejected = {name: pd.read_parquet(path / f"rejected_{name}.parquet") for name in snapshot.rejected}
+    return Tables(
+        tables["events"],
+        tables.get("items"),
+        tables.get("users"),
+        tables.get("links"),
+        rejected=rejected,
+        features=dict(snapshot.features),
+        pictures=linked(path),
+    )

@@ -1,0 +1,1 @@
+"""Pretrained text and image models: loading, weights, caches."""

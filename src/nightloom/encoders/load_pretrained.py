@@ -1,0 +1,133 @@
+"""Stage load_pretrained: the pretrained models are found and checked, and the items' texts and pictures become vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.core.errors import InputError
+from nightloom.core.files import write_json
+from nightloom.encoders.load_images import has_pictures, load_images
+from nightloom.encoders.text import TextEncoder, pooling_of
+from nightloom.encoders.text_cache import TextCache
+from nightloom.encoders.text_fast import accelerate
+from nightloom.encoders.vector_cache import Progress
+from nightloom.encoders.weights import fingerprint_here, resolve
+
+if TYPE_CHECKING:
+    from nightloom.config import PretrainedConfig
+
+
+def fingerprints(config: PretrainedConfig, prepared: Path) -> dict[str, str]:
+    """The models that a catalogue asks for, each with the fingerprint of its files as they are now.
+
+    A folder may hold another model than it held last night, under the same name. Without a text no language model is asked for, without
+    a picture that can be read no vision model, and none is looked for.
+
+    Args:
+        config: which models.
+        prepared: folder of stage prepare.
+
+    Returns:
+        Key of the section `pretrained` (model, image_model) -> fingerprint.
+
+    Raises:
+        InputError: a model is not found or is not what was expected.
+    """
+    found = {}
+    if any(_texts(prepared)):
+        found["model"] = resolve(config.model, config.sha256).fingerprint
+    if has_pictures(prepared):
+        found["image_model"] = resolve(config.image_model, config.image_sha256, "pretrained.image_model").fingerprint
+    return found
+
+
+def replaced(config: PretrainedConfig, known: Mapping[str, str]) -> bool:
+    """Whether a model has other files than when its fingerprint was taken.
+
+    Nothing is fetched, and one that is no longer on this machine has not been replaced.
+
+    Args:
+        config: which models.
+        known: what `fingerprints` gave.
+    """
+    try:
+        return any(fingerprint_here(getattr(config, key)) not in (None, fingerprint) for key, fingerprint in known.items())
+    except InputError:  # a folder without weights now: whoever asks for the model is told
+        return True
+
+
+def load_pretrained(
+    config: PretrainedConfig,
+    prepared: Path,
+    root: Path,
+    folder: Path,
+    progress: Progress | None = None,
+    pictures_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Encode the catalogue's texts and, where it has an image column, its pictures, and write what ARCHITECTURE.md lists for this stage.
+
+    Args:
+        config: which models, and how texts become vectors.
+        prepared: folder of stage prepare.
+        root: the mlruns folder; vectors are kept under `cache/text/` and `cache/images/`.
+        folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json` and `pretrained.json`; what is there of pictures `load_images` says.
+        progress: told (new texts done, all new texts).
+        pictures_progress: told (new pictures done, all new pictures).
+
+    Returns:
+        What pretrained.json holds: model, path, sha256, source, pooling, max_tokens, dim, items, and how many texts were encoded
+        now, reused from the cache (each text once), and missing; `images`: what `load_images` gave.
+
+    Raises:
+        InputError: the model is not found or is not what was expected. A catalogue without any text needs no model
+            and gets vectors of width 0.
+        ContractBroken: too many pictures can not be read.
+    """
+    texts = _texts(prepared)
+    present = [text for text in texts if text is not None]
+    mask = np.array([text is not None for text in texts], dtype=bool)
+    figures: dict[str, Any] = {"model": config.model, "path": None, "sha256": config.sha256, "source": None, "pooling": config.pooling}
+    vectors, encoded = np.zeros((len(texts), 0), dtype=np.float32), 0
+    if present:
+        weights = resolve(config.model, config.sha256)
+        pooling = pooling_of(weights.path, config.pooling)
+        engine = "" if config.engine == "torch" else f"-{config.engine}"
+        cache = TextCache(root / "cache" / "text" / f"{weights.fingerprint[:16]}-{pooling}-{config.max_tokens}{engine}")
+        encoder: TextEncoder | None = None
+
+        def encode(new: list[str], tell: Progress) -> NDArray[np.float32]:
+            nonlocal encoder
+            if encoder is None:
+                encoder = TextEncoder.from_weights(weights, pooling=pooling, max_tokens=config.max_tokens)
+                encoder = accelerate(encoder) if config.engine == "fast" else encoder
+            return encoder.encode(new, tell)
+
+        found, encoded = cache.vectors(present, encode, progress)
+        vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
+        vectors[mask] = found
+        figures |= {"path": str(weights.path), "sha256": weights.sha256, "source": weights.source, "pooling": pooling}
+    figures |= {"max_tokens": config.max_tokens, "dim": vectors.shape[1], "items": len(texts)}
+    figures |= {"encoded": encoded, "reused": len(set(present)) - encoded, "missing": len(texts) - len(present)}
+    np.save(folder / "text_vectors.npy", vectors, allow_pickle=False)
+    np.save(folder / "text_mask.npy", mask, allow_pickle=False)
+    (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+    figures["images"] = load_images(config, prepared, root, folder, pictures_progress)
+    write_json(folder / "pretrained.json", figures)
+    return figures
+
+
+def _texts(prepared: Path) -> list[str | None]:
+    """Each item's text, None where it has none or a blank one."""
+    path = prepared / "items.parquet"
+    try:
+        column = pd.read_parquet(path, columns=["text"])["text"].tolist()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable column `text` ({error}). Run prepare again.") from error
+    return [text if isinstance(text, str) and text.strip() else None for text in column]

@@ -1,0 +1,1 @@
+"""Comparisons beside the night: replay, baselines, transfer."""

@@ -1,0 +1,169 @@
+"""Families side by side: each is fitted and ranked in a process of its own, on the same queries, from the same events.
+
+A process of its own keeps random numbers, memory and CPU seconds of one family apart from those of the next.
+
+    python -m nightloom.experiments.baselines WORK.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from nightloom.config import RunConfig, config_from_dict
+from nightloom.core.errors import InputError, NightloomError, TrainingError
+from nightloom.core.files import write_json
+from nightloom.core.metrics import per_user
+from nightloom.core.ranking import ranks
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Histories
+from nightloom.evaluation.evaluate import SCHEMA, Results, ask, note, rows_of
+from nightloom.models.baselines.named import NAMES, build
+from nightloom.packaging.bundle import Bundle
+from nightloom.training.fine_tune import fine_tune
+from nightloom.training.launch import environment, tie_to_parent
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "text_only": {"use_ids": False, "use_attributes": False, "use_images": False, "companions": []},
+    "id_only": {"use_text": False, "use_attributes": False, "use_images": False, "companions": []},
+    "nightloom": {},
+}
+"""The full model and what is switched off in it, as overrides of the config's `model`; they are trained by `fine_tune`."""
+
+EVERY = (*NAMES, *VARIANTS)
+"""All that can be named."""
+
+LOG_TAIL = 20
+
+
+def varied(config: RunConfig, family: str) -> RunConfig:
+    """The config of a variant of the full model; any other family's is the config as it is."""
+    if not VARIANTS.get(family):
+        return config
+    content = config.model_dump(mode="json")
+    content["model"] |= VARIANTS[family]
+    return config_from_dict(content, f"family {family}")
+
+
+def measure(
+    config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Fit and rank one family under every protocol of the config, in a process of its own with one thread.
+
+    Args:
+        config: the run's configuration; that of a variant is made here.
+        family: one of `EVERY`.
+        prepared: folder of stage prepare.
+        pretrained: folder of stage load_pretrained.
+        folder: gets `<protocol>/` with the model, `per_user.parquet`, `result.json` and `log.txt`.
+        tell: told what is done, in words.
+
+    Returns:
+        The content of `result.json`: `family`, `metrics` and `intervals` (protocol -> metric -> ...), `fit_cpu_seconds`,
+        `seconds` and `curves` by protocol, `users` by protocol, `peak_mb`.
+
+    Raises:
+        InputError: the family refuses the data.
+        TrainingError: the process failed; holds the end of its log.
+    """
+    content = {"config": config.model_dump(mode="json"), "family": family, "folder": str(folder)}
+    write_json(folder / "work.json", content | {"prepared": str(prepared), "pretrained": str(pretrained), "parent": os.getpid()})
+    command = [sys.executable, "-m", "nightloom.experiments.baselines", str(folder / "work.json")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores))
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                tell(line.strip())
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+    tail = "\n".join((folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
+    if code == InputError.exit_code:
+        raise InputError(tail)
+    if code:
+        raise TrainingError(f"family {family} failed (exit code {code}). The end of {folder / 'log.txt'}:\n{tail}")
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None]) -> None:
+    """What the process does: fit and rank the family under every protocol, and write what `measure` tells of."""
+    items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
+    results = Results()
+    figures: dict[str, dict[str, Any]] = {name: {} for name in ("fit_cpu_seconds", "seconds", "curves", "users")}
+    with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
+        for protocol in config.evaluation.protocols:
+            asked = ask(config, protocol, prepared, items, users)
+            (folder / protocol).mkdir(exist_ok=True)
+            began, cpu = time.perf_counter(), _cpu_seconds()
+            if family in VARIANTS:
+                model, curves = _tuned(varied(config, family), family, protocol, prepared, pretrained, folder / protocol, tell)
+            else:
+                model, curves = _fitted(family, config.training.seed, asked.train, len(items), folder / protocol)
+            figures["fit_cpu_seconds"][protocol] = round(_cpu_seconds() - cpu, 3)
+            figures["seconds"][protocol] = round(time.perf_counter() - began, 3)
+            figures["curves"][protocol], figures["users"][protocol] = curves, len(asked.queries)
+            ranked = ranks(model, asked.queries, exclude_seen=config.evaluation.exclude_seen)
+            vectors = per_user(ranked.ranks, ranked.offsets)
+            note(results, family, protocol, asked, ranked, vectors, config.promotion.confidence)
+            writer.write_table(rows_of(asked, family, protocol, ranked))
+            tell(f"{family}: fitted and ranked, {protocol}, {len(asked.queries):,} users")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = {"family": family, "metrics": results.metrics[family], "intervals": results.intervals[family], "peak_mb": round(peak, 1)}
+    write_json(folder / "result.json", found | figures)
+
+
+def _fitted(family: str, seed: int, train: Histories, n_items: int, folder: Path) -> tuple[Recommender, list[dict[str, Any]]]:
+    model = build(family, seed).fit(train, n_items)
+    model.save(folder)
+    return model, getattr(model, "curves", [])
+
+
+def _tuned(
+    config: RunConfig, family: str, protocol: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None]
+) -> tuple[Recommender, list[dict[str, Any]]]:
+    def on_epoch(line: dict[str, Any]) -> None:
+        tell(f"{family}: {protocol}, epoch {line['epoch']}, loss {line['loss']:.3f}")
+
+    fine_tune(config, protocol, prepared, pretrained, folder, on_epoch)
+    return Bundle.load(folder / "bundle").loom, json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended, on all cores together."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def main(path: Path) -> int:
+    """Be the process of one family; gives the exit code."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    tie_to_parent(content["parent"])
+    prepared, pretrained, folder = (Path(content[name]) for name in ("prepared", "pretrained", "folder"))
+
+    def tell(words: str) -> None:
+        print(words, flush=True)  # noqa: T201
+
+    try:
+        work(config_from_dict(content["config"]), content["family"], prepared, pretrained, folder, tell)
+    except NightloomError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,108 @@
+"""The click head and its floors on the same rows: each fitted, asked once about the test part, and measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nightloom.core.click_metrics import NAMES, calibration_noise, intervals, measure
+from nightloom.core.files import write_json
+from nightloom.data.preparation.impressions import Impressions
+from nightloom.evaluation import plots
+from nightloom.evaluation.plots import MODEL, OTHER
+from nightloom.models.ctr.head import ClickHead
+from nightloom.models.ctr.save import save
+from nightloom.models.ctr.train import Fitted, fit
+
+if TYPE_CHECKING:
+    from nightloom.config import RunConfig
+
+FLOOR = "lightgbm"
+"""What the head is held against, row by row."""
+COLOURS = {"head": MODEL, "lightgbm": "#E69F00", "logistic": OTHER}
+
+
+def fit_and_measure(
+    rows: Impressions, family: str, config: RunConfig, folder: Path, tell: Callable[[str, float], None] = lambda _words, _share: None
+) -> dict[str, Any]:
+    """Fit one family, ask it about the test part, and write `chances.parquet`, `result.json` and, of the head, what answering needs.
+
+    Args:
+        rows: what was shown.
+        family: one of `nightloom.models.ctr.train.FAMILIES`.
+        config: the run's configuration; `clicks`, `training.seed` and `promotion.confidence` count.
+        folder: where to write; it exists.
+        tell: told what is done, and which share of it.
+
+    Returns:
+        The content of `result.json`: `family`, `seed`, `validation` and `test` (metric -> value), `intervals` of the test,
+        `calibrator`, `step`, `losses` along the path, `cpu_seconds`, `rows`.
+
+    Raises:
+        InputError: the rows can not be cut into folds.
+    """
+    began = time.process_time()
+    fitted: Fitted = fit(rows, family, config.clicks, config.training.seed, lambda words, share: tell(f"{family}: {words}", share))
+    seconds = time.process_time() - began
+    clicked = rows.clicked[rows.test_start :]
+    result = {
+        "family": family,
+        "seed": config.training.seed,
+        "validation": fitted.choice.metrics,
+        "test": measure(clicked, fitted.chances),
+        "intervals": intervals(clicked, fitted.chances, confidence=config.promotion.confidence),
+        "noise": calibration_noise(fitted.chances),
+        "calibrator": fitted.choice.calibrator.kind,
+        "step": fitted.choice.step,
+        "losses": fitted.choice.losses,
+        "cpu_seconds": round(seconds, 2),
+        "rows": {"learnt": rows.test_start, "test": len(clicked), "clicks": int(clicked.sum())},
+    }
+    pd.DataFrame({"row": np.arange(rows.test_start, len(rows)), "clicked": clicked, "chance": fitted.chances}).to_parquet(
+        folder / "chances.parquet", index=False
+    )
+    if isinstance(fitted.model, ClickHead):
+        save(folder, fitted.model, fitted.encoder, fitted.choice.calibrator)
+    write_json(folder / "result.json", result)
+    return result
+
+
+def differences(folders: Mapping[str, Path], confidence: float) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Each family less LightGBM on the same test rows: metric -> (difference, low, high), paired bootstrap.
+
+    Args:
+        folders: family -> folder of `fit_and_measure`; without LightGBM nothing is compared.
+        confidence: of the intervals.
+    """
+    if FLOOR not in folders:
+        return {}
+    floor = pd.read_parquet(folders[FLOOR] / "chances.parquet")
+    clicked, against = floor["clicked"].to_numpy(), floor["chance"].to_numpy()
+    found = {}
+    for family, folder in folders.items():
+        if family != FLOOR:
+            chance = pd.read_parquet(folder / "chances.parquet")["chance"].to_numpy()
+            one, other = measure(clicked, chance), measure(clicked, against)
+            spans = intervals(clicked, chance, against, confidence=confidence)
+            found[family] = {name: (one[name] - other[name], *spans[name]) for name in NAMES}
+    return found
+
+
+def calibration_plot(path: Path, folders: Mapping[str, Path], title: str) -> None:
+    """Chance given against share clicked, in bins of equal mass, every family as a line.
+
+    Args:
+        path: PNG file to write.
+        folders: family -> folder of `fit_and_measure`.
+        title: above the figure.
+    """
+    answers = {}
+    for family, folder in folders.items():
+        given = pd.read_parquet(folder / "chances.parquet")
+        answers[family] = given["clicked"].to_numpy(), given["chance"].to_numpy()
+    plots.calibration(path, answers, COLOURS, title)

@@ -1,0 +1,290 @@
+"""From one domain to another: how well a model answers there, by how many of the target's users it may learn from.
+
+All arms are asked about the same test users with their whole histories. What differs is what they have learned from: the source
+alone, the source and a share of the target's users, or that share alone. Where items are shared, the arms in the middle learn from
+both domains' histories together (`nightloom.data.subsets.merged_domains`), if the source has more than the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nightloom.config import RunConfig
+from nightloom.core.errors import InputError
+from nightloom.core.metrics import per_user
+from nightloom.core.ranking import ranks
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Sequences
+from nightloom.data.subsets.time_cutoff import border_of
+from nightloom.data.subsets.user_subset import lay_part, user_ids
+from nightloom.evaluation.statistics import paired
+from nightloom.models.scorers.popularity import Popularity
+from nightloom.models.scorers.text_neighbours import TextNeighbours
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
+from nightloom.training.transfer import zero_shot
+
+METRIC = "ndcg_at_10"
+TRAINED = ("adapter", "full", "scratch")
+"""Only an adapter learns over carried weights; all of them learn; nothing was carried."""
+NETWORKS = ("zero_shot", *TRAINED)
+FLOORS = ("popularity", "text_neighbours")
+ARMS = (*NETWORKS, *FLOORS)
+ALONE = "_network"
+"""Ends the name of an arm that is asked without its companions."""
+PAIRS = (
+    *(("zero_shot", floor) for floor in FLOORS),
+    *((arm, "scratch") for arm in ("zero_shot", "adapter", "full")),
+    *((f"{arm}{ALONE}", f"scratch{ALONE}") for arm in ("zero_shot", "adapter", "full")),
+)
+RESAMPLES = 2000
+
+
+def checked(shares: Sequence[float]) -> list[float]:
+    """Shares of the target's users, ascending, each once.
+
+    Raises:
+        InputError: one is not above 0 and at most 1.
+    """
+    for share in shares:
+        if not 0 < share <= 1:
+            raise InputError(f"--shares: {share:g} is not a share of the users. Name numbers above 0 and up to 1, such as 0.01 0.1 1.")
+    return sorted(set(shares))
+
+
+def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False) -> RunConfig:
+    """The config of the source's training: its data under the target's model, language model and schedule.
+
+    It reads text alone, since no id and no attribute can be carried over, and what they would learn the text would not; where items are
+    shared, it learns their ids too, and has companions.
+
+    Raises:
+        InputError: the target tunes its language model, or reads no text.
+    """
+    if target.training.tuning != "frozen" or not target.model.use_text:
+        raise InputError("transfer: the domains meet in the vectors of item texts. Use training.tuning=frozen and model.use_text=true.")
+    companions = tuple(one for one in target.model.companions if one != "friends") if shared else ("text_neighbours",)
+    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions, "purchase_head": False}
+    same = {"model": target.model.model_copy(update=carried), "pretrained": target.pretrained, "training": target.training}
+    evaluation = source.evaluation.model_copy(update={"protocols": target.evaluation.protocols})
+    return source.model_copy(update=same | {"evaluation": evaluation})
+
+
+def arms_config(target: RunConfig) -> RunConfig:
+    """The config that every arm learns under: the target's without a purchase head, since what starts from another domain has none."""
+    return target.model_copy(update={"model": target.model.model_copy(update={"purchase_head": False})})
+
+
+def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
+    """The leak rule: of the source's users, those who are not users of the target.
+
+    Args:
+        source: the source's folder of stage prepare.
+        target: the target's.
+        same_people: whether one id means one person in both; otherwise nobody is left out.
+
+    Returns:
+        int64 [n], dense users of the source, ascending.
+
+    Raises:
+        InputError: all of them are users of the target.
+    """
+    ids = user_ids(source)
+    theirs = set(user_ids(target).tolist()) if same_people else set()
+    kept = np.array([user for user, name in enumerate(ids.tolist()) if name not in theirs], dtype=np.int64)
+    if not len(kept):
+        raise InputError(
+            f"transfer: all {len(ids):,} user ids of the source are user ids of the target too, so nobody is left to learn from. "
+            "Where they are other people who happen to have the same numbers, say --unrelated-users."
+        )
+    return kept
+
+
+def lay_source(source: Path, target: Path, protocol: str, folder: Path, *, same_people: bool) -> dict[str, Any]:
+    """Write the prepared folder that the source's model learns from: without users of the target, and without the target's future.
+
+    Under the temporal protocol every arm but `scratch` starts from this model, so it learns only from what came before the target's
+    validation. Leave-one-out has no such time.
+
+    Args:
+        source: the source's folder of stage prepare.
+        target: the target's.
+        protocol: which split.
+        folder: where to write.
+        same_people: see `users_to_learn_from`.
+
+    Returns:
+        What `lay_part` gives.
+
+    Raises:
+        InputError: nobody or too little is left to learn from, or the protocol is temporal and one of the two has no times.
+    """
+    users = users_to_learn_from(source, target, same_people=same_people)
+    return lay_part(source, users, protocol, folder, before=border_of(target, source, protocol))
+
+
+def judge(
+    config: RunConfig, prepared: Path, pretrained: Path, part: Path, source: Path, bundles: Mapping[str, Path], *, shared: bool = False
+) -> pd.DataFrame:
+    """NDCG@10 of every arm for the target's test users.
+
+    Args:
+        config: the target's config; its first protocol counts, and `evaluation.exclude_seen`.
+        prepared: the target's folder of stage prepare.
+        pretrained: its folder of stage load_pretrained.
+        part: prepared folder of the users that were learned from.
+        source: the source's bundle.
+        bundles: arm of `TRAINED` -> its bundle.
+        shared: whether items of the same text are the same items.
+
+    Returns:
+        One row a user: `user_id`, a column an arm, and `<arm>_network` for those with a network, without companions.
+    """
+    protocol, exclude_seen = config.evaluation.protocols[0], config.evaluation.exclude_seen
+    whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
+    queries = whole.queries("test", exclude_seen=exclude_seen)
+
+    def ask(model: Recommender) -> NDArray[np.float64]:
+        ranked = ranks(model, queries, exclude_seen=exclude_seen)
+        return per_user(ranked.ranks, ranked.offsets)[METRIC]
+
+    looms: dict[str, Loom] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
+    looms |= {arm: Bundle.load(bundles[arm]).loom for arm in TRAINED}
+    found: dict[str, Any] = {"user_id": user_ids(prepared)[queries.users]}
+    found |= {arm: ask(loom) for arm, loom in looms.items()}
+    content = looms["zero_shot"].content
+    found["popularity"] = ask(Popularity().fit(learned.train(with_validation=True), whole.n_items))
+    found["text_neighbours"] = ask(TextNeighbours().read(content.text, content.has_text))
+    for arm, loom in looms.items():
+        loom.weights = {}
+        found[f"{arm}{ALONE}"] = ask(loom)
+    return pd.DataFrame(found)
+
+
+def differences(judged: pd.DataFrame, confidence: float = 0.95) -> dict[str, dict[str, Any]]:
+    """Paired differences of NDCG@10 over users drawn with replacement.
+
+    Args:
+        judged: what `judge` gave.
+        confidence: of the intervals.
+
+    Returns:
+        "a/b" of `PAIRS` -> `difference`, `low`, `high`, and `relative`, the difference as a share of b (null when b is 0).
+    """
+    first, second = ({f"{a}/{b}": judged[(a, b)[side]].to_numpy(dtype=np.float64) for a, b in PAIRS} for side in (0, 1))
+    found = paired(first, second, confidence=confidence, resamples=RESAMPLES)
+    return {name: {"difference": one.difference, "low": one.low, "high": one.high, "relative": one.relative} for name, one in found.items()}
+
+
+def line_of(
+    share: float, judged: pd.DataFrame, learned: Mapping[str, Any], figures: Mapping[str, Any], confidence: float
+) -> dict[str, Any]:
+    """One share's line of the table.
+
+    Args:
+        share: of the target's users.
+        judged: what `judge` gave.
+        learned: `users` and `events` that were learned from, and `held_out`, how many of them chose the epochs; `together`, what
+            `lay_together` gave, where the source joined.
+        figures: arm -> figures of its training.
+        confidence: of the intervals.
+    """
+    return {
+        "share": share,
+        "learned": dict(learned),
+        "users": len(judged),
+        METRIC: {name: float(judged[name].mean()) for name in judged if name != "user_id"},
+        "differences": differences(judged, confidence),
+        "best_epoch": {arm: one["best_epoch"] for arm, one in figures.items()},
+        "epochs": {arm: one["epochs"] for arm, one in figures.items()},
+        "cpu_seconds": {arm: one["cpu_seconds"] for arm, one in figures.items()},
+        "weights": {arm: one["weights"] for arm, one in figures.items()},
+    }
+
+
+def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], title: str, confidence: float = 0.95) -> str:
+    """The shares as a table, and the paired differences below it.
+
+    Args:
+        lines: what `line_of` gave, by share.
+        source: figures of the source's training: `users`, `left_out`, `events`, and `same`, items taken for the same in both.
+        title: above the table.
+        confidence: of the intervals.
+    """
+    head = ["users learned from", "their events", *(f"{arm.replace('_', ' ')}" for arm in ARMS)]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for one in lines:
+        values = one[METRIC]
+        cells = [f"{values[arm]:.4f} ({values[arm + ALONE]:.4f})" if arm in NETWORKS else f"{values[arm]:.4f}" for arm in ARMS]
+        rows.append(f"| {one['learned']['users']:,} ({one['share']:.0%}) | {one['learned']['events']:,} | {' | '.join(cells)} |")
+    rows += [
+        "",
+        f"| users learned from | NDCG@10 of | less that of | difference | {confidence:.0%} interval | relative |",
+        "|---" * 6 + "|",
+    ]
+    for one in lines:
+        for name, by in one["differences"].items():
+            a, b = (words(arm) for arm in name.split("/"))
+            relative = "" if by["relative"] is None else f"{by['relative']:+.0%}"
+            rows.append(
+                f"| {one['share']:.0%} | {a} | {b} | {by['difference']:+.4f} | {by['low']:+.4f} to {by['high']:+.4f} | {relative} |"
+            )
+    said = (
+        f"NDCG@10 of {lines[0]['users']:,} test users, the same in all rows, over the whole catalogue; in brackets the network without its "
+        f"companions. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
+        "domains were left out there."
+    )
+    if source.get("later"):
+        said += f" {source['later']:,} more of the source's events were left out, since they are not before the target's validation."
+    if source.get("same"):
+        said += f" {source['same']:,} items have the same text in both catalogues and count as the same."
+    if some := [one["learned"] for one in lines if one["learned"]["held_out"]]:
+        many, held = (" and ".join(f"{one[name]:,}" for one in some) for name in ("users", "held_out"))
+        said += (
+            f" Of the {many} users {held} were held out of a search and chose the epochs and the shares of the companions; then all were "
+            "learned from."
+        )
+    if joined := {one["share"]: one["learned"]["together"] for one in lines if "together" in one["learned"]}:
+        first, shares = next(iter(joined.values())), ", ".join(f"{share:.0%}" for share in joined)
+        said += (
+            f" At {shares} adapter and full learned from the {first['events']:,} events that {first['users']:,} of the source's users have "
+            "on these, too; scratch did not."
+        )
+    return f"## {title}\n\n{said}\n\n" + "\n".join(rows) + "\n"
+
+
+def words(arm: str) -> str:
+    """An arm's name for people."""
+    return arm.replace(ALONE, ", network alone").replace("_", " ")
+
+
+def plot(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> None:
+    """NDCG@10 of every arm by the number of users learned from, with companions and without."""
+    from nightloom.evaluation import plots
+
+    styles = {
+        "zero_shot": (plots.OTHER, "--"),
+        "adapter": (plots.BETTER, "s-"),
+        "full": (plots.MODEL, "o-"),
+        "scratch": (plots.WORSE, "^-"),
+        "popularity": (plots.CHAMPION, "v:"),
+        "text_neighbours": (plots.CHAMPION, "-."),
+    }
+    users = [one["learned"]["users"] for one in lines]
+    with plots.figure(path, title, 4.2, columns=2, sharey=True) as (fused, alone):
+        for axis, end, below in ((fused, "", "with companions"), (alone, ALONE, "network alone")):
+            for arm, (colour, style) in styles.items():
+                values = [one[METRIC][arm + end if arm in NETWORKS else arm] for one in lines]
+                axis.plot(users, values, style, color=colour, label=words(arm), markersize=5)
+            axis.set_xscale("log")
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel(f"users of the target that were learned from, {below}")
+        fused.set_ylabel("NDCG@10")
+        handles, labels = fused.get_legend_handles_labels()
+        fused.figure.legend(handles, labels, loc="outside upper right", frameon=False, ncols=6, fontsize=8)

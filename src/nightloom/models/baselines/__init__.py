@@ -1,0 +1,1 @@
+"""Baselines that are ranked beside the model."""

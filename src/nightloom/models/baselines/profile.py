@@ -1,0 +1,42 @@
+"""What a history says of its user at a glance: which events are positive, and how much each item weighs by now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from nightloom.core.sequences import Histories
+
+
+def positive_events(histories: Histories) -> Histories:
+    """The same histories, positive events alone."""
+    kept = histories.positive
+    before = np.concatenate([[0], np.cumsum(kept)])
+    offsets = before[histories.offsets].astype(np.int64)
+    return replace(histories.of_events(kept, offsets), links=None)
+
+
+def ages(histories: Histories) -> NDArray[np.int64]:
+    """Events that came after each event in its history, int64 [events]; 0 for the latest."""
+    return np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.items))
+
+
+def recency_bags(histories: Histories, n_items: int, recency: float) -> sparse.csr_matrix:
+    """How much of each history each item is: positive events weighted by recency^age, the weights of a history summing to 1.
+
+    Args:
+        histories: who asks.
+        n_items: size of the catalogue.
+        recency: weight that an event loses with each later one; 1 makes all weigh alike.
+
+    Returns:
+        float32 [len(histories), n_items]; an empty history has an empty row.
+    """
+    liked = positive_events(histories)
+    owner = np.repeat(np.arange(len(liked)), liked.lengths)
+    weights = np.power(recency, ages(liked), dtype=np.float64)
+    weights /= np.bincount(owner, weights, minlength=len(liked))[owner]
+    return sparse.csr_matrix((weights.astype(np.float32), (owner, liked.items)), shape=(len(liked), n_items))

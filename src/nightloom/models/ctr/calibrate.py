@@ -1,0 +1,80 @@
+"""Calibration: from log-odds to chances that are true, learnt on rows that the model has not learnt from.
+
+Temperature and offset: Platt, Probabilistic Outputs for Support Vector Machines, 1999, and Guo et al., On Calibration of Modern Neural
+Networks, ICML 2017. Isotonic: Zadrozny and Elkan, KDD 2002.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from nightloom.core.click_metrics import losses
+from nightloom.models.ctr.base import BoolArray, FloatArray
+
+Kind = Literal["none", "temperature", "isotonic"]
+KINDS: tuple[Kind, ...] = ("none", "temperature", "isotonic")
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A map from log-odds to chances that never turns their order around.
+
+    Attributes:
+        kind: which of the three.
+        slope: chance = sigmoid(slope * log-odds + offset); 1 / temperature.
+        offset: see there.
+        places: isotonic, log-odds at which the chance is known; between two the chance is drawn straight.
+        chances: isotonic, the chances there.
+    """
+
+    kind: Kind = "none"
+    slope: float = 1.0
+    offset: float = 0.0
+    places: tuple[float, ...] = ()
+    chances: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(cls, kind: Kind, log_odds: FloatArray, clicked: BoolArray) -> Self:
+        """Learn from rows that the model has not learnt from; without both kinds of rows nothing is changed."""
+        if kind == "none" or clicked.all() or not clicked.any():
+            return cls()
+        if kind == "temperature":
+
+            def loss(given: FloatArray) -> float:
+                score = given[0] * log_odds + given[1]
+                return float((np.logaddexp(0, score) - clicked * score).mean())
+
+            slope, offset = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(1e-3, None), (None, None)]).x
+            return cls("temperature", float(slope), float(offset))
+        from sklearn.isotonic import IsotonicRegression
+
+        least = 1 / (len(clicked) + 2)  # no chance of 0 or 1: a first click would refute it at any price
+        steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(log_odds, clicked)
+        return cls("isotonic", places=tuple(steps.X_thresholds_.tolist()), chances=tuple(steps.y_thresholds_.tolist()))
+
+    def __call__(self, log_odds: FloatArray) -> FloatArray:
+        """Chances, float64 [rows]."""
+        if self.kind == "isotonic":
+            return np.interp(log_odds, self.places, self.chances)
+        found: FloatArray = expit(self.slope * log_odds + self.offset)
+        return found
+
+
+def crossed(kind: Kind, log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> FloatArray:
+    """Chances of each fold by what was learnt on the others; with a single fold by what was learnt on it."""
+    chances = np.empty(len(log_odds))
+    for one in np.unique(fold):
+        own = fold == one
+        chances[own] = Calibrator.fit(kind, log_odds[~own], clicked[~own])(log_odds[own]) if not own.all() else expit(log_odds)
+    return chances
+
+
+def best_kind(log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> Kind:
+    """The kind whose chances, crossed over the folds, have the smallest log-loss."""
+    return min(KINDS, key=lambda kind: float(losses(clicked, crossed(kind, log_odds, clicked, fold)).mean()))

@@ -1,0 +1,170 @@
+"""Fitting click models: settings and calibration are chosen on what is held out before the test part, then all before it is learnt from.
+
+Validation has a rolling origin (Tashman, International Journal of Forecasting 2000): the latter half of the rows before the test is
+cut into folds, and each is asked about by a model of all that lies before it, with counters that stop there. So validation asks as the
+test does, and where rows are few it has half of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from nightloom.core.click_metrics import losses, measure
+from nightloom.core.errors import InputError
+from nightloom.data.preparation.impressions import Impressions
+from nightloom.models.ctr.base import BoolArray, ClickModel, FloatArray
+from nightloom.models.ctr.baselines import Boosted, Logistic
+from nightloom.models.ctr.calibrate import Calibrator, Kind, best_kind, crossed
+from nightloom.models.ctr.features import Encoder, Inputs
+from nightloom.models.ctr.head import ClickHead
+
+if TYPE_CHECKING:
+    from nightloom.config import ClicksConfig
+
+FAMILIES = ("head", "lightgbm", "logistic")
+FIRST_ASKED = 0.5
+"""Share of the rows before the test that only learns."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What a model learns from and is asked about.
+
+    Attributes:
+        encoder: learnt from the rows before `start`.
+        inputs: all rows up to `stop`, with counters of what was known before `start`.
+        clicked: bool [stop].
+        start: first row that is asked about.
+        stop: where the rows end.
+    """
+
+    encoder: Encoder
+    inputs: Inputs
+    clicked: BoolArray
+    start: int
+    stop: int
+
+    @property
+    def learnt(self) -> Inputs:
+        """Rows to learn from."""
+        return self.inputs.take(slice(0, self.start))
+
+    @property
+    def asked(self) -> Inputs:
+        """Rows to answer."""
+        return self.inputs.take(slice(self.start, self.stop))
+
+
+def fold(rows: Impressions, start: int, stop: int) -> Fold:
+    """The rows before `start` to learn from, those from there to `stop` to be asked about."""
+    encoder = Encoder.fit(rows, start)
+    return Fold(encoder, encoder.encode(rows, start).take(slice(0, stop)), rows.clicked[:stop], start, stop)
+
+
+def folds(rows: Impressions, count: int) -> list[Fold]:
+    """The folds of validation, oldest first; rows of one time are never parted.
+
+    Raises:
+        InputError: the rows before a fold are all clicked or all not, or too many share one time.
+    """
+    borders = sorted({rows.border(share) for share in np.linspace(FIRST_ASKED, 1, count + 1)[:-1]} | {rows.test_start})
+    first = rows.clicked[: borders[0]]
+    if len(borders) < 2 or not first.any() or first.all():
+        raise InputError(
+            f"events: the first {borders[0]:,} of {rows.test_start:,} rows before the test part hold {int(first.sum()):,} clicks, so the "
+            "rest can not be asked about by what is before it. Give finer times, or more rows of both kinds."
+        )
+    return [fold(rows, start, stop) for start, stop in pairwise(borders)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose for a model.
+
+    Attributes:
+        step: place on the model's path.
+        calibrator: learnt on all folds.
+        metrics: of the folds' rows; calibrated, for each fold by what was learnt on the others.
+        losses: mean log-loss at every step of the path, before calibration.
+    """
+
+    step: int
+    calibrator: Calibrator
+    metrics: dict[str, float]
+    losses: list[float]
+
+
+def build(family: str, config: ClicksConfig, encoder: Encoder, seed: int) -> ClickModel:
+    """An unfitted model of a family."""
+    if family == "head":
+        return ClickHead(config, encoder.n_codes, seed)
+    return Boosted(seed, config.members) if family == "lightgbm" else Logistic(encoder.n_codes)
+
+
+def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], ClickModel], tell: Callable[[str, float], None]) -> Choice:
+    """Ask along the path on every fold, and choose step and calibration by log-loss.
+
+    Args:
+        asked: the folds.
+        config: the run's section `clicks`; `calibration` counts.
+        make: an unfitted model for a fold.
+        tell: told the share of folds that is done.
+    """
+    answers = []
+    for done, one in enumerate(asked):
+        answers.append(make(one).path(one.learnt, one.clicked[: one.start], one.asked))
+        tell(f"fold {done + 1} of {len(asked)}", (done + 1) / len(asked))
+    log_odds = np.concatenate(answers, axis=1)
+    clicked = np.concatenate([one.clicked[one.start :] for one in asked])
+    number: NDArray[np.int64] = np.repeat(np.arange(len(asked)), [one.stop - one.start for one in asked])
+    path = [float(losses(clicked, expit(step)).mean()) for step in log_odds]
+    step = int(np.argmin(path))
+    kind: Kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
+    chances = crossed(kind, log_odds[step], clicked, number)
+    return Choice(step, Calibrator.fit(kind, log_odds[step], clicked), measure(clicked, chances), path)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that has learnt from all rows before the test part.
+
+    Attributes:
+        model: the model.
+        encoder: how rows become its inputs.
+        choice: what validation chose.
+        chances: float64 [rows of the test part], calibrated.
+    """
+
+    model: ClickModel
+    encoder: Encoder
+    choice: Choice
+    chances: FloatArray
+
+
+def fit(
+    rows: Impressions, family: str, config: ClicksConfig, seed: int, tell: Callable[[str, float], None] = lambda _words, _share: None
+) -> Fitted:
+    """Choose on the folds, learn from everything before the test part, and answer the test part.
+
+    Args:
+        rows: what was shown; clicks of the test part are not looked at.
+        family: one of `FAMILIES`.
+        config: the run's section `clicks`.
+        seed: of everything random.
+        tell: told what is done, and which share of it.
+
+    Raises:
+        InputError: the rows can not be cut into folds.
+    """
+    made = folds(rows, config.folds)
+    choice = choose(made, config, lambda one: build(family, config, one.encoder, seed), tell)
+    last = fold(rows, rows.test_start, len(rows))
+    model = build(family, config, last.encoder, seed).fit(last.learnt, last.clicked[: last.start], choice.step)
+    return Fitted(model, last.encoder, choice, choice.calibrator(model.log_odds(last.asked)))

@@ -1,0 +1,117 @@
+"""When items were had, as far as is known: what the purchase head's causal counters are read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.sequences import Histories
+
+IntArray = NDArray[np.int64]
+DAY = 86_400
+KEPT_DAYS = 60
+"""Days before the latest event of which every event is kept, where questions come after all of them."""
+NEVER = np.int64(-1)
+SPAN = np.int64(1 << 36)
+"""Seconds that a key has room for: two thousand years."""
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """Positive events by item and time. Whatever is read of them is of strictly before the time that is asked about.
+
+    Attributes:
+        start: seconds since 1970 of the earliest event that is kept.
+        keys: int64 [kept events], item * SPAN + time - start, ascending.
+        times: int64 [kept events], time - start, ascending.
+        before: int64 [items], events too old to be kept.
+        before_last: int64 [items], the latest of those, in seconds since 1970; NEVER without one.
+        first: int64 [items], the first event of all, in seconds since 1970; NEVER without one.
+    """
+
+    start: int
+    keys: IntArray
+    times: IntArray
+    before: IntArray
+    before_last: IntArray
+    first: IntArray
+
+    @classmethod
+    def of(cls, known: Histories, n_items: int, days: int | None = None) -> Self:
+        """Count the positive events of some histories.
+
+        Args:
+            known: what has happened.
+            n_items: size of the catalogue.
+            days: keep the events of so many days before the latest one, and of older ones what `before` says. None: keep all.
+        """
+        items, times = known.items[known.positive].astype(np.int64), known.times[known.positive]
+        first = np.full(n_items, np.iinfo(np.int64).max)
+        np.minimum.at(first, items, times)
+        old = times < times.max(initial=0) - days * DAY if days else np.zeros(len(times), dtype=bool)
+        latest = np.full(n_items, NEVER)
+        np.maximum.at(latest, items[old], times[old])
+        start = int(times[~old].min(initial=np.iinfo(np.int64).max)) if len(times) else 0
+        kept = times[~old] - start
+        return cls(
+            start,
+            np.sort(items[~old] * SPAN + kept),
+            np.sort(kept),
+            np.bincount(items[old], minlength=n_items),
+            latest,
+            np.where(first == np.iinfo(np.int64).max, NEVER, first),
+        )
+
+    @property
+    def now(self) -> int:
+        """Just after the latest event of all, in seconds since 1970: when a question without a time is asked."""
+        return self.start + int(self.times.max(initial=-1)) + 1
+
+    def until(self, items: IntArray, when: IntArray) -> IntArray:
+        """Events of items before some times, int64 of the shape of both."""
+        return self.before[items] + self._place(items, when) - np.searchsorted(self.keys, items * SPAN)
+
+    def within(self, items: IntArray, when: IntArray, days: int) -> IntArray:
+        """Those of the last days before `when`."""
+        return self._place(items, when) - self._place(items, when - days * DAY)
+
+    def all_within(self, when: IntArray, days: int) -> IntArray:
+        """Events of all items in the last days before `when`."""
+        return np.searchsorted(self.times, when - self.start) - np.searchsorted(self.times, when - days * DAY - self.start)
+
+    def last(self, items: IntArray, when: IntArray) -> IntArray:
+        """Seconds since 1970 of the latest event of items before some times; NEVER where there is none."""
+        at = self._place(items, when) - 1
+        kept = at >= np.searchsorted(self.keys, items * SPAN)
+        found = self.keys[np.maximum(at, 0)] - items * SPAN + self.start if len(self.keys) else np.zeros_like(items)
+        earlier = self.before_last[items]
+        return np.where(kept, found, np.where(earlier < when, earlier, NEVER))
+
+    def onto(self, rows: IntArray, n_items: int) -> Tallies:
+        """The same over another catalogue; see `Companion.onto`."""
+        item, time = np.divmod(self.keys, SPAN)
+        here = np.flatnonzero(rows >= 0)
+        moved = [np.full(n_items, fill, dtype=np.int64) for fill in (0, NEVER, NEVER)]
+        for new, old in zip(moved, (self.before, self.before_last, self.first), strict=True):
+            new[rows[here]] = old[here]
+        kept = rows[item] >= 0
+        return Tallies(self.start, np.sort(rows[item[kept]] * SPAN + time[kept]), self.times, *moved)
+
+    def save(self, folder: Path, name: str = "tallies") -> None:
+        """Write `<name>.npz`."""
+        np.savez(folder / f"{name}.npz", **{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def load(cls, folder: Path, name: str = "tallies") -> Self:
+        """Read what `save` wrote."""
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in cls.__dataclass_fields__}
+        return cls(**(content | {"start": int(content["start"])}))
+
+    def _place(self, items: IntArray, when: IntArray) -> IntArray:
+        """Position in `keys` of the first event of an item that is not before a time."""
+        return np.searchsorted(self.keys, items * SPAN + np.clip(when - self.start, 0, SPAN - 1))

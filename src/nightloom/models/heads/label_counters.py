@@ -1,0 +1,92 @@
+"""What is known of user and item when the label of an event is asked for: counters of strictly earlier events.
+
+The item's come from the events that training knows, the user's own from the history that comes with the question; events of the very
+time that is asked about count for neither (see `nightloom.data.preparation.counters`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.counters import count
+from nightloom.models.heads.item_counters import DAY, NEVER, Tallies
+
+FloatArray = NDArray[np.float32]
+COUNTERS = tuple(f"{whose} {what}" for whose in ("item", "user") for what in ("events", "rate of positives", "days since the last"))
+"""Of item and user: log(1 + n), log-odds (positives + 1) / (others + 1), log(1 + days), -1 where there was none."""
+SHOWN, POSITIVE = "label_shown", "label_positive"
+
+
+@dataclass(frozen=True)
+class LabelCounters:
+    """All known events of items, and the positive ones among them.
+
+    Attributes:
+        shown: events, positive or not.
+        positive: positive events.
+    """
+
+    shown: Tallies
+    positive: Tallies
+
+    @classmethod
+    def of(cls, known: Histories, n_items: int, days: int | None = None) -> Self:
+        """Count some histories; `days` as in `Tallies.of`."""
+        everything = replace(known, positive=np.ones(len(known.items), dtype=bool))
+        return cls(Tallies.of(everything, n_items, days), Tallies.of(known, n_items, days))
+
+    def of_events(self, histories: Histories) -> FloatArray:
+        """Counters for each event of some histories, as they were just before it: float32 [events, COUNTERS]."""
+        owner, timed = np.repeat(np.arange(len(histories)), histories.lengths), bool(histories.times.any())
+        past = count(owner, histories.times if timed else np.arange(len(owner)), histories.positive)
+        since = np.where(np.isnan(past.since) | (not timed), -1, past.since)
+        own = _columns(past.shown, past.clicked, since)
+        return np.column_stack([self._items(histories.items.astype(np.int64), histories.times), own])
+
+    def of_questions(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> FloatArray:
+        """Counters for questions of some histories at `asked_at`: float32 [questions, COUNTERS].
+
+        Args:
+            histories: who asks; with `asked_at` zero the item's counters are those of now, after all that is known.
+            owner: int64 [questions], rows of `histories`.
+            items: int64 [questions].
+        """
+        n, asked, timed = len(histories), histories.asked_at, histories.asked_at > 0
+        row = np.repeat(np.arange(n), histories.lengths)
+        known = ~timed[row] | (histories.times < asked[row])
+        latest = np.full(n, NEVER)
+        np.maximum.at(latest, row[known], histories.times[known])
+        shown, positive = (np.bincount(row[flags], minlength=n) for flags in (known, known & histories.positive))
+        own = _columns(shown, positive, np.where(timed & (latest > 0), asked - latest, -1))
+        return np.column_stack([self._items(items, np.where(timed, asked, self.shown.now)[owner]), own[owner]])
+
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> LabelCounters:
+        """The same over another catalogue; see `Companion.onto`."""
+        return LabelCounters(self.shown.onto(rows, n_items), self.positive.onto(rows, n_items))
+
+    def save(self, folder: Path) -> None:
+        """Write `label_shown.npz` and `label_positive.npz`."""
+        self.shown.save(folder, SHOWN)
+        self.positive.save(folder, POSITIVE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        return cls(Tallies.load(folder, SHOWN), Tallies.load(folder, POSITIVE))
+
+    def _items(self, items: NDArray[np.int64], when: NDArray[np.int64]) -> FloatArray:
+        last = self.shown.last(items, when)
+        since = np.where((last == NEVER) | (when <= 0), -1, when - last)
+        return _columns(self.shown.until(items, when), self.positive.until(items, when), since)
+
+
+def _columns(shown: NDArray[Any], positive: NDArray[Any], since: NDArray[Any]) -> FloatArray:
+    """Counts, and seconds since the last (-1 where there was none), as numbers of one size, float32 [rows, 3]."""
+    days = np.where(since < 0, -1.0, np.log1p(np.maximum(since, 0) / DAY))
+    return np.column_stack([np.log1p(shown), np.log((positive + 1) / (shown - positive + 1)), days]).astype(np.float32)

@@ -1,0 +1,50 @@
+"""What makes the label head's log-odds true chances: a line learnt on validation, and counters of what is known when it is asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.models.heads.label_counters import LabelCounters
+from nightloom.models.heads.reranker import Line
+
+FILE = "label.json"
+
+
+@dataclass(frozen=True)
+class LabelChances:
+    """Calibration and counters of a label head, whose weights are the network's.
+
+    Attributes:
+        calibration: from the head's log-odds to true ones (Platt 1999).
+        counters: of all events that are known.
+    """
+
+    calibration: Line
+    counters: LabelCounters
+
+    def __call__(self, log_odds: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Chances, float64 of the shape of the log-odds."""
+        true: NDArray[np.float64] = self.calibration(log_odds.astype(np.float64))
+        return 1 / (1 + np.exp(-true))
+
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> LabelChances:
+        """The same over another catalogue; see `Companion.onto`."""
+        return LabelChances(self.calibration, self.counters.onto(rows, n_items))
+
+    def save(self, folder: Path) -> None:
+        """Write `label.json` and the counters."""
+        said = {"calibration": [self.calibration.slope, self.calibration.offset]}
+        (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        self.counters.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return cls(Line(*said["calibration"]), LabelCounters.load(folder))

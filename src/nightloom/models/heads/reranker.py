@@ -1,0 +1,267 @@
+"""The purchase head: the chance that an item is had, p = f(W u + X_i + C c), for the candidates that retrieval puts first.
+
+u is what is told of the user (how much was had, how lately), X_i of the item (causal counters: how often, how lately), c of the two
+together: the standardised scores of the network and its companions, the place among the candidates, and what the user had of this very
+item. All are added up in one space and f is a small network over it: `HeadNet`. The vectors of network and catalogue are read through
+the scores that they make, not for themselves: they turn with every training, and a head is chosen before a refit and used after it.
+
+Scores become log-odds. Candidates have the head's; the others those of a line through the fused scores, so that one scale holds them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from nightloom.core.recommender import mask_seen
+from nightloom.core.sequences import Histories
+from nightloom.models.heads.item_counters import DAY, NEVER, Tallies
+from nightloom.models.heads.net import HeadNet
+from nightloom.models.heads.piecewise_linear import pieces, quantiles
+from nightloom.models.scorers.score_fusion import standard
+
+FloatArray = NDArray[np.float32]
+CANDIDATES = 100
+"""Items of each query that the head looks at."""
+WINDOWS = (7, 30)
+"""Days of the counters of what is had lately."""
+COUNTERS = (
+    "place",
+    "times had by the user",
+    "days since the user had it",
+    "times had",
+    *(f"share of what was had in {days} days" for days in WINDOWS),
+    "days since it was first had",
+    "days since it was last had",
+    "events of the user",
+    "days since the user's last event",
+    "share of the user's events that are of new items",
+)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How numbers become inputs: standardised, and in pieces between quantiles (`nightloom.models.heads.piecewise_linear`).
+
+    Attributes:
+        centre: float32 [columns].
+        scale: float32 [columns].
+        knots: of each column its distinct quantiles.
+    """
+
+    centre: FloatArray
+    scale: FloatArray
+    knots: tuple[NDArray[np.float64], ...]
+
+    @classmethod
+    def fit(cls, table: FloatArray) -> Self:
+        """Learn from numbers [rows, columns]."""
+        spread = table.std(0)
+        return cls(table.mean(0), np.where(spread > 1e-6, spread, 1).astype(np.float32), tuple(quantiles(one) for one in table.T))
+
+    @property
+    def width(self) -> int:
+        """Inputs of a row."""
+        return len(self.centre) + sum(max(len(one) - 1, 0) for one in self.knots)
+
+    def __call__(self, table: FloatArray) -> torch.Tensor:
+        """Numbers [rows, columns] -> inputs, float32 [rows, width]."""
+        parts = [pieces(column, knots).astype(np.float32) for column, knots in zip(table.T, self.knots, strict=True)]
+        return torch.from_numpy(np.column_stack([(table - self.centre) / self.scale, *parts]))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Log-odds that grow evenly with a score: slope * score + offset."""
+
+    slope: float
+    offset: float
+
+    def __call__(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Log-odds, of the shape of the scores."""
+        return self.slope * scores + self.offset
+
+
+@dataclass
+class PurchaseHead:
+    """A fitted head.
+
+    Attributes:
+        net: networks side by side, whose log-odds are averaged.
+        numbers: how its inputs are made.
+        calibration: from the net's log-odds to true ones.
+        usual: from fused scores to log-odds, for items that are no candidates.
+        members: whose scores it reads, in that order, "network" first.
+        exclude_seen: whether items of the history are no candidates.
+        tallies: what counters are read from.
+    """
+
+    net: HeadNet
+    numbers: Numbers
+    calibration: Line
+    usual: Line
+    members: tuple[str, ...]
+    exclude_seen: bool
+    tallies: Tallies
+
+    def rescore(self, fused: FloatArray, tables: Mapping[str, FloatArray], histories: Histories, nameless: int | None = None) -> FloatArray:
+        """Log-odds of the whole catalogue, float32 [n, items].
+
+        Args:
+            fused: float32 [n, items], the scores of retrieval.
+            tables: member -> float32 [n, items], as it gives them.
+            histories: who asks; with `asked_at` zero they are asked now, after all that is known.
+            nameless: an item of which only its scores may be known, as if nobody had ever had it.
+        """
+        found = self.usual(fused).astype(np.float32)
+        candidates = candidates_of(fused, histories, exclude_seen=self.exclude_seen)
+        columns = [standard(tables[name]) for name in self.members]
+        inputs = describe(fused, columns, candidates, self._dated(histories), self.tallies, nameless)
+        np.put_along_axis(found, candidates, self.log_odds(inputs), 1)
+        return found
+
+    def log_odds(self, described: FloatArray) -> FloatArray:
+        """Log-odds of rows that `describe` made, [n, candidates, columns] -> float32 [n, candidates]."""
+        return self.calibration(answers(self.net, self.numbers, described)).astype(np.float32)
+
+    def _dated(self, histories: Histories) -> Histories:
+        """Who asks without a time asks now, and has had all events now: at time zero nobody would have had anything.
+
+        Where no event has a time, training knew no counters either, and nothing is changed.
+        """
+        timeless = histories.asked_at <= 0
+        if not self.tallies.start or not timeless.any():
+            return histories
+        own = np.repeat(timeless, histories.lengths)
+        now = self.tallies.now
+        return replace(histories, times=np.where(own, now, histories.times), asked_at=np.where(timeless, now, histories.asked_at))
+
+    def onto(self, rows: NDArray[np.int64], n_items: int) -> PurchaseHead:
+        """The same over another catalogue; see `Companion.onto`."""
+        return replace(self, tallies=self.tallies.onto(rows, n_items))
+
+    def save(self, folder: Path) -> None:
+        """Write `purchase.json`, `purchase.safetensors` and `tallies.npz`."""
+        tensors = {f"net.{name}": value.detach().contiguous().clone() for name, value in self.net.state_dict().items()}
+        tensors |= {f"numbers.{name}": torch.from_numpy(getattr(self.numbers, name).copy()) for name in ("centre", "scale")}
+        tensors |= {f"knots.{place}": torch.from_numpy(one.copy()) for place, one in enumerate(self.numbers.knots)}
+        save_file(tensors, folder / "purchase.safetensors")
+        said = {
+            "members": self.members,
+            "exclude_seen": self.exclude_seen,
+            "calibration": [self.calibration.slope, self.calibration.offset],
+            "usual": [self.usual.slope, self.usual.offset],
+        }
+        (folder / "purchase.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        self.tallies.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        said: dict[str, Any] = json.loads((folder / "purchase.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "purchase.safetensors")
+        centre, scale = tensors["numbers.centre"].numpy(), tensors["numbers.scale"].numpy()
+        numbers = Numbers(centre, scale, tuple(tensors[f"knots.{place}"].numpy() for place in range(len(centre))))
+        state = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
+        members, _, dim = state["codes"].shape
+        net = HeadNet(members, 0, numbers.width, dim, 0.0)
+        net.load_state_dict(state)
+        net.requires_grad_(False).eval()
+        calibration, usual = (Line(*said[name]) for name in ("calibration", "usual"))
+        return cls(net, numbers, calibration, usual, tuple(said["members"]), said["exclude_seen"], Tallies.load(folder))
+
+
+@torch.no_grad()
+def answers(net: HeadNet, numbers: Numbers, described: FloatArray) -> FloatArray:
+    """Log-odds before calibration, [n, candidates, columns] -> float32 [n, candidates]."""
+    rows = numbers(described.reshape(-1, described.shape[2]))
+    no_codes = torch.zeros(net.members, len(rows), 0, dtype=torch.int64)
+    mean: FloatArray = net(no_codes, rows.expand(net.members, -1, -1)).mean(0).numpy()
+    return mean.reshape(described.shape[:2])
+
+
+def candidates_of(fused: FloatArray, histories: Histories, *, exclude_seen: bool) -> NDArray[np.int64]:
+    """The best items of retrieval, best first, int64 [n, candidates]."""
+    allowed = fused
+    if exclude_seen:
+        allowed = fused.copy()
+        mask_seen(allowed, histories)
+    found: NDArray[np.int64] = torch.topk(torch.from_numpy(allowed), min(CANDIDATES, fused.shape[1])).indices.numpy()
+    return found
+
+
+def describe(
+    fused: FloatArray,
+    members: list[FloatArray],
+    candidates: NDArray[np.int64],
+    histories: Histories,
+    tallies: Tallies,
+    nameless: int | None = None,
+) -> FloatArray:
+    """What the head is told of each candidate: fused score, each member's, then `COUNTERS`; float32 [n, candidates, columns].
+
+    Args:
+        fused: float32 [n, items].
+        members: float32 [n, items] each.
+        candidates: int64 [n, candidates], best first.
+        histories: who asks; counters stop at `asked_at`.
+        tallies: what was had by all.
+        nameless: see `PurchaseHead.rescore`.
+    """
+    n, k = candidates.shape
+    when = np.repeat(histories.asked_at[:, None], k, 1)
+    had, last_had, events, gap, fresh = _own(candidates, histories, len(tallies.first))
+    times, last = tallies.until(candidates, when), tallies.last(candidates, when)
+    first = np.where(tallies.first[candidates] < when, tallies.first[candidates], NEVER)
+    lately = [tallies.within(candidates, when, days) for days in WINDOWS]
+    if nameless is not None:
+        hidden = candidates == nameless
+        for counts in (had, times, *lately):
+            counts[hidden] = 0
+        for dates in (last_had, first, last):
+            dates[hidden] = NEVER
+    totals = [np.log1p(tallies.all_within(histories.asked_at, days))[:, None] for days in WINDOWS]
+    columns = [
+        *(np.take_along_axis(table, candidates, 1) for table in (fused, *members)),
+        np.broadcast_to(np.arange(k), (n, k)),
+        np.log1p(had),
+        _days(when, last_had),
+        np.log1p(times),
+        *(np.log1p(counts) - total for counts, total in zip(lately, totals, strict=True)),
+        _days(when, first),
+        _days(when, last),
+        *(np.broadcast_to(one[:, None], (n, k)) for one in (np.log1p(events), gap, fresh)),
+    ]
+    return np.stack(columns, -1).astype(np.float32)
+
+
+def _days(when: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logarithm of 1 + days that have gone by; -1 where it never was."""
+    return np.where(then == NEVER, -1.0, np.log1p(np.maximum(when - then, 0) / DAY))
+
+
+def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> tuple[NDArray[Any], ...]:
+    """Of each candidate in its own user's history: how often and when last (NEVER), [n, k]; of each user: events, days of rest as
+    `_days` gives them, and the share of events that are the first of their item, [n]."""
+    n, lengths = len(histories), histories.lengths
+    pair = np.repeat(np.arange(n, dtype=np.int64), lengths) * n_items + histories.items
+    pairs, place, counts = np.unique(pair, return_inverse=True, return_counts=True)
+    latest = np.full(len(pairs), NEVER)
+    np.maximum.at(latest, place, histories.times)
+    asked = np.arange(n, dtype=np.int64)[:, None] * n_items + candidates
+    at = np.minimum(np.searchsorted(pairs, asked), max(len(pairs) - 1, 0))
+    found = pairs[at] == asked if len(pairs) else np.zeros(asked.shape, dtype=bool)
+    had = np.where(found, counts[at], 0) if len(pairs) else np.zeros(asked.shape, dtype=np.int64)
+    last = np.where(found, latest[at], NEVER) if len(pairs) else np.full(asked.shape, NEVER)
+    newest = np.full(n, NEVER)
+    np.maximum.at(newest, np.repeat(np.arange(n), lengths), histories.times)
+    kinds = np.bincount(pairs // n_items, minlength=n)
+    return had, last, lengths, _days(histories.asked_at, newest), kinds / np.maximum(lengths, 1)

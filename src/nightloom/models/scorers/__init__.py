@@ -1,0 +1,1 @@
+"""Scorers: they need no training, and their scores are added to the network's."""

@@ -1,0 +1,1 @@
+"""The sequential recommender: item content, history encoder, network."""

@@ -1,0 +1,114 @@
+"""The network: item vectors and user vectors in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nightloom.core.sequences import Histories
+from nightloom.models.heads.label_head import LabelHead
+from nightloom.models.sequential.content_fusion import ItemFusion
+from nightloom.models.sequential.history_encoder import HistoryEncoder, Packed
+from nightloom.models.sequential.windows import Windows
+
+if TYPE_CHECKING:
+    from nightloom.config import ModelConfig
+
+ANSWER_TOKENS = 16384
+"""Padded tokens of histories that are encoded at once when answering."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the network's layers depend on besides the config.
+
+    Attributes:
+        text_dim: width of the language model's vectors.
+        n_codes: size of the attribute code space.
+        n_numbers: numeric columns, those that say what is missing included.
+        n_ids: items with an id embedding of their own.
+        n_kinds: event names.
+        has_time: whether the data have times.
+        adapter: width of the adapter over item vectors; 0 for none.
+        image_dim: width of the vision model's vectors; 0 for none.
+        labelled: whether there is a label head.
+    """
+
+    text_dim: int
+    n_codes: int
+    n_numbers: int
+    n_ids: int
+    n_kinds: int
+    has_time: bool
+    adapter: int = 0
+    image_dim: int = 0
+    labelled: bool = False
+
+
+class LoomNet(nn.Module):
+    """The two towers: item vectors, and user vectors that are already divided by the learned temperature."""
+
+    def __init__(self, config: ModelConfig, shape: Shape) -> None:
+        super().__init__()
+        self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter, shape.image_dim)
+        self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
+        self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
+        self.label_head = LabelHead(config.dim) if shape.labelled else None
+
+    def users(self, tokens: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
+        """User vectors at each token; see `HistoryEncoder`."""
+        return self.encoder(tokens, batch, keep) * self.log_scale.exp()
+
+
+def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) -> Tensor:
+    """User vector of each history, float32 [len(histories), dim]; batches hold histories of like length.
+
+    Args:
+        net: the network, in evaluation mode.
+        items: float32 [n_items, dim], item vectors.
+        histories: who asks.
+        max_history: latest tokens that are read.
+    """
+    windows = Windows.to_answer(histories, max_history)
+    timeless = histories.asked_at <= 0
+    out = items.new_empty(len(windows), items.shape[1])
+    order = np.argsort(windows.lengths, kind="stable")
+    for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
+        rows = order[rows]
+        some = windows.take(rows)
+        batch = Packed.of(some, items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
+        tokens = net.encoder.tokens(items, batch.items)
+        if net.label_head is not None:
+            tokens = net.label_head.mark(tokens, some.vain)
+        users = net.users(tokens, batch)
+        out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
+    return out
+
+
+def like_lengths(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
+    """Cut ascending lengths into runs whose padded size (count times longest) stays within a budget."""
+    first = 0
+    while first < len(lengths):
+        last = first + 1
+        while last < len(lengths) and (last + 1 - first) * lengths[last] <= budget:
+            last += 1
+        yield np.arange(first, last)
+        first = last
+
+
+@contextmanager
+def inference(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block, the former mode after it."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)

@@ -1,0 +1,1 @@
+"""A trained model as others get it: bundle, pyfunc, card."""

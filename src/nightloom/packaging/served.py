@@ -1,0 +1,115 @@
+"""What a registered version is made of: the code that answers, its files, and which columns come and go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
+"""What the registered model imports; nightloom itself travels with it."""
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as MLflow takes it.
+
+    Attributes:
+        kind: MLflow's name of the logged model and of its type.
+        code: the file that MLflow runs where the model is loaded.
+        files: name that the code knows -> folder.
+        signature: MLflow's signature.
+        example: rows for the input example; None for no example.
+        settings: MLflow's model_config.
+    """
+
+    kind: str
+    code: Path
+    files: Mapping[str, Path]
+    signature: Any
+    example: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
+    """A bundle that answers histories.
+
+    Args:
+        bundle: folder that fine_tune made.
+        example: histories of item ids.
+        events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
+        exclude_seen: whether items of the history are left out unless a request says otherwise.
+    """
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    inputs = [
+        ColSpec(Array(DataType.string), "history", required=False),
+        ColSpec(Array(DataType.long), "times", required=False),
+        ColSpec(Array(DataType.string), "events", required=False),
+        ColSpec(Array(DataType.boolean), "positive", required=False),
+        ColSpec(Array(Array(DataType.string)), "friends", required=False),
+        ColSpec(DataType.string, "user_id", required=False),
+        ColSpec(DataType.long, "asked_at", required=False),
+    ]
+    heads = json.loads((bundle / "loom.json").read_text(encoding="utf-8"))
+    chances = [name for name, head in (("chance", "purchase"), ("label_chance", "labels")) if heads.get(head)]
+    outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *chances))]
+    params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
+    signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
+    settings = {"events": str(events.resolve()) if events else None}
+    return Served("recommender", HERE / "pyfunc_model.py", {"bundle": bundle}, signature, pd.DataFrame({"history": example}), settings)
+
+
+def click_head(folder: Path) -> Served:
+    """A click head that answers rows of what may be shown.
+
+    Args:
+        folder: what `models.clicks.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    from nightloom.data.preparation.impressions import Impressions
+
+    log = Impressions.load(folder)
+    inputs = [
+        *(ColSpec(DataType.string, name, required=False) for name in log.fields),
+        *(ColSpec(DataType.double, name, required=False) for name in log.number_names),
+        ColSpec(DataType.long, "time", required=False),
+    ]
+    signature = ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, "chance")]))
+    return Served("click-head", HERE / "pyfunc_clicks.py", {"clicks": folder}, signature)
+
+
+def lay_clicks(head: Path, log: Path, folder: Path) -> Path:
+    """Gather what `click_head` needs in one folder, and give it back.
+
+    Args:
+        head: the head's folder.
+        log: folder of the impressions.
+        folder: where to; made.
+    """
+    folder.mkdir(parents=True)
+    for place, names in ((head, ("clicks.json", "clicks.safetensors")), (log, ("impressions.npz", "impressions.json"))):
+        for name in names:
+            shutil.copyfile(place / name, folder / name)
+    return folder
+
+
+def requirements() -> list[str]:
+    """The versions that the model was made with, without local labels such as torch's +cpu."""
+    pinned = []
+    for name in REQUIREMENTS:
+        try:
+            pinned.append(f"{name}=={version(name).partition('+')[0]}")
+        except PackageNotFoundError:
+            pinned.append(name)
+    return pinned

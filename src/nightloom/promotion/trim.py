@@ -1,0 +1,199 @@
+"""Deleting what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
+
+What is kept: all that one of a recommender's last nights used, the night that `latest` points at, the nights of registered versions with
+an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it; so are people's
+files (`mlruns/nights/`), and MLflow's own. Nothing is deleted while a process works under the same mlruns folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nightloom.core.errors import InputError
+from nightloom.data.tables.pictures import PICTURES, STORE
+from nightloom.promotion.registry import CLICKS, Registry, Version
+from nightloom.runs.stages import IN_USE, Manifest
+
+TRIMMED = ".trimmed-"
+"""A folder is renamed so before it is deleted: one that a kill left by halves must not look finished."""
+
+NIGHT = re.compile(r"\d{8}-\d{6}")
+"""How a night's name begins: the time at which it started, in UTC."""
+
+
+@dataclass(frozen=True)
+class Old:
+    """Something that nothing needs any more.
+
+    Attributes:
+        path: folder or file.
+        kind: stages, snapshots, pictures, champions or text.
+        bytes: size of its files.
+    """
+
+    path: Path
+    kind: str
+    bytes: int
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Be the only one who works under an mlruns folder while the block runs; who starts there waits.
+
+    Raises:
+        InputError: somebody works there.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder. Set --root to the mlruns folder.")
+    with (root / IN_USE).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"a night or another run is at work under {root}. Trim when it has ended.") from error
+        yield
+
+
+def aliased(root: Path, registry: Registry) -> dict[str, list[Version]]:
+    """Registered versions that hold an alias, of every recommender with nights under an mlruns folder; its click heads are among them."""
+    names = sorted(home.name for home in (root / "nights").glob("*"))
+    return {name: [one for end in ("", CLICKS) for one in registry.versions(name + end) if one.aliases] for name in names}
+
+
+def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> list[Old]:
+    """What may be deleted.
+
+    Args:
+        root: the mlruns folder.
+        keep: nights of each recommender whose files are kept; one with no more than that is left alone.
+        versions: what `aliased` gave.
+    """
+    nights = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
+    began = {name: _began(found[-keep]) for name, found in nights.items() if len(found) > keep}
+    needed = _needed(_kept(root, keep, nights, versions), versions)
+    found = [
+        Old(path, kind, _size(path))
+        for name, start in began.items()
+        for kind, path in _made(root, name)
+        if path.relative_to(root).parts not in needed and (TRIMMED in path.name or _written(path) < start)
+    ]
+    models = {f"nightloom-{name}{end}" for name in began for end in ("", CLICKS)}
+    fetched = {f"{one.model}-v{one.version}-{one.run_id[:8]}" for held in versions.values() for one in held}
+    gone = {one.path for one in found}
+    for name, start in began.items():
+        found += _pictures(root / "snapshots" / name, gone, start)
+    found += [
+        Old(path, "champions", _size(path))
+        for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
+        if path.name not in fetched and path.name.rpartition("-v")[0] in models
+    ]
+    return found + _texts(root, gone, min(began.values(), default=0.0))
+
+
+def delete(found: Iterable[Old]) -> None:
+    """Delete what `old` found, with the locks beside it."""
+    for one in found:
+        if one.path.is_dir():
+            away = one.path.with_name(one.path.name if TRIMMED in one.path.name else TRIMMED + one.path.name)
+            one.path.rename(away)
+            shutil.rmtree(away)
+            one.path.with_name(one.path.name.removesuffix(".partial") + ".lock").unlink(missing_ok=True)
+        else:
+            one.path.unlink()
+
+
+def _nights(home: Path) -> list[Path]:
+    """Folders of a recommender's nights, oldest first."""
+    return sorted(path for path in home.iterdir() if NIGHT.match(path.name) and not path.is_symlink())
+
+
+def _began(night: Path) -> float:
+    """When a night began, in seconds since 1970: its name says so."""
+    return datetime.strptime(night.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+
+
+def _kept(root: Path, keep: int, nights: Mapping[str, list[Path]], versions: Mapping[str, Sequence[Version]]) -> set[Path]:
+    """Folders with manifests of what must stay."""
+    kept = set((root / "tuning").glob("*"))
+    for name, found in nights.items():
+        home = root / "nights" / name
+        kept |= set(found[-keep:]) | {(home / "latest").resolve()}
+        kept |= {home / one.tags.get("nightloom.night", "none") for one in versions.get(name, ())}
+    return kept
+
+
+def _needed(kept: set[Path], versions: Mapping[str, Sequence[Version]]) -> set[tuple[str, ...]]:
+    """Stages and snapshots that must stay, by their places under the mlruns folder (which may have been moved since)."""
+    needed: set[tuple[str, ...]] = {
+        ("snapshots", name, one.tags.get("nightloom.data_hash", "")[:16]) for name, held in versions.items() for one in held
+    }
+    for night in kept:
+        for path in night.rglob("manifests/*.json"):  # a transfer keeps those of its source in a folder of their own
+            made = Manifest.load(path)
+            place = Path(made.folder).parts
+            if made.stage == "collect":
+                needed.add(place[-3:])
+                continue
+            needed.add(place[-4:])
+            if "collect" in made.inputs:
+                needed.add(("snapshots", place[-3], made.inputs["collect"]))
+        if (night / "report.json").exists():  # a night that was refused has no manifest of what it read
+            report = json.loads((night / "report.json").read_text(encoding="utf-8"))
+            needed.add(("snapshots", report["name"], (report["data_hash"] or "")[:16]))
+    return needed
+
+
+def _made(root: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Folders of a recommender's stages, those that a kill left by halves included, and of its snapshots, which share their pictures."""
+    for path in sorted((root / "stages" / name).glob("*/*")):
+        if path.is_dir():
+            yield "stages", path
+    for path in sorted((root / "snapshots" / name).glob("*")):
+        if path.name != STORE:
+            yield "snapshots", path
+
+
+def _written(folder: Path) -> float:
+    """When a folder was last written to, in seconds since 1970."""
+    return max((path.stat().st_mtime for path in [folder, *folder.rglob("*")] if not path.is_symlink()), default=0.0)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _pictures(home: Path, gone: set[Path], before: float) -> list[Old]:
+    """Pictures beside a recommender's snapshots, written before a moment, that no snapshot which stays names."""
+    files = [path for path in sorted((home / STORE).glob("*/*")) if path.stat().st_mtime < before]
+    lists = [path for path in home.glob(f"*/{PICTURES}") if path.parent not in gone] if files else []
+    named = {key for path in lists for key in pd.read_parquet(path, columns=["key"])["key"]}
+    return [Old(path, "pictures", path.stat().st_size) for path in files if path.name not in named]
+
+
+def _texts(root: Path, gone: set[Path], before: float) -> list[Old]:
+    """Shards of text vectors, written before a moment, none of whose texts is in a catalogue that stays."""
+    shards = [path for path in sorted((root / "cache" / "text").glob("*/*")) if path.is_file() and path.stat().st_mtime < before]
+    if not shards:
+        return []
+    catalogues = [path for folder in ("stages", "bench", "tuning") for path in (root / folder).rglob("texts.json")]
+    texts = {text for path in catalogues if path.parent not in gone for text in json.loads(path.read_text(encoding="utf-8")) if text}
+    wanted = {sha256(text.encode()).digest() for text in texts}
+    unused = []
+    for path in shards:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                if any(key.tobytes() in wanted for key in arrays["keys"]):
+                    continue
+        unused.append(Old(path, "text", path.stat().st_size))
+    return unused

@@ -1,0 +1,1 @@
+"""How a run is kept: stages and their folders, MLflow tracking, the environment."""

@@ -1,0 +1,75 @@
+"""Where MLflow keeps its runs, and what to do when that can not be reached."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from nightloom.core.errors import NightloomError
+
+LOCK_SECONDS = 30.0
+"""How long a database that another process has locked is waited for."""
+
+
+def tracking_uri(root: Path) -> str:
+    """NIGHTLOOM_MLFLOW_URI, or the SQLite file under the mlruns folder."""
+    return os.environ.get("NIGHTLOOM_MLFLOW_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """Wait for a locked database, and say plainly what to do when MLflow can not be reached while the block runs.
+
+    Raises:
+        NightloomError: the server does not answer, or the database is locked or of another MLflow.
+    """
+    from mlflow.exceptions import MlflowException
+
+    _wait_for_lock(uri)
+    try:
+        yield
+    except MlflowException as error:
+        remedy = _remedy(uri, str(error))
+        if remedy is None:
+            raise
+        raise NightloomError(remedy) from error
+
+
+def _database(uri: str) -> Path | None:
+    """The file of an SQLite address."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def _wait_for_lock(uri: str) -> None:
+    """Take and leave the write lock of an SQLite file, before MLflow fails on it with a page of traceback."""
+    path = _database(uri)
+    if path is None or not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            raise NightloomError(_remedy(uri, str(error)) or f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise NightloomError(f"{path} is no MLflow database ({error}). Move it away; the next night makes a new one.") from error
+
+
+def _remedy(uri: str, said: str) -> str | None:
+    """What to do about a failure of MLflow's store; None for one that is no matter of reaching it."""
+    if "database is locked" in said:
+        return (
+            f"{_database(uri) or uri}: the MLflow database is locked by another process. "
+            f"Find it with `fuser {_database(uri) or 'FILE'}`, let it end or stop it, then start again; finished stages are kept. "
+            "Where several processes write at once, use a server: NIGHTLOOM_MLFLOW_URI=postgresql://... or http://..."
+        )
+    if "readonly database" in said:
+        return f"{_database(uri)}: the MLflow database can not be written. Give this user the right to write the file and its folder."
+    if "out-of-date database schema" in said:
+        return f"{uri}: the MLflow database was made by another MLflow. Take a backup, then run `mlflow db upgrade {uri}`."
+    if "API request to" in said or "Max retries exceeded" in said:
+        return f"{uri}: the MLflow server does not answer. Start it, or correct NIGHTLOOM_MLFLOW_URI ({said.splitlines()[0][:200]})."
+    return None

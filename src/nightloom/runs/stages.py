@@ -1,0 +1,251 @@
+"""Stages of a night: idempotent folders with a manifest.
+
+A stage's folder is named by a key made of what went in: the keys of the stages before it, its part
+of the config, and the code's version. The same key gives the same folder, so a night that was
+killed and started again finds what was done and goes on from there.
+
+    mlruns/stages/<name>/<stage>/<key>/manifest.json + outputs      finished
+    mlruns/stages/<name>/<stage>/<key>.partial/                     being made, or left by a kill
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from nightloom.config import RunConfig, hash_json
+from nightloom.core.errors import InputError
+from nightloom.core.files import write_json
+
+IN_USE = ".in-use"
+"""File under the mlruns folder that all who work there share the lock of."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one stage took in, made and measured; small enough to hand from task to task.
+
+    Attributes:
+        stage: name of the stage.
+        key: hash of all that went in; also the folder's name.
+        folder: where the outputs are.
+        inputs: stage or source name -> key or content hash.
+        outputs: file name, relative to the folder -> size in bytes.
+        figures: what the stage measured (JSON values).
+        seconds: wall time of making it.
+        peak_mb: peak resident memory of this process and its children, in MiB.
+        status: "done" when made now, "reused" when found finished.
+    """
+
+    stage: str
+    key: str
+    folder: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    status: str = "done"
+
+    @property
+    def path(self) -> Path:
+        """The stage's folder."""
+        return Path(self.folder)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read a manifest written by `save`."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of the chain: its config, its name in time, and where its files go.
+
+    Attributes:
+        config: the run's configuration.
+        night: id of this night, sortable by time (for example 20261124-020000).
+        root: the mlruns folder.
+        force: train and decide again even where the inputs are those of the last night.
+        beside: folder under `root` that takes the place of the night's; for chains that are no night, such as a tuning.
+    """
+
+    config: RunConfig
+    night: str
+    root: Path
+    force: bool = False
+    beside: str | None = None
+
+    @classmethod
+    def start(cls, config: RunConfig, root: Path, *, force: bool = False, beside: str | None = None) -> Night:
+        """Name a new night by the clock, in UTC; no folder is made yet."""
+        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, beside)
+
+    @property
+    def folder(self) -> Path:
+        """`mlruns/nights/<name>/<night>`, where report.json and what a person reads go."""
+        return self.root / (self.beside or f"nights/{self.config.name}/{self.night}")
+
+    @property
+    def latest(self) -> Path:
+        """The link to the last finished night of this name (may not exist)."""
+        return self.root / "nights" / self.config.name / "latest"
+
+
+def run_stage(
+    night: Night,
+    stage: str,
+    body: Callable[[Path], Mapping[str, Any]],
+    *,
+    inputs: Sequence[Manifest] = (),
+    config: Mapping[str, Any],
+    salt: str = "",
+    resumable: bool = False,
+) -> Manifest:
+    """Make a stage's folder, or find it made.
+
+    Args:
+        night: the night that runs.
+        stage: name of the stage.
+        body: writes the outputs into the folder it is given and returns the stage's figures.
+        inputs: manifests of the stages that this one reads.
+        config: the part of the config that shapes the result (JSON values).
+        salt: anything else that tells results apart (a content hash, a forced night's id).
+        resumable: whether `body` can go on from what a killed run left in the folder.
+
+    Returns:
+        The manifest, also copied into the night's folder under manifests/.
+
+    Raises:
+        InputError: another run is making the same stage now, or the disk is full.
+    """
+    key = hash_json([stage, [made.key for made in inputs], config, salt, code_version()])[:16]
+    in_use(night.root.resolve())
+    home = night.root / "stages" / night.config.name / stage
+    final, partial = home / key, home / f"{key}.partial"
+    with disk_of(home), lock(home / f"{key}.lock"):
+        if (final / "manifest.json").exists():
+            manifest = replace(Manifest.load(final / "manifest.json"), folder=str(final), status="reused")
+        else:
+            if partial.exists() and not resumable:
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            began = time.perf_counter()
+            with PeakMemory() as memory:
+                figures = dict(body(partial))
+            manifest = Manifest(
+                stage=stage,
+                key=key,
+                folder=str(final),
+                inputs={made.stage: made.key for made in inputs} | ({"salt": salt} if salt else {}),
+                outputs={str(f.relative_to(partial)): f.stat().st_size for f in sorted(partial.rglob("*")) if f.is_file()},
+                figures=figures,
+                seconds=round(time.perf_counter() - began, 3),
+                peak_mb=round(memory.peak_mb, 1),
+            )
+            manifest.save(partial / "manifest.json")
+            partial.rename(final)
+        copies = night.folder / "manifests"
+        copies.mkdir(parents=True, exist_ok=True)
+        manifest.save(copies / f"{stage}.json")
+    return manifest
+
+
+@functools.cache
+def code_version() -> str:
+    """Hash of the recommender's own source and of the data contracts beside it, 12 hex digits."""
+    package = Path(__file__).parents[1]
+    contracts = package.parent.parent / "expectations"
+    digest = sha256()
+    for path in [*sorted(package.rglob("*.py")), *sorted(contracts.glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class PeakMemory:
+    """Peak resident memory of this process and its children while the block runs, sampled ten times a second."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak_mb = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while True:
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:
+                    continue
+            self.peak_mb = max(self.peak_mb, total / 2**20)
+            if self._stop.wait(0.1):
+                return
+
+
+@functools.cache
+def in_use(root: Path) -> IO[str]:
+    """Say that this process works under an mlruns folder: until it ends, nothing is trimmed there (`nightloom.promotion.trim`).
+
+    Where something is being trimmed now, this waits for its end.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    handle = (root / IN_USE).open("w")
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle  # kept by the cache: the system gives the lock back when the process ends, however it ends
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a file's lock while the block runs.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another run is making {path.with_suffix('')} now. Wait for it, or stop it, then start again.") from error
+        yield
+
+
+@contextmanager
+def disk_of(folder: Path) -> Iterator[None]:
+    """Turn a full disk into a message that says which and what to do."""
+    try:
+        yield
+    except OSError as error:
+        import errno
+
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"no space left on the disk of {folder}. Free some (`nightloom trim --keep 3` deletes what old nights left) "
+            "and start again: finished stages are kept."
+        ) from error

@@ -1,0 +1,300 @@
+"""MLflow's tracking: one parent run a night, nested runs for the model and each family beside it.
+
+Metrics are named `<protocol>/<metric>` for every family alike, so that ticking runs and pressing Compare tells the story.
+MLflow is imported when a `Tracking` is made, its address is handed over explicitly, and no global state is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nightloom.config import RunConfig
+from nightloom.runs.environment import silence
+from nightloom.runs.mlflow_store import reached, tracking_uri
+from nightloom.runs.stages import Night, code_version
+
+NIGHT_TAG = "nightloom.night"
+FAMILY_TAG = "nightloom.family"
+STUDY_TAG = "nightloom.study"
+PROCESS_TAG = "nightloom.process"
+METRICS_AT_ONCE, PARAMS_AT_ONCE, PARAM_LENGTH = 1000, 100, 6000
+"""What MLflow takes in one request, and of one parameter."""
+
+
+class Tracking:
+    """The MLflow server or file that holds the runs.
+
+    Args:
+        root: the mlruns folder; without NIGHTLOOM_MLFLOW_URI the runs are in `mlflow.db` there, their files in `artifacts/`.
+
+    Raises:
+        NightloomError: the server does not answer, or the database is locked or of another MLflow.
+    """
+
+    def __init__(self, root: Path) -> None:
+        silence()
+        from mlflow import MlflowClient
+
+        self.uri = tracking_uri(root)
+        self.artifacts = None if self.uri.startswith("http") else (root.resolve() / "artifacts").as_uri()
+        root.mkdir(parents=True, exist_ok=True)
+        with self.reached():
+            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def reached(self) -> AbstractContextManager[None]:
+        """Wait for a locked database, and say plainly what to do when MLflow can not be reached while the block runs."""
+        return reached(self.uri)
+
+    def experiment(self, name: str) -> str:
+        """Id of a recommender's experiment, made when missing."""
+        found = self.client.get_experiment_by_name(f"nightloom-{name}")
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self.client.create_experiment(f"nightloom-{name}", artifact_location=self.artifacts))
+
+    @contextmanager
+    def night(self, night: Night, tags: Mapping[str, str]) -> Iterator[str]:
+        """The parent run of a night: finished when the block ends, FAILED or KILLED when it raises.
+
+        Runs of earlier nights that a kill left RUNNING are closed as KILLED.
+
+        Yields:
+            The run's id.
+        """
+        with self.parent(night.config, f"night {night.night}", {**tags, NIGHT_TAG: night.night}) as run:
+            yield run
+
+    @contextmanager
+    def study(self, config: RunConfig, name: str, folder: Path, tags: Mapping[str, str]) -> Iterator[str]:
+        """The parent run of a tuning; one that was killed goes on in the run that it had, whose id is kept in the study's folder.
+
+        Yields:
+            The run's id.
+        """
+        note = folder / "mlflow_run_id"
+        last = note.read_text(encoding="utf-8") if note.exists() else None
+        with self.parent(config, f"tune {name}", {**tags, STUDY_TAG: name}, last) as run:
+            folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(run, encoding="utf-8")
+            yield run
+
+    @contextmanager
+    def parent(self, config: RunConfig, title: str, tags: Mapping[str, str], last: str | None = None) -> Iterator[str]:
+        """A run with others nested in it.
+
+        Args:
+            config: its parameters, and whose experiment it is in.
+            title: what it is called.
+            tags: hashes and versions.
+            last: an earlier run to go on with, where it is still there.
+
+        Yields:
+            The run's id.
+        """
+        with self.reached():
+            experiment = self.experiment(config.name)
+            for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+                if not _alive(left.data.tags.get(PROCESS_TAG)):
+                    self.client.set_terminated(left.info.run_id, "KILLED")
+            if last and self.client.search_runs([experiment], f"attributes.run_id = '{last}'"):
+                run = last
+                self.client.set_tag(run, PROCESS_TAG, _this_process())
+                self.client.update_run(run, status="RUNNING")
+            else:
+                run = self._create(experiment, title, tags)
+                self._log_params(run, config.model_dump(mode="json"))
+        status = "KILLED"
+        try:
+            yield run
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            with self.reached():
+                self.client.set_terminated(run, status)
+
+    def log_family(
+        self,
+        parent: str,
+        family: str,
+        metrics: Mapping[str, Mapping[str, float]],
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any] | None = None,
+        curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        files: Sequence[Path] = (),
+    ) -> str:
+        """A nested run with one family's results and the parent's data sets; see `log_nested`."""
+        params = {"family": family} | dict(params or {})
+        return self.log_nested(parent, family, metrics, tags={**tags, FAMILY_TAG: family}, params=params, curves=curves, files=files)
+
+    def log_nested(
+        self,
+        parent: str,
+        name: str,
+        metrics: Mapping[str, Mapping[str, float]],
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        files: Sequence[Path] = (),
+    ) -> str:
+        """A finished run inside another, with the parent's data sets.
+
+        Args:
+            parent: the night's run, or the study's.
+            name: what the run is called.
+            metrics: protocol -> metric -> value.
+            tags: hashes and versions.
+            params: what was fitted, and with what; nested mappings get dotted names.
+            curves: protocol -> epochs of `curves.json`; each number becomes a curve over epochs, `<protocol>/epoch/<name>`.
+            files: plots and tables.
+
+        Returns:
+            The nested run's id.
+        """
+        from mlflow.entities import DatasetInput
+
+        with self.reached():
+            above = self.client.get_run(parent)
+            run = self._create(above.info.experiment_id, name, {**tags, "mlflow.parentRunId": parent})
+            seen = [DatasetInput(one.dataset, one.tags) for one in above.inputs.dataset_inputs]
+            if seen:
+                self.client.log_inputs(run, seen)
+            self._log_params(run, params)
+            self._log_metrics(run, _by_protocol(metrics))
+            points = [
+                (f"{protocol}/epoch/{name}", float(value), int(epoch["epoch"]))
+                for protocol, epochs in (curves or {}).items()
+                for epoch in epochs
+                for name, value in epoch.items()
+                if name != "epoch" and isinstance(value, int | float)
+            ]
+            self._log_metrics(run, points)
+            for path in files:
+                self.client.log_artifact(run, str(path), "plots" if path.suffix == ".png" else None)
+            self.client.set_terminated(run, "FINISHED")
+        return run
+
+    def log_metrics(self, run: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Metrics by protocol."""
+        with self.reached():
+            self._log_metrics(run, _by_protocol(metrics))
+
+    def log_dataset(self, run: str, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
+        """The snapshot that a run has seen: by digest and place, nothing is copied.
+
+        Args:
+            run: the run.
+            name: of the data.
+            digest: content hash; MLflow keeps its first 36 characters.
+            source: the snapshot's folder.
+            rows: table -> rows.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = json.dumps({f"num_{table}": count for table, count in rows.items()})
+        dataset = Dataset(name=name, digest=digest[:36], source_type="local", source=json.dumps({"uri": source}), profile=profile)
+        with self.reached():
+            self.client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def download(self, run: str, name: str, folder: Path) -> Path | None:
+        """A run's artifact on this machine's disk; None when neither the run nor its parent or nested runs have it."""
+        from mlflow.artifacts import download_artifacts
+
+        with self.reached():
+            found = self.client.get_run(run)
+            parent = found.data.tags.get("mlflow.parentRunId", run)
+            nested = self.client.search_runs([found.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+            for holder in dict.fromkeys([run, parent, *(one.info.run_id for one in nested)]):
+                if any(entry.path == name for entry in self.client.list_artifacts(holder)):
+                    return Path(download_artifacts(run_id=holder, artifact_path=name, dst_path=str(folder), tracking_uri=self.uri))
+        return None
+
+    def run_url(self, run: str) -> str:
+        """Where the run is shown, relative to the MLflow server."""
+        with self.reached():
+            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs/{run}"
+
+    def _create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+        return str(self.client.create_run(experiment, run_name=name, tags={**tags, PROCESS_TAG: _this_process()}).info.run_id)
+
+    def _log_params(self, run: str, content: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in flatten(content).items()]
+        for at in range(0, len(params), PARAMS_AT_ONCE):
+            self.client.log_batch(run, params=params[at : at + PARAMS_AT_ONCE])
+
+    def _log_metrics(self, run: str, points: Sequence[tuple[str, float, int]]) -> None:
+        """Points are (name, value, step); one request for many, since one each costs 6 to 10 ms."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value, step in points if value == value]  # MLflow refuses NaN
+        for at in range(0, len(metrics), METRICS_AT_ONCE):
+            self.client.log_batch(run, metrics=metrics[at : at + METRICS_AT_ONCE])
+
+
+def git_state(folder: Path) -> str:
+    """Commit of a checkout, with "+dirty" when files differ from it; "unknown" outside git."""
+    try:
+        sha = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return sha + ("+dirty" if changed else "")
+
+
+def run_tags(night: Night, data_hash: str) -> dict[str, str]:
+    """The hashes that every run of a night carries."""
+    return {
+        "nightloom.data_hash": data_hash,
+        "nightloom.config_hash": night.config.digest(),
+        "nightloom.git": git_state(Path(__file__).parent),
+        "nightloom.code": code_version(),
+    }
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level: `{"training": {"epochs": 5}}` -> `{"training.epochs": 5}`."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+    return flat
+
+
+def _by_protocol(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, float, int]]:
+    return [(f"{protocol}/{name}", value, 0) for protocol, found in metrics.items() for name, value in found.items() if value is not None]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def _alive(process: str | None) -> bool:
+    """Whether the process that wrote a run may still go on; that of another machine may, as far as can be told from here."""
+    if process is None:
+        return False
+    host, pid, began = process.split()
+    if host != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(began)) < 2
+    except psutil.NoSuchProcess:
+        return False

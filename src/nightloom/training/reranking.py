@@ -1,0 +1,158 @@
+"""Fitting the purchase head on validation: whether it is worth having, after how many epochs, and how its chances become true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from nightloom.core.ranking import blocks, ndcg_of_scores
+from nightloom.core.sequences import Queries
+from nightloom.models.heads.item_counters import Tallies
+from nightloom.models.heads.net import HeadNet
+from nightloom.models.heads.reranker import Line, Numbers, PurchaseHead, answers, candidates_of, describe
+from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
+from nightloom.models.sequential.recommender import Loom
+
+EPOCHS = 8
+FOLDS = 3
+FEWEST_QUERIES, MOST_QUERIES = 100, 4_000
+LEAST_GAIN = 2.0
+"""Standard errors by which the head must raise NDCG@10 of queries that it has not learnt from: it must be better for sure."""
+NETS, WIDTH, DROPOUT = 2, 32, 0.3
+RATE, DECAY, BATCH = 2e-3, 0.05, 32
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """What came of it. All figures are of validation queries that the head asked had not learnt from.
+
+    Attributes:
+        head: the fitted head; None where it is not better for sure.
+        gain: by how much it raises NDCG@10.
+        error: standard error of that.
+        asked: queries that it was judged by.
+    """
+
+    head: PurchaseHead | None = None
+    gain: float = 0.0
+    error: float = 0.0
+    asked: int = 0
+
+
+def choose_purchase(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_seen: bool, seed: int) -> Purchase:
+    """Fit a head on the best candidates of the fused scores, and keep it where it orders them better for sure.
+
+    Args:
+        loom: network, companions and their shares, all without the validation part.
+        queries: validation queries.
+        tallies: counters of what was known before them.
+        exclude_seen: whether items of a history are no candidates.
+        seed: of everything random.
+    """
+    random = np.random.default_rng(seed)
+    if len(queries) < FEWEST_QUERIES:
+        return Purchase()
+    queries = queries.take(random.choice(len(queries), min(len(queries), MOST_QUERIES), replace=False))
+    described, fused, held = candidate_rows(loom, queries, tallies, exclude_seen=exclude_seen)
+    many = np.diff(queries.target_offsets)
+    if not held.any():
+        return Purchase()
+    fold = random.permutation(np.arange(len(queries)) % FOLDS)
+    crossed = np.zeros((EPOCHS, *held.shape), dtype=np.float32)
+    for one in range(FOLDS):
+        learnt, asked, known = np.flatnonzero(fold != one), np.flatnonzero(fold == one), np.flatnonzero(fold <= one)
+        numbers = Numbers.fit(described[learnt].reshape(-1, described.shape[2]))
+        for epoch, net in enumerate(train(described[learnt], held[learnt], numbers, EPOCHS, seed)):
+            crossed[epoch, asked] = answers(net, numbers, described[asked])
+        best = int(np.argmin([log_loss(scores[known], held[known]) for scores in crossed]))
+        gain = ndcg_of_scores(crossed[best, known], held[known], many[known]) - ndcg_of_scores(fused[known], held[known], many[known])
+        found = Purchase(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
+        if found.gain <= 0:  # it will not be better for sure any more, and most data sets end here
+            return found
+    if found.gain <= LEAST_GAIN * found.error:
+        return found
+    numbers = Numbers.fit(described.reshape(-1, described.shape[2]))
+    *_, net = train(described, held, numbers, best + 1, seed)
+    net.requires_grad_(False)
+    calibration, usual = line(crossed[best].ravel(), held.ravel()), line(fused.ravel(), held.ravel())
+    members = (NETWORK, *loom.weights)
+    return replace(found, head=PurchaseHead(net, numbers, calibration, usual, members, exclude_seen, tallies))
+
+
+def candidate_rows(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_seen: bool) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """The candidates of each query as the head reads them.
+
+    Returns:
+        Described, float32 [n, candidates, columns]; fused scores, float32 [n, candidates]; whether held out, bool [n, candidates].
+    """
+    parts: list[tuple[FloatArray, FloatArray, BoolArray]] = []
+    for part in blocks(queries, loom.n_items * (len(loom.weights) + 1)):
+        network, companions = loom.network_scores(part.histories), loom.companion_scores(part.histories)
+        fused = fuse(network, companions, loom.weights)
+        candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
+        columns = [standard(table) for table in (network, *companions.values())]
+        held = np.zeros(fused.shape, dtype=bool)
+        held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
+        described = describe(fused, columns, candidates, part.histories, tallies)
+        parts.append((described, np.take_along_axis(fused, candidates, 1), np.take_along_axis(held, candidates, 1)))
+    described, scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return described, scores, labels
+
+
+def train(described: FloatArray, held: BoolArray, numbers: Numbers, epochs: int, seed: int) -> Iterator[HeadNet]:
+    """Networks side by side, each with its own order of the queries; given in evaluation mode after every epoch.
+
+    Args:
+        described: float32 [n, candidates, columns].
+        held: bool [n, candidates].
+        numbers: how inputs are made.
+        epochs: how many.
+        seed: of everything random.
+    """
+    n, k = held.shape
+    inputs, labels = numbers(described.reshape(n * k, -1)).reshape(n, k, -1), torch.from_numpy(held.astype(np.float32))
+    rate = float(np.clip(held.mean(), 1e-4, 1 - 1e-4))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = HeadNet(NETS, 0, numbers.width, WIDTH, DROPOUT, float(np.log(rate / (1 - rate))))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, foreach=True)
+        for _ in range(epochs):
+            net.train()
+            for rows in torch.stack([torch.randperm(n) for _ in range(NETS)]).split(BATCH, dim=1):
+                x = inputs[rows].flatten(1, 2)
+                answers = net(torch.zeros(NETS, x.shape[1], 0, dtype=torch.int64), x)
+                loss = functional.binary_cross_entropy_with_logits(answers, labels[rows].flatten(1), reduction="none").mean(1).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            yield net.eval()
+
+
+def log_loss(log_odds: FloatArray, held: BoolArray) -> float:
+    """Mean of minus the log of the chance given to what happened, in nats."""
+    return float(np.logaddexp(0, np.where(held, -log_odds, log_odds)).mean())
+
+
+def line(scores: FloatArray, held: BoolArray) -> Line:
+    """The line from scores to log-odds of greatest likelihood, by Newton's steps (Platt 1999)."""
+    x, y = scores.astype(np.float64), held.astype(np.float64)
+    rate = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
+    slope, offset = 0.0, float(np.log(rate / (1 - rate)))
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-np.clip(slope * x + offset, -30, 30)))
+        weight, miss = chance * (1 - chance) + 1e-12, y - chance
+        a, b, c = float((weight * x * x).sum()) + 1e-9, float((weight * x).sum()), float(weight.sum())
+        up, level = float((miss * x).sum()), float(miss.sum())
+        steep, high = (c * up - b * level) / (a * c - b * b), (a * level - b * up) / (a * c - b * b)
+        slope, offset = slope + steep, offset + high
+        if abs(steep) + abs(high) < 1e-9:
+            break
+    return Line(max(slope, 1e-3), offset)

@@ -1,0 +1,251 @@
+"""Fitting the network to histories: epochs of steps, the same whatever the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nightloom.core.errors import TrainingError
+from nightloom.core.sequences import Histories
+from nightloom.models.sequential.batches import dropout_masks, hidden_items, plan_epoch, seed_of, timeless_windows
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.history_encoder import Packed
+from nightloom.models.sequential.losses import FULL_SOFTMAX_ITEMS, SAMPLED_NEGATIVES, negatives_draw, sampled_softmax_loss, softmax_loss
+from nightloom.models.sequential.network import LoomNet
+from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
+from nightloom.training.distributed import FlatGradients, World
+from nightloom.training.label_task import LabelTask
+
+if TYPE_CHECKING:
+    from nightloom.config import RunConfig
+    from nightloom.training.text_tuning import TextTuner
+
+CLIP_NORM = 1.0
+WARM_UP_STEPS, WARM_UP_EPOCHS = 100, 3
+TRAINED_WARM_UP_STEPS = 10
+"""Steps in which the rate rises when the weights are trained already: enough for the optimizer to know their gradients."""
+AVERAGE_HALF_LIFE_EPOCHS = 1.0
+
+
+class Fitter:
+    """A network, its optimizer, and the averaged weights that are evaluated and kept.
+
+    Args:
+        net: the network, on the worker's device.
+        content: the catalogue, on the worker's device.
+        histories: what to learn from.
+        config: the run's config (attributes as in RunConfig).
+        world: this worker among all.
+        phase: tells the random numbers of one fit from those of the next.
+        tuner: the language model when it is tuned too.
+        falls_over: epochs in which the rate falls to nothing, of a network that starts from the champion's weights; None: it stays.
+    """
+
+    def __init__(
+        self,
+        net: LoomNet,
+        content: ItemContent,
+        histories: Histories,
+        config: RunConfig,
+        world: World,
+        phase: int = 0,
+        tuner: TextTuner | None = None,
+        falls_over: int | None = None,
+    ) -> None:
+        self.falls_over = falls_over
+        self.net, self.content, self.histories, self.config, self.world, self.phase, self.tuner = (
+            net, content, histories, config, world, phase, tuner,
+        )  # fmt: skip
+        self.epoch = self.step = 0
+        self.precision = precision_of(config.training.precision, world.device)
+        # Items that no history has are no negatives: they would only teach that the unknown id is never right.
+        self.seen = np.unique(histories.items).astype(np.int64)
+        training = config.training
+        self.n_negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else 0)
+        self.draw = negatives_draw(histories, len(content)) if self.n_negatives else None
+        self.labels = LabelTask.of(net, histories, len(content))
+        self.label_loss: float | None = None
+        """Mean label loss of the last epoch (nats an event); None where no labels are learnt."""
+        # Of a frozen language model: whitened once, and taken once where every step needs the same items.
+        self.white = net.fusion.whitened(content) if tuner is None else None
+        self.taken = (
+            self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white is not None and not self.n_negatives else None
+        )
+        groups = parameter_groups(net, training.learning_rate, training.weight_decay)
+        if tuner is not None:
+            groups.append({"params": tuner.parameters, "lr": training.lm_learning_rate, "weight_decay": training.weight_decay})
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.gradients = FlatGradients(self.parameters)
+        self.optimizer = make_optimizer(training.optimizer, groups)
+        self.peak_rates = [group["lr"] for group in groups]
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+
+    def run_epoch(self) -> float:
+        """Train for one epoch; returns the mean loss of a target (nats).
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        training, random = self.config.training, np.random.default_rng([self.config.training.seed, self.phase, self.epoch])
+        windows = Windows.to_train(self.histories, self.config.model.max_history, random, labels=self.labels is not None)
+        plan = plan_epoch(windows.lengths, training.batch_users, random)
+        warm_up = max(1, min(WARM_UP_STEPS if self.falls_over is None else TRAINED_WARM_UP_STEPS, WARM_UP_EPOCHS * len(plan)))
+        steps = None if self.falls_over is None else self.falls_over * len(plan)
+        decay = 0.5 ** (1 / (AVERAGE_HALF_LIFE_EPOCHS * max(len(plan), 1)))
+        self.net.train()
+        total, targets, asked = torch.zeros(2, dtype=torch.float64, device=self.world.device), 0, 0
+        for rows in plan:
+            batch = windows.take(rows)
+            for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+                group["lr"] = peak * min(1.0, (self.step + 1) / warm_up, 1.0 if steps is None else max(1 - self.step / steps, 0.0))
+            total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
+            targets, asked = targets + batch.n_targets, asked + self._labels_of(batch)
+            # The average lags while few steps are behind it, so it starts as a plain mean.
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - min(decay, self.step / (self.step + 9)))
+        self.epoch += 1
+        self.world.sum_(total)
+        loss, self.label_loss = float(total[0]) / max(targets, 1), float(total[1]) / asked if asked else None
+        if not np.isfinite(loss):
+            raise TrainingError(f"epoch {self.epoch}: the loss is {loss}. Lower training.learning_rate ({training.learning_rate}).")
+        return loss
+
+    def _step(self, batch: Windows, share: Windows) -> Tensor:
+        """One step: this worker's share of the batch, gradients summed over all. Returns the share's summed losses, float64 [2]."""
+        seed = seed_of(self.config.training.seed, self.phase, self.step)
+        self.step += 1
+        self.gradients.zero()
+        content, text = self.content if self.white is None else self.white, None
+        if self.tuner is not None:
+            text = self.tuner.encode(self._items_of(batch), seed)
+            content = content.with_text(text.table)
+        loss, label_loss = self._losses(batch, share, content, seed)
+        whole = loss / max(batch.n_targets, 1)
+        if self.labels is not None:
+            whole = whole + self.config.training.label_weight / max(self._labels_of(batch), 1) * label_loss
+        whole.backward()
+        if text is not None:
+            text.backward()
+        self.world.sum_(self.gradients.flat)
+        self.gradients.flat.mul_((CLIP_NORM / (self.gradients.flat.norm() + 1e-6)).clamp(max=1))
+        self.optimizer.step()
+        return torch.stack([loss.detach(), label_loss.detach()])
+
+    def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> tuple[Tensor, Tensor]:
+        """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []."""
+        device, model, smoothing = self.world.device, self.config.model, self.config.training.label_smoothing
+        label_loss = torch.zeros((), dtype=torch.float64, device=device, requires_grad=True)
+        if not share.n_targets and not self._labels_of(share):
+            return label_loss, label_loss
+
+        def on_device(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        drawn = None if self.draw is None else np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
+        needed = self.seen if drawn is None else np.union1d(self._items_of(batch), drawn)
+        place = np.full(len(self.content) + 1, BOS, dtype=np.int64)  # of each needed item among the needed ones; the last one is BOS
+        place[needed] = np.arange(len(needed))
+        rows = on_device(needed)
+        hidden = hidden_items(len(self.content), model.id_dropout, seed, device) if model.use_ids else None
+        taken = self.taken if self.taken is not None else content.take(rows)
+        packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
+        fillers = len(packed.items) - len(share.items)
+        keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device, fillers)
+        with self.products():
+            items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
+            tokens = self.net.encoder.tokens(items, on_device(place)[packed.items])
+            if self.net.label_head is not None:
+                tokens = self.net.label_head.mark(tokens, share.vain)
+            users = self.net.users(tokens, packed, keep).float()
+        if self.labels is not None:
+            label_loss = self.labels.loss(self.net, users, items, place, share, seed)
+        asked = np.flatnonzero(share.targets != NO_TARGET)
+        users, targets = users.index_select(0, on_device(asked)), on_device(place[share.targets[asked]])
+        if drawn is None or self.draw is None:
+            return softmax_loss(users, items, targets, smoothing, self.precision), label_loss
+        log_q = np.log(np.diff(self.draw, prepend=0)[drawn] * len(drawn)).astype(np.float32)
+        return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing), label_loss
+
+    def _items_of(self, batch: Windows) -> NDArray[np.int64]:
+        """Items that a batch reads or asks for, int64, ascending, each once."""
+        asked = [] if self.labels is None else [self.labels.items(batch)]
+        return np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET], *asked]))
+
+    def _labels_of(self, batch: Windows) -> int:
+        """Labels that are asked for in a batch."""
+        return 0 if self.labels is None else len(self.labels.asked(batch))
+
+    def products(self) -> torch.autocast:
+        """Inside, matrix products have the run's precision."""
+        return torch.autocast(self.world.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with its averaged weights inside the block."""
+        former = [parameter.detach().clone() for parameter in self.parameters]
+        self.keep(self.average)
+        try:
+            yield
+        finally:
+            self.keep(former)
+
+    @torch.no_grad()
+    def keep(self, weights: list[Tensor]) -> None:
+        """Take some weights (a best epoch's, the average) for the network and, when it is tuned, the language model."""
+        for parameter, weight in zip(self.parameters, weights, strict=True):
+            parameter.copy_(weight)
+
+    def refresh_text(self) -> ItemContent:
+        """The catalogue with text vectors of the language model as it is now; the same one when it is frozen."""
+        if self.tuner is not None:
+            self.content = self.content.with_text(self.tuner.refresh())
+        return self.content
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on as if never stopped."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "parameters": [parameter.detach().cpu() for parameter in self.parameters],
+            "average": [average.cpu() for average in self.average],
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.keep(state["parameters"])
+        for average, mean in zip(self.average, state["average"], strict=True):
+            average.copy_(mean)
+        self.optimizer.load_state_dict(state["optimizer"])
+        with self.averaged():
+            self.refresh_text()
+
+
+def precision_of(wanted: str, device: torch.device) -> torch.dtype:
+    """Type of the operands of matrix products: with auto, bfloat16 where the device has instructions for it."""
+    if wanted == "auto":
+        has = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if has else torch.float32
+    return torch.bfloat16 if wanted == "bf16" else torch.float32
+
+
+def parameter_groups(net: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
+    """What learns, with weight decay on matrices of linear layers only: not on norms, biases, embeddings and single vectors."""
+    matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Linear)}
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in learning if id(parameter) in matrices]
+    others = [parameter for parameter in learning if id(parameter) not in matrices]
+    return [{"params": decayed, "lr": rate, "weight_decay": decay}, {"params": others, "lr": rate, "weight_decay": 0.0}]
+
+
+def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW, Adam (decay in the gradient) or SGD with momentum."""
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, betas=(0.9, 0.98), fused=True)

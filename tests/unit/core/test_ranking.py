@@ -1,0 +1,102 @@
+"""Ranks and lists against a plain sort of every row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightloom.core import ranking
+from nightloom.core.ranking import best_items, ranks
+from nightloom.core.recommender import Recommender
+from nightloom.core.sequences import Histories, Queries
+
+
+class Given(Recommender):
+    """Answers query i with row i of a matrix; the first item of a history says which."""
+
+    family = "given"
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix, self.n_items = matrix.astype(np.float32), matrix.shape[1]
+
+    def fit(self, train: Histories, n_items: int) -> Self:
+        return self
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        return self.matrix[histories.asked_at].copy()
+
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        raise NotImplementedError
+
+
+def ask(histories: list[list[int]], targets: list[list[int]]) -> Queries:
+    known = Histories.of_items(histories)
+    known.asked_at[:] = np.arange(len(known))
+    held = Histories.of_items(targets)
+    return Queries(np.arange(len(known)), known, held.offsets, held.items)
+
+
+def by_sorting(row: np.ndarray, seen: list[int]) -> list[int]:
+    """Rankable items, best first, ties by id."""
+    return [item for item in sorted(range(len(row)), key=lambda item: (-row[item], item)) if item not in seen and row[item] > -np.inf]
+
+
+scores = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 1.0, 7.0])  # few values, so that ties are common
+
+
+@given(st.data())
+def test_ranks_and_lists_are_those_of_a_stable_sort(data: st.DataObject) -> None:
+    n, n_items = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 25))
+    matrix = data.draw(arrays.arrays(np.float64, (n, n_items), elements=scores))
+    some = st.lists(st.integers(0, n_items - 1), max_size=4, unique=True)
+    histories, targets = data.draw(st.lists(some, min_size=n, max_size=n)), data.draw(st.lists(some, min_size=n, max_size=n))
+    exclude_seen = data.draw(st.booleans())
+    found = ranks(Given(matrix), ask(histories, targets), exclude_seen=exclude_seen, batch=data.draw(st.integers(1, 4)))
+    at = 0
+    for query in range(n):
+        order = by_sorting(matrix[query], histories[query] if exclude_seen else [])
+        for target in targets[query]:
+            assert found.ranks[at] == (order.index(target) + 1 if target in order else 0)
+            at += 1
+        assert [item for item in found.top[query].tolist() if item >= 0] == order[:20]
+
+
+def test_what_can_not_be_ranked_has_rank_zero() -> None:
+    matrix = np.array([[3.0, np.nan, -np.inf, 1.0, 2.0]])
+    found = ranks(Given(matrix), ask([[0]], [[0, 1, 2, 3, 4]]))
+    assert found.ranks.tolist() == [0, 0, 0, 2, 1]
+    assert found.top.tolist() == [[4, 3, -1, -1, -1]]
+    assert ranks(Given(matrix), ask([[0]], [[0]]), exclude_seen=False).ranks.tolist() == [1]
+
+
+def test_no_queries() -> None:
+    found = ranks(Given(np.zeros((0, 4))), ask([], []))
+    assert found.ranks.shape == (0,)
+    assert found.top.shape == (0, 4)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_first_of_many_ties_are_those_of_the_lowest_ids(k: int) -> None:
+    assert best_items(np.zeros((2, 5), dtype=np.float32), k).tolist() == [list(range(k))] * 2
+
+
+def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "BLOCK_CELLS", 20)
+    sizes = []
+
+    class Watched(Given):
+        def scores(self, histories: Histories) -> np.ndarray:
+            sizes.append(len(histories))
+            return super().scores(histories)
+
+    ranks(Watched(np.arange(50.0).reshape(5, 10)), ask([[]] * 5, [[9]] * 5))
+    assert sizes == [2, 2, 1]

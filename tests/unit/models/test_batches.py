@@ -1,0 +1,62 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightloom.core.sequences import Histories
+from nightloom.models.sequential.batches import dropout_masks, plan_epoch
+from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
+
+
+@given(st.lists(st.lists(st.booleans(), max_size=30), min_size=1, max_size=8), st.integers(1, 7), st.integers(0, 5))
+def test_each_positive_event_is_asked_for_exactly_once_and_only_from_what_came_before(positives: list, most: int, seed: int) -> None:
+    lists = [list(range(100 * user, 100 * user + len(marks))) for user, marks in enumerate(positives)]
+    histories = Histories.of_items(lists)
+    histories = Histories(
+        histories.offsets,
+        histories.items,
+        histories.items.astype(np.int64),
+        histories.kinds,
+        np.array([mark for marks in positives for mark in marks], dtype=bool),
+        histories.asked_at,
+    )
+    windows = Windows.to_train(histories, most, np.random.default_rng(seed))
+    assert sorted(windows.targets[windows.targets != NO_TARGET]) == sorted(histories.items[histories.positive])
+    assert (windows.lengths <= most).all()
+    for window in range(len(windows)):
+        one = windows.take(np.array([window]))
+        assert one.n_targets > 0
+        for item, target in zip(one.items, one.targets, strict=True):
+            if target != NO_TARGET:  # items are numbered in time order, user by user
+                assert (item == BOS and target % 100 == 0) or item == target - 1
+        np.testing.assert_array_equal(one.asked[one.targets != NO_TARGET], one.targets[one.targets != NO_TARGET])
+
+
+def test_an_empty_history_is_asked_from_bos_alone() -> None:
+    windows = Windows.to_answer(Histories.of_items([[], [4, 5, 6]], asked_at=9), 2)
+    assert windows.items.tolist() == [BOS, 5, 6]
+    assert windows.asked.tolist()[-1] == 9
+
+
+def test_no_events_at_all_can_be_asked() -> None:
+    windows = Windows.to_answer(Histories.of_items([[], []]), 5)
+    assert windows.items.tolist() == [BOS, BOS]
+
+
+def test_a_plan_has_every_window_once() -> None:
+    plan = plan_epoch(np.arange(1, 24), 5, np.random.default_rng(0))
+    assert sorted(np.concatenate(plan)) == list(range(23))
+    assert max(map(len, plan)) == 5
+
+
+def test_dropout_of_a_window_does_not_depend_on_its_company() -> None:
+    windows = Windows.to_answer(Histories.of_items([[1, 2], [3], [4, 5, 6]]), 9)
+    cpu = torch.device("cpu")
+    together = dropout_masks(windows, 3, 4, 0.5, 11, cpu)
+    alone = dropout_masks(windows.take(np.array([2])), 3, 4, 0.5, 11, cpu)
+    torch.testing.assert_close(together[:, -4:], alone)
+    assert set(together.unique().tolist()) == {0.0, 2.0}
+    assert dropout_masks(windows, 3, 4, 0.0, 11, cpu) is None
+    filled = dropout_masks(windows, 3, 4, 0.5, 11, cpu, fillers=2)
+    torch.testing.assert_close(filled[:, :-2], together)
+    assert not filled[:, -2:].any()

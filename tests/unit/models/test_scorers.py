@@ -1,0 +1,111 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightloom.core.sequences import Histories, Links
+from nightloom.models.scorers.cooccurrence import Cooccurrence
+from nightloom.models.scorers.friends import STRANGER, Friends
+from nightloom.models.scorers.repeats import Repeats
+from nightloom.models.scorers.score_fusion import CLASSES, fuse, standard
+from nightloom.models.scorers.text_neighbours import TextNeighbours
+
+lists = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(lists, st.sampled_from([20, 1 << 22]))
+def test_pairs_are_counted_by_users_whatever_the_block(histories: list[list[int]], cells: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nightloom.models.scorers.cooccurrence.BLOCK_CELLS", cells)
+        found = Cooccurrence(shrink=2, recency=1).fit(Histories.of_items(histories), 8)
+    had = np.zeros((len(histories), 8))
+    for row, one in enumerate(histories):
+        had[row, one] = 1
+    both, holders = had.T @ had, had.sum(0)
+    expected = both / (holders + 2)[:, None] * ~np.eye(8, dtype=bool)
+    np.testing.assert_allclose(found.strengths(Histories.of_items([[item] for item in range(8)])), expected, rtol=1e-5)
+
+
+def test_only_the_latest_and_positive_events_are_counted() -> None:
+    histories = Histories.of_items([[0, 1, 2]])
+    histories.positive[1] = False
+    strengths = Cooccurrence(span=2).fit(histories, 3).strengths(Histories.of_items([[0], [1], [2]]))
+    assert not strengths.any()
+    assert Cooccurrence(span=3).fit(histories, 3).strengths(Histories.of_items([[0]]))[0].argmax() == 2
+
+
+def test_only_the_strongest_edges_are_kept() -> None:
+    train = Histories.of_items([[0, 1], [0, 1], [0, 2], [0, 3, 1]])
+    assert np.flatnonzero(Cooccurrence(neighbours=1).fit(train, 4).strengths(Histories.of_items([[0]]))[0]).tolist() == [1]
+
+
+def test_neighbours_by_text_need_no_events_and_pass_over_items_without_text() -> None:
+    torch.manual_seed(0)
+    text, has_text = torch.randn(6, 4), torch.tensor([True] * 5 + [False])
+    text[1] = text[0] + 0.01
+    model = TextNeighbours(neighbours=2).read(text, has_text)
+    scores = model.scores(Histories.of_items([[0], [5], []]))
+    assert scores[0].argmax() == 1
+    assert np.isneginf(scores[:, 5]).all()
+    assert (scores[1:, :5].max(1) < 1e-3).all()
+
+
+def test_what_was_had_often_comes_first() -> None:
+    histories = Histories.of_items([[3, 1, 3, 0]])
+    histories.positive[3] = False
+    assert Repeats().fit(histories, 4).scores(histories)[0].tolist() == pytest.approx([0, np.log(2), 0, np.log(3)])
+
+
+def test_friends_vote_by_how_alike_they_are() -> None:
+    known = Histories.of_items([[0, 1, 2], [3, 0], [4, 4]])
+    asked = Histories.of_items([[0, 1], [0, 1], []])
+    links = Links(np.array([0, 3, 3, 4]), np.array([0, 1, 2, 2]), known)
+    scores = Friends().fit(known, 6).scores(replace(asked, links=links))
+    likeness = [2 / np.sqrt(2 * 3), 1 / np.sqrt(2 * 2), 0]
+    expected = [likeness[0] + likeness[1], likeness[0], likeness[0], likeness[1], likeness[2], 0]
+    expected = [vote + STRANGER * many for vote, many in zip(expected, [2, 1, 1, 1, 1, 0], strict=True)]
+    assert scores[0].tolist() == pytest.approx(expected)
+    assert not scores[1].any()  # nobody is linked to the second
+    assert scores[2].tolist() == pytest.approx([0, 0, 0, 0, STRANGER, 0])  # a friend without a history of one's own
+    assert not Friends().fit(known, 6).scores(asked).any()
+
+
+def test_links_stay_with_their_askers() -> None:
+    known = Histories.of_items([[0], [1], [2]])
+    asked = replace(Histories.of_items([[0], [1], [2]]), links=Links(np.array([0, 1, 1, 3]), np.array([2, 0, 1]), known))
+    model = Friends().fit(known, 3)
+    for rows in ([2, 0], [1], [0, 1, 2]):
+        np.testing.assert_allclose(model.scores(asked.take(np.array(rows))), model.scores(asked)[rows])
+
+
+@pytest.mark.parametrize("name", [*CLASSES])
+def test_they_come_back_from_disk_and_onto_another_catalogue(name: str, tmp_path: Path) -> None:
+    train = Histories.of_items([[0, 1, 2], [2, 0, 3], [3, 1]])
+    model = CLASSES[name]()
+    if isinstance(model, TextNeighbours):
+        torch.manual_seed(0)
+        model.read(torch.randn(4, 6), torch.ones(4, dtype=torch.bool))
+    model.fit(train, 4).save(tmp_path)
+    ask = Histories.of_items([[0, 2], [1], []])
+    scores = model.scores(ask)
+    np.testing.assert_array_equal(CLASSES[name].load(tmp_path).scores(ask), scores)
+    other = model.onto(np.array([4, 0, 2, -1]), 5).scores(Histories.of_items([[4, 2], [0], []]))  # item 3 is gone, 1 and 3 are new
+    np.testing.assert_allclose(other[:, [4, 0, 2]], scores[:, [0, 1, 2]], atol=1e-6)
+    assert (other[:, [1, 3]] <= other[:, [4, 0, 2]].min(1, keepdims=True)).all()
+
+
+@given(st.integers(1, 4), st.integers(2, 6), st.integers(0, 99))
+def test_scores_are_standardised_query_by_query(queries: int, items: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).permuted(np.tile(np.arange(items, dtype=np.float32), (queries, 1)), axis=1)
+    found = standard(scores)
+    np.testing.assert_allclose(found.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(1), 1, rtol=1e-3)
+    np.testing.assert_allclose(fuse(scores, {"a": scores}, {"a": 0.4}), found, rtol=1e-4, atol=1e-5)
+    barred = scores.copy()
+    barred[:, 0] = -np.inf
+    assert (standard(barred)[:, 0] <= standard(barred).min(1)).all()

@@ -1,0 +1,144 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nightloom.core.errors import InputError
+from nightloom.core.sequences import Histories
+from nightloom.data.preparation.items import FeatureSpec
+from nightloom.encoders.vectors import Vectors
+from nightloom.models.scorers.score_fusion import CLASSES, fit_companions
+from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.network import LoomNet, Shape
+from nightloom.models.sequential.recommender import Loom
+from nightloom.packaging.bundle import Bundle
+
+N_ITEMS, TEXT_DIM = 10, 6
+
+
+def catalogue() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "item_id": [f"i{row}" for row in range(N_ITEMS)],
+            "fruit": ["apple", "pear"] * (N_ITEMS // 2),
+            "price": np.arange(N_ITEMS, dtype=float),
+            "text": [f"fruit {row}" for row in range(N_ITEMS)],
+        }
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    from nightloom.config import ModelConfig
+
+    source = tmp_path / "prepared"
+    source.mkdir()
+    items = catalogue()
+    items.to_parquet(source / "items.parquet", index=False)
+    spec = FeatureSpec.fit(items, {"fruit": "category", "price": "number"})
+    spec.save(source / "feature_spec.json")
+    (source / "meta.json").write_text(json.dumps({"kinds": ["buy"], "has_time": True}))
+    torch.manual_seed(0)
+    text = torch.randn(N_ITEMS, TEXT_DIM).half().float().numpy()
+    config = ModelConfig(dim=8, blocks=1, heads=2, max_history=6)
+    content = ItemContent.build(spec.encode(items), text, np.ones(N_ITEMS, dtype=bool), np.arange(1, N_ITEMS + 1))
+    shape = Shape(TEXT_DIM, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True)
+    net = LoomNet(config, shape)
+    with torch.no_grad():
+        net.fusion.whiten.fit(content.text)
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
+    made = Bundle(Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1)), source)
+    made.save(tmp_path / "bundle")
+    return made
+
+
+def test_it_answers_the_same_after_a_journey(bundle: Bundle, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "bundle", moved)
+    shutil.rmtree(tmp_path / "prepared")
+    loaded = Bundle.load(moved)
+    ask = Histories.of_items([[0, 1], [], [9]])
+    np.testing.assert_array_equal(loaded.loom.scores(ask), bundle.loom.scores(ask))
+    loaded.save(tmp_path / "again")
+    np.testing.assert_array_equal(Bundle.load(tmp_path / "again").loom.scores(ask), bundle.loom.scores(ask))
+
+
+def test_recommendations_are_named_and_unknown_items_skipped(bundle: Bundle) -> None:
+    answers = bundle.recommend([["i0", "no such item", "i1"], ["i0", "i1"], []], 4)
+    assert [item for item, _ in answers[0]] == [item for item, _ in answers[1]]
+    assert [len(one) for one in answers] == [4, 4, 4]
+    assert not {"i0", "i1"} & {item for item, _ in answers[0]}
+    scores = [score for _, score in answers[2]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_seen_items_may_come_back_when_asked_for(bundle: Bundle) -> None:
+    everything = [f"i{row}" for row in range(N_ITEMS)]
+    assert bundle.recommend([everything], 3) == [[]]
+    assert len(bundle.recommend([everything], 3, exclude_seen=False)[0]) == 3
+
+
+def test_times_count_and_must_fit(bundle: Bundle) -> None:
+    soon = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], asked_at=[201])
+    late = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], asked_at=[10**8])
+    assert soon != late
+    assert bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]]) == bundle.recommend(
+        [["i0", "i1"]], 3, times=[[100, 200]], asked_at=[200]
+    )
+    with pytest.raises(InputError, match="one time for each event"):
+        bundle.recommend([["i0", "i1"]], 3, times=[[100]])
+    with pytest.raises(InputError, match="2 times for 1 histories"):
+        bundle.recommend([["i0"]], 3, asked_at=[1, 2])
+
+
+def test_onto_another_catalogue_known_items_score_as_before(bundle: Bundle) -> None:
+    items = catalogue().iloc[[7, 2, 0, 5]].reset_index(drop=True)
+    new = pd.DataFrame({"item_id": ["new"], "fruit": ["pear"], "price": [3.0], "text": ["a new pear"]})
+    items = pd.concat([items, new], ignore_index=True)
+    text, mask = np.ones((5, TEXT_DIM), dtype=np.float32), np.array([False, True, True, True, True])
+    moved = bundle.onto(items, Vectors.of_text(text, mask))
+    here = bundle.loom.network_scores(Histories.of_items([[2, 0]]))[0]
+    there = moved.network_scores(Histories.of_items([[1, 2]]))[0]
+    np.testing.assert_allclose(there[:4], here[[7, 2, 0, 5]], rtol=1e-4, atol=1e-5)
+    scores = moved.scores(Histories.of_items([[1, 2], []]))
+    assert scores.shape == (2, 5)
+    assert np.isfinite(scores).all()
+
+
+def test_onto_reads_new_items_by_text_and_attributes(bundle: Bundle) -> None:
+    items = pd.DataFrame(
+        {"item_id": ["a", "b", "c"], "fruit": ["pear", "pear", "apple"], "price": [3.0, 3.0, 3.0], "text": ["x", "y", "z"]}
+    )
+    text = np.zeros((3, TEXT_DIM), dtype=np.float32)
+    vectors = bundle.onto(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
+    torch.testing.assert_close(vectors[0], vectors[1])
+    assert not torch.allclose(vectors[0], vectors[2])
+    text[1] += 1
+    vectors = bundle.onto(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
+    assert not torch.allclose(vectors[0], vectors[1])
+    for unreadable in (None, Vectors.of_text(np.zeros((3, TEXT_DIM + 1), dtype=np.float32), np.ones(3, dtype=bool))):
+        without = bundle.onto(items, unreadable)
+        assert not without.content.has_text.any()
+
+
+def test_a_folder_that_is_no_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"loom\.json.*missing"):
+        Bundle.load(tmp_path)
+    path = tmp_path / "bundle" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="not a readable model"):
+        Bundle.load(tmp_path / "bundle")
+
+
+def test_friends_are_heard_and_must_match_the_histories(bundle: Bundle) -> None:
+    alone, heard = (bundle.recommend([["i0"]], 9, friends=friends)[0] for friends in ([[]], [[["i0", "i8"], ["i8", "unknown"]]]))
+    assert dict(heard)["i8"] > dict(alone)["i8"]
+    assert alone == bundle.recommend([["i0"]], 9)[0]
+    with pytest.raises(InputError, match="friends: given for 1 of 2 histories"):
+        bundle.recommend([["i0"], ["i1"]], 3, friends=[[]])

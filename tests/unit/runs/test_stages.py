@@ -1,0 +1,98 @@
+"""Stages: the same inputs give the same folder, a kill leaves nothing that looks finished, two runs do not meet."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightloom.config import load_preset
+from nightloom.core.errors import InputError
+from nightloom.runs.stages import Manifest, Night, run_stage
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    return Night.start(load_preset("movies-small"), tmp_path)
+
+
+class Body:
+    """Writes one file, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, folder: Path) -> Mapping[str, Any]:
+        self.calls += 1
+        (folder / "out.txt").write_text("made")
+        return {"rows": 3}
+
+
+def test_a_stage_is_made_once_for_the_same_inputs(night: Night) -> None:
+    body = Body()
+    first = run_stage(night, "prepare", body, config={"a": 1})
+    again = run_stage(replace(night, night="another"), "prepare", body, config={"a": 1})
+    assert body.calls == 1
+    assert (first.status, again.status) == ("done", "reused")
+    assert first.folder == again.folder
+    assert first.outputs == {"out.txt": 4}
+    assert again.figures == {"rows": 3}
+
+
+def test_what_went_in_tells_folders_apart(night: Night) -> None:
+    body = Body()
+    first = run_stage(night, "prepare", body, config={"a": 1})
+    made = [
+        first,
+        run_stage(night, "prepare", body, config={"a": 2}),
+        run_stage(night, "prepare", body, config={"a": 1}, salt="forced"),
+        run_stage(night, "prepare", body, config={"a": 1}, inputs=[first]),
+    ]
+    assert len({one.key for one in made}) == 4
+
+
+def test_each_night_keeps_the_manifests_it_used(night: Night) -> None:
+    made = run_stage(night, "prepare", Body(), config={})
+    kept = Manifest.load(night.folder / "manifests" / "prepare.json")
+    assert (kept.key, kept.folder) == (made.key, made.folder)
+    assert json.loads((made.path / "manifest.json").read_text())["figures"] == {"rows": 3}
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_what_a_kill_left_is_gone_on_with_only_where_that_is_safe(night: Night, resumable: bool) -> None:
+    seen: list[list[str]] = []
+
+    def body(folder: Path) -> dict[str, Any]:
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        (folder / "half").write_text("half")
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(night, "fine_tune", body, config={}, resumable=resumable)
+    made = run_stage(night, "fine_tune", body, config={}, resumable=resumable)
+    assert made.status == "done"
+    assert seen == [[], ["half"] if resumable else []]
+
+
+def test_two_runs_of_one_stage_do_not_meet(night: Night) -> None:
+    def body(_: Path) -> dict[str, Any]:
+        with pytest.raises(InputError, match="another run is making"):
+            run_stage(night, "prepare", Body(), config={})
+        return {}
+
+    assert run_stage(night, "prepare", body, config={}).status == "done"
+
+
+def test_a_full_disk_says_which_and_what_to_do(night: Night) -> None:
+    def body(_: Path) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"no space left on the disk of .*finished stages are kept"):
+        run_stage(night, "prepare", body, config={})
