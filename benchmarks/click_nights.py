@@ -1,7 +1,8 @@
 """The latter half of a click log asked in parts, as nights would: each by a model that chose and learnt from what lies before it alone.
 
 A publisher's test file can hold too few clicks to tell two models apart. Here the log's later rows are asked about too, in their
-order: for each part, settings and calibration are chosen on folds before it, all before it is learnt from, and its chances are kept; in
+order: for each part, settings and calibration are chosen on folds before it, all before it is learnt from.
+Its probabilities are kept; in
 the end the parts are measured as one (a rolling origin, Tashman, International Journal of Forecasting 2000).
 """
 
@@ -39,7 +40,7 @@ def known_until(rows: Impressions, start: int, stop: int) -> Impressions:
 
 
 def fit_and_measure_nights(rows: Impressions, family: str, config: RunConfig, folder: Path, nights: int) -> dict[str, Any]:
-    """As `fit_and_measure`, over all nights: `chances.parquet` and `result.json` are of their rows together.
+    """As `fit_and_measure`, over all nights: `probabilities.parquet` and `result.json` are of their rows together.
 
     A night that is there already is not done again.
     """
@@ -50,20 +51,20 @@ def fit_and_measure_nights(rows: Impressions, family: str, config: RunConfig, fo
             part.mkdir(parents=True, exist_ok=True)
             fit_and_measure(known, family, config, part)
         results.append(pd.read_json(part / "result.json", typ="series"))
-        parts.append(pd.read_parquet(part / "chances.parquet"))
+        parts.append(pd.read_parquet(part / "probabilities.parquet"))
     asked = pd.concat(parts, ignore_index=True)
-    clicked, chances = asked["clicked"].to_numpy(), asked["chance"].to_numpy()
+    clicked, probabilities = asked["clicked"].to_numpy(), asked["probability"].to_numpy()
     result = {
         "family": family,
         "seed": config.training.seed,
         "validation": {name: float(np.mean([one["validation"][name] for one in results])) for name in ("auc", "log_loss")},
-        "test": measure(clicked, chances),
-        "intervals": intervals(clicked, chances, confidence=config.promotion.confidence),
-        "noise": calibration_noise(chances),
+        "test": measure(clicked, probabilities),
+        "intervals": intervals(clicked, probabilities, confidence=config.promotion.confidence),
+        "noise": calibration_noise(probabilities),
         "calibrator": "/".join(dict.fromkeys(one["calibrator"] for one in results)),
         "cpu_seconds": round(float(sum(one["cpu_seconds"] for one in results)), 2),
         "rows": {"learnt": int(asked["row"].min()), "test": len(asked), "clicks": int(clicked.sum())},
     }
-    asked.to_parquet(folder / "chances.parquet", index=False)
+    asked.to_parquet(folder / "probabilities.parquet", index=False)
     write_json(folder / "result.json", result)
     return result

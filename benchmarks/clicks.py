@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         said = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, at {git_state(Path(__file__).parent)[:7]}. Mean over seeds "
         said += f"{', '.join(map(str, given.seeds))} ± standard deviation; the seed changes the models, not the split. "
         said += f"Command: `python -m benchmarks.clicks {shlex.join(sys.argv[1:] if arguments is None else arguments)}`."
-        page = ["# Click head and floors\n", *parts, f"{overall(results)}\n", f"{NOTE}\n", f"{said}\n"]
+        page = ["# Click head and baselines\n", *parts, f"{overall(results)}\n", f"{NOTE}\n", f"{said}\n"]
         given.table.write_text("\n".join(page), encoding="utf-8")
     return 0
 
@@ -101,7 +101,7 @@ def config_of(source: str | Path, given: argparse.Namespace, seed: int = 7) -> R
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.clicks", description="Click head and floors over seeds.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clicks", description="Click head and baselines over seeds.")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--presets", nargs="+", default=["ads-avazu", "ads-criteo"])
     source.add_argument("--config", type=Path, nargs="+", help="your own YAML files")

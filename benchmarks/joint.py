@@ -1,4 +1,4 @@
-"""The label head trained jointly with retrieval: its chances against floors on the same counters, and what it does to the ranking.
+"""The label head trained jointly with retrieval: its probabilities against baselines on the same counters, and what it does to the ranking.
 
     python -m benchmarks.joint --preset movies-small --set prepare.positive_min_value=4 --weights 0 0.0001 1 --seeds 7 8 9 [--table FILE]
 
@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from scipy.special import expit
 
-from benchmarks.joint_floors import FLOORS, ask_floor
+from benchmarks.joint_baselines import FLOORS, ask_baseline
 from benchmarks.joint_frozen import ask_frozen
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.core.click_metrics import NAMES, intervals, measure
@@ -38,7 +38,7 @@ from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.reranker import candidates_of
 from nightloom.models.scorers.score_fusion import standard
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
 
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
                 folder = home / f"{name}-{seed}"
                 if not (folder / "result.json").exists():
                     retrieval = home / f"0-{seed}-{config_of(given, 0.0, seed).digest()[:12]}"
-                    keep(folder, ask_frozen(retrieval, sequences, folder) if name == FROZEN else ask_floor(name, sequences, seed))
+                    keep(folder, ask_frozen(retrieval, sequences, folder) if name == FROZEN else ask_baseline(name, sequences, seed))
                 found.setdefault(name, []).append(json.loads((folder / "result.json").read_text(encoding="utf-8")))
                 console.print(f"{name}, seed {seed}: {found[name][-1]}")
         lines = [*table(found), "", *apart(found, given, home)]
@@ -92,60 +92,65 @@ def trained(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
     """Train one run (or take what is there) and ask it about validation and test."""
     if not (folder / "result.json").exists():
         figures = fine_tune(config, protocol, prepared, pretrained, folder)
-        loom, result = Bundle.load(folder / "bundle").loom, {"epochs": figures["best_epoch"], "cpu_seconds": figures["cpu_seconds"]}
-        chances = {}
-        if loom.labels is not None:
+        recommender, result = (
+            Bundle.load(folder / "bundle").recommender,
+            {"epochs": figures["best_epoch"], "cpu_seconds": figures["cpu_seconds"]},
+        )
+        probabilities = {}
+        if recommender.labels is not None:
             asked = LabelQuestions.of(sequences, "validation")
-            known = LabelCounters.of(sequences.train(), loom.n_items)
-            answers = loom.label_log_odds(asked.histories, asked.owner, asked.items, known).astype(np.float64)
+            known = LabelCounters.of(sequences.train(), recommender.n_items)
+            answers = recommender.label_log_odds(asked.histories, asked.owner, asked.items, known).astype(np.float64)
             test = LabelQuestions.of(sequences, "test")
-            chance = loom.chances(test.histories, test.owner, test.items)
-            chances = {"positive": test.positive, "chance": chance}
-            result |= {"validation": measure(asked.positive, expit(answers)), "test": measure(test.positive, chance)}
-        keep(folder, (result | ranked(loom, sequences, exclude_seen=config.evaluation.exclude_seen), chances))
+            probability = recommender.probabilities(test.histories, test.owner, test.items)
+            probabilities = {"positive": test.positive, "probability": probability}
+            result |= {"validation": measure(asked.positive, expit(answers)), "test": measure(test.positive, probability)}
+        keep(folder, (result | ranked(recommender, sequences, exclude_seen=config.evaluation.exclude_seen), probabilities))
     content: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return content
 
 
 def keep(folder: Path, found: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Write figures and chances; the figures come last and say that all is there."""
+    """Write figures and probabilities; the figures come last and say that all is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "chances.npz", **found[1])
+    np.savez(folder / "probabilities.npz", **found[1])
     (folder / "result.json").write_text(json.dumps(found[0]) + "\n", encoding="utf-8")
 
 
-def ranked(loom: Loom, sequences: Sequences, *, exclude_seen: bool) -> dict[str, Any]:
+def ranked(recommender: SequentialRecommender, sequences: Sequences, *, exclude_seen: bool) -> dict[str, Any]:
     """NDCG@10 of the test: the network alone, fused, and with the label head's log-odds added at the share that validation chose."""
-    counters = LabelCounters.of(sequences.train(with_validation=True), loom.n_items)  # it reads what is before each question alone
+    counters = LabelCounters.of(sequences.train(with_validation=True), recommender.n_items)  # it reads what is before each question alone
     gains = {
-        part: gained(loom, sequences.queries(part, exclude_seen=exclude_seen), counters, exclude_seen=exclude_seen)
+        part: gained(recommender, sequences.queries(part, exclude_seen=exclude_seen), counters, exclude_seen=exclude_seen)
         for part in ("validation", "test")
     }
     network, by_share = gains["test"]
     share = int(np.argmax([one.mean() for one in gains["validation"][1]]))
     found: dict[str, Any] = {"ndcg_network": float(network.mean()), "ndcg": float(by_share[0].mean())}
-    if loom.net.label_head is None:
+    if recommender.net.label_head is None:
         return found
     said = {part: by[share] - by[0] for part, (_, by) in gains.items()}
     errors = {f"gain_{part}": [float(one.mean()), float(one.std() / max(len(one), 1) ** 0.5)] for part, one in said.items()}
     return found | {"ndcg_then_head": float(by_share[share].mean()), "share": SHARES[share], **errors}
 
 
-def gained(loom: Loom, queries: Queries, counters: LabelCounters, *, exclude_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+def gained(
+    recommender: SequentialRecommender, queries: Queries, counters: LabelCounters, *, exclude_seen: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """NDCG@10 of each query: of the network alone, float64 [n], and of the 100 best fused with the head at each share, [shares, n]."""
     alone, label = [], []
-    for part in blocks(queries, loom.n_items * (len(loom.weights) + 1)):
-        many, network = np.diff(part.target_offsets), loom.network_scores(part.histories)
+    for part in blocks(queries, recommender.n_items * (len(recommender.weights) + 1)):
+        many, network = np.diff(part.target_offsets), recommender.network_scores(part.histories)
         held = np.zeros(network.shape, dtype=bool)
         held[np.repeat(np.arange(len(part)), many), part.targets] = True
-        scores = loom.finish(network, loom.companion_scores(part.histories), part.histories)
+        scores = recommender.finish(network, recommender.scorer_scores(part.histories), part.histories)
         best = candidates_of(network, part.histories, exclude_seen=exclude_seen)
         alone.append(ndcg_of_scores(np.take_along_axis(network, best, 1), np.take_along_axis(held, best, 1), many))
         best = candidates_of(scores, part.histories, exclude_seen=exclude_seen)
         log_odds = np.zeros(best.shape, dtype=np.float32)
-        if loom.net.label_head is not None:
+        if recommender.net.label_head is not None:
             owner = np.repeat(np.arange(len(part)), best.shape[1])
-            log_odds = loom.label_log_odds(part.histories, owner, best.ravel(), counters).reshape(best.shape)
+            log_odds = recommender.label_log_odds(part.histories, owner, best.ravel(), counters).reshape(best.shape)
         score, hit = np.take_along_axis(standard(scores), best, 1), np.take_along_axis(held, best, 1)
         label.append([ndcg_of_scores(score + share * log_odds, hit, many) for share in SHARES])
     return np.concatenate(alone), np.concatenate(label, axis=1)
@@ -174,7 +179,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def apart(found: dict[str, list[dict[str, Any]]], given: argparse.Namespace, home: Path) -> list[str]:
-    """In words: the weight of best validation log-loss, how its chances differ from the others', and what the head does to the ranking."""
+    """In words: the weight of best validation log-loss, how its probabilities differ, and what the head does to the ranking."""
     heads = {name: runs for name, runs in found.items() if "validation" in runs[0] and name.startswith("label_weight")}
     lines = []
     for name, runs in found.items():
@@ -190,11 +195,11 @@ def apart(found: dict[str, list[dict[str, Any]]], given: argparse.Namespace, hom
     for name in (*heads, *(one for one in (FROZEN, *FLOORS) if one in found)):
         place = name.removeprefix("label_weight ") + f"-{given.seeds[0]}"
         path = next(one for one in sorted(home.iterdir()) if one.name == place or one.name.startswith(place + "-"))
-        with np.load(path / "chances.npz") as arrays:
-            kept[name] = (arrays["positive"], arrays["chance"])
-    for name, (positive, chance) in kept.items():
+        with np.load(path / "probabilities.npz") as arrays:
+            kept[name] = (arrays["positive"], arrays["probability"])
+    for name, (positive, probability) in kept.items():
         if name != best:
-            low_high = intervals(positive, kept[best][1], chance, resamples=200)
+            low_high = intervals(positive, kept[best][1], probability, resamples=200)
             lines.append(f"- {name}: " + "; ".join(f"{metric} {low:+.4f} to {high:+.4f}" for metric, (low, high) in low_high.items()))
     return lines
 
@@ -202,7 +207,7 @@ def apart(found: dict[str, list[dict[str, Any]]], given: argparse.Namespace, hom
 def config_of(given: argparse.Namespace, weight: float, seed: int) -> RunConfig:
     """The config of one run; without a refit, so that every model has learnt from the same events."""
     overrides = [f"evaluation.protocols=[{given.protocol}]", f"training.seed={seed}", "training.workers=1", "training.refit=false"]
-    overrides += ["model.purchase_head=false", *given.overrides, f"training.label_weight={weight}"]
+    overrides += ["model.reranker=false", *given.overrides, f"training.label_weight={weight}"]
     return load_preset(given.preset, overrides) if given.preset else load_config(given.config, overrides)
 
 

@@ -34,7 +34,7 @@ def ask_frozen(retrieval: Path, sequences: Sequences, folder: Path) -> tuple[dic
         folder: gets the `run.json` of the head.
 
     Returns:
-        Figures, and the test part's answers: positive, chance.
+        Figures, and the test part's answers: positive, probability.
     """
     began = time.process_time()
     said = json.loads((retrieval / "run.json").read_text(encoding="utf-8"))
@@ -42,17 +42,17 @@ def ask_frozen(retrieval: Path, sequences: Sequences, folder: Path) -> tuple[dic
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(said), encoding="utf-8")
     training, known = Training(Run.load(folder / "run.json"), World()), sequences.train()
-    loom, fitter = training._start(known, SEARCH)
-    loom.net.load_state_dict(Bundle.load(retrieval / "bundle").loom.net.state_dict(), strict=False)
-    for name, parameter in loom.net.named_parameters():
-        parameter.requires_grad_(name.startswith("label_head.") and not name.endswith("vain"))  # retrieval knew no marks either
-    fitter = Fitter(loom.net, loom.content, known, training.config, World())
-    asked, counters = LabelQuestions.of(sequences, "validation"), LabelCounters.of(known, loom.n_items)
+    recommender, fitter = training._start(known, SEARCH)
+    recommender.net.load_state_dict(Bundle.load(retrieval / "bundle").recommender.net.state_dict(), strict=False)
+    for name, parameter in recommender.net.named_parameters():
+        parameter.requires_grad_(name.startswith("label_head.") and not name.endswith("negative"))  # retrieval knew no marks either
+    fitter = Fitter(recommender.net, recommender.content, known, training.config, World())
+    asked, counters = LabelQuestions.of(sequences, "validation"), LabelCounters.of(known, recommender.n_items)
     found, least = None, np.inf
     for epoch in range(EPOCHS):
         fitter.run_epoch()
         with fitter.averaged():
-            answers = loom.label_log_odds(asked.histories, asked.owner, asked.items, counters)
+            answers = recommender.label_log_odds(asked.histories, asked.owner, asked.items, counters)
         loss = float(losses(asked.positive, expit(answers.astype(np.float64))).mean())
         if loss < least:
             least, found = loss, (epoch + 1, answers, [one.clone() for one in fitter.average])
@@ -62,7 +62,7 @@ def ask_frozen(retrieval: Path, sequences: Sequences, folder: Path) -> tuple[dic
     epochs, answers, weights = found
     fitter.keep(weights)
     test, known = LabelQuestions.of(sequences, "test"), sequences.train(with_validation=True)
-    log_odds = loom.label_log_odds(test.histories, test.owner, test.items, LabelCounters.of(known, loom.n_items))
-    chance = expit(line(answers, asked.positive)(log_odds.astype(np.float64)))
-    result = {"validation": measure(asked.positive, expit(answers.astype(np.float64))), "test": measure(test.positive, chance)}
-    return result | {"epochs": epochs, "cpu_seconds": time.process_time() - began}, {"positive": test.positive, "chance": chance}
+    log_odds = recommender.label_log_odds(test.histories, test.owner, test.items, LabelCounters.of(known, recommender.n_items))
+    probability = expit(line(answers, asked.positive)(log_odds.astype(np.float64)))
+    result = {"validation": measure(asked.positive, expit(answers.astype(np.float64))), "test": measure(test.positive, probability)}
+    return result | {"epochs": epochs, "cpu_seconds": time.process_time() - began}, {"positive": test.positive, "probability": probability}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.neighbours models/multilingual-e5-small sentence-transformers/all-MiniLM-L6-v2 [--table FILE]
 
-Neighbours are those of the companion `text_neighbours`, so this is what a shop gets before its first event.
+Neighbours are those of the scorer `text_neighbours`, so this is what a shop gets before its first event.
 """
 
 from __future__ import annotations

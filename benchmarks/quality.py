@@ -43,16 +43,16 @@ VARIANTS: dict[str, list[str]] = {
     "ids_alone": ["model.use_text=false", "model.use_attributes=false"],
     "no_time": ["model.use_time=false"],
 }
-"""What each variant changes in the config. Companions, and the network, are taken away when a run is asked, without training anew."""
+"""What each variant changes in the config. Scorers, and the network, are taken away when a run is asked, without training anew."""
 
 HEADER = (
     "variant",
     "seeds",
     "HR@10",
     "NDCG@10",
-    "before the purchase head",
+    "before the re-ranker",
     "network alone",
-    "companions alone",
+    "scorers alone",
     "HR@10, unseen items",
     "network's share",
     "epochs",
@@ -124,18 +124,20 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
         figures = fine_tune(config, protocol, prepared, pretrained, folder)
         sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
         queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
-        loom = Bundle.load(folder / "bundle").loom
-        fused = ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen)
-        weights, share = dict(loom.weights), sum(loom.weights.values())
+        recommender = Bundle.load(folder / "bundle").recommender
+        fused = ranks(recommender, queries, exclude_seen=config.evaluation.exclude_seen)
+        weights, share = dict(recommender.weights), sum(recommender.weights.values())
         parts: dict[str, dict[str, float]] = {"ndcg_network": {}}
         if weights:
-            parts["ndcg_companions"] = {name: weight / share for name, weight in weights.items()}
-        purchase, loom.purchase = loom.purchase, None
+            parts["ndcg_scorers"] = {name: weight / share for name, weight in weights.items()}
+        purchase, recommender.purchase = recommender.purchase, None
         alone = (
-            {"ndcg_retrieval": mean(ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")} if purchase else {}
+            {"ndcg_retrieval": mean(ranks(recommender, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")}
+            if purchase
+            else {}
         )
-        for part, loom.weights in parts.items():
-            alone[part] = mean(ranks(loom, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")
+        for part, recommender.weights in parts.items():
+            alone[part] = mean(ranks(recommender, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")
         unseen = np.bincount(sequences.train(with_validation=True).items, minlength=sequences.n_items)[queries.targets] == 0
         content = {
             "hr": mean(fused, "hr_at_10"),
@@ -185,7 +187,7 @@ def row(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
         spread("ndcg"),
         spread("ndcg_retrieval"),
         spread("ndcg_network"),
-        spread("ndcg_companions"),
+        spread("ndcg_scorers"),
         cold,
     )
     shares = ", ".join(f"{1 - sum(one['weights'].values()):.2f}" for one in runs)

@@ -1,4 +1,4 @@
-"""Chances of a click: the head and its floors, fitted on what was shown and laid side by side.
+"""Probabilities of a click: the head and its baselines, fitted on what was shown and laid side by side.
 
 python -m flows.clicks (--preset NAME | --config FILE.yaml) [--families head,lightgbm,logistic] [--set key=value ...]
 """
@@ -60,7 +60,7 @@ def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit click models from the command line; gives the exit code: 0 all were measured, 1 a fault, 2 refused input."""
-    command = parser("clicks", "Chances of a click: the head and its floors.")
+    command = parser("clicks", "Probabilities of a click: the head and its baselines.")
     command.add_argument("--families", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
     given = command.parse_args(arguments)
     return run(lambda: clicks(config_of(given), listed(given.families, FAMILIES, "click model")), _show)

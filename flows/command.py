@@ -15,8 +15,8 @@ from rich.console import Console
 
 from flows.orphans import end_orphans
 from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.core.errors import InputError, NightloomError
-from nightloom.runs.environment import silence
+from nightloom.core.errors import InputError, NightloomError, RenamedWarning
+from nightloom.runs.environment import telemetry_off
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ def before_prefect(module: str) -> None:
         module: the flow's `__name__`. A command's console shows what stages tell; Prefect's own lines stay in its log, its database
             lies beside the runs. A flow that Prefect runs takes its settings from there.
     """
-    silence()
+    telemetry_off()
     if module == "__main__":
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
@@ -36,6 +36,7 @@ def before_prefect(module: str) -> None:
         Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
         end_orphans()
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", RenamedWarning)
 
 
 def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:

@@ -52,7 +52,7 @@ def transfer(
     """
     name = f"{source.name[:24]}-to-{target.name[:24]}"
     night = Night.start(target.model_copy(update={"name": name}), Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
-    there = replace(night, config=source_config(source, target, shared=shared_items), beside=f"nights/{name}/{night.night}/source")
+    there = replace(night, config=source_config(source, target, shared=shared_items), run_directory=f"nights/{name}/{night.night}/source")
     collected = collect(night)
     with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
         prepared = prepare(night, validate(night, collected))

@@ -44,7 +44,7 @@ def tune(
         preset: file for the best config; empty: `best.yaml` in the study's folder.
     """
     budget = Budget(minutes, trials, seeds)
-    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), beside=f"tuning/{study or config.name}")
+    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), run_directory=f"tuning/{study or config.name}")
     collected = collect(night)
     checked = validate(night, collected)
     prepared = prepare(night, checked)

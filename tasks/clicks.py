@@ -1,4 +1,4 @@
-"""Click models: what was shown is gathered, the head and its floors are fitted on it and laid side by side."""
+"""Click models: what was shown is gathered, the head and its baselines are fitted on it and laid side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nightloom.experiments.click_baselines import calibration_plot, differences,
 from nightloom.report.clicks import NOTE, apart, markdown, rows
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
-from tasks.progress import artifact_key, made, tell
+from tasks.progress import artifact_key, log_done, report_progress
 
 
 @task(name="prepare-clicks", cache_policy=NO_CACHE)
@@ -32,7 +32,7 @@ def prepare_clicks(night: Night, checked: Manifest) -> Manifest:
     sections = night.config.model_dump(mode="json", include={"prepare": True, "clicks": {"test_from"}})
     manifest = run_stage(night, "prepare_clicks", body, inputs=[checked], config=sections)
     figures = manifest.figures
-    return made(manifest, f"{figures['rows']:,} shown, {figures['clicks']:,} clicked, {figures['fields']} fields")
+    return log_done(manifest, f"{figures['rows']:,} shown, {figures['clicks']:,} clicked, {figures['fields']} fields")
 
 
 @task(name="fit-clicks", task_run_name="fit {family}", cache_policy=NO_CACHE)
@@ -40,12 +40,12 @@ def fit_clicks(night: Night, family: str, prepared: Manifest) -> Manifest:
     """Fit one family and ask it about the test part; what was made before is found."""
 
     def body(folder: Path) -> dict[str, Any]:
-        return fit_and_measure(Impressions.load(prepared.path), family, night.config, folder, tell)
+        return fit_and_measure(Impressions.load(prepared.path), family, night.config, folder, report_progress)
 
     sections = night.config.model_dump(mode="json", include={"clicks": True, "training": {"seed"}, "promotion": {"confidence"}})
     manifest = run_stage(night, f"clicks_{family}", body, inputs=[prepared], config=sections)
     test = manifest.figures["test"]
-    return made(manifest, f"AUC {test['auc']:.4f}, log-loss {test['log_loss']:.4f}")
+    return log_done(manifest, f"AUC {test['auc']:.4f}, log-loss {test['log_loss']:.4f}")
 
 
 @task(name="compare-clicks", cache_policy=NO_CACHE)

@@ -10,7 +10,7 @@ from prefect.tasks import exponential_backoff
 
 from nightloom.data.collect import collect as read_sources
 from nightloom.runs.stages import Manifest, Night, PeakMemory
-from tasks.progress import made, tell, worth_retrying
+from tasks.progress import log_done, report_progress, worth_retrying
 
 
 @task(name="collect", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
@@ -18,7 +18,7 @@ def collect(night: Night) -> Manifest:
     """Read the sources. This stage always runs: only reading tells whether they changed; its key is the content's hash."""
     began = time.perf_counter()
     with PeakMemory() as memory:
-        snapshot = read_sources(night.config, night.root, tell)
+        snapshot = read_sources(night.config, night.root, report_progress)
     counts = ", ".join(f"{count:,} {table}" for table, count in snapshot.counts.items())
     figures = {
         "hash": snapshot.hash,
@@ -35,4 +35,4 @@ def collect(night: Night) -> Manifest:
         seconds=round(time.perf_counter() - began, 3),
         peak_mb=round(memory.peak_mb, 1),
     )
-    return made(manifest, f"{counts}, content {snapshot.hash[:12]}")
+    return log_done(manifest, f"{counts}, content {snapshot.hash[:12]}")

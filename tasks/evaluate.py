@@ -1,4 +1,4 @@
-"""Stage evaluate: the model, the standing champion and the floors on the same held-out users."""
+"""Stage evaluate: the model, the standing champion and the baselines on the same held-out users."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.evaluation.evaluate import evaluate as rank
 from nightloom.promotion.registry import Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import made, tell
+from tasks.progress import log_done, report_progress
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
@@ -25,7 +25,7 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     def body(folder: Path) -> dict[str, Any]:
         standing = registry.fetch(champion, night.root / "cache" / "champions") if champion else None
         bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
-        figures = rank(config, prepared.path, bundles, standing, pretrained.path, folder, tell)
+        figures = rank(config, prepared.path, bundles, standing, pretrained.path, folder, report_progress)
         return figures | {"champion": champion.version if champion else None}
 
     sections = config.model_dump(mode="json", include={"evaluation", "promotion"})
@@ -33,4 +33,4 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     manifest = run_stage(night, "evaluate", body, inputs=[prepared, pretrained, tuned], config=sections, salt=salt)
     protocol = config.evaluation.protocols[0]
     users = manifest.figures["test_users"][protocol]
-    return made(manifest, f"{len(manifest.figures['metrics'])} families on {users:,} held-out users ({protocol})")
+    return log_done(manifest, f"{len(manifest.figures['metrics'])} families on {users:,} held-out users ({protocol})")

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.explain.explain import explain as find_reasons
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import made, tell
+from tasks.progress import log_done, report_progress
 
 
 @task(name="explain", cache_policy=NO_CACHE)
@@ -19,8 +19,8 @@ def explain(night: Night, prepared: Manifest, tuned: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         bundle = tuned.path / night.config.evaluation.protocols[0] / "bundle"
-        return find_reasons(night.config, prepared.path, bundle, folder, tell)
+        return find_reasons(night.config, prepared.path, bundle, folder, report_progress)
 
     sections = night.config.model_dump(mode="json", include={"explain"})
     manifest = run_stage(night, "explain", body, inputs=[prepared, tuned], config=sections)
-    return made(manifest, f"reasons for {manifest.figures['users']} users")
+    return log_done(manifest, f"reasons for {manifest.figures['users']} users")

@@ -15,7 +15,7 @@ from nightloom.experiments.baselines import VARIANTS, measure, varied
 from nightloom.report.baselines import markdown, rows
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
-from tasks.progress import artifact_key, made, tell
+from tasks.progress import artifact_key, log_done, report_progress
 
 
 @task(name="family", task_run_name="family {family}", cache_policy=NO_CACHE)
@@ -23,14 +23,14 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
     """Fit and rank one family; what was made before is found."""
 
     def body(folder: Path) -> dict[str, Any]:
-        return measure(night.config, family, prepared.path, pretrained.path, folder, tell)
+        return measure(night.config, family, prepared.path, pretrained.path, folder, report_progress)
 
     parts = {"evaluation", "training", "promotion"} | ({"model", "pretrained"} if family in VARIANTS else set())
     sections = varied(night.config, family).model_dump(mode="json", include=parts)
     inputs = [prepared, pretrained]
     manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=sections, resumable=family in VARIANTS)
     protocol = night.config.evaluation.protocols[0]
-    return made(manifest, f"NDCG@10 {manifest.figures['metrics'][protocol].get('ndcg_at_10', 0.0):.4f} ({protocol})")
+    return log_done(manifest, f"NDCG@10 {manifest.figures['metrics'][protocol].get('ndcg_at_10', 0.0):.4f} ({protocol})")
 
 
 @task(name="compare-families", cache_policy=NO_CACHE)

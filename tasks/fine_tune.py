@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.promotion.registry import PREVIOUS, Registry, Version
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.training.fine_tune import fine_tune as train
-from tasks.progress import made, tell
+from tasks.progress import log_done, report_progress
 
 
 @task(name="fine-tune", cache_policy=NO_CACHE)
@@ -24,7 +24,13 @@ def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifes
     def body(folder: Path) -> dict[str, Any]:
         return {
             protocol: train(
-                config, protocol, prepared.path, pretrained.path, folder / protocol, _teller(protocol, config.training.epochs), bundle
+                config,
+                protocol,
+                prepared.path,
+                pretrained.path,
+                folder / protocol,
+                _epoch_reporter(protocol, config.training.epochs),
+                bundle,
             )
             for protocol in config.evaluation.protocols
         }
@@ -36,7 +42,7 @@ def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifes
     words = (
         f"{config.training.workers} workers, best epoch {first['best_epoch']}, validation NDCG@10 {first['best_validation_ndcg_at_10']:.4f}"
     )
-    return made(manifest, words)
+    return log_done(manifest, words)
 
 
 def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
@@ -57,11 +63,11 @@ def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
     return None
 
 
-def _teller(protocol: str, epochs: int) -> Any:
+def _epoch_reporter(protocol: str, epochs: int) -> Any:
     def on_epoch(line: dict[str, Any]) -> None:
         quality = line.get("validation_ndcg_at_10")
         found = f", validation NDCG@10 {quality:.4f}" if quality is not None else ""
         phase = "refit" if line.get("phase") == "refit" else "epoch"
-        tell(f"fine_tune {protocol}: {phase} {line['epoch']}, loss {line['loss']:.3f}{found}", min(1.0, line["epoch"] / epochs))
+        report_progress(f"fine_tune {protocol}: {phase} {line['epoch']}, loss {line['loss']:.3f}{found}", min(1.0, line["epoch"] / epochs))
 
     return on_epoch

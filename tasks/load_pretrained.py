@@ -16,7 +16,7 @@ from nightloom.encoders.load_images import UNREAD
 from nightloom.encoders.load_pretrained import fingerprints
 from nightloom.encoders.load_pretrained import load_pretrained as read_items
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import made, tell, worth_retrying
+from tasks.progress import log_done, report_progress, worth_retrying
 
 
 @task(
@@ -29,7 +29,7 @@ def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         try:
-            figures = read_items(config, prepared.path, night.root, folder, _teller("texts"), _teller("pictures"))
+            figures = read_items(config, prepared.path, night.root, folder, _epoch_reporter("texts"), _epoch_reporter("pictures"))
         except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
             keep_unread(folder, night)
             raise broken.moved(night.folder) from None
@@ -44,7 +44,7 @@ def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
         words += f"; {images['encoded']:,} pictures encoded, {images['reused']:,} from the cache, "
         words += f"{images['items'] - images['with_image']:,} of {images['items']:,} items without picture"
         words += f", {images['unreadable']:,} pictures can not be read ({UNREAD})" if images["unreadable"] else ""
-    return made(manifest, words)
+    return log_done(manifest, words)
 
 
 def keep_unread(folder: Path, night: Night) -> None:
@@ -53,5 +53,5 @@ def keep_unread(folder: Path, night: Night) -> None:
     shutil.copyfile(folder / UNREAD, night.folder / UNREAD)
 
 
-def _teller(what: str) -> Callable[[int, int], None]:
-    return lambda done, total: tell(f"load_pretrained: {done:,} of {total:,} {what} encoded", done / max(total, 1))
+def _epoch_reporter(what: str) -> Callable[[int, int], None]:
+    return lambda done, total: report_progress(f"load_pretrained: {done:,} of {total:,} {what} encoded", done / max(total, 1))

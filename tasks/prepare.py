@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from expectations.run import read_checked
 from nightloom.data.preparation.prepare import prepare as pack
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import made
+from tasks.progress import log_done
 
 
 @task(name="prepare", cache_policy=NO_CACHE)
@@ -26,4 +26,4 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
     }
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=sections)
     figures = manifest.figures
-    return made(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")
+    return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")

@@ -20,7 +20,7 @@ QUIET_SECONDS = 10.0
 """Without a terminal, a bar becomes a line this often."""
 
 
-def tell(message: str, fraction: float | None = None) -> None:
+def report_progress(message: str, fraction: float | None = None) -> None:
     """Say what is going on.
 
     Args:
@@ -30,7 +30,7 @@ def tell(message: str, fraction: float | None = None) -> None:
     get_run_logger().info(message, extra={"nightloom": True, "fraction": fraction})
 
 
-def made(manifest: Manifest, words: str) -> Manifest:
+def log_done(manifest: Manifest, words: str) -> Manifest:
     """Say that a stage is done, with its time, and hand the manifest on."""
     how = "found finished" if manifest.status == "reused" else f"{manifest.seconds:.1f} s, {manifest.peak_mb:,.0f} MB"
     get_run_logger().info(f"{manifest.stage}: {words} ({how})", extra={"nightloom": True, "stage": manifest.stage})

@@ -13,13 +13,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from nightloom.evaluation.evaluate import CHAMPION
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
 from nightloom.promotion.gate import decide
 from nightloom.promotion.registry import TRAINED_TAG, Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import run_tags
-from tasks.progress import made, worth_retrying
+from tasks.progress import log_done, worth_retrying
 
 
 @task(name="promote", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
@@ -31,8 +31,10 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
     def body(folder: Path) -> dict[str, Any]:
         rows = pd.read_parquet(evaluated.path / "per_user.parquet")
         families = dict(iter(rows[rows["protocol"] == protocol].groupby("family", observed=True)))
-        floors: dict[str, pd.DataFrame] = {name: families[name] for name in config.evaluation.floors}
-        decision = asdict(decide(families[Loom.family], families.get(CHAMPION), floors, config.promotion, seed=config.training.seed))
+        baselines: dict[str, pd.DataFrame] = {name: families[name] for name in config.evaluation.baselines}
+        decision = asdict(
+            decide(families[SequentialRecommender.family], families.get(CHAMPION), baselines, config.promotion, seed=config.training.seed)
+        )
         versions: dict[str, str | None] = {}
         if config.promotion.mode == "enabled":
             registry = Registry(night.root)
@@ -54,4 +56,4 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
     sections = config.model_dump(mode="json", include={"promotion"})
     # Promotion moves aliases, so each night does it for itself.
     manifest = run_stage(night, "promote", body, inputs=[evaluated], config=sections, salt=night.night)
-    return made(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")
+    return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

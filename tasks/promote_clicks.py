@@ -16,14 +16,14 @@ from prefect.tasks import exponential_backoff
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.data.preparation.impressions import Impressions
-from nightloom.models.ctr.save import chances as answers
+from nightloom.models.ctr.save import probabilities as answers
 from nightloom.packaging.card import click_card
-from nightloom.packaging.served import click_head, lay_clicks
+from nightloom.packaging.served import click_head, write_click_files
 from nightloom.promotion.click_gate import decide
 from nightloom.promotion.registry import CLICKS, Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import run_tags
-from tasks.progress import made, worth_retrying
+from tasks.progress import log_done, worth_retrying
 
 HEAD = "head"
 USUAL = "the usual rate"
@@ -33,7 +33,7 @@ USUAL = "the usual rate"
     name="promote-clicks", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying
 )
 def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted: Sequence[Manifest], head_run: str) -> Manifest:
-    """Compare the head with the champion, or with its floors, and move the aliases where the gate lets it pass."""
+    """Compare the head with the champion, or with its baselines, and move the aliases where the gate lets it pass."""
     config, name = night.config, night.config.name + CLICKS
     tags, registry = run_tags(night, collected.figures["hash"]), Registry(night.root)
     places = {one.figures["family"]: one.path for one in fitted}
@@ -44,20 +44,22 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
             said = f"Version {champion.version} serves already, made from the same data, config and code."
             return {"decision": {"decision": "keep", "reasons": [said]}, "versions": registry.aliases(name)}
         rows = Impressions.load(prepared.path)
-        chances = {family: pd.read_parquet(place / "chances.parquet")["chance"].to_numpy() for family, place in places.items()}
-        mine, standing, odd = chances.pop(HEAD), None, list[str]()
-        chances[USUAL] = np.full(len(mine), rows.clicked[: rows.test_start].mean())  # who knows nothing of a row can say that
+        probabilities = {
+            family: pd.read_parquet(place / "probabilities.parquet")["probability"].to_numpy() for family, place in places.items()
+        }
+        mine, standing, odd = probabilities.pop(HEAD), None, list[str]()
+        probabilities[USUAL] = np.full(len(mine), rows.clicked[: rows.test_start].mean())  # who knows nothing of a row can say that
         if champion:
             try:
                 place = registry.fetch(champion, night.root / "cache" / "champions", holds="clicks.json")
                 standing = answers(place, rows, rows.test_start)[rows.test_start :]
             except InputError as error:
-                odd = [f"The champion can not be asked, so the floors decide. {error}"]
-        decision = asdict(decide(rows.clicked[rows.test_start :], mine, standing, chances, config.promotion))
+                odd = [f"The champion can not be asked, so the baselines decide. {error}"]
+        decision = asdict(decide(rows.clicked[rows.test_start :], mine, standing, probabilities, config.promotion))
         decision["reasons"] = [*odd, *decision["reasons"]]
         write_json(folder / "decision.json", decision)
         if config.promotion.mode == "enabled" and decision["decision"] == "promote":
-            served = lay_clicks(places[HEAD], prepared.path, folder / "served")
+            served = write_click_files(places[HEAD], prepared.path, folder / "served")
             marks = tags | {"nightloom.night": night.night}
             card = click_card(name, decision, marks, collected.figures["licence"])
             registry.promote(registry.register_served(name, click_head(served), head_run, marks, card))
@@ -66,4 +68,4 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
     sections = config.model_dump(mode="json", include={"promotion"})
     # Promotion moves aliases, so each night does it for itself.
     manifest = run_stage(night, "promote_clicks", body, inputs=[prepared, *fitted], config=sections, salt=night.night)
-    return made(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")
+    return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

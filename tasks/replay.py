@@ -16,7 +16,7 @@ from nightloom.experiments import replay
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
-from tasks.progress import artifact_key, made, tell
+from tasks.progress import artifact_key, log_done, report_progress
 
 
 @task(name="replay-night", cache_policy=NO_CACHE)
@@ -28,13 +28,13 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
         prepared, pretrained = folder / "prepared", folder / "pretrained"
         if not (prepared / "meta.json").exists():
             prepared.mkdir(exist_ok=True)
-            replay.lay(read_checked(checked.path), config, moment, prepared)
+            replay.write_moment(read_checked(checked.path), config, moment, prepared)
         pretrained.mkdir(exist_ok=True)
         load_pretrained(config.pretrained, prepared, night.root, pretrained, lambda *_: None)
         base = before.path / "warm" / "bundle" if before else None
         arms = {"scratch": None} | ({"warm": base} if base else {})
         figures = {
-            arm: fine_tune(config, "temporal", prepared, pretrained, folder / arm, _teller(moment, arm), start)
+            arm: fine_tune(config, "temporal", prepared, pretrained, folder / arm, _epoch_reporter(moment, arm), start)
             for arm, start in arms.items()
         }
         if base is None:  # all arms begin as one model
@@ -49,7 +49,7 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
     inputs = [one for one in (checked, before, first) if one]
     manifest = run_stage(night, "replay", body, inputs=inputs, config=sections, salt=f"{moment.at} {moment.until}", resumable=True)
     quality = ", ".join(f"{arm} {value:.4f}" for arm, value in manifest.figures[replay.METRIC].items())
-    return made(manifest, f"{moment.day}, {manifest.figures['users']:,} users, NDCG@10 {quality}")
+    return log_done(manifest, f"{moment.day}, {manifest.figures['users']:,} users, NDCG@10 {quality}")
 
 
 @task(name="replay-summary", cache_policy=NO_CACHE)
@@ -79,5 +79,5 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
     return {"table": text, "folder": str(night.folder)} | found
 
 
-def _teller(moment: replay.Moment, arm: str) -> Any:
-    return lambda line: tell(f"{moment.day} {arm}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")
+def _epoch_reporter(moment: replay.Moment, arm: str) -> Any:
+    return lambda line: report_progress(f"{moment.day} {arm}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import replaced
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
@@ -39,14 +39,14 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     curves: dict[str, Any] = {protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols}
     model_run = ""
     for family, metrics in evaluated.figures["metrics"].items():
-        model = family == Loom.family
+        model = family == SequentialRecommender.family
         tables = [evaluated.path / name for name in ("per_user.parquet", "slices.json", "intervals.json")]
         files = [*sorted((evaluated.path / "plots").glob("*.png")), *tables] if model else []
         shares = {protocol: tuned.figures[protocol]["weights"] for protocol in night.config.evaluation.protocols}
         params = night.config.model_dump(mode="json", include={"pretrained", "model", "training"}) | {"shares": shares} if model else {}
         made = tracking.log_family(run, family, metrics, tags=tags, params=params, curves=curves if model else None, files=files)
         model_run = made if model else model_run
-    tracking.log_metrics(run, evaluated.figures["metrics"][Loom.family])
+    tracking.log_metrics(run, evaluated.figures["metrics"][SequentialRecommender.family])
     return model_run
 
 
@@ -68,7 +68,8 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         slices=_read(evaluated.path / "slices.json"),
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
         training={
-            protocol: tuned.figures[protocol] | {key: evaluated.figures[key].get(protocol) for key in ("chances", "label_chances")}
+            protocol: tuned.figures[protocol]
+            | {key: evaluated.figures[key].get(protocol) for key in ("probabilities", "label_probabilities")}
             for protocol in night.config.evaluation.protocols
         },
         decision=promoted.figures["decision"],
@@ -80,7 +81,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         explanations=_read(explained.path / "reasons.json"),
         links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
-        model=Loom.family,
+        model=SequentialRecommender.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
     plots = {
@@ -116,7 +117,7 @@ def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[N
             licence=collected.figures["licence"],
             quarantined=quarantined(night),
             refused=(refused, str(error)),
-            model=Loom.family,
+            model=SequentialRecommender.family,
         )
         _publish(night, run, content | {"code": code_version()}, {})
         raise

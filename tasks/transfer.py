@@ -15,14 +15,14 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.files import write_json
 from nightloom.core.sequences import Sequences
-from nightloom.data.subsets.merged_domains import lay_together
-from nightloom.data.subsets.user_subset import draw_users, lay_part
+from nightloom.data.subsets.merged_domains import write_merged_domains
+from nightloom.data.subsets.user_subset import draw_users, write_user_subset
 from nightloom.experiments import transfer
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.transfer import Transfer, same_items
-from tasks.progress import artifact_key, made, tell
+from tasks.progress import artifact_key, log_done, report_progress
 
 SECTIONS = {"model", "training", "pretrained", "evaluation"}
 
@@ -33,8 +33,8 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
     protocol = night.config.evaluation.protocols[0]
 
     def body(folder: Path) -> dict[str, Any]:
-        learned = transfer.lay_source(prepared.path, target.path, protocol, folder / "prepared", same_people=same_people)
-        figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _teller("source"))
+        learned = transfer.write_source(prepared.path, target.path, protocol, folder / "prepared", same_people=same_people)
+        figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _epoch_reporter("source"))
         same = int((_same(prepared.path, target.path) >= 0).sum()) if shared else 0
         return figures | learned | {"left_out": prepared.figures["users"] - learned["users"], "same": same}
 
@@ -42,7 +42,7 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
     inputs = [prepared, pretrained, target]
     manifest = run_stage(night, "transfer_source", body, inputs=inputs, config=sections, salt=str(same_people), resumable=True)
     said = f"{manifest.figures['users']:,} users learned from, {manifest.figures['left_out']:,} of both domains left out"
-    return made(manifest, f"{said}, validation NDCG@10 {manifest.figures['validation_ndcg_at_10']:.4f}")
+    return log_done(manifest, f"{said}, validation NDCG@10 {manifest.figures['validation_ndcg_at_10']:.4f}")
 
 
 @task(name="transfer-share", task_run_name="transfer share {share}", cache_policy=NO_CACHE)
@@ -57,16 +57,22 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
         part, theirs, bundle = folder / "prepared", source.path / "prepared", source.path / "model" / "bundle"
         users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
         # Those who ask are new to what learned from a part of the users, so people choose its epoch; known to what learned from all.
-        learned = lay_part(prepared.path, users, protocol, part, config.training.seed if share < 1 else None)
+        learned = write_user_subset(prepared.path, users, protocol, part, config.training.seed if share < 1 else None)
         together = part
         if shared:
-            joined = lay_together(part, theirs, _same(theirs, part), protocol, folder / "together")
+            joined = write_merged_domains(part, theirs, _same(theirs, part), protocol, folder / "together")
             if joined["events"] > learned["events"]:  # a smaller source only dilutes what is there: benchmarks/transfer.md
                 learned["together"], together = joined, folder / "together"
         starts = {"adapter": Transfer(bundle, "adapter", shared), "full": Transfer(bundle, "full", shared), "scratch": None}
         figures = {
             arm: fine_tune(
-                config, protocol, together if start else part, pretrained.path, folder / arm, _teller(f"{share:g} {arm}"), transfer=start
+                config,
+                protocol,
+                together if start else part,
+                pretrained.path,
+                folder / arm,
+                _epoch_reporter(f"{share:g} {arm}"),
+                transfer=start,
             )
             for arm, start in starts.items()
         }
@@ -80,7 +86,7 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
         night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g} {shared}", resumable=True
     )
     quality = ", ".join(f"{arm.replace('_', ' ')} {manifest.figures[transfer.METRIC][arm]:.4f}" for arm in transfer.ARMS)
-    return made(manifest, f"{share:.0%} of the users, NDCG@10 {quality}")
+    return log_done(manifest, f"{share:.0%} of the users, NDCG@10 {quality}")
 
 
 @task(name="transfer-summary", cache_policy=NO_CACHE)
@@ -111,5 +117,5 @@ def _same(source: Path, target: Path) -> NDArray[np.int64]:
     return same_items(*(pd.read_parquet(place / "items.parquet")["text"] for place in (source, target)))
 
 
-def _teller(words: str) -> Any:
-    return lambda line: tell(f"{words}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")
+def _epoch_reporter(words: str) -> Any:
+    return lambda line: report_progress(f"{words}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")

@@ -15,7 +15,7 @@ from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking, run_tags
 from nightloom.training.search import Attempt, Budget, Tuned, Tuner
 from nightloom.training.search_space import write_preset
-from tasks.progress import artifact_key, tell
+from tasks.progress import artifact_key, report_progress
 
 
 @task(name="tune", cache_policy=NO_CACHE)
@@ -31,11 +31,11 @@ def tune(night: Night, collected: Manifest, prepared: Manifest, pretrained: Mani
             state = {"nightloom.trial": str(one.number), "nightloom.trial_state": one.state}
             tracking.log_nested(run, f"trial {one.number}", found, tags=tags | state, params=one.values, curves={protocol: one.curve})
             quality = f"validation NDCG@10 {one.ndcg:.4f}" if one.ndcg is not None else f"{one.state} after {len(one.curve)} epochs"
-            tell(f"tune: trial {one.number}, {quality}, {one.seconds:.0f} s")
+            report_progress(f"tune: trial {one.number}, {quality}, {one.seconds:.0f} s")
 
         def on_epoch(number: int, line: Mapping[str, Any]) -> None:
             done = min(1.0, line["epoch"] / night.config.training.epochs)
-            tell(f"tune: trial {number}, epoch {line['epoch']}, validation NDCG@10 {line['validation_ndcg_at_10']:.4f}", done)
+            report_progress(f"tune: trial {number}, epoch {line['epoch']}, validation NDCG@10 {line['validation_ndcg_at_10']:.4f}", done)
 
         tuned = tuner.run(on_trial, on_epoch)
         comment = f"Found by python -m flows.tune, study {study}, on data {collected.figures['hash'][:12]}.\n{headline(tuned)}."

@@ -15,7 +15,7 @@ from expectations.run import check
 from nightloom.core.errors import ContractBroken
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import made
+from tasks.progress import log_done
 
 
 @task(name="validate", cache_policy=NO_CACHE)
@@ -37,7 +37,7 @@ def validate(night: Night, collected: Manifest) -> Manifest:
     manifest = run_stage(night, "validate", body, inputs=[collected], config=sections, salt=salt)
     keep_findings(manifest.path, night)
     quarantined = sum(manifest.figures["quarantined"].values())
-    return made(manifest, f"{manifest.figures['rules']} rules, {quarantined:,} rows quarantined")
+    return log_done(manifest, f"{manifest.figures['rules']} rules, {quarantined:,} rows quarantined")
 
 
 def keep_findings(checked: Path, night: Night) -> None:

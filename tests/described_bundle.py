@@ -12,10 +12,10 @@ import torch
 from nightloom.config import ModelConfig
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.items import FeatureSpec
-from nightloom.models.scorers.score_fusion import CLASSES, fit_companions
+from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 
 N_ITEMS, N_USERS, EVENTS = 12, 6, 9
@@ -45,26 +45,26 @@ def described_bundle(folder: Path) -> Bundle:
     items.to_parquet(source / "items.parquet", index=False)
     spec = FeatureSpec.fit(items, {"title": "text", "genres": "tags", "maker": "category", "price": "number"})
     spec.save(source / "feature_spec.json")
-    (source / "meta.json").write_text(json.dumps({"kinds": ["buy"], "has_time": True}))
+    (source / "meta.json").write_text(json.dumps({"event_types": ["buy"], "has_time": True}))
     config = ModelConfig(dim=8, blocks=1, heads=2, max_history=20)
     has_text = items["text"].notna().to_numpy(copy=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text = torch.randn(N_ITEMS, 6).numpy() * has_text[:, None]
         content = ItemContent.build(spec.encode(items), text, has_text, np.arange(1, N_ITEMS + 1))
-        net = LoomNet(config, Shape(6, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True))
+        net = SequentialNetwork(config, Shape(6, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True))
         with torch.no_grad():
             net.fusion.whiten.fit(content.text)
             for parameter in net.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
+    scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
     Bundle(
-        Loom(
+        SequentialRecommender(
             config,
             net=net,
             shape=Shape(6, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True),
             content=content,
-            companions=companions,
+            scorers=scorers,
             weights=dict.fromkeys(CLASSES, 0.1),
         ),
         source,

@@ -87,7 +87,7 @@ def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:
         }  # fmt: skip
     reasons = (
         "No champion stands. The challenger's ndcg_at_10 is 0.0925 on 512 held-out users.",
-        "Every floor is matched within the margin.",
+        "Every baseline is matched within the margin.",
     )
     return content | {"reasons": reasons, "champion": None, "difference": None, "relative": None, "interval": None, "threshold": None}
 

@@ -13,15 +13,15 @@ import torch
 from nightloom.config import ModelConfig, RunConfig, config_from_dict
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
-from nightloom.models.heads.item_counters import Tallies
+from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
-from nightloom.models.heads.label_probabilities import LabelChances
+from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.net import HeadNet
-from nightloom.models.heads.reranker import COUNTERS, Line, Numbers, PurchaseHead
-from nightloom.models.scorers.score_fusion import CLASSES, fit_companions
+from nightloom.models.heads.reranker import COUNTERS, Line, Numbers, Reranker
+from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 
 N_ITEMS = 10
@@ -41,7 +41,7 @@ def small_bundle(folder: Path) -> Path:
     spec = FeatureSpec.fit(items, {"title": "text"})
     spec.save(source / "feature_spec.json")
     rules = small_config().prepare.model_dump(mode="json")
-    meta = {"kinds": ["buy"], "usual_kind": "buy", "prepare": rules, "rare_items": [], "has_time": True}
+    meta = {"event_types": ["buy"], "default_event_type": "buy", "prepare": rules, "rare_items": [], "has_time": True}
     (source / "meta.json").write_text(json.dumps(meta))
     return random_bundle(source, folder)
 
@@ -56,37 +56,47 @@ def random_bundle(source: Path, folder: Path, *, labelled: bool = False) -> Path
         text = torch.randn(n_items, 6).numpy()
         config = ModelConfig(dim=8, blocks=1, heads=2, max_history=6)
         content = ItemContent.build(spec.encode(items), text, np.ones(n_items, dtype=bool), np.arange(1, n_items + 1))
-        shape = Shape(6, spec.n_codes, content.numbers.shape[1], n_items, len(meta["kinds"]), meta["has_time"], labelled=labelled)
-        net = LoomNet(config, shape)
+        shape = Shape(6, spec.n_codes, content.numbers.shape[1], n_items, len(meta["event_types"]), meta["has_time"], labelled=labelled)
+        net = SequentialNetwork(config, shape)
         with torch.no_grad():
             net.fusion.whiten.fit(content.text)
             for parameter in net.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
-    Bundle(Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1)), source).save(folder)
+    scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
+    Bundle(SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1)), source).save(folder)
     return folder
 
 
 def headed_bundle(folder: Path) -> Path:
-    """The same with a purchase head and a calibrated label head, both with random weights, in a shop where i4 sold most."""
+    """The same with a re-ranker and a calibrated label head, both with random weights, in a shop where i4 sold most."""
     loaded = Bundle.load(small_bundle(folder.with_name(f"{folder.name}-plain")))
-    loom, start = loaded.loom, 1_700_000_000
-    known = Histories.of_items([[0, 1, 4], [4, 5], [4, 4, 2]], asked_at=start)
+    recommender, start = loaded.recommender, 1_700_000_000
+    known = Histories.of_items([[0, 1, 4], [4, 5], [4, 4, 2]], request_time=start)
     known = replace(known, times=start - 1000 * np.arange(8, 0, -1), positive=np.array([1, 0, 1, 1, 0, 1, 1, 1], dtype=bool))
-    members = ("network", *loom.weights)
+    members = ("network", *recommender.weights)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         numbers = Numbers.fit(torch.randn(50, 1 + len(members) + len(COUNTERS)).numpy())
         head = HeadNet(2, 0, numbers.width, 4, 0.0)
-        shape = replace(loom.shape, labelled=True)
-        net = LoomNet(loom.config, shape)
-        net.load_state_dict(loom.net.state_dict(), strict=False)
+        shape = replace(recommender.shape, labelled=True)
+        net = SequentialNetwork(recommender.config, shape)
+        net.load_state_dict(recommender.net.state_dict(), strict=False)
         with torch.no_grad():
             for parameter in (*head.parameters(), *net.label_head.parameters()):  # type: ignore[union-attr]
                 parameter.normal_(std=0.3)
-    purchase = PurchaseHead(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, Tallies.of(known, loom.n_items))
-    labels = LabelChances(Line(0.5, -0.2), LabelCounters.of(known, loom.n_items))
+    reranker = Reranker(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, ItemCounters.of(known, recommender.n_items))
+    labels = LabelProbabilities(Line(0.5, -0.2), LabelCounters.of(known, recommender.n_items))
     Bundle(
-        Loom(loom.config, shape, net.requires_grad_(False), loom.content, loom.companions, loom.weights, purchase, labels), loaded.source
+        SequentialRecommender(
+            recommender.config,
+            shape,
+            net.requires_grad_(False),
+            recommender.content,
+            recommender.scorers,
+            recommender.weights,
+            reranker,
+            labels,
+        ),
+        loaded.source,
     ).save(folder)
     return folder

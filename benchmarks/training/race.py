@@ -55,7 +55,7 @@ class Outcome:
     Attributes:
         epochs: one dict an epoch: epoch, seconds, cpu_seconds and, where lists were asked for, ndcg (validation NDCG@10).
         peak_mb: largest resident memory of the process tree.
-        test: metrics of the best epoch's lists, and of Nightloom with its companions as `fused_...`.
+        test: metrics of the best epoch's lists, and of Nightloom with its scorers as `fused_...`.
         ended: "patience", "epochs" or "CPU limit".
         wall_seconds: the whole run, start-up and lists included.
     """
@@ -171,11 +171,13 @@ def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, fold
         return outcome
     if told < limits.epochs:
         outcome.ended = "patience"
-    loom = Bundle.load(folder / "out" / "bundle").loom
+    recommender = Bundle.load(folder / "out" / "bundle").recommender
     queries = task.queries("test")
-    fused = ranks(loom, queries)
-    loom.weights, loom.purchase = {}, None
-    outcome.test = judge(queries, ranks(loom, queries).top) | {f"fused_{name}": value for name, value in judge(queries, fused.top).items()}
+    fused = ranks(recommender, queries)
+    recommender.weights, recommender.purchase = {}, None
+    outcome.test = judge(queries, ranks(recommender, queries).top) | {
+        f"fused_{name}": value for name, value in judge(queries, fused.top).items()
+    }
     return outcome
 
 
@@ -185,7 +187,7 @@ def _nightloom_config(config: RunConfig, arm: Arm, shape: Shape, limits: Limits,
     content["training"] |= {"epochs": limits.epochs, "seed": seed, "refit": False}
     if limits.patience is None:
         content["training"]["patience"] = limits.epochs
-        content["model"]["companions"] = []  # epochs alone are timed: no fusion is chosen after them
+        content["model"]["scorers"] = []  # epochs alone are timed: no fusion is chosen after them
     for key, value in arm.options.items():
         section, leaf = key.split(".")
         content[section][leaf] = value

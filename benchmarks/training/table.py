@@ -85,7 +85,7 @@ def quality_table(quality: dict[Arm, dict[str, Any]]) -> Cells:
         reached = DASH if to_target is None else f"{to_target['cpu_seconds']:.0f} ({to_target['epoch']})"
         test = f"{outcome['test']['hr_at_10']:.3f} / {outcome['test']['ndcg_at_10']:.4f}"
         if "fused_hr_at_10" in outcome["test"]:
-            test += f"; with companions {outcome['test']['fused_hr_at_10']:.3f} / {outcome['test']['fused_ndcg_at_10']:.4f}"
+            test += f"; with scorers {outcome['test']['fused_hr_at_10']:.3f} / {outcome['test']['fused_ndcg_at_10']:.4f}"
         seconds = f"{to_best['cpu_seconds']:.0f} ({to_best['epoch']})" if to_best else DASH
         end = f"{outcome['ended']}, {len(outcome['epochs'])} epochs"
         rows.append([arm.name, f"{best:.4f}", seconds, reached, share, test, f"{outcome['peak_mb']:,.0f}", end])
@@ -136,7 +136,7 @@ other rows are with OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=0, MALLOC_MMAP_MAX_=
 launcher sets the latter two itself. Nightloom trains on every event of a history, in windows; RecTools and RePlay on the latest that
 fit the length; RecBole makes an example of every prefix. Equal work is what
 RecTools' softmax does: ids alone, the latest events, batches of 128. NDCG@10 up to
-the best is that of the network alone; Nightloom's companions are added only in the test column."""
+the best is that of the network alone; Nightloom's scorers are added only in the test column."""
 
 
 def times(value: float, reference: float) -> str:

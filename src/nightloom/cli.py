@@ -124,10 +124,10 @@ def recommend(
     names = titles(bundle)
     named = not (names == bundle.item_ids).all()
     answers = bundle.recommend([asked], k, exclude_seen=not seen)
-    chances = bundle.answer_chances([asked], answers)
-    table = Table("rank", "item", *(["title"] if named else []), "score", *(name.replace("_", " ") for name in chances))
+    probabilities = bundle.answer_probabilities([asked], answers)
+    table = Table("rank", "item", *(["title"] if named else []), "score", *(name.replace("_", " ") for name in probabilities))
     for place, (best, score) in enumerate(answers[0]):
-        figures = [f"{score:.4f}", *(f"{column[0][place]:.4f}" for column in chances.values())]
+        figures = [f"{score:.4f}", *(f"{column[0][place]:.4f}" for column in probabilities.values())]
         table.add_row(str(place + 1), _plain(best), *([_plain(str(names[bundle.index[best]]))] if named else []), *figures)
     _console().print(table)
 
@@ -188,9 +188,9 @@ def trim(
 
 def main() -> None:
     """Entry point: refused input exits with 2 and faults that can be helped with 1, each with a plain message."""
-    from nightloom.runs.environment import silence
+    from nightloom.runs.environment import telemetry_off
 
-    silence()
+    telemetry_off()
     try:
         app()
     except NightloomError as error:
@@ -221,14 +221,14 @@ def _results(run: str, root: Path) -> tuple[pd.DataFrame, str]:
     """A run's per-user results, and the family that it names (else the model)."""
     import pandas as pd
 
-    from nightloom.models.sequential.recommender import Loom
+    from nightloom.models.sequential.recommender import SequentialRecommender
 
     if RUN_ID.fullmatch(run):
         return _logged(run, root)
     places = [Path(run), root / "nights" / run / "latest", root / "nights" / run]
     for place in places:
         if (place / "per_user.parquet").is_file():
-            return pd.read_parquet(place / "per_user.parquet"), Loom.family
+            return pd.read_parquet(place / "per_user.parquet"), SequentialRecommender.family
     looked = ", ".join(str(place / "per_user.parquet") for place in places)
     raise InputError(
         f"'{run}' is no MLflow run id, and no night was found at {looked}. Name a run id, a night's folder, NAME or NAME/NIGHT."
@@ -239,7 +239,7 @@ def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str]:
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
-    from nightloom.models.sequential.recommender import Loom
+    from nightloom.models.sequential.recommender import SequentialRecommender
     from nightloom.runs.tracking import FAMILY_TAG
 
     tracking = _registry(root).tracking
@@ -252,7 +252,7 @@ def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str]:
             raise InputError(f"MLflow at {tracking.uri} has no run {run}. Name another, or set --root or NIGHTLOOM_MLFLOW_URI.") from error
         if found is None:
             raise InputError(f"run {run} has no per_user.parquet among its artifacts: its night did not get to the end.")
-        return pd.read_parquet(found), tracking.client.get_run(run).data.tags.get(FAMILY_TAG, Loom.family)
+        return pd.read_parquet(found), tracking.client.get_run(run).data.tags.get(FAMILY_TAG, SequentialRecommender.family)
 
 
 def _rows(results: pd.DataFrame, run: str, family: str, protocol: str) -> pd.DataFrame:

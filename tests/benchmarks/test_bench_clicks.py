@@ -42,7 +42,7 @@ def test_nights_ask_the_latter_half_and_know_nothing_of_what_comes_after(tmp_pat
     config = config_of(path, parse(arguments), 1)
     rows = impressions(read_snapshot(collect(config, root).path), config)
     nights = cut(rows, 3)
-    (pooled,) = (root / "bench" / "clicks").glob("*/*/chances.parquet")
+    (pooled,) = (root / "bench" / "clicks").glob("*/*/probabilities.parquet")
     asked = pd.read_parquet(pooled)
     assert asked["row"].tolist() == list(range(nights[0].test_start, len(rows)))
     assert abs(nights[0].test_start - len(rows) / 2) < len(rows) / 20

@@ -1,4 +1,4 @@
-"""The benchmark of the label head on a made-up shop whose events have a value: heads, floors and what they do to the ranking."""
+"""The benchmark of the label head on a made-up shop whose events have a value: heads, baselines and what they do to the ranking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.joint import main
 from benchmarks.training.made_up import made_up_shop
 
 
-def test_heads_and_floors_are_asked_about_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_and_baselines_are_asked_about_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTLOOM_ROOT", str(tmp_path / "runs"))
     config, page = made_up_shop(tmp_path), tmp_path / "joint.md"
     events = pd.read_csv(tmp_path / "events.csv")
@@ -27,7 +27,7 @@ def test_heads_and_floors_are_asked_about_the_same_events(tmp_path: Path, monkey
     found = {path.parent.name.split("-1")[0]: json.loads(path.read_text()) for path in home.glob("*/result.json")}
     assert set(found) == {"0", "0.5", "frozen", "logistic", "lightgbm"}
     assert "test" not in found["0"]
-    answers = [np.load(path)["positive"] for path in home.glob("*/chances.npz") if not path.parent.name.startswith("0-")]
+    answers = [np.load(path)["positive"] for path in home.glob("*/probabilities.npz") if not path.parent.name.startswith("0-")]
     assert len(answers) == 4
     assert all(np.array_equal(one, answers[0]) for one in answers)
     assert all(0 <= found["0.5"][name] <= 1 for name in ("ndcg", "ndcg_network", "ndcg_then_head"))

@@ -200,7 +200,7 @@ def config(servers: Servers) -> dict[str, Any]:
         "model": {"dim": 16, "blocks": 1},
         "training": {"epochs": 2},
         "explain": {"users": 2, "samples": 64},
-        "promotion": {"must_beat_floors": False, "resamples": 200},
+        "promotion": {"must_beat_baselines": False, "resamples": 200},
     }
 
 

@@ -23,9 +23,15 @@ from nightloom.explain.reasons import Reason
 from tests.tiny_models import tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]
-KINDS = {"手机": ("数码", "通讯"), "耳机": ("数码", "音频"), "茶杯": ("家居", "厨房"), "围巾": ("服饰", "冬季"), "童书": ("图书", "儿童")}
+EVENT_TYPES = {
+    "手机": ("数码", "通讯"),
+    "耳机": ("数码", "音频"),
+    "茶杯": ("家居", "厨房"),
+    "围巾": ("服饰", "冬季"),
+    "童书": ("图书", "儿童"),
+}
 MAKES = ["华为", "小米", "青花", "丝绸", "红楼", "长城"]
-TITLES = [f"{make}{kind}" for kind in KINDS for make in MAKES]
+TITLES = [f"{make}{kind}" for kind in EVENT_TYPES for make in MAKES]
 CONFIG = """
 name: {name}
 data:
@@ -43,9 +49,9 @@ validation: {{allowed_events: [购买]}}
 pretrained: {{model: {model}}}
 model: {{dim: 16, blocks: 1, heads: 2}}
 training: {{epochs: 2, workers: 1}}
-evaluation: {{floors: [popularity]}}
+evaluation: {{baselines: [popularity]}}
 explain: {{users: 2, max_events: 4, samples: 32}}
-promotion: {{must_beat_floors: false, resamples: 200}}
+promotion: {{must_beat_baselines: false, resamples: 200}}
 """
 
 
@@ -64,10 +70,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "时间": 1_700_000_000 + 90_000 * step + user,
             "行为": "购买",
         },
-        "商品": {"商品编号": ids, "标题": TITLES, "标签": ["、".join(KINDS[title[2:]]) for title in TITLES]},
+        "商品": {"商品编号": ids, "标题": TITLES, "标签": ["、".join(EVENT_TYPES[title[2:]]) for title in TITLES]},
         "用户": {"用户编号": [f"客户{one}" for one in range(users)], "城市": ["北京" if one % 2 else "上海" for one in range(users)]},
     }
-    model = tiny_bert(home / "bert", letters="".join(sorted({*"".join(TITLES), *"".join(sum(KINDS.values(), ()))})))
+    model = tiny_bert(home / "bert", letters="".join(sorted({*"".join(TITLES), *"".join(sum(EVENT_TYPES.values(), ()))})))
     for encoding in ("utf-8", "gb18030"):
         (home / encoding).mkdir()
         for name, table in tables.items():

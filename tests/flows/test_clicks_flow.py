@@ -1,4 +1,4 @@
-"""Chances of a click on a user's own CSV, from the command line."""
+"""Probabilities of a click on a user's own CSV, from the command line."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
 
     said = clicks("--set", "promotion={margin: 0.2, resamples: 200}")
     assert "The head: promote. No champion stands." in said
-    assert all(f"less that of {floor} (" in said for floor in ("lightgbm", "logistic", "the usual rate"))
+    assert all(f"less that of {baseline} (" in said for baseline in ("lightgbm", "logistic", "the usual rate"))
     assert all(family in said for family in ("head", "lightgbm", "logistic"))
     (folder,) = (tmp_path / "mlruns" / "nights" / "made-ads").glob("*-clicks")
     assert "less lightgbm (95%, paired): AUC" in (folder / "clicks.md").read_text()
     assert (folder / "calibration.png").stat().st_size > 5000
     results = {one["family"]: one for one in json.loads((folder / "clicks.json").read_text())}
-    (chances,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "clicks_head").glob("*/chances.parquet")
-    kept = pd.read_parquet(chances)
+    (probabilities,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "clicks_head").glob("*/probabilities.parquet")
+    kept = pd.read_parquet(probabilities)
     assert len(kept) == results["head"]["rows"]["test"] == 300
-    assert results["head"]["test"]["auc"] == pytest.approx(auc(kept["clicked"].to_numpy(), kept["chance"].to_numpy()))
+    assert results["head"]["test"]["auc"] == pytest.approx(auc(kept["clicked"].to_numpy(), kept["probability"].to_numpy()))
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:
         registered = dict(database.execute("select alias, name from registered_model_aliases").fetchall())
         names = {name for (name,) in database.execute("select name from runs")}
@@ -59,8 +59,8 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
     (place,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "promote_clicks").glob("*/served")
     loaded = ClickChances()
     loaded.load_context(SimpleNamespace(artifacts={"clicks": str(place)}))
-    rows = log().tail(3).drop(columns=["order", "event", "chance"])
-    answer = loaded.predict(None, rows)["chance"]
+    rows = log().tail(3).drop(columns=["order", "event", "probability"])
+    answer = loaded.predict(None, rows)["probability"]
     assert ((answer > 0) & (answer < 1)).all()
     assert answer.nunique() == 3
     strange = pd.DataFrame({"user_id": ["nobody"], "site": ["elsewhere"]})

@@ -84,5 +84,5 @@ def test_variants_differ_in_what_the_model_reads() -> None:
     config = config_from_dict({"name": "mine", "data": {"events": "e.csv"}})
     assert varied(config, "ease") == varied(config, "nightloom") == config
     text, ids = varied(config, "text_only").model, varied(config, "id_only").model
-    assert (text.use_text, text.use_ids, text.use_attributes, text.companions) == (True, False, False, ())
-    assert (ids.use_text, ids.use_ids, ids.use_attributes, ids.companions) == (False, True, False, ())
+    assert (text.use_text, text.use_ids, text.use_attributes, text.scorers) == (True, False, False, ())
+    assert (ids.use_text, ids.use_ids, ids.use_attributes, ids.scorers) == (False, True, False, ())

@@ -32,7 +32,7 @@ model: {{dim: 16, blocks: 1, heads: 2}}
 training: {{epochs: 2, workers: 1, precision: fp32}}
 evaluation: {{protocols: [temporal, leave_one_out]}}
 explain: {{users: 2, max_events: 5, samples: 64}}
-promotion: {{must_beat_floors: false, resamples: 200}}
+promotion: {{must_beat_baselines: false, resamples: 200}}
 """
 
 

@@ -34,9 +34,9 @@ data: {{events: events.csv, items: items.csv, features: {{title: text, photo: im
 pretrained: {{model: {bert}, image_model: {vit}}}
 model: {{dim: 16, blocks: 1, heads: 2, id_dropout: 0.3}}
 training: {{epochs: 8, patience: 8, workers: 1, learning_rate: 0.01, refit: false}}
-evaluation: {{floors: [popularity]}}
+evaluation: {{baselines: [popularity]}}
 explain: {{users: 1, max_events: 4, samples: 32}}
-promotion: {{must_beat_floors: false, resamples: 100}}
+promotion: {{must_beat_baselines: false, resamples: 100}}
 """
 
 

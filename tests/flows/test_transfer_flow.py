@@ -169,7 +169,7 @@ def test_with_shared_items_the_source_is_learned_from_too(home: Path) -> None:
         "full": "together",
         "scratch": "prepared",
     }
-    assert not any(run["config"]["model"]["purchase_head"] for run in runs.values())
+    assert not any(run["config"]["model"]["reranker"] for run in runs.values())
     asked = set(pd.read_parquet(night / "per_user.parquet")["user_id"])
     learned = pd.read_parquet(stage / "together" / "users.parquet")["user_id"]
     drawn = set(pd.read_parquet(stage / "prepared" / "users.parquet")["user_id"])

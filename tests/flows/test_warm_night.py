@@ -24,7 +24,7 @@ pretrained: {{model: {model}}}
 model: {{dim: 16, blocks: 1, heads: 2}}
 training: {{epochs: {epochs}, patience: {epochs}, warm_start: true, warm_epochs: {warm}, learning_rate: 0.003, workers: 1}}
 explain: {{users: 1, max_events: 4, samples: 32}}
-promotion: {{must_beat_floors: false, resamples: 100}}
+promotion: {{must_beat_baselines: false, resamples: 100}}
 """
 
 

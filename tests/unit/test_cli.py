@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from nightloom.cli import main
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registry import Registry
 from nightloom.runs.stages import Night
@@ -34,7 +34,7 @@ def per_user(better: int) -> pd.DataFrame:
         {"family": family, "protocol": protocol, "user_id": f"u{user}", "item_id": f"i{user}", "rank": rank, "history": 3, "slices": ""}
         for protocol in ("temporal", "leave_one_out")
         for user in range(40)
-        for family, rank in ((Loom.family, 1 if user < better else 30), ("popularity", 2))
+        for family, rank in ((SequentialRecommender.family, 1 if user < better else 30), ("popularity", 2))
     ]
     return pd.DataFrame(rows).astype({"rank": "Int32"})
 
@@ -52,8 +52,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         per_user(better).to_parquet(night.folder / "per_user.parquet", index=False)
         with registry.tracking.night(night, {}) as run:
             files = [night.folder / "per_user.parquet"]
-            model = registry.tracking.log_family(run, Loom.family, {}, tags={}, files=files)
-            runs[number] = SimpleNamespace(night=run, model=model, floor=registry.tracking.log_family(run, "popularity", {}, tags={}))
+            model = registry.tracking.log_family(run, SequentialRecommender.family, {}, tags={}, files=files)
+            runs[number] = SimpleNamespace(night=run, model=model, baseline=registry.tracking.log_family(run, "popularity", {}, tags={}))
     night.latest.symlink_to(night.night)
     bundle = small_bundle(folder / "bundle")
     tags = {"nightloom.night": "20260102-020000", "nightloom.data_hash": "d" * 64, "nightloom.git": "a" * 40 + "+dirty"}
@@ -114,14 +114,16 @@ def test_compare_takes_runs_by_every_name(nightloom, home: SimpleNamespace, form
 
 
 def test_compare_takes_the_family_of_a_nested_run(nightloom, home: SimpleNamespace) -> None:
-    code, out, _ = nightloom("compare", home.runs[1].floor, home.runs[1].model, "--protocol", "leave_one_out", "--root", home.root)
+    code, out, _ = nightloom("compare", home.runs[1].baseline, home.runs[1].model, "--protocol", "leave_one_out", "--root", home.root)
     assert code == 0
-    assert out.splitlines()[0].startswith(f"popularity of {home.runs[1].floor} less {Loom.family} of")
+    assert out.splitlines()[0].startswith(f"popularity of {home.runs[1].baseline} less {SequentialRecommender.family} of")
     assert "leave_one_out" in out
-    named = nightloom("compare", "shop", "shop", "--family", "popularity", "--family-b", Loom.family, "--root", home.root)[1]
+    named = nightloom("compare", "shop", "shop", "--family", "popularity", "--family-b", SequentialRecommender.family, "--root", home.root)[
+        1
+    ]
     assert [line for line in named.splitlines() if "hr_at_10 " in line] == [
         line
-        for line in nightloom("compare", home.runs[1].floor, home.runs[1].model, "--root", home.root)[1].splitlines()
+        for line in nightloom("compare", home.runs[1].baseline, home.runs[1].model, "--root", home.root)[1].splitlines()
         if "hr_at_10 " in line
     ]
 
@@ -131,7 +133,10 @@ def test_compare_takes_the_family_of_a_nested_run(nightloom, home: SimpleNamespa
     [
         (("no-such", "shop"), "'no-such' is no MLflow run id"),
         (("0" * 32, "shop"), f"has no run {'0' * 32}"),
-        (("shop", "shop", "--family", "magic"), f"no results of family 'magic' under 'temporal'. There are: {Loom.family} / leave_one_out"),
+        (
+            ("shop", "shop", "--family", "magic"),
+            f"no results of family 'magic' under 'temporal'. There are: {SequentialRecommender.family} / leave_one_out",
+        ),
     ],
 )
 def test_compare_refuses(nightloom, home: SimpleNamespace, arguments: tuple[str, ...], said: str) -> None:
@@ -154,9 +159,9 @@ def test_recommend_prints_the_chances_of_the_heads(nightloom, tmp_path: Path) ->
     code, out, _ = nightloom("recommend", headed_bundle(tmp_path / "bundle"), "--history", "i1,i2", "-k", 2)
     assert code == 0
     heads, *rows = [[cell.strip() for cell in line.strip("│┃").split(line[0])] for line in out.splitlines() if line[0] in "│┃"]
-    assert heads == ["rank", "item", "title", "score", "chance", "label chance"]
-    for _, _, _, score, chance, label in rows:
-        assert float(chance) == pytest.approx(1 / (1 + math.exp(-float(score))), abs=1e-4)
+    assert heads == ["rank", "item", "title", "score", "probability", "label probability"]
+    for _, _, _, score, probability, label in rows:
+        assert float(probability) == pytest.approx(1 / (1 + math.exp(-float(score))), abs=1e-4)
         assert 0 < float(label) < 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nightloom.config import RunConfig, load_config, load_preset, presets
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, RenamedWarning
 
 MINE = "name: mine\ndata: {events: data/ratings.csv}\n"
 
@@ -33,10 +33,10 @@ def test_relative_paths_are_relative_to_the_yaml(tmp_path: Path) -> None:
 
 
 def test_overrides_are_read_as_yaml() -> None:
-    config = load_preset("movies-small", ["training.epochs=3", "evaluation.protocols=[leave_one_out]", "model.companions=[graph]"])
+    config = load_preset("movies-small", ["training.epochs=3", "evaluation.protocols=[leave_one_out]", "model.scorers=[graph]"])
     assert config.training.epochs == 3
     assert config.evaluation.protocols == ("leave_one_out",)
-    assert config.model.companions == ("graph",)
+    assert config.model.scorers == ("graph",)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,12 @@ def test_overrides_are_read_as_yaml() -> None:
         ("- a list\n", (), "expected keys and values"),
         ("name: [\n", (), "not valid YAML"),
         (MINE + "model: {dim: 30, heads: 4}\n", (), "multiple of heads"),
-        ("name: mine\ndata: {events: a.csv, only: {since: 2010-13-01}}\n", (), "data.only.since: Input should be a valid date"),
-        (MINE, ("data.only.since=2010-02-30",), "data.only.since: Input should be a valid date"),
+        (
+            "name: mine\ndata: {events: a.csv, event_filter: {since: 2010-13-01}}\n",
+            (),
+            "data.event_filter.since: Input should be a valid date",
+        ),
+        (MINE, ("data.event_filter.since=2010-02-30",), "data.event_filter.since: Input should be a valid date"),
         (MINE, ("training.seed=!!int none",), "--set training.seed=!!int none: not valid YAML"),
     ],
 )
@@ -63,14 +67,14 @@ def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: tuple[str, 
 
 
 def test_a_date_is_read_as_one(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: a.csv, only: {since: 2010-12-01}}\n")
-    only = load_config(tmp_path / "mine.yaml", ["data.only.before=2011-01-31"]).data.only
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: a.csv, event_filter: {since: 2010-12-01}}\n")
+    only = load_config(tmp_path / "mine.yaml", ["data.event_filter.before=2011-01-31"]).data.event_filter
     assert (only.since, only.before) == (date(2010, 12, 1), date(2011, 1, 31))
 
 
-@pytest.mark.parametrize("overrides", [(), ("training.epochs=5", "data.only.users_share=0.5")])
+@pytest.mark.parametrize("overrides", [(), ("training.epochs=5", "data.event_filter.users_share=0.5")])
 def test_an_empty_section_is_one_of_defaults(tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    (tmp_path / "mine.yaml").write_text("name: mine\ndata:\n  events: a.csv\n  only:\ntraining:\n")
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata:\n  events: a.csv\n  event_filter:\ntraining:\n")
     (tmp_path / "plain.yaml").write_text("name: mine\ndata: {events: a.csv}\n")
     assert load_config(tmp_path / "mine.yaml", overrides) == load_config(tmp_path / "plain.yaml", overrides)
 
@@ -99,3 +103,17 @@ def test_the_digest_leaves_addresses_out_and_nothing_else() -> None:
 def test_a_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_preset("movies-small").name = "other"  # type: ignore[misc]
+
+
+def test_old_names_of_keys_work_one_version_longer_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(
+        "name: mine\ndata: {events: a.csv, only: {since: 2010-12-01}}\nmodel: {companions: [graph]}\nevaluation: {floors: [ease]}\n"
+    )
+    with pytest.warns(RenamedWarning) as said:
+        config = load_config(path)
+    assert {str(one.message).split("'")[1] for one in said} == {"only", "companions", "floors"}
+    assert str(config.data.event_filter.since) == "2010-12-01"
+    assert (config.model.scorers, config.evaluation.baselines) == (("graph",), ("ease",))
+    with pytest.warns(RenamedWarning), pytest.raises(InputError, match="old name of 'baselines'"):
+        load_config(path, ["evaluation.baselines=[als]"])

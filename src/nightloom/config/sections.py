@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from datetime import date
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nightloom.core.errors import RenamedWarning
+
 TableName = Literal["events", "items", "users", "links"]
 FeatureKind = Literal["text", "category", "tags", "number", "image", "ignore"]
 Protocol = Literal["temporal", "leave_one_out"]
-Floor = Literal[
+BaselineName = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
-CompanionName = Literal[
+ScorerName = Literal[
     "graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"
 ]  # those of models/scorers/score_fusion.py
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
@@ -24,15 +28,27 @@ class Section(BaseModel):
     """A frozen part of the config that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of the last version -> their names now; they work for one version more, with a warning."""
 
     @model_validator(mode="before")
     @classmethod
-    def _empty(cls, given: Any) -> Any:
-        """A section without a key, which YAML reads as null, is one of defaults."""
-        return {} if given is None else given
+    def _known_keys(cls, given: Any) -> Any:
+        """A section without a key, which YAML reads as null, is one of defaults; renamed keys get their new names."""
+        if given is None:
+            return {}
+        old = [key for key in cls.renamed if isinstance(given, Mapping) and key in given]
+        if not old:
+            return given
+        for key in old:
+            if given[key] is not None and cls.renamed[key] in given:
+                raise ValueError(f"'{key}' is the old name of '{cls.renamed[key]}': give one of the two")
+            said = f"config: the key '{key}' is now '{cls.renamed[key]}'. The old name goes away with the next version."
+            warnings.warn(said, RenamedWarning, stacklevel=2)
+        return {cls.renamed[key]: given[key] for key in old} | {key: value for key, value in given.items() if key not in old}
 
 
-class OnlyConfig(Section):
+class EventFilterConfig(Section):
     """A part of the events, where not all are wanted: one year of two, or some of the people. The catalogue stays whole."""
 
     since: date | None = None
@@ -43,7 +59,7 @@ class OnlyConfig(Section):
     """Share of the users that are taken, drawn by a fixed lot: a larger share holds every smaller one."""
 
     @model_validator(mode="after")
-    def _has_days(self) -> OnlyConfig:
+    def _has_days(self) -> EventFilterConfig:
         if self.since and self.before and self.since >= self.before:
             raise ValueError(f"since ({self.since}) must be a day earlier than before ({self.before})")
         return self
@@ -51,6 +67,8 @@ class OnlyConfig(Section):
 
 class DataConfig(Section):
     """Where the tables come from and what their columns mean."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"only": "event_filter"}
 
     set: NamedSet | None = None
     """A named data set, checked by SHA-256: MovieLens is fetched, others lie in NIGHTLOOM_DATA. Leave empty to name your own tables."""
@@ -62,7 +80,7 @@ class DataConfig(Section):
     """Users table (optional): attributes used for slices only."""
     links: str | None = None
     """Links between users (optional): friend, follows, trusts."""
-    only: OnlyConfig = OnlyConfig()
+    event_filter: EventFilterConfig = EventFilterConfig()
     """Which part of the events is taken. Empty: all."""
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)
     """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours."""
@@ -163,6 +181,8 @@ class PretrainedConfig(Section):
 class ModelConfig(Section):
     """The recommender: fusion of text, attributes and id; a packed causal transformer; two heads over it."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"companions": "scorers", "purchase_head": "reranker"}
+
     dim: int = Field(64, ge=8, le=4096)
     """Width of item and user vectors."""
     blocks: int = Field(2, ge=1, le=64)
@@ -185,10 +205,10 @@ class ModelConfig(Section):
     """Whether id embeddings join the fusion."""
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
-    companions: tuple[CompanionName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
+    scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
     """What may be fused with the network's scores, each with the share that validation gives it (often none). Empty: the network alone."""
-    purchase_head: bool = True
-    """Whether the 100 best are put in order by their chance of being had, where validation says for sure that this is better."""
+    reranker: bool = True
+    """Whether the 100 best are put in order by their probability of being had, where validation says for sure that this is better."""
 
     @model_validator(mode="after")
     def _shapes(self) -> ModelConfig:
@@ -243,9 +263,11 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """What is measured and how."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
+
     protocols: tuple[Protocol, ...] = Field(("temporal",), min_length=1)
     """Each is split, trained and ranked for itself; the gate uses the first."""
-    floors: tuple[Floor, ...] = ("popularity", "item_knn", "als", "graph")
+    baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
     """Simple families ranked beside the model."""
     exclude_seen: bool = True
     """Whether items that a user has had are left out of the ranking (false where repeats are normal)."""
@@ -273,7 +295,7 @@ class ClicksConfig(Section):
     batch_rows: int = Field(128, ge=1)
     """Rows in a batch."""
     calibration: Literal["auto", "none", "temperature", "isotonic"] = "auto"
-    """How log-odds become chances. auto: what gives the best log-loss on the folds, each corrected by what was learnt on the others."""
+    """How log-odds become probabilities. auto: the best log-loss on the folds, out of fold."""
 
 
 class ExplainConfig(Section):
@@ -290,6 +312,8 @@ class ExplainConfig(Section):
 class PromotionConfig(Section):
     """The gate between challenger and champion."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"must_beat_floors": "must_beat_baselines"}
+
     mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
     """enabled: promote on success; dry_run: decide and report, register nothing; disabled: no registry at all."""
     metric: Literal["ndcg_at_10", "hr_at_10", "mrr_at_10", "recall_at_10"] = "ndcg_at_10"
@@ -304,5 +328,5 @@ class PromotionConfig(Section):
     """Largest relative loss allowed on any slice with enough users; the slice's interval must exclude no-loss to veto."""
     min_slice_users: int = Field(50, ge=1)
     """Slices with fewer users do not guard."""
-    must_beat_floors: bool = True
-    """Whether a first champion must at least match every floor within the margin."""
+    must_beat_baselines: bool = True
+    """Whether a first champion must at least match every baseline within the margin."""

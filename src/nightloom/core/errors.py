@@ -38,3 +38,7 @@ class ContractBroken(InputError):
 
 class TrainingError(NightloomError):
     """A training worker failed; the message holds the end of its log and where to resume."""
+
+
+class RenamedWarning(FutureWarning):
+    """An old name was used, which goes away with the next version."""

@@ -19,7 +19,7 @@ FALLBACKS = (
 
 
 @contextmanager
-def lettered() -> Iterator[None]:
+def with_fonts() -> Iterator[None]:
     """Within it figures are made with all families that are here; of those, the first that knows a letter draws it."""
     from matplotlib import rc_context  # only here, since most of nightloom draws nothing
 

@@ -62,11 +62,11 @@ class Recommender(ABC):
         return np.where(np.isneginf(best), -1, items), best
 
 
-class Companion(Recommender):
+class Scorer(Recommender):
     """A recommender that is built in seconds, and whose scores are fused late with a network's."""
 
     @abstractmethod
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same over another catalogue.
 
         Args:
@@ -75,15 +75,15 @@ class Companion(Recommender):
         """
 
 
-class Untrained(Companion):
-    """A companion that answers from the history and what comes with it: only the size of the catalogue is kept."""
+class Untrained(Scorer):
+    """A scorer that answers from the history and what comes with it: only the size of the catalogue is kept."""
 
     def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
         """Keep the size of the catalogue."""
         self.n_items = n_items
         return self
 
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:  # noqa: ARG002
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:  # noqa: ARG002
         """The same over another catalogue."""
         return type(self)().fit(Histories.of_items([]), n_items)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
-COLUMNS = ("items", "times", "kinds", "positive", "seen")
+COLUMNS = ("items", "times", "event_types", "positive", "seen")
 """What is known of each event."""
 
 
@@ -26,9 +26,9 @@ class Histories:
         offsets: int64 [n + 1]; history i is `items[offsets[i]:offsets[i + 1]]`.
         items: int32 [events], dense item ids.
         times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
-        kinds: int16 [events], codes of event names.
+        event_types: int16 [events], codes of event names.
         positive: bool [events], whether the event is a positive label.
-        asked_at: int64 [n], when the recommendation is asked for, in seconds (zero without time).
+        request_time: int64 [n], when the recommendation is asked for, in seconds (zero without time).
         links: whom each asker is linked to, and what they have had; None where nothing is known of links.
         seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
     """
@@ -36,9 +36,9 @@ class Histories:
     offsets: IntArray
     items: NDArray[np.int32]
     times: IntArray
-    kinds: NDArray[np.int16]
+    event_types: NDArray[np.int16]
     positive: NDArray[np.bool_]
-    asked_at: IntArray
+    request_time: IntArray
     links: Links | None = None
     seen: NDArray[np.bool_] = None  # type: ignore[assignment]
 
@@ -59,14 +59,14 @@ class Histories:
         starts, lengths = self.offsets[:-1][index], self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return replace(self.of_events(flat, offsets), asked_at=self.asked_at[index], links=self.links and self.links.take(index))
+        return replace(self.of_events(flat, offsets), request_time=self.request_time[index], links=self.links and self.links.take(index))
 
     def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
         """Some of the events, their places or bool [events], as histories with other offsets; who asks stays."""
         return replace(self, offsets=offsets, **{name: getattr(self, name)[events] for name in COLUMNS})
 
     @classmethod
-    def of_items(cls, lists: list[list[int]], asked_at: int = 0) -> Histories:
+    def of_items(cls, lists: list[list[int]], request_time: int = 0) -> Histories:
         """Histories from item lists alone (event kind 0, all positive, no time)."""
         lengths = [len(one) for one in lists]
         total = sum(lengths)
@@ -76,7 +76,7 @@ class Histories:
             np.zeros(total, dtype=np.int64),
             np.zeros(total, dtype=np.int16),
             np.ones(total, dtype=bool),
-            np.full(len(lists), asked_at, dtype=np.int64),
+            np.full(len(lists), request_time, dtype=np.int64),
         )
 
 
@@ -104,7 +104,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Every user's events in time order with the split's two borders.
+    """Every user's events in time order with the split's two cutoffs.
 
     User u's events are `offsets[u]:offsets[u+1]`; those before `train_end[u]` are for training, up to
     `validation_end[u]` for validation, the rest for the test. A split is never more than these two
@@ -114,7 +114,7 @@ class Sequences:
         offsets: int64 [users + 1].
         items: int32 [events].
         times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
-        kinds: int16 [events], codes of event names.
+        event_types: int16 [events], codes of event names.
         positive: bool [events].
         train_end: int64 [users], absolute positions.
         validation_end: int64 [users], absolute positions.
@@ -127,7 +127,7 @@ class Sequences:
     offsets: IntArray
     items: NDArray[np.int32]
     times: IntArray
-    kinds: NDArray[np.int16]
+    event_types: NDArray[np.int16]
     positive: NDArray[np.bool_]
     train_end: IntArray
     validation_end: IntArray
@@ -170,7 +170,7 @@ class Sequences:
         shift = part.offsets[:-1] - self.offsets[:-1][users]
         ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
         links = self._links_of(users)
-        return Sequences(part.offsets, part.items, part.times, part.kinds, part.positive, *ends, self.n_items, *links, part.seen)
+        return Sequences(part.offsets, part.items, part.times, part.event_types, part.positive, *ends, self.n_items, *links, part.seen)
 
     def _links_of(self, users: IntArray) -> tuple[IntArray, IntArray]:
         """Links among some users, by their places in `users`; those to others are left out."""
@@ -185,7 +185,7 @@ class Sequences:
         return np.searchsorted(one[kept], np.arange(len(users) + 1)).astype(np.int64), other[kept]
 
     def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
-        """The held-out questions of a part: history before its border, positive items after it.
+        """The held-out questions of a part: history before its cutoff, positive items after it.
 
         Args:
             part: "validation" or "test".
@@ -208,7 +208,7 @@ class Sequences:
         links = Links(self.link_offsets, self.link_users, known).take(rows) if len(self.link_offsets) else None
         return Queries(
             users=rows,
-            histories=replace(known.take(rows), asked_at=self.times[start[rows]], links=links),
+            histories=replace(known.take(rows), request_time=self.times[start[rows]], links=links),
             target_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             targets=self.items[held],
         )
@@ -221,7 +221,9 @@ class Sequences:
         lengths = stop - start
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-        return Histories(offsets, asked_at=np.zeros(len(start), dtype=np.int64), **{name: getattr(self, name)[flat] for name in COLUMNS})
+        return Histories(
+            offsets, request_time=np.zeros(len(start), dtype=np.int64), **{name: getattr(self, name)[flat] for name in COLUMNS}
+        )
 
 
 @dataclass(frozen=True)

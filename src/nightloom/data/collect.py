@@ -9,7 +9,7 @@ from typing import Any
 from nightloom.config import RunConfig
 from nightloom.data.sources import named
 from nightloom.data.sources.files import RawTable, read_table
-from nightloom.data.subsets.event_filter import part_of
+from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
@@ -25,7 +25,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
         progress: told what is read, one line at a time.
 
     Raises:
-        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; or `data.only` leaves no event.
+        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; or the event filter leaves none.
     """
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     data = config.data
@@ -47,7 +47,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
     for name, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{name}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
-    made, left_out = part_of(made, data.only)
+    made, left_out = filter_events(made, data.event_filter)
     if left_out:
         source["left_out"] = source.get("left_out", {}) | left_out
         progress("; ".join(f"events: {rows:,} rows left out: {reason}" for reason, rows in left_out.items()))

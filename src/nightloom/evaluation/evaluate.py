@@ -1,4 +1,4 @@
-"""Stage evaluate: the model, the standing champion and the floors, ranked alike on the same held-out users."""
+"""Stage evaluate: the model, the standing champion and the baselines, ranked alike on the same held-out users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nightloom.core.sequences import Histories, Queries, Sequences
 from nightloom.encoders.vectors import Vectors
 from nightloom.evaluation import lists, plots, slices
 from nightloom.evaluation.labels import measure_labels
-from nightloom.evaluation.reranker import measure_chances
+from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.evaluation.statistics import interval, paired
 from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
@@ -67,7 +67,7 @@ class Asked:
 
     Attributes:
         queries: histories and held-out items.
-        train: what the floors learn from.
+        train: what the baselines learn from.
         popularity: int64 [items], positive events in `train`.
         user_masks: user slice -> bool [n].
         item_slice: object [rows], slice of each held-out item.
@@ -93,7 +93,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Rank every family over the whole catalogue and write what ARCHITECTURE.md lists for this stage.
 
-    Floors learn from all events before the test, validation included: some part of the model has learned from each.
+    Baselines learn from all events before the test, validation included: some part of the model has learned from each.
 
     Args:
         config: the run's configuration; `evaluation` and `promotion` (for the plots) count.
@@ -105,13 +105,19 @@ def evaluate(
         progress: told what is done, in words.
 
     Returns:
-        Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `chances` by protocol
-        (see `measure_chances`) where the model has a purchase head, `label_chances` likewise (see `measure_labels`).
+        Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `probabilities` by protocol
+        (see `measure_probabilities`) where the model has a re-ranker, `label_probabilities` likewise (see `measure_labels`).
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
     results = Results()
-    figures: dict[str, Any] = {"test_users": {}, "test_rows": {}, "metrics": results.metrics, "chances": {}, "label_chances": {}}
+    figures: dict[str, Any] = {
+        "test_users": {},
+        "test_rows": {},
+        "metrics": results.metrics,
+        "probabilities": {},
+        "label_probabilities": {},
+    }
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
             asked = ask(config, protocol, prepared, items, users)
@@ -122,24 +128,24 @@ def evaluate(
             for family, model in _families(config, bundle, standing, items, pretrained, asked.train):
                 queries = asked.queries
                 if family == CHAMPION and standing is not None:
-                    queries = standing.event_names.recoded(queries, bundle.meta["kinds"])
+                    queries = standing.event_names.recoded(queries, bundle.meta["event_types"])
                 ranked = ranks(model, queries, exclude_seen=config.evaluation.exclude_seen)
                 vectors[family] = per_user(ranked.ranks, ranked.offsets)
                 note(results, family, protocol, asked, ranked, vectors[family], config.promotion.confidence)
                 writer.write_table(rows_of(asked, family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {len(queries):,} users")
-            if bundle.loom.purchase is not None and len(asked.queries):
-                title = f"Chances of the {CANDIDATES} best of {len(asked.queries):,} users, {protocol}"
+            if bundle.recommender.reranker is not None and len(asked.queries):
+                title = f"Probabilities of the {CANDIDATES} best of {len(asked.queries):,} users, {protocol}"
                 place = folder / "plots" / f"calibration_{protocol}.png"
-                figures["chances"][protocol] = measure_chances(bundle.loom, asked.queries, place, title)
-            if bundle.loom.labels is not None:
+                figures["probabilities"][protocol] = measure_probabilities(bundle.recommender, asked.queries, place, title)
+            if bundle.recommender.labels is not None:
                 place = folder / "plots" / f"calibration_of_labels_{protocol}.png"
                 sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-                figures["label_chances"][protocol] = measure_labels(
-                    bundle.loom, sequences, place, f"Chances of a positive event, {protocol}"
+                figures["label_probabilities"][protocol] = measure_labels(
+                    bundle.recommender, sequences, place, f"Probabilities of a positive event, {protocol}"
                 )
-            _draw(config, protocol, results, vectors, bundle.loom.family, bundles[protocol].parent / "curves.json", folder / "plots")
+            _draw(config, protocol, results, vectors, bundle.recommender.family, bundles[protocol].parent / "curves.json", folder / "plots")
     write_json(folder / "metrics.json", results.metrics)
     write_json(folder / "intervals.json", results.intervals)
     write_json(folder / "slices.json", results.slices)
@@ -150,7 +156,7 @@ def ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, u
     """The test of one protocol; items and users are the tables of stage prepare."""
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
-    train = sequences.train(with_validation=True)  # as the model's graph does under every protocol, so no floor knows less
+    train = sequences.train(with_validation=True)  # as the model's graph does under every protocol, so no baseline knows less
     popularity = positive_counts(train, sequences.n_items)
     lengths = queries.histories.lengths
     who = users.iloc[queries.users].reset_index(drop=True)
@@ -171,10 +177,10 @@ def _families(
     config: RunConfig, bundle: Bundle, standing: Bundle | None, items: pd.DataFrame, pretrained: Path, train: Histories
 ) -> Iterator[tuple[str, Recommender]]:
     """Every family with its recommender, made when it is asked for, so that one at a time is in memory."""
-    yield bundle.loom.family, bundle.loom
+    yield bundle.recommender.family, bundle.recommender
     if standing is not None:
-        yield CHAMPION, standing.onto(items, Vectors.load(pretrained))
-    for name in config.evaluation.floors:
+        yield CHAMPION, standing.reindex(items, Vectors.load(pretrained))
+    for name in config.evaluation.baselines:
         yield name, build(name, config.training.seed).fit(train, len(items))
 
 
@@ -226,12 +232,12 @@ def _draw(
     asked = f"{protocol}, {users:,} held-out users"
     metrics, metric = results.of("metrics", protocol), config.promotion.metric
     plots.families(folder / f"families_{protocol}.png", metrics, results.of("intervals", protocol), model, f"All families, {asked}")
-    floors = [name for name in config.evaluation.floors if name in metrics]
-    if floors:
-        best = max(floors, key=lambda name: metrics[name][metric])
+    baselines = [name for name in config.evaluation.baselines if name in metrics]
+    if baselines:
+        best = max(baselines, key=lambda name: metrics[name][metric])
         by_family = results.of("slices", protocol)
         path = folder / f"slices_{protocol}.png"
-        plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best floor)"), metric, f"By slice, {asked}")
+        plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best baseline)"), metric, f"By slice, {asked}")
     if CHAMPION in vectors:
         gate = config.promotion
         found = paired(vectors[model], vectors[CHAMPION], confidence=gate.confidence, resamples=gate.resamples)

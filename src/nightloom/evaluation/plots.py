@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nightloom.core import click_metrics as clicks
 from nightloom.core.click_metrics import BoolArray, FloatArray
-from nightloom.core.fonts import drawable, lettered
+from nightloom.core.fonts import drawable, with_fonts
 from nightloom.evaluation.statistics import Difference
 
 if TYPE_CHECKING:
@@ -59,18 +59,18 @@ def calibration(path: Path, answers: Mapping[str, tuple[BoolArray, FloatArray]],
 
     Args:
         path: PNG file to write.
-        answers: family -> what came true, bool [rows], and the chances given, float64 [rows].
+        answers: family -> what came true, bool [rows], and the probabilities given, float64 [rows].
         colours: family -> colour.
         title: above the figure.
     """
     with figure(path, title, 4.5) as (axis,):
         most = 0.0
-        for family, (happened, chance) in answers.items():
-            curve = clicks.calibration(happened, chance)
-            axis.plot(curve.chance, curve.rate, "o-", color=colours[family], label=family, markersize=4)
-            most = max(most, float(curve.chance.max()), float(curve.rate.max()))
-        axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="true chances")
-        axis.set_xlabel("mean chance given")
+        for family, (happened, probability) in answers.items():
+            curve = clicks.calibration(happened, probability)
+            axis.plot(curve.probability, curve.rate, "o-", color=colours[family], label=family, markersize=4)
+            most = max(most, float(curve.probability.max()), float(curve.rate.max()))
+        axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="true probabilities")
+        axis.set_xlabel("mean probability given")
         axis.set_ylabel("share that came true")
         axis.figure.legend(loc="outside upper right", frameon=False, ncols=4, fontsize=9)
 
@@ -83,12 +83,12 @@ def slices(
     metric: str,
     title: str,
 ) -> None:
-    """Bars of the model and of the best floor on every slice.
+    """Bars of the model and of the best baseline on every slice.
 
     Args:
         path: PNG file to write.
         model: slice -> {"users", metric ...}.
-        other: the same of the floor.
+        other: the same of the baseline.
         names: what to call the two.
         metric: metric to draw.
         title: above the figure.
@@ -158,7 +158,7 @@ def figure(path: Path, title: str, height: float, *, columns: int = 1, sharey: b
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # only here, since most of nightloom draws nothing
     from matplotlib.figure import Figure
 
-    with lettered():
+    with with_fonts():
         figure = Figure(figsize=(9, height), layout="constrained", dpi=120)
         FigureCanvasAgg(figure)  # no display and no global state, unlike pyplot
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")

@@ -28,7 +28,7 @@ class Difference:
         low: lower end of the interval of the difference.
         high: upper end.
         share: twice the smaller share of resamples on either side of zero, at most 1. Read like a p-value: small
-            when the difference is unlikely to be chance.
+            when the difference is unlikely to be probability.
         users: number of users.
     """
 
@@ -98,8 +98,8 @@ def paired(
     means = (first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0))
     figures = np.column_stack([*means, low, high, share]).tolist()
     return {
-        name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=chance, users=len(first))
-        for name, (mine, its, by, lower, upper, chance) in zip(a, figures, strict=True)
+        name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=probability, users=len(first))
+        for name, (mine, its, by, lower, upper, probability) in zip(a, figures, strict=True)
     }
 
 

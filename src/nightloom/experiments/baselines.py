@@ -34,8 +34,8 @@ from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import environment, tie_to_parent
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "text_only": {"use_ids": False, "use_attributes": False, "use_images": False, "companions": []},
-    "id_only": {"use_text": False, "use_attributes": False, "use_images": False, "companions": []},
+    "text_only": {"use_ids": False, "use_attributes": False, "use_images": False, "scorers": []},
+    "id_only": {"use_text": False, "use_attributes": False, "use_images": False, "scorers": []},
     "nightloom": {},
 }
 """The full model and what is switched off in it, as overrides of the config's `model`; they are trained by `fine_tune`."""
@@ -139,7 +139,7 @@ def _tuned(
         tell(f"{family}: {protocol}, epoch {line['epoch']}, loss {line['loss']:.3f}")
 
     fine_tune(config, protocol, prepared, pretrained, folder, on_epoch)
-    return Bundle.load(folder / "bundle").loom, json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    return Bundle.load(folder / "bundle").recommender, json.loads((folder / "curves.json").read_text(encoding="utf-8"))
 
 
 def _cpu_seconds() -> float:

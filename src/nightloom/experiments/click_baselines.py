@@ -1,4 +1,4 @@
-"""The click head and its floors on the same rows: each fitted, asked once about the test part, and measured."""
+"""The click head and its baselines on the same rows: each fitted, asked once about the test part, and measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLOURS = {"head": MODEL, "lightgbm": "#E69F00", "logistic": OTHER}
 def fit_and_measure(
     rows: Impressions, family: str, config: RunConfig, folder: Path, tell: Callable[[str, float], None] = lambda _words, _share: None
 ) -> dict[str, Any]:
-    """Fit one family, ask it about the test part, and write `chances.parquet`, `result.json` and, of the head, what answering needs.
+    """Fit one family, ask it about the test part, and write `probabilities.parquet`, `result.json` and, of the head, what answering needs.
 
     Args:
         rows: what was shown.
@@ -54,17 +54,17 @@ def fit_and_measure(
         "family": family,
         "seed": config.training.seed,
         "validation": fitted.choice.metrics,
-        "test": measure(clicked, fitted.chances),
-        "intervals": intervals(clicked, fitted.chances, confidence=config.promotion.confidence),
-        "noise": calibration_noise(fitted.chances),
+        "test": measure(clicked, fitted.probabilities),
+        "intervals": intervals(clicked, fitted.probabilities, confidence=config.promotion.confidence),
+        "noise": calibration_noise(fitted.probabilities),
         "calibrator": fitted.choice.calibrator.kind,
         "step": fitted.choice.step,
         "losses": fitted.choice.losses,
         "cpu_seconds": round(seconds, 2),
         "rows": {"learnt": rows.test_start, "test": len(clicked), "clicks": int(clicked.sum())},
     }
-    pd.DataFrame({"row": np.arange(rows.test_start, len(rows)), "clicked": clicked, "chance": fitted.chances}).to_parquet(
-        folder / "chances.parquet", index=False
+    pd.DataFrame({"row": np.arange(rows.test_start, len(rows)), "clicked": clicked, "probability": fitted.probabilities}).to_parquet(
+        folder / "probabilities.parquet", index=False
     )
     if isinstance(fitted.model, ClickHead):
         save(folder, fitted.model, fitted.encoder, fitted.choice.calibrator)
@@ -81,14 +81,14 @@ def differences(folders: Mapping[str, Path], confidence: float) -> dict[str, dic
     """
     if FLOOR not in folders:
         return {}
-    floor = pd.read_parquet(folders[FLOOR] / "chances.parquet")
-    clicked, against = floor["clicked"].to_numpy(), floor["chance"].to_numpy()
+    baseline = pd.read_parquet(folders[FLOOR] / "probabilities.parquet")
+    clicked, against = baseline["clicked"].to_numpy(), baseline["probability"].to_numpy()
     found = {}
     for family, folder in folders.items():
         if family != FLOOR:
-            chance = pd.read_parquet(folder / "chances.parquet")["chance"].to_numpy()
-            one, other = measure(clicked, chance), measure(clicked, against)
-            spans = intervals(clicked, chance, against, confidence=confidence)
+            probability = pd.read_parquet(folder / "probabilities.parquet")["probability"].to_numpy()
+            one, other = measure(clicked, probability), measure(clicked, against)
+            spans = intervals(clicked, probability, against, confidence=confidence)
             found[family] = {name: (one[name] - other[name], *spans[name]) for name in NAMES}
     return found
 
@@ -103,6 +103,6 @@ def calibration_plot(path: Path, folders: Mapping[str, Path], title: str) -> Non
     """
     answers = {}
     for family, folder in folders.items():
-        given = pd.read_parquet(folder / "chances.parquet")
-        answers[family] = given["clicked"].to_numpy(), given["chance"].to_numpy()
+        given = pd.read_parquet(folder / "probabilities.parquet")
+        answers[family] = given["clicked"].to_numpy(), given["probability"].to_numpy()
     plots.calibration(path, answers, COLOURS, title)

@@ -32,8 +32,8 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.evaluation.statistics import resampled_means
 from nightloom.packaging.bundle import Bundle
 
-ARMS = ("scratch", "warm", "frozen", "frozen_new_companions")
-"""Trained from scratch; from the night before; the first night's model; its network with the night's companions."""
+ARMS = ("scratch", "warm", "frozen", "frozen_new_scorers")
+"""Trained from scratch; from the night before; the first night's model; its network with the night's scorers."""
 METRIC = "ndcg_at_10"
 RESAMPLES = 2000
 
@@ -95,10 +95,10 @@ def moments(events: pd.DataFrame, nights: int, step_days: float, first: str | No
     return [Moment(start + night * step, start + (night + 1) * step) for night in range(nights)]
 
 
-def lay(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict[str, Any]:
+def write_moment(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict[str, Any]:
     """Stage prepare for one night of the past, its test part being the period that the night is judged on.
 
-    The split goes by shares, so those that put its borders at the night are worked out here; the validation part is
+    The split goes by shares, so those that put its cutoffs at the night are worked out here; the validation part is
     `prepare.validation_share` of what the night knows.
 
     Raises:
@@ -135,21 +135,21 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     sequences = Sequences.load(prepared / "sequences_temporal.npz")
     queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
-    kinds = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))["kinds"]
+    event_types = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))["event_types"]
     found: dict[str, Any] = {"user_id": users["user_id"].to_numpy(dtype=object)[queries.users]}
 
     def ask(model: Recommender, names: EventNames) -> NDArray[np.float64]:
-        ranked = ranks(model, names.recoded(queries, kinds), exclude_seen=config.evaluation.exclude_seen)
+        ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=config.evaluation.exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
     for arm in ("scratch", "warm"):
         bundle = Bundle.load(bundles[arm])
-        found[arm] = ask(bundle.loom, bundle.event_names)
+        found[arm] = ask(bundle.recommender, bundle.event_names)
     first = Bundle.load(bundles["frozen"])
-    frozen = first.onto(items, Vectors.load(pretrained))
+    frozen = first.reindex(items, Vectors.load(pretrained))
     found["frozen"] = ask(frozen, first.event_names)
     newer = frozen.fit(sequences.train(with_validation=True), len(items))
-    found["frozen_new_companions"] = ask(newer, first.event_names)
+    found["frozen_new_scorers"] = ask(newer, first.event_names)
     return pd.DataFrame(found)
 
 
@@ -173,7 +173,7 @@ def summary(judged: Sequence[pd.DataFrame], nights: Sequence[Mapping[str, Any]],
     for name, first, second in (
         ("warm/scratch", 1, 0),
         ("frozen/scratch", 2, 0),
-        ("frozen_new_companions/scratch", 3, 0),
+        ("frozen_new_scorers/scratch", 3, 0),
         ("frozen/warm", 2, 1),
     ):
         below = np.maximum(drawn[:, second], 1e-12)
@@ -216,7 +216,7 @@ def plot(path: Path, nights: Sequence[Mapping[str, Any]], title: str) -> None:
         "scratch": (plots.MODEL, "o-"),
         "warm": (plots.BETTER, "s-"),
         "frozen": (plots.WORSE, "^--"),
-        "frozen_new_companions": (plots.OTHER, "v--"),
+        "frozen_new_scorers": (plots.OTHER, "v--"),
     }
     with plots.figure(path, title, 4.2, columns=2, sharey=False) as (quality, time):
         for arm, (colour, style) in styles.items():

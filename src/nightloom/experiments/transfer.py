@@ -21,12 +21,12 @@ from nightloom.core.metrics import per_user
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Sequences
-from nightloom.data.subsets.time_cutoff import border_of
-from nightloom.data.subsets.user_subset import lay_part, user_ids
+from nightloom.data.subsets.time_cutoff import cutoff_of
+from nightloom.data.subsets.user_subset import user_ids, write_user_subset
 from nightloom.evaluation.statistics import paired
 from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.scorers.text_neighbours import TextNeighbours
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.transfer import zero_shot
 
@@ -37,9 +37,9 @@ NETWORKS = ("zero_shot", *TRAINED)
 FLOORS = ("popularity", "text_neighbours")
 ARMS = (*NETWORKS, *FLOORS)
 ALONE = "_network"
-"""Ends the name of an arm that is asked without its companions."""
+"""Ends the name of an arm that is asked without its scorers."""
 PAIRS = (
-    *(("zero_shot", floor) for floor in FLOORS),
+    *(("zero_shot", baseline) for baseline in FLOORS),
     *((arm, "scratch") for arm in ("zero_shot", "adapter", "full")),
     *((f"{arm}{ALONE}", f"scratch{ALONE}") for arm in ("zero_shot", "adapter", "full")),
 )
@@ -62,23 +62,23 @@ def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False)
     """The config of the source's training: its data under the target's model, language model and schedule.
 
     It reads text alone, since no id and no attribute can be carried over, and what they would learn the text would not; where items are
-    shared, it learns their ids too, and has companions.
+    shared, it learns their ids too, and has scorers.
 
     Raises:
         InputError: the target tunes its language model, or reads no text.
     """
     if target.training.tuning != "frozen" or not target.model.use_text:
         raise InputError("transfer: the domains meet in the vectors of item texts. Use training.tuning=frozen and model.use_text=true.")
-    companions = tuple(one for one in target.model.companions if one != "friends") if shared else ("text_neighbours",)
-    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "companions": companions, "purchase_head": False}
+    scorers = tuple(one for one in target.model.scorers if one != "friends") if shared else ("text_neighbours",)
+    carried = {"use_text": True, "use_ids": shared, "use_attributes": False, "scorers": scorers, "reranker": False}
     same = {"model": target.model.model_copy(update=carried), "pretrained": target.pretrained, "training": target.training}
     evaluation = source.evaluation.model_copy(update={"protocols": target.evaluation.protocols})
     return source.model_copy(update=same | {"evaluation": evaluation})
 
 
 def arms_config(target: RunConfig) -> RunConfig:
-    """The config that every arm learns under: the target's without a purchase head, since what starts from another domain has none."""
-    return target.model_copy(update={"model": target.model.model_copy(update={"purchase_head": False})})
+    """The config that every arm learns under: the target's without a re-ranker, since what starts from another domain has none."""
+    return target.model_copy(update={"model": target.model.model_copy(update={"reranker": False})})
 
 
 def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
@@ -106,7 +106,7 @@ def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDA
     return kept
 
 
-def lay_source(source: Path, target: Path, protocol: str, folder: Path, *, same_people: bool) -> dict[str, Any]:
+def write_source(source: Path, target: Path, protocol: str, folder: Path, *, same_people: bool) -> dict[str, Any]:
     """Write the prepared folder that the source's model learns from: without users of the target, and without the target's future.
 
     Under the temporal protocol every arm but `scratch` starts from this model, so it learns only from what came before the target's
@@ -120,13 +120,13 @@ def lay_source(source: Path, target: Path, protocol: str, folder: Path, *, same_
         same_people: see `users_to_learn_from`.
 
     Returns:
-        What `lay_part` gives.
+        What `write_user_subset` gives.
 
     Raises:
         InputError: nobody or too little is left to learn from, or the protocol is temporal and one of the two has no times.
     """
     users = users_to_learn_from(source, target, same_people=same_people)
-    return lay_part(source, users, protocol, folder, before=border_of(target, source, protocol))
+    return write_user_subset(source, users, protocol, folder, before=cutoff_of(target, source, protocol))
 
 
 def judge(
@@ -144,7 +144,7 @@ def judge(
         shared: whether items of the same text are the same items.
 
     Returns:
-        One row a user: `user_id`, a column an arm, and `<arm>_network` for those with a network, without companions.
+        One row a user: `user_id`, a column an arm, and `<arm>_network` for those with a network, without scorers.
     """
     protocol, exclude_seen = config.evaluation.protocols[0], config.evaluation.exclude_seen
     whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
@@ -154,16 +154,16 @@ def judge(
         ranked = ranks(model, queries, exclude_seen=exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
-    looms: dict[str, Loom] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
-    looms |= {arm: Bundle.load(bundles[arm]).loom for arm in TRAINED}
+    recommenders: dict[str, SequentialRecommender] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
+    recommenders |= {arm: Bundle.load(bundles[arm]).recommender for arm in TRAINED}
     found: dict[str, Any] = {"user_id": user_ids(prepared)[queries.users]}
-    found |= {arm: ask(loom) for arm, loom in looms.items()}
-    content = looms["zero_shot"].content
+    found |= {arm: ask(recommender) for arm, recommender in recommenders.items()}
+    content = recommenders["zero_shot"].content
     found["popularity"] = ask(Popularity().fit(learned.train(with_validation=True), whole.n_items))
     found["text_neighbours"] = ask(TextNeighbours().read(content.text, content.has_text))
-    for arm, loom in looms.items():
-        loom.weights = {}
-        found[f"{arm}{ALONE}"] = ask(loom)
+    for arm, recommender in recommenders.items():
+        recommender.weights = {}
+        found[f"{arm}{ALONE}"] = ask(recommender)
     return pd.DataFrame(found)
 
 
@@ -191,7 +191,7 @@ def line_of(
         share: of the target's users.
         judged: what `judge` gave.
         learned: `users` and `events` that were learned from, and `held_out`, how many of them chose the epochs; `together`, what
-            `lay_together` gave, where the source joined.
+            `write_merged_domains` gave, where the source joined.
         figures: arm -> figures of its training.
         confidence: of the intervals.
     """
@@ -237,7 +237,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
             )
     said = (
         f"NDCG@10 of {lines[0]['users']:,} test users, the same in all rows, over the whole catalogue; in brackets the network without its "
-        f"companions. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
+        f"scorers. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
         "domains were left out there."
     )
     if source.get("later"):
@@ -247,7 +247,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     if some := [one["learned"] for one in lines if one["learned"]["held_out"]]:
         many, held = (" and ".join(f"{one[name]:,}" for one in some) for name in ("users", "held_out"))
         said += (
-            f" Of the {many} users {held} were held out of a search and chose the epochs and the shares of the companions; then all were "
+            f" Of the {many} users {held} were held out of a search and chose the epochs and the shares of the scorers; then all were "
             "learned from."
         )
     if joined := {one["share"]: one["learned"]["together"] for one in lines if "together" in one["learned"]}:
@@ -265,7 +265,7 @@ def words(arm: str) -> str:
 
 
 def plot(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> None:
-    """NDCG@10 of every arm by the number of users learned from, with companions and without."""
+    """NDCG@10 of every arm by the number of users learned from, with scorers and without."""
     from nightloom.evaluation import plots
 
     styles = {
@@ -278,7 +278,7 @@ def plot(path: Path, lines: Sequence[Mapping[str, Any]], title: str) -> None:
     }
     users = [one["learned"]["users"] for one in lines]
     with plots.figure(path, title, 4.2, columns=2, sharey=True) as (fused, alone):
-        for axis, end, below in ((fused, "", "with companions"), (alone, ALONE, "network alone")):
+        for axis, end, below in ((fused, "", "with scorers"), (alone, ALONE, "network alone")):
             for arm, (colour, style) in styles.items():
                 values = [one[METRIC][arm + end if arm in NETWORKS else arm] for one in lines]
                 axis.plot(users, values, style, color=colour, label=words(arm), markersize=5)

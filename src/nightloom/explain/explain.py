@@ -81,7 +81,7 @@ def explain(config: RunConfig, prepared: Path, bundle: Path, folder: Path, progr
     names = titles(model)
     rows = pick(queries, config.explain.users, config.training.seed)
     asked = queries.histories.take(rows)
-    best = model.loom.recommend(asked, 1, exclude_seen=config.evaluation.exclude_seen)[0][:, 0]
+    best = model.recommender.recommend(asked, 1, exclude_seen=config.evaluation.exclude_seen)[0][:, 0]
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():
         user_id = users[queries.users[rows[at]]]
@@ -116,11 +116,11 @@ def titles(model: Bundle) -> NDArray[np.object_]:
 
 
 def _one(config: RunConfig, model: Bundle, history: Histories, item: int, user_id: str, names: NDArray[np.object_]) -> Explanation:
-    loom, samples, seed = model.loom, config.explain.samples, config.training.seed
+    recommender, samples, seed = model.recommender, config.explain.samples, config.training.seed
     older, owner = history_players(int(history.lengths[0]), config.explain.max_events)
-    events = shapley(history_game(loom, history, item, owner), int(owner[-1]) + 1, samples, seed)
-    players = field_players(loom, model.spec, item)
-    fields = shapley(field_game(loom, history, item, model.spec, players), len(players), samples, seed)
+    events = shapley(history_game(recommender, history, item, owner), int(owner[-1]) + 1, samples, seed)
+    players = field_players(recommender, model.spec, item)
+    fields = shapley(field_game(recommender, history, item, model.spec, players), len(players), samples, seed)
     ranked = older + np.argsort(-events.values[int(older > 0) :], kind="stable")  # the older events, together player 0, are not ranked
     return Explanation(
         user_id=user_id,
@@ -129,14 +129,14 @@ def _one(config: RunConfig, model: Bundle, history: Histories, item: int, user_i
         reasons=[*_event_reasons(history, older, events, model, names), *_field_reasons(item, players, fields, model)],
         events=events,
         fields=fields,
-        removals=removals(loom, history, item, ranked.tolist(), config.evaluation.exclude_seen, seed),
+        removals=removals(recommender, history, item, ranked.tolist(), config.evaluation.exclude_seen, seed),
     )
 
 
 def _event_reasons(history: Histories, older: int, found: Shapley, model: Bundle, names: NDArray[np.object_]) -> list[Reason]:
     figures = list(zip(found.values.tolist(), found.errors.tolist(), shares(found.values).tolist(), strict=True))
     reasons = [Reason("event", "older", f"{older:,} older event{'s' if older > 1 else ''}", *figures.pop(0))] if older else []
-    asked, events = int(history.asked_at[0]), int(history.lengths[0])
+    asked, events = int(history.request_time[0]), int(history.lengths[0])
     for at, figure in enumerate(figures, start=older):
         item = int(history.items[at])
         age = (asked - int(history.times[at])) / DAY if asked > 0 else None
@@ -145,7 +145,7 @@ def _event_reasons(history: Histories, older: int, found: Shapley, model: Bundle
 
 
 def _field_reasons(item: int, players: list[str], found: Shapley, model: Bundle) -> list[Reason]:
-    content, spans = model.loom.content, code_spans(model.spec)
+    content, spans = model.recommender.content, code_spans(model.spec)
     own = content.codes[content.code_offsets[item] : content.code_offsets[item + 1]].tolist()
 
     def label(name: str) -> str:

@@ -20,7 +20,7 @@ from nightloom.explain.shapley import Game
 from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import inference
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 
 CELLS = 4_000_000
 """Scores (histories times items) that are held at once."""
@@ -44,9 +44,9 @@ def subsets(history: Histories, keep: Masks) -> Histories:
     """
     flat = np.nonzero(keep)[1]
     offsets = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64)
-    asked = np.repeat(history.asked_at, len(keep))
+    asked = np.repeat(history.request_time, len(keep))
     links = None if history.links is None else history.links.take(np.zeros(len(keep), dtype=np.int64))
-    return replace(history.of_events(flat, offsets), asked_at=asked, links=links)
+    return replace(history.of_events(flat, offsets), request_time=asked, links=links)
 
 
 def scores_without(model: Recommender, history: Histories, keep: Masks, item: int) -> NDArray[np.float64]:
@@ -78,9 +78,9 @@ def history_game(model: Recommender, history: Histories, item: int, owner: NDArr
     return lambda coalitions: scores_without(model, history, coalitions[:, owner], item)
 
 
-def field_players(loom: Loom, spec: FeatureSpec, item: int) -> list[str]:
+def field_players(recommender: SequentialRecommender, spec: FeatureSpec, item: int) -> list[str]:
     """What the model is told of an item: its text, its picture, each attribute column, and which item it is; those the item has."""
-    content, fusion = loom.content, loom.net.fusion
+    content, fusion = recommender.content, recommender.net.fusion
     players = [TEXT] if fusion.use_text and bool(content.has_text[item]) else []
     players += [PICTURE] if fusion.use_images and bool(content.has_image[item]) else []
     if fusion.use_codes:
@@ -92,36 +92,36 @@ def field_players(loom: Loom, spec: FeatureSpec, item: int) -> list[str]:
     return [*players, ID]
 
 
-def field_game(loom: Loom, history: Histories, item: int, spec: FeatureSpec, players: list[str]) -> Game:
+def field_game(recommender: SequentialRecommender, history: Histories, item: int, spec: FeatureSpec, players: list[str]) -> Game:
     """The game of the fields of the recommended item, for one history.
 
     A field that is out is missing, as it may be for any item: no text, no picture, no such attribute, an unknown id. Without its id
-    the companions and the purchase head's counters do not know the item either, and without its text it is no text's neighbour.
+    the scorers and the re-ranker's counters do not know the item either, and without its text it is no text's neighbour.
     The other items, and the items of the history, stay as they are.
     """
-    network, companions = loom.network_scores(history), loom.companion_scores(history)
-    user = loom.user_vectors(history, loom.item_vectors())
+    network, scorers = recommender.network_scores(history), recommender.scorer_scores(history)
+    user = recommender.user_vectors(history, recommender.item_vectors())
 
     def worth(coalitions: Masks) -> NDArray[np.float64]:
-        content = without_fields(loom.content, item, spec, {name: ~coalitions[:, at] for at, name in enumerate(players)})
-        with torch.no_grad(), inference(loom.net):
-            logits = (loom.net.fusion(content) @ user[0]).numpy()
-        step = max(1, CELLS // loom.n_items)
+        content = without_fields(recommender.content, item, spec, {name: ~coalitions[:, at] for at, name in enumerate(players)})
+        with torch.no_grad(), inference(recommender.net):
+            logits = (recommender.net.fusion(content) @ user[0]).numpy()
+        step = max(1, CELLS // recommender.n_items)
         found = []
         for at in range(0, len(coalitions), step):
             part = coalitions[at : at + step]
             by_network = np.repeat(network, len(part), 0)
             by_network[:, item] = logits[at : at + step]
-            by_companion = {name: np.repeat(scores, len(part), 0) for name, scores in companions.items()}
-            for name, scores in by_companion.items():
+            by_scorer = {name: np.repeat(scores, len(part), 0) for name, scores in scorers.items()}
+            for name, scores in by_scorer.items():
                 needs = TEXT if name == TextNeighbours.family else ID
                 if needs in players:
                     scores[~part[:, players.index(needs)], item] = -np.inf
             asked = history.take(np.zeros(len(part), dtype=np.int64))
-            final = loom.finish(by_network, by_companion, asked)
-            if loom.purchase is not None and ID in players:
+            final = recommender.finish(by_network, by_scorer, asked)
+            if recommender.reranker is not None and ID in players:
                 named = part[:, players.index(ID)]
-                final = np.where(named[:, None], final, loom.finish(by_network, by_companion, asked, nameless=item))
+                final = np.where(named[:, None], final, recommender.finish(by_network, by_scorer, asked, ablated=item))
             found.append(above_mean(final, item))
         return np.concatenate(found)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nightloom.core.fonts import drawable, lettered
+from nightloom.core.fonts import drawable, with_fonts
 from nightloom.explain.reasons import Reason
 
 FOR, AGAINST, FIELD = "#0072B2", "#D55E00", "#E69F00"
@@ -17,7 +17,7 @@ LONGEST = 44
 """Letters of a label."""
 
 
-@lettered()
+@with_fonts()
 def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
     """One recommendation: a bar for each event that counts most and for each field, with standard errors.
 
@@ -52,7 +52,7 @@ def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
     figure.savefig(path, dpi=130)
 
 
-@lettered()
+@with_fonts()
 def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
     """Over the sample: how much of a recommendation each field makes, and how much events of each age do.
 

@@ -22,7 +22,7 @@ from nightloom.data.preparation.items import FeatureSpec
 from nightloom.encoders.vectors import Vectors
 from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 
 FILES = ("items.parquet", "feature_spec.json", "meta.json")
 LANGUAGE_MODEL = "language_model"
@@ -32,17 +32,17 @@ class Bundle:
     """A trained model with the ids, descriptions and vocabularies of its catalogue.
 
     Args:
-        loom: the trained model.
+        recommender: the trained model.
         source: folder with `items.parquet`, `feature_spec.json` and `meta.json`, those of stage prepare.
     """
 
-    def __init__(self, loom: Loom, source: Path) -> None:
-        self.loom, self.source = loom, source
+    def __init__(self, recommender: SequentialRecommender, source: Path) -> None:
+        self.recommender, self.source = recommender, source
 
     def save(self, folder: Path) -> None:
         """Write the bundle; `source` is copied, so the folder depends on nothing outside it."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.loom.save(folder)
+        self.recommender.save(folder)
         for name in FILES:
             shutil.copyfile(self.source / name, folder / name)
         if (self.source / LANGUAGE_MODEL).is_dir():
@@ -55,10 +55,10 @@ class Bundle:
         Raises:
             InputError: a file is missing or broken.
         """
-        missing = [name for name in (*FILES, "loom.json", "model.safetensors") if not (folder / name).is_file()]
+        missing = [name for name in (*FILES, "recommender.json", "model.safetensors") if not (folder / name).is_file()]
         if missing:
             raise InputError(f"{folder}: not a whole bundle, {', '.join(missing)} missing. Name the bundle folder of a finished run.")
-        return cls(Loom.load(folder), folder)
+        return cls(SequentialRecommender.load(folder), folder)
 
     @cached_property
     def items(self) -> pd.DataFrame:
@@ -96,7 +96,7 @@ class Bundle:
         histories: list[list[str]],
         k: int,
         times: list[list[int]] | None = None,
-        asked_at: list[int] | None = None,
+        request_time: list[int] | None = None,
         exclude_seen: bool = True,
         friends: list[list[list[str]]] | None = None,
         positive: list[list[bool]] | None = None,
@@ -108,7 +108,7 @@ class Bundle:
             histories: item ids; ids that the catalogue lacks are skipped.
             k: how many.
             times: when each event happened, seconds since 1970; without them the model answers from order alone.
-            asked_at: when each asks, seconds since 1970; by default at the time of the latest event.
+            request_time: when each asks, seconds since 1970; by default at the time of the latest event.
             exclude_seen: leave out items of the history.
             friends: for each history those of the people whom its owner is linked to; heard where the model gave friends a share.
             positive: whether each event of each history was positive; without them the event names tell.
@@ -119,59 +119,59 @@ class Bundle:
             For each history (item id, score) pairs, best first; fewer than k when the catalogue ends.
 
         Raises:
-            InputError: times, asked_at, friends, positive or events do not match the histories, or the model does not know an event name.
+            InputError: a list does not match the histories, or the model does not know an event name.
         """
-        asked = self.histories(histories, times, asked_at, positive, events)
+        asked = self.histories(histories, times, request_time, positive, events)
         if friends is not None:
             if len(friends) != len(histories):
                 raise InputError(f"friends: given for {len(friends)} of {len(histories)} histories. Give each a list, if an empty one.")
             flat = [one for circle in friends for one in circle]
             offsets = np.cumsum([0, *map(len, friends)], dtype=np.int64)
             asked = replace(asked, links=Links(offsets, np.arange(len(flat)), self.histories(flat)))
-        items, scores = self.loom.recommend(asked, k, exclude_seen=exclude_seen)
+        items, scores = self.recommender.recommend(asked, k, exclude_seen=exclude_seen)
         return [
             [(self.item_ids[item], float(score)) for item, score in zip(row, best, strict=True) if item >= 0]
             for row, best in zip(items.tolist(), scores.tolist(), strict=True)
         ]
 
-    def chances(
+    def probabilities(
         self,
         histories: list[list[str]],
         items: list[list[str]],
         times: list[list[int]] | None = None,
-        asked_at: list[int] | None = None,
+        request_time: list[int] | None = None,
         positive: list[list[bool]] | None = None,
         events: list[list[str]] | None = None,
     ) -> list[list[float]]:
-        """Chances that items, were they shown, would be liked (clicked, bought), from the label head: for each history those of its items.
+        """Probabilities that items, once shown, are liked (clicked, bought), by the label head: for each history those of its items.
 
         Args:
             histories: item ids, oldest first; ids that the catalogue lacks are skipped.
             items: for each history the items that are asked about, such as those of `recommend`.
             times: as in `recommend`.
-            asked_at: as in `recommend`.
+            request_time: as in `recommend`.
             positive: as in `recommend`.
             events: as in `recommend`.
 
         Raises:
             InputError: the model has no calibrated label head, an item is not in the catalogue, or the lists do not match.
         """
-        if self.loom.labels is None:
-            raise InputError("the model gives no chances: train it with training.label_weight on events that are positive or not.")
+        if self.recommender.labels is None:
+            raise InputError("the model gives no probabilities: train it with training.label_weight on events that are positive or not.")
         unknown = [item for one in items for item in one if item not in self.index]
         if unknown or len(items) != len(histories):
             raise InputError(f"items: {len(items)} lists for {len(histories)} histories, {len(unknown)} items unknown: {unknown[:3]}.")
-        asked = self.histories(histories, times, asked_at, positive, events)
+        asked = self.histories(histories, times, request_time, positive, events)
         owner = np.repeat(np.arange(len(items)), [len(one) for one in items])
-        found = self.loom.chances(asked, owner, np.array([self.index[item] for one in items for item in one], dtype=np.int64))
+        found = self.recommender.probabilities(asked, owner, np.array([self.index[item] for one in items for item in one], dtype=np.int64))
         return [part.tolist() for part in np.split(found, np.cumsum([len(one) for one in items])[:-1])]
 
-    def answer_chances(
+    def answer_probabilities(
         self,
         histories: list[list[str]],
         answers: list[list[tuple[str, float]]],
         times: list[list[int]] | None = None,
-        asked_at: list[int] | None = None,
+        request_time: list[int] | None = None,
         positive: list[list[bool]] | None = None,
         events: list[list[str]] | None = None,
     ) -> dict[str, list[list[float]]]:
@@ -181,35 +181,35 @@ class Bundle:
             histories: as they were asked.
             answers: what `recommend` gave.
             times: as in `recommend`.
-            asked_at: as in `recommend`.
+            request_time: as in `recommend`.
             positive: as in `recommend`.
             events: as in `recommend`.
 
         Returns:
-            With a purchase head `chance`: that the item is had next, in as much time as was held out for validation. With a label head
-            `label_chance`: that it is liked (clicked, bought) once it is shown.
+            With a re-ranker `probability`: that the item is had next, in as much time as was held out for validation. With a label head
+            `label_probability`: that it is liked (clicked, bought) once it is shown.
         """
         found = {}
-        if self.loom.purchase is not None:  # scores are then log-odds
-            found["chance"] = [torch.tensor([score for _, score in one], dtype=torch.float64).sigmoid().tolist() for one in answers]
-        if self.loom.labels is not None:
+        if self.recommender.reranker is not None:  # scores are then log-odds
+            found["probability"] = [torch.tensor([score for _, score in one], dtype=torch.float64).sigmoid().tolist() for one in answers]
+        if self.recommender.labels is not None:
             items = [[item for item, _ in one] for one in answers]
-            found["label_chance"] = self.chances(histories, items, times, asked_at, positive, events)
+            found["label_probability"] = self.probabilities(histories, items, times, request_time, positive, events)
         return found
 
     def histories(
         self,
         ids: list[list[str]],
         times: list[list[int]] | None = None,
-        asked_at: list[int] | None = None,
+        request_time: list[int] | None = None,
         positive: list[list[bool]] | None = None,
         events: list[list[str]] | None = None,
     ) -> Histories:
         """Histories of item ids as the model reads them; arguments as in `recommend`."""
         if times is not None and [len(one) for one in times] != [len(one) for one in ids]:
             raise InputError("times: give one time for each event of each history, or none at all.")
-        if asked_at is not None and len(asked_at) != len(ids):
-            raise InputError(f"asked_at: {len(asked_at)} times for {len(ids)} histories. Give one for each, or none at all.")
+        if request_time is not None and len(request_time) != len(ids):
+            raise InputError(f"request_time: {len(request_time)} times for {len(ids)} histories. Give one for each, or none at all.")
         if events is not None and [len(one) for one in events] != [len(one) for one in ids]:
             raise InputError("events: give one event name for each event of each history, or none at all.")
         if positive is not None and [len(one) for one in positive] != [len(one) for one in ids]:
@@ -221,22 +221,22 @@ class Bundle:
 
         names = self.event_names
         if events is None:
-            events = [[names.usual] * len(one) for one in ids]
+            events = [[names.default] * len(one) for one in ids]
         names.check([name for one in events for name in one])
         found = Histories.of_items([[self.index[one[position]] for position in kept] for one, kept in zip(ids, known, strict=True)])
-        kinds = names.codes(flat(events))
-        liked = names.positive[kinds] if positive is None else np.array(flat(positive), dtype=bool)
-        found = replace(found, kinds=kinds, positive=liked, seen=names.seen[kinds])
+        event_types = names.codes(flat(events))
+        liked = names.positive[event_types] if positive is None else np.array(flat(positive), dtype=bool)
+        found = replace(found, event_types=event_types, positive=liked, seen=names.seen[event_types])
         if times is None:
             return found
-        latest = [max(one, default=0) for one in times] if asked_at is None else asked_at
-        return replace(found, times=np.array(flat(times), dtype=np.int64), asked_at=np.array(latest, dtype=np.int64))
+        latest = [max(one, default=0) for one in times] if request_time is None else request_time
+        return replace(found, times=np.array(flat(times), dtype=np.int64), request_time=np.array(latest, dtype=np.int64))
 
-    def onto(self, items: pd.DataFrame, vectors: Vectors | None) -> Recommender:
+    def reindex(self, items: pd.DataFrame, vectors: Vectors | None) -> Recommender:
         """The same model answering the dense ids of another catalogue.
 
         Items known by id keep all that the model learned of them. The others are vectored from their
-        text, pictures and attributes; the companions keep what they know of the items that
+        text, pictures and attributes; the scorers keep what they know of the items that
         both catalogues have, and neighbours by text are looked for anew.
 
         Args:
@@ -249,7 +249,7 @@ class Bundle:
         """
         ids = items["item_id"].to_numpy(dtype=object)
         here = np.array([self.index.get(item, -1) for item in ids.tolist()], dtype=np.int64)
-        content = self.loom.content
+        content = self.recommender.content
         given = vectors or Vectors.of_text(np.zeros((len(items), 0), dtype=np.float32), np.zeros(len(items), dtype=np.bool_))
         text, has_text = self._new_text(items, here, given)
         image, has_image = _fitting(given.image, given.has_image, content.image.shape[1])
@@ -264,18 +264,20 @@ class Bundle:
         )
         there = np.full(len(self.index), -1, dtype=np.int64)
         there[here[here >= 0]] = np.flatnonzero(here >= 0)
-        loom = self.loom
-        companions = {name: one.onto(there, len(ids)) for name, one in loom.companions.items()}
-        for one in companions.values():
+        recommender = self.recommender
+        scorers = {name: one.reindex(there, len(ids)) for name, one in recommender.scorers.items()}
+        for one in scorers.values():
             if isinstance(one, TextNeighbours):
                 one.read(other.text, other.has_text)
-        purchase = None if loom.purchase is None else loom.purchase.onto(there, len(ids))
-        labels = None if loom.labels is None else loom.labels.onto(there, len(ids))
-        return Loom(loom.config, loom.shape, loom.net, other, companions, loom.weights, purchase, labels)
+        reranker = None if recommender.reranker is None else recommender.reranker.reindex(there, len(ids))
+        labels = None if recommender.labels is None else recommender.labels.reindex(there, len(ids))
+        return SequentialRecommender(
+            recommender.config, recommender.shape, recommender.net, other, scorers, recommender.weights, reranker, labels
+        )
 
     def _new_text(self, items: pd.DataFrame, here: NDArray[np.int64], given: Vectors) -> tuple[torch.Tensor, torch.Tensor]:
         """Text vectors and mask of another catalogue in this model's own text space."""
-        width = self.loom.content.text.shape[1]
+        width = self.recommender.content.text.shape[1]
         text, has_text = _fitting(given.text, given.has_text, width)
         if (self.source / LANGUAGE_MODEL).is_dir():
             text, has_text = torch.zeros(len(items), width), torch.zeros(len(items), dtype=torch.bool)

@@ -39,7 +39,7 @@ def model_card(
         f"# nightloom-{config.name}",
         "Ranks a catalogue for a history of item ids. Users never seen in training are answered like any other.",
         f"Text is read by {config.pretrained.model} ({training.tuning}){_seen_by(config)}; a causal transformer over the history, "
-        f"fused with companions that need no training, scores every item. Blocks: {config.model.blocks}, "
+        f"fused with scorers that need no training, scores every item. Blocks: {config.model.blocks}, "
         f"width: {config.model.dim}, events read: {config.model.max_history}.",
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{config.name}@champion')\n"
@@ -51,7 +51,9 @@ def model_card(
         ),
         "## Why it was promoted",
         "\n".join(f"- {reason}" for reason in decision["reasons"]),
-        *_compared(f"## Against each floor ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["floors"]),
+        *_compared(
+            f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
+        ),
         *_compared(f"## Against the former champion, slice by slice ({label})", slices),
         "## Made from",
         "\n".join(
@@ -63,7 +65,7 @@ def model_card(
         f"{training.batch_users} users a batch, at most {training.epochs} epochs, seed {training.seed}.",
         "## Limits",
         "It knows what its events hold: what was never shown was never chosen, and popular items are favoured. Scores rank items for "
-        "one user; they are no probabilities and can not be compared between users (the columns `chance` and `label_chance`, where the "
+        "one user; they can not be compared between users (the columns `probability` and `label_probability`, where the "
         "answer has them, are, and can). Whoever is small in the data is served less surely: see the slices.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -95,11 +97,11 @@ def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], 
     """The card of a click head, in Markdown; arguments as in `model_card`, `name` with its ending."""
     parts = [
         f"# nightloom-{name}",
-        "Chances of a click on what may be shown, p = f(W u + X_i + context), calibrated. Its counters know the log that was "
+        "Probabilities of a click on what may be shown, p = f(W u + X_i + context), calibrated. Its counters know the log that was "
         "registered with it, to its end, and count all of it at each call.",
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{name}@champion')\n"
-        "model.predict(pd.DataFrame({'user_id': ['a'], 'item_id': ['b']}))['chance']\n```",
+        "model.predict(pd.DataFrame({'user_id': ['a'], 'item_id': ['b']}))['probability']\n```",
         f"## Why it was promoted ({decision['rows']:,} test rows, {decision['clicks']:,} clicks, log-loss {decision['challenger']:.4f})",
         "\n".join(f"- {reason}" for reason in decision["reasons"]),
         "## Made from",

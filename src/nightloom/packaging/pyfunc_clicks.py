@@ -24,7 +24,7 @@ class ClickChances(mlflow.pyfunc.PythonModel):
         self.log = Impressions.load(folder)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Chances of a click.
+        """Probabilities of a click.
 
         Args:
             context: MLflow's.
@@ -33,7 +33,7 @@ class ClickChances(mlflow.pyfunc.PythonModel):
             params: none.
 
         Returns:
-            A row for each input row: `chance`, between 0 and 1.
+            A row for each input row: `probability`, between 0 and 1.
 
         Raises:
             InputError: no column is one of the log's.
@@ -42,7 +42,7 @@ class ClickChances(mlflow.pyfunc.PythonModel):
         given = pd.to_numeric(model_input["time"]).fillna(now) if "time" in model_input else np.full(len(model_input), now)
         rows = self.log.followed_by(model_input, np.asarray(given, dtype=np.int64))
         log_odds = self.head.log_odds(self.encoder.encode(rows, len(self.log)))[len(self.log) :]
-        return pd.DataFrame({"chance": self.calibrator(log_odds)})
+        return pd.DataFrame({"probability": self.calibrator(log_odds)})
 
 
 mlflow.models.set_model(ClickChances())

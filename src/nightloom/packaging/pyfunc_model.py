@@ -50,12 +50,12 @@ class Recommender(mlflow.pyfunc.PythonModel):
                 the one that most positive events have) and `positive` (whether each event was liked; by default as its name tells), or
                 `user_id`. A row with a history is answered from it; a user's stored events are cleaned, named and marked as stage
                 prepare does it, and a user that the store does not know is answered as one without history. With either there may be
-                `friends` (lists of item ids, one a friend) and `asked_at` (seconds since 1970; by default the time of the latest event).
+                `friends` (lists of item ids, one a friend) and `request_time` (seconds since 1970; by default that of the latest event).
             params: `k`, how many items; `exclude_seen`, whether items of the history are left out.
 
         Returns:
-            A row for each input row: `items` and `scores`, best first, and what `Bundle.answer_chances` says of each of these items:
-            `chance` where the model has a purchase head, `label_chance` where it has a label head.
+            A row for each input row: `items` and `scores`, best first, and what `Bundle.answer_probabilities` says of each of these items:
+            `probability` where the model has a re-ranker, `label_probability` where it has a label head.
 
         Raises:
             InputError: neither histories nor user ids are given, an event name is unknown, or the store of events can not be read.
@@ -87,7 +87,7 @@ class Recommender(mlflow.pyfunc.PythonModel):
             "items": [[item for item, _ in one] for one in found],
             "scores": [[score for _, score in one] for one in found],
         }
-        return answers | self.bundle.answer_chances(histories, found, times, when, positive, events)
+        return answers | self.bundle.answer_probabilities(histories, found, times, when, positive, events)
 
     def _stored(self, users: set[str], place: Path) -> dict[str, Asked]:
         """The histories of some users in a table of canonical events."""
@@ -107,13 +107,13 @@ def _given(row: Mapping[Any, Any], column: str) -> bool:
 def _asked(row: Mapping[Any, Any], stored: dict[str, Asked], names: EventNames) -> Asked:
     if _given(row, "history"):
         history = [str(item) for item in row["history"]]
-        events = [str(name) for name in row["events"]] if _given(row, "events") else [names.usual] * len(history)
+        events = [str(name) for name in row["events"]] if _given(row, "events") else [names.default] * len(history)
         positive = [bool(flag) for flag in row["positive"]] if _given(row, "positive") else names.positive[names.codes(events)].tolist()
         times = [int(second) for second in row["times"]] if _given(row, "times") else None if history else []
         asked = Asked(history, events, positive, times, max(times or [0]))
     else:
         asked = stored.get(str(row.get("user_id"))) or Asked([], [], [], [])  # who has had nothing has no time that is not known
-    return asked._replace(at=int(row["asked_at"])) if _given(row, "asked_at") else asked
+    return asked._replace(at=int(row["request_time"])) if _given(row, "request_time") else asked
 
 
 def _friends(row: Mapping[Any, Any]) -> list[list[str]]:

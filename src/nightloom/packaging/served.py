@@ -57,11 +57,11 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
         ColSpec(Array(DataType.boolean), "positive", required=False),
         ColSpec(Array(Array(DataType.string)), "friends", required=False),
         ColSpec(DataType.string, "user_id", required=False),
-        ColSpec(DataType.long, "asked_at", required=False),
+        ColSpec(DataType.long, "request_time", required=False),
     ]
-    heads = json.loads((bundle / "loom.json").read_text(encoding="utf-8"))
-    chances = [name for name, head in (("chance", "purchase"), ("label_chance", "labels")) if heads.get(head)]
-    outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *chances))]
+    heads = json.loads((bundle / "recommender.json").read_text(encoding="utf-8"))
+    probabilities = [name for name, head in (("probability", "purchase"), ("label_probability", "labels")) if heads.get(head)]
+    outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *probabilities))]
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
     settings = {"events": str(events.resolve()) if events else None}
@@ -85,11 +85,11 @@ def click_head(folder: Path) -> Served:
         *(ColSpec(DataType.double, name, required=False) for name in log.number_names),
         ColSpec(DataType.long, "time", required=False),
     ]
-    signature = ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, "chance")]))
+    signature = ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, "probability")]))
     return Served("click-head", HERE / "pyfunc_clicks.py", {"clicks": folder}, signature)
 
 
-def lay_clicks(head: Path, log: Path, folder: Path) -> Path:
+def write_click_files(head: Path, log: Path, folder: Path) -> Path:
     """Gather what `click_head` needs in one folder, and give it back.
 
     Args:

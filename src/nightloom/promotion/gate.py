@@ -22,10 +22,10 @@ FEW_USERS = 30
 
 @dataclass(frozen=True)
 class Comparison:
-    """The challenger against a champion on one slice, or against one floor.
+    """The challenger against a champion on one slice, or against one baseline.
 
     Attributes:
-        name: the slice or the floor.
+        name: the slice or the baseline.
         users: users that both were asked for.
         challenger: the challenger's mean.
         other: the mean of what it is compared with.
@@ -33,7 +33,7 @@ class Comparison:
         relative: difference / other; None when other is 0.
         low: lower end of the difference's interval.
         high: upper end.
-        guards: whether it counts: a slice needs enough users, a floor counts when there is no champion.
+        guards: whether it counts: a slice needs enough users, a baseline counts when there is no champion.
         passed: False when it stands against promotion.
     """
 
@@ -67,8 +67,8 @@ class Decision:
         threshold: least that `low` may be.
         superior: whether the whole interval lies above zero.
         slices: every slice, against the champion.
-        floors: every floor.
-        guards: names of the slices and floors that stand against promotion.
+        baselines: every baseline.
+        guards: names of the slices and baselines that stand against promotion.
     """
 
     decision: Literal["promote", "reject"]
@@ -84,14 +84,14 @@ class Decision:
     threshold: float | None = None
     superior: bool = False
     slices: tuple[Comparison, ...] = ()
-    floors: tuple[Comparison, ...] = ()
+    baselines: tuple[Comparison, ...] = ()
     guards: tuple[str, ...] = ()
 
 
 def decide(
     challenger: pd.DataFrame,
     champion: pd.DataFrame | None,
-    floors: Mapping[str, pd.DataFrame],
+    baselines: Mapping[str, pd.DataFrame],
     config: PromotionConfig,
     *,
     seed: int = 0,
@@ -101,7 +101,7 @@ def decide(
     With a champion: both are compared on the held-out items that both were asked for, with a paired bootstrap over users. The
     challenger is not inferior when the whole interval of the difference is at or above -margin * the champion's mean; and no slice
     with at least `min_slice_users` users may have lost more than `slice_margin` of the champion's mean there with an interval
-    below zero. Without a champion: the challenger must be not inferior, in the same sense, to every floor.
+    below zero. Without a champion: the challenger must be not inferior, in the same sense, to every baseline.
 
     The result depends on the rows and the seed alone, not on the order of the rows.
 
@@ -109,7 +109,7 @@ def decide(
         challenger: rows of per_user.parquet of the gate's protocol and one family. Slices are read from `slices` (user slices,
             "a|b") and `item_slice`, where there are such columns.
         champion: those of the standing champion; None when there is none.
-        floors: family -> its rows.
+        baselines: family -> its rows.
         config: the gate's settings.
         seed: of the bootstrap.
     """
@@ -121,11 +121,11 @@ def decide(
         return _reject(config, f"The challenger's results are broken. {error}")
     if not ranks.any():
         return _reject(config, f"The challenger could rank none of the {len(ranks):,} held-out items: its scores are not numbers.")
-    return _first(challenger, floors, config, seed) if champion is None else _against(challenger, champion, floors, config, seed)
+    return _first(challenger, baselines, config, seed) if champion is None else _against(challenger, champion, baselines, config, seed)
 
 
 def _against(
-    challenger: pd.DataFrame, champion: pd.DataFrame, floors: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int
+    challenger: pd.DataFrame, champion: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int
 ) -> Decision:
     """Non-inferiority to the champion, and the slice guards."""
     try:
@@ -134,7 +134,7 @@ def _against(
             return _reject(config, "Challenger and champion share no held-out user, so they can not be compared.")
         whole = _compare(mine, its, config, seed)
         slices = tuple(_slices(mine, its, config, seed))
-        compared = tuple(_floors(challenger, floors, config, seed, guards=False))
+        compared = tuple(_baselines(challenger, baselines, config, seed, guards=False))
     except InputError as error:
         return _reject(config, f"The results can not be compared. {error}")
     threshold = -config.margin * whole.b
@@ -178,33 +178,33 @@ def _against(
         threshold=threshold,
         superior=whole.low > 0,
         slices=slices,
-        floors=compared,
+        baselines=compared,
         guards=tuple(one.name for one in vetoes),
     )
 
 
-def _first(challenger: pd.DataFrame, floors: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int) -> Decision:
-    """No champion stands: the floors are what the challenger must match."""
+def _first(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int) -> Decision:
+    """No champion stands: the baselines are what the challenger must match."""
     try:
         metric = from_frame(challenger)[config.metric]
-        compared = tuple(_floors(challenger, floors, config, seed, guards=config.must_beat_floors))
+        compared = tuple(_baselines(challenger, baselines, config, seed, guards=config.must_beat_baselines))
     except InputError as error:
         return _reject(config, f"The results can not be compared. {error}")
     beaten_by = [one for one in compared if not one.passed]
     against = [
-        f"Floor '{one.name}' is not matched: {one.challenger:.4f} against {one.other:.4f}, difference {one.difference:+.4f}, whose "
-        f"interval's lower end {one.low:+.4f} is below {-config.margin * one.other:+.4f} ({config.margin:.1%} of the floor)."
+        f"BaselineName '{one.name}' is not matched: {one.challenger:.4f} against {one.other:.4f}, difference {one.difference:+.4f}, whose "
+        f"interval's lower end {one.low:+.4f} is below {-config.margin * one.other:+.4f} ({config.margin:.1%} of the baseline)."
         for one in beaten_by
     ]
     told = [f"No champion stands. The challenger's {config.metric} is {metric.mean():.4f} on {len(metric):,} held-out users."]
     best = max(compared, key=lambda one: one.other, default=None)
     if best is None:
-        told.append("No floor was measured, so nothing had to be matched.")
-    elif not config.must_beat_floors:
-        told.append(f"Floors do not count (must_beat_floors is off); the best is '{best.name}' with {best.other:.4f}.")
+        told.append("No baseline was measured, so nothing had to be matched.")
+    elif not config.must_beat_baselines:
+        told.append(f"Baselines do not count (must_beat_baselines is off); the best is '{best.name}' with {best.other:.4f}.")
     elif not beaten_by:
         told.append(
-            f"Every floor is matched within the margin; the best is '{best.name}' with {best.other:.4f}: difference "
+            f"Every baseline is matched within the margin; the best is '{best.name}' with {best.other:.4f}: difference "
             f"{best.difference:+.4f}, {config.confidence:.0%} interval {best.low:+.4f} to {best.high:+.4f}."
         )
     return Decision(
@@ -214,18 +214,18 @@ def _first(challenger: pd.DataFrame, floors: Mapping[str, pd.DataFrame], config:
         mode=config.mode,
         users=len(metric),
         challenger=float(metric.mean()),
-        floors=compared,
+        baselines=compared,
         guards=tuple(one.name for one in beaten_by),
     )
 
 
-def _floors(
-    challenger: pd.DataFrame, floors: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int, *, guards: bool
+def _baselines(
+    challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int, *, guards: bool
 ) -> list[Comparison]:
-    """The challenger against every floor, by name."""
+    """The challenger against every baseline, by name."""
     found = []
-    for name in sorted(floors):
-        one = _compare(*pair_rows(challenger, floors[name]), config, seed)
+    for name in sorted(baselines):
+        one = _compare(*pair_rows(challenger, baselines[name]), config, seed)
         found.append(_comparison(name, one, guards=guards, passed=not guards or one.low >= -config.margin * one.b))
     return found
 

@@ -108,7 +108,7 @@ class Registry:
         held = model.aliases if model else {}
         return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
 
-    def fetch(self, version: Version, home: Path, holds: str = "loom.json") -> Path:
+    def fetch(self, version: Version, home: Path, holds: str = "recommender.json") -> Path:
         """The files of a version on this machine's disk; fetched once.
 
         Args:

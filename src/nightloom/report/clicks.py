@@ -8,10 +8,21 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-COLUMNS = ("model", "AUC", "log-loss", "NE", "ECE", "ECE of true chances", "validation AUC", "validation log-loss", "calibration", "CPU s")
+COLUMNS = (
+    "model",
+    "AUC",
+    "log-loss",
+    "NE",
+    "ECE",
+    "ECE of true probabilities",
+    "validation AUC",
+    "validation log-loss",
+    "calibration",
+    "CPU s",
+)
 NOTE = (
     "Test part: AUC (more is better), log-loss in nats, normalised entropy NE and expected calibration error ECE (less is better; ten bins "
-    "of equal mass). `ECE of true chances` is what chances that were all true would be measured to have on so many rows. Validation: all "
+    "of equal mass). `ECE of true probabilities` is what true probabilities would be measured to have on so many rows. Validation: all "
     "settings and the calibration were chosen on it; there a single LightGBM answers, in the test as many, averaged, as the head has nets."
 )
 

@@ -73,7 +73,7 @@ class Bar:
 
     Attributes:
         name: what it stands for.
-        role: challenger, champion or floor: decides the colour.
+        role: challenger, champion or baseline: decides the colour.
         value: the figure itself.
         interval: (low, high) of the figure, or None.
         width: length of the bar.
@@ -134,7 +134,7 @@ def _family_bars(report: Mapping[str, Any]) -> list[Bar]:
     roles = {report["model"]: "challenger", "champion": "champion"}
     scale = 100 / longest
     return [
-        Bar(family, roles.get(family, "floor"), value, interval, value * scale, *(scale * end for end in interval or (value, value)))
+        Bar(family, roles.get(family, "baseline"), value, interval, value * scale, *(scale * end for end in interval or (value, value)))
         for family, value, interval in sorted(rows, key=lambda row: -row[1])
     ]
 
@@ -171,7 +171,7 @@ def _table(report: Mapping[str, Any], protocol: str) -> dict[str, Any]:
 
 
 def _slices(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model beside the champion, or beside the best floor where there is no champion, on every slice."""
+    """The model beside the champion, or beside the best baseline where there is no champion, on every slice."""
     protocol, metric = report["protocols"][0], report["gate"]["metric"]
     mine = report["slices"].get(report["model"], {}).get(protocol)
     if not mine:

@@ -54,7 +54,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Text that can stand in a list or a table cell: on one line, with no cell border in it."""
+    """Text that can stand in a list or a table cell: on one line, with no cell cutoff in it."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

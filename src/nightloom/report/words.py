@@ -182,8 +182,8 @@ def started(training: Mapping[str, Any]) -> str:
 
 
 def purchased(training: Mapping[str, Any]) -> str:
-    """What the purchase head does and how true its chances are, in a sentence or two; nothing where none was fitted."""
-    found, chances = training.get("purchase"), training.get("chances")
+    """What the re-ranker does and how true its probabilities are, in a sentence or two; nothing where none was fitted."""
+    found, probabilities = training.get("purchase"), training.get("probabilities")
     if not found or not found["asked"]:
         return ""
     change = (
@@ -191,21 +191,23 @@ def purchased(training: Mapping[str, Any]) -> str:
         f"{found['asked']:,} validation users that it had not learnt from"
     )
     if not found["kept"]:
-        return f"A purchase head was tried and left out: it is not better for sure ({change})."
-    said = f"The purchase head puts the best candidates in order by their chance of being had ({change}); scores are log-odds."
-    if chances:
-        said += f" On the test these chances have AUC {chances['auc']:.3f}, log-loss {chances['log_loss']:.4f}, "
-        said += f"calibration error {chances['ece']:.4f}; {100 * chances['had']:.1f} % of {chances['rows']:,.0f} candidates were had."
+        return f"A re-ranker was tried and left out: it is not better for sure ({change})."
+    said = f"The re-ranker puts the best candidates in order by their probability of being had ({change}); scores are log-odds."
+    if probabilities:
+        said += f" On the test these probabilities have AUC {probabilities['auc']:.3f}, log-loss {probabilities['log_loss']:.4f}, "
+        share = f"{100 * probabilities['had']:.1f} % of {probabilities['rows']:,.0f} candidates"
+        said += f"calibration error {probabilities['ece']:.4f}; {share} were consumed."
     return said
 
 
 def labelled(training: Mapping[str, Any]) -> str:
-    """How true the label head's chances are, in a sentence; nothing where there is no such head."""
-    chances = training.get("label_chances")
-    if not chances:
+    """How true the label head's probabilities are, in a sentence; nothing where there is no such head."""
+    probabilities = training.get("label_probabilities")
+    if not probabilities:
         return ""
     return (
-        f"The label head gives the chance that an event is positive: on {chances['rows']:,.0f} test events, "
-        f"{100 * chances['positive']:.1f} % of them positive, AUC {chances['auc']:.3f}, log-loss {chances['log_loss']:.4f}, "
-        f"calibration error {chances['ece']:.4f}."
+        f"The label head gives the probability that an event is positive: on {probabilities['rows']:,.0f} test events, "
+        f"{100 * probabilities['positive']:.1f} % of them positive, AUC {probabilities['auc']:.3f}, "
+        f"log-loss {probabilities['log_loss']:.4f}, "
+        f"calibration error {probabilities['ece']:.4f}."
     )

@@ -29,7 +29,7 @@ NOISY = ("alembic", "mlflow", "great_expectations", "matplotlib.font_manager")
 """Loggers that speak at first use: a new database's migrations, model hints, font caches."""
 
 
-def silence() -> None:
+def telemetry_off() -> None:
     """Switch telemetry off wherever the user has not said otherwise, and let noisy loggers report errors only."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)

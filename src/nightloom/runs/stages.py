@@ -84,24 +84,24 @@ class Night:
         night: id of this night, sortable by time (for example 20261124-020000).
         root: the mlruns folder.
         force: train and decide again even where the inputs are those of the last night.
-        beside: folder under `root` that takes the place of the night's; for chains that are no night, such as a tuning.
+        run_directory: folder under `root` that takes the place of the night's; for chains that are no night, such as a tuning.
     """
 
     config: RunConfig
     night: str
     root: Path
     force: bool = False
-    beside: str | None = None
+    run_directory: str | None = None
 
     @classmethod
-    def start(cls, config: RunConfig, root: Path, *, force: bool = False, beside: str | None = None) -> Night:
+    def start(cls, config: RunConfig, root: Path, *, force: bool = False, run_directory: str | None = None) -> Night:
         """Name a new night by the clock, in UTC; no folder is made yet."""
-        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, beside)
+        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, run_directory)
 
     @property
     def folder(self) -> Path:
         """`mlruns/nights/<name>/<night>`, where report.json and what a person reads go."""
-        return self.root / (self.beside or f"nights/{self.config.name}/{self.night}")
+        return self.root / (self.run_directory or f"nights/{self.config.name}/{self.night}")
 
     @property
     def latest(self) -> Path:

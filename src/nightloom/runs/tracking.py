@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from nightloom.config import RunConfig
-from nightloom.runs.environment import silence
+from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import reached, tracking_uri
 from nightloom.runs.stages import Night, code_version
 
@@ -42,7 +42,7 @@ class Tracking:
     """
 
     def __init__(self, root: Path) -> None:
-        silence()
+        telemetry_off()
         from mlflow import MlflowClient
 
         self.uri = tracking_uri(root)

@@ -11,7 +11,7 @@ import torch
 from nightloom.core.files import write_json
 from nightloom.training.launch import Progress, launch
 from nightloom.training.transfer import Transfer
-from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out
+from nightloom.training.warm_start import START_FILE, ColdStart, write_start
 
 if TYPE_CHECKING:
     from nightloom.config import RunConfig
@@ -44,7 +44,7 @@ def fine_tune(
 
     Returns:
         Figures; see `nightloom.training.run.Training`. `warm_start` says what was taken from the champion (see
-        `nightloom.training.warm_start.lay_out`), or is null, and `cold_because` says why.
+        `nightloom.training.warm_start.write_start`), or is null, and `cold_because` says why.
 
     Raises:
         InputError: the folders do not fit each other.
@@ -62,12 +62,12 @@ def fine_tune(
         }
         warm, cold = None, "no model to start from" if config.training.warm_start else "training.warm_start is false"
         if transfer is not None:
-            run["start"] = transfer.lay_out(config.model, prepared, pretrained, folder)
+            run["start"] = transfer.write_start(config.model, prepared, pretrained, folder)
             cold = "the start is another domain's model"
         elif champion is not None and config.training.warm_start:
             try:
-                warm = lay_out(run["config"], protocol, prepared, pretrained, champion, folder)
-                run["start"] = {"file": LAID_OUT, "sha256": warm["sha256"]}
+                warm = write_start(run["config"], protocol, prepared, pretrained, champion, folder)
+                run["start"] = {"file": START_FILE, "sha256": warm["sha256"]}
             except ColdStart as reason:
                 cold = str(reason)
         run |= {"warm_start": warm, "cold_because": None if warm else cold}
@@ -75,7 +75,7 @@ def fine_tune(
         gpus = torch.cuda.device_count()
         workers = min(config.training.workers, gpus) if gpus else config.training.workers
         launch(folder / "run.json", workers, folder / "log.txt", on_epoch)
-        (folder / LAID_OUT).unlink(missing_ok=True)
+        (folder / START_FILE).unlink(missing_ok=True)
     content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return content | {key: said.get(key) for key in ("warm_start", "cold_because")}

@@ -1,4 +1,4 @@
-"""Choosing, on validation, what share each companion has in the fused scores."""
+"""Choosing, on validation, what share each scorer has in the fused scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nightloom.core.ranking import blocks, ndcg_of_scores
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
 from nightloom.models.scorers.score_fusion import NETWORK, standard
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 
 STEPS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Weights by which a member may grow in a round, where the start has weights of 1."""
@@ -29,7 +29,7 @@ class Fusion:
     """What was chosen.
 
     Attributes:
-        weights: companion -> its share; those without one are left out.
+        weights: scorer -> its share; those without one are left out.
         ndcg: validation NDCG@10 with it.
         alone: member -> validation NDCG@10 of it alone, the network's as "network".
     """
@@ -43,36 +43,36 @@ class Shortlists:
     """Standardised scores of every member for the items that can come among a query's ten best.
 
     Args:
-        loom: network and companions.
+        recommender: network and scorers.
         queries: validation queries.
         exclude_seen: whether a history's items are left out.
     """
 
-    def __init__(self, loom: Loom, queries: Queries, *, exclude_seen: bool) -> None:
-        self.names = [NETWORK, *loom.companions]
-        width = len(self.names) * min(SHORTLIST, loom.n_items)
+    def __init__(self, recommender: SequentialRecommender, queries: Queries, *, exclude_seen: bool) -> None:
+        self.names = [NETWORK, *recommender.scorers]
+        width = len(self.names) * min(SHORTLIST, recommender.n_items)
         self.scores = np.empty((len(self.names), len(queries), width), dtype=np.float32)
-        self.barred = np.zeros((len(queries), width), dtype=np.float32)
+        self.seen_mask = np.zeros((len(queries), width), dtype=np.float32)
         self.held = np.zeros((len(queries), width), dtype=bool)
         self.many = np.diff(queries.target_offsets)
         first = 0
-        for part in blocks(queries, loom.n_items * len(self.names)):
+        for part in blocks(queries, recommender.n_items * len(self.names)):
             rows = slice(first, first + len(part))
-            self._read(loom, part, rows, exclude_seen)
+            self._read(recommender, part, rows, exclude_seen)
             first += len(part)
 
     def gains(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
         """NDCG@10 of each query when the members have some weights, float64 [queries]."""
-        scores = self.barred.copy()
+        scores = self.seen_mask.copy()
         for at, name in enumerate(self.names):
             if weights.get(name):
                 scores += np.float32(weights[name]) * self.scores[at]
         return ndcg_of_scores(scores, self.held, self.many)
 
-    def _read(self, loom: Loom, part: Queries, rows: slice, exclude_seen: bool) -> None:
+    def _read(self, recommender: SequentialRecommender, part: Queries, rows: slice, exclude_seen: bool) -> None:
         """Fill the rows of some queries."""
-        tables = [standard(loom.network_scores(part.histories))]
-        tables += [standard(companion.scores(part.histories)) for companion in loom.companions.values()]
+        tables = [standard(recommender.network_scores(part.histories))]
+        tables += [standard(scorer.scores(part.histories)) for scorer in recommender.scorers.values()]
         k, items = self.scores.shape[2] // len(tables), []
         for table in tables:
             allowed = table.copy() if exclude_seen else table
@@ -83,8 +83,8 @@ class Shortlists:
         mask = np.zeros_like(tables[0])
         if exclude_seen:
             mask_seen(mask, part.histories)
-        self.barred[rows] = np.take_along_axis(mask, listed, 1)
-        self.barred[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: once is enough
+        self.seen_mask[rows] = np.take_along_axis(mask, listed, 1)
+        self.seen_mask[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: once is enough
         held = np.zeros(mask.shape, dtype=bool)
         held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
         self.held[rows] = np.take_along_axis(held, listed, 1)
@@ -92,29 +92,31 @@ class Shortlists:
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
 
 
-def choose_fusion(loom: Loom, queries: Queries, *, exclude_seen: bool, known: Mapping[str, float] | None = None) -> Fusion:
+def choose_fusion(
+    recommender: SequentialRecommender, queries: Queries, *, exclude_seen: bool, known: Mapping[str, float] | None = None
+) -> Fusion:
     """Hill climbing from the best member and from equal weights; the better end is taken.
 
     From one start alone it often stays where two members do not help unless they come together.
 
     Args:
-        loom: network and companions, both fitted without the validation part.
+        recommender: network and scorers, both fitted without the validation part.
         queries: validation queries.
         exclude_seen: whether a history's items are left out of the ranking.
-        known: companion -> share, together less than 1, that is known to do well without these queries. What is reached from there
+        known: scorer -> share, together less than 1, that is known to do well without these queries. What is reached from there
             is left only for what is better for sure, since few queries find something better by chance.
     """
-    known = {name: share for name, share in (known or {}).items() if name in loom.companions}
+    known = {name: share for name, share in (known or {}).items() if name in recommender.scorers}
     if not len(queries):
         return Fusion(known, 0.0, {NETWORK: 0.0})
-    lists = Shortlists(loom, queries, exclude_seen=exclude_seen)
+    lists = Shortlists(recommender, queries, exclude_seen=exclude_seen)
     alone = {name: float(lists.gains({name: 1.0}).mean()) for name in lists.names}
     best = max(alone, key=lambda name: alone[name])  # of equals the first, the network
     starts = ({best: 1.0}, dict.fromkeys(lists.names, 1.0))
     weights = max((climb(lists, start) for start in starts), key=lambda found: float(lists.gains(found).mean()))
     if known:
         likely = climb(lists, {NETWORK: 1 - sum(known.values())} | known)
-        weights = weights if surely_better(lists.gains(weights) - lists.gains(likely)) else likely
+        weights = weights if exceeds_standard_error(lists.gains(weights) - lists.gains(likely)) else likely
     total = sum(weights.values())
     shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
     return Fusion(shares, float(lists.gains(weights).mean()), alone)
@@ -134,7 +136,7 @@ def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
                 tried = {key: one for key, one in (dict(weights) | {name: value}).items() if one}
                 found = lists.gains(tried)
                 gain = found - gains
-                if surely_better(gain) and gain.mean() > (best[0] if best else 0.0):
+                if exceeds_standard_error(gain) and gain.mean() > (best[0] if best else 0.0):
                     best = (float(gain.mean()), tried, found)
         if best is None:
             break
@@ -142,6 +144,6 @@ def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
     return dict(weights)
 
 
-def surely_better(gain: NDArray[np.float64]) -> bool:
+def exceeds_standard_error(gain: NDArray[np.float64]) -> bool:
     """Whether paired differences over queries are above zero by `LEAST_GAIN` standard errors of their mean."""
     return bool(gain.mean() > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5)

@@ -16,8 +16,8 @@ from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_head import DROPOUT, SITES
 from nightloom.models.heads.reranker import Line
 from nightloom.models.sequential.batches import dropout_masks, seed_of
-from nightloom.models.sequential.network import LoomNet
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.models.sequential.windows import Windows
 from nightloom.training.reranking import line
 
@@ -40,7 +40,7 @@ class LabelTask:
         self.counters = LabelCounters.of(histories, n_items).of_events(histories)
 
     @classmethod
-    def of(cls, net: LoomNet, histories: Histories, n_items: int) -> LabelTask | None:
+    def of(cls, net: SequentialNetwork, histories: Histories, n_items: int) -> LabelTask | None:
         """The task of a network; None where it has no label head, or the histories do not have both labels."""
         if net.label_head is None or not both_labels(histories):
             return None
@@ -48,13 +48,13 @@ class LabelTask:
 
     def asked(self, windows: Windows) -> NDArray[np.int64]:
         """Tokens whose next event is asked about, int64 [n]."""
-        return np.flatnonzero((windows.following >= 0) & (windows.hearing() >= 0))
+        return np.flatnonzero((windows.following >= 0) & (windows.last_earlier_token() >= 0))
 
     def items(self, windows: Windows) -> NDArray[np.int64]:
         """Items that are asked about, int64 [n]."""
         return self.histories.items[windows.following[self.asked(windows)]].astype(np.int64)
 
-    def loss(self, net: LoomNet, users: Tensor, vectors: Tensor, place: NDArray[np.int64], windows: Windows, seed: int) -> Tensor:
+    def loss(self, net: SequentialNetwork, users: Tensor, vectors: Tensor, place: NDArray[np.int64], windows: Windows, seed: int) -> Tensor:
         """Binary cross-entropy of labels, summed over the events asked about: float64 [].
 
         Args:
@@ -67,7 +67,7 @@ class LabelTask:
         """
         assert net.label_head is not None
         asked = self.asked(windows)
-        events, heard = windows.following[asked], windows.hearing()[asked]
+        events, heard = windows.following[asked], windows.last_earlier_token()[asked]
 
         def on_device(values: NDArray[Any]) -> Tensor:
             return torch.from_numpy(values).to(users.device)
@@ -80,25 +80,25 @@ class LabelTask:
         return F.binary_cross_entropy_with_logits(log_odds, positive, reduction="none").sum(dtype=torch.float64)
 
 
-def calibrate(loom: Loom, sequences: Sequences, known: Histories, seed: int) -> Line | None:
+def calibrate(recommender: SequentialRecommender, sequences: Sequences, known: Histories, seed: int) -> Line | None:
     """The line from the label head's log-odds to true ones, learnt on validation.
 
     None where there is nothing to learn from: no label head, or not both labels before the border or behind it. Under leave-one-out,
     where each part is cut by the labels themselves, the share of positive events in it is no truth: do not call this there.
 
     Args:
-        loom: network that has not learnt from the validation part.
+        recommender: network that has not learnt from the validation part.
         sequences: all events with the split's borders.
         known: the training part.
         seed: draws the events that are asked about.
     """
-    if loom.net.label_head is None or not both_labels(known):
+    if recommender.net.label_head is None or not both_labels(known):
         return None
     asked = LabelQuestions.of(sequences, "validation", MOST_QUESTIONS, seed)
     if len(asked) < FEWEST_QUESTIONS or asked.positive.all() or not asked.positive.any():
         return None
-    counters = LabelCounters.of(known, loom.n_items)
-    return line(loom.label_log_odds(asked.histories, asked.owner, asked.items, counters), asked.positive)
+    counters = LabelCounters.of(known, recommender.n_items)
+    return line(recommender.label_log_odds(asked.histories, asked.owner, asked.items, counters), asked.positive)
 
 
 def both_labels(histories: Histories) -> bool:

@@ -1,4 +1,4 @@
-"""Fitting the purchase head on validation: whether it is worth having, after how many epochs, and how its chances become true."""
+"""Fitting the re-ranker on validation: whether it is worth having, after how many epochs, and how its probabilities become true."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from nightloom.core.ranking import blocks, ndcg_of_scores
 from nightloom.core.sequences import Queries
-from nightloom.models.heads.item_counters import Tallies
+from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.heads.net import HeadNet
-from nightloom.models.heads.reranker import Line, Numbers, PurchaseHead, answers, candidates_of, describe
+from nightloom.models.heads.reranker import Line, Numbers, Reranker, answers, candidates_of, describe
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 
 EPOCHS = 8
 FOLDS = 3
@@ -31,7 +31,7 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Purchase:
+class RerankerChoice:
     """What came of it. All figures are of validation queries that the head asked had not learnt from.
 
     Attributes:
@@ -41,40 +41,42 @@ class Purchase:
         asked: queries that it was judged by.
     """
 
-    head: PurchaseHead | None = None
+    head: Reranker | None = None
     gain: float = 0.0
     error: float = 0.0
     asked: int = 0
 
 
-def choose_purchase(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_seen: bool, seed: int) -> Purchase:
+def choose_reranker(
+    recommender: SequentialRecommender, queries: Queries, item_counters: ItemCounters, *, exclude_seen: bool, seed: int
+) -> RerankerChoice:
     """Fit a head on the best candidates of the fused scores, and keep it where it orders them better for sure.
 
     Args:
-        loom: network, companions and their shares, all without the validation part.
+        recommender: network, scorers and their shares, all without the validation part.
         queries: validation queries.
-        tallies: counters of what was known before them.
+        item_counters: counters of what was known before them.
         exclude_seen: whether items of a history are no candidates.
         seed: of everything random.
     """
     random = np.random.default_rng(seed)
     if len(queries) < FEWEST_QUERIES:
-        return Purchase()
+        return RerankerChoice()
     queries = queries.take(random.choice(len(queries), min(len(queries), MOST_QUERIES), replace=False))
-    described, fused, held = candidate_rows(loom, queries, tallies, exclude_seen=exclude_seen)
+    described, fused, held = candidate_rows(recommender, queries, item_counters, exclude_seen=exclude_seen)
     many = np.diff(queries.target_offsets)
     if not held.any():
-        return Purchase()
+        return RerankerChoice()
     fold = random.permutation(np.arange(len(queries)) % FOLDS)
-    crossed = np.zeros((EPOCHS, *held.shape), dtype=np.float32)
+    out_of_fold = np.zeros((EPOCHS, *held.shape), dtype=np.float32)
     for one in range(FOLDS):
         learnt, asked, known = np.flatnonzero(fold != one), np.flatnonzero(fold == one), np.flatnonzero(fold <= one)
         numbers = Numbers.fit(described[learnt].reshape(-1, described.shape[2]))
         for epoch, net in enumerate(train(described[learnt], held[learnt], numbers, EPOCHS, seed)):
-            crossed[epoch, asked] = answers(net, numbers, described[asked])
-        best = int(np.argmin([log_loss(scores[known], held[known]) for scores in crossed]))
-        gain = ndcg_of_scores(crossed[best, known], held[known], many[known]) - ndcg_of_scores(fused[known], held[known], many[known])
-        found = Purchase(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
+            out_of_fold[epoch, asked] = answers(net, numbers, described[asked])
+        best = int(np.argmin([log_loss(scores[known], held[known]) for scores in out_of_fold]))
+        gain = ndcg_of_scores(out_of_fold[best, known], held[known], many[known]) - ndcg_of_scores(fused[known], held[known], many[known])
+        found = RerankerChoice(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
         if found.gain <= 0:  # it will not be better for sure any more, and most data sets end here
             return found
     if found.gain <= LEAST_GAIN * found.error:
@@ -82,26 +84,28 @@ def choose_purchase(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_s
     numbers = Numbers.fit(described.reshape(-1, described.shape[2]))
     *_, net = train(described, held, numbers, best + 1, seed)
     net.requires_grad_(False)
-    calibration, usual = line(crossed[best].ravel(), held.ravel()), line(fused.ravel(), held.ravel())
-    members = (NETWORK, *loom.weights)
-    return replace(found, head=PurchaseHead(net, numbers, calibration, usual, members, exclude_seen, tallies))
+    calibration, fallback = line(out_of_fold[best].ravel(), held.ravel()), line(fused.ravel(), held.ravel())
+    members = (NETWORK, *recommender.weights)
+    return replace(found, head=Reranker(net, numbers, calibration, fallback, members, exclude_seen, item_counters))
 
 
-def candidate_rows(loom: Loom, queries: Queries, tallies: Tallies, *, exclude_seen: bool) -> tuple[FloatArray, FloatArray, BoolArray]:
+def candidate_rows(
+    recommender: SequentialRecommender, queries: Queries, item_counters: ItemCounters, *, exclude_seen: bool
+) -> tuple[FloatArray, FloatArray, BoolArray]:
     """The candidates of each query as the head reads them.
 
     Returns:
         Described, float32 [n, candidates, columns]; fused scores, float32 [n, candidates]; whether held out, bool [n, candidates].
     """
     parts: list[tuple[FloatArray, FloatArray, BoolArray]] = []
-    for part in blocks(queries, loom.n_items * (len(loom.weights) + 1)):
-        network, companions = loom.network_scores(part.histories), loom.companion_scores(part.histories)
-        fused = fuse(network, companions, loom.weights)
+    for part in blocks(queries, recommender.n_items * (len(recommender.weights) + 1)):
+        network, scorers = recommender.network_scores(part.histories), recommender.scorer_scores(part.histories)
+        fused = fuse(network, scorers, recommender.weights)
         candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
-        columns = [standard(table) for table in (network, *companions.values())]
+        columns = [standard(table) for table in (network, *scorers.values())]
         held = np.zeros(fused.shape, dtype=bool)
         held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
-        described = describe(fused, columns, candidates, part.histories, tallies)
+        described = describe(fused, columns, candidates, part.histories, item_counters)
         parts.append((described, np.take_along_axis(fused, candidates, 1), np.take_along_axis(held, candidates, 1)))
     described, scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return described, scores, labels
@@ -137,7 +141,7 @@ def train(described: FloatArray, held: BoolArray, numbers: Numbers, epochs: int,
 
 
 def log_loss(log_odds: FloatArray, held: BoolArray) -> float:
-    """Mean of minus the log of the chance given to what happened, in nats."""
+    """Mean of minus the log of the probability given to what happened, in nats."""
     return float(np.logaddexp(0, np.where(held, -log_odds, log_odds)).mean())
 
 
@@ -147,8 +151,8 @@ def line(scores: FloatArray, held: BoolArray) -> Line:
     rate = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
     slope, offset = 0.0, float(np.log(rate / (1 - rate)))
     for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(slope * x + offset, -30, 30)))
-        weight, miss = chance * (1 - chance) + 1e-12, y - chance
+        probability = 1 / (1 + np.exp(-np.clip(slope * x + offset, -30, 30)))
+        weight, miss = probability * (1 - probability) + 1e-12, y - probability
         a, b, c = float((weight * x * x).sum()) + 1e-9, float((weight * x).sum()), float(weight.sum())
         up, level = float((miss * x).sum()), float(miss.sum())
         steep, high = (c * up - b * level) / (a * c - b * b), (a * level - b * up) / (a * c - b * b)

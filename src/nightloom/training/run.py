@@ -20,24 +20,24 @@ from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.data.subsets.held_out_users import Search
 from nightloom.encoders.vectors import Vectors
-from nightloom.models.heads.item_counters import KEPT_DAYS, Tallies
+from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
-from nightloom.models.heads.label_probabilities import LabelChances
+from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Line
-from nightloom.models.scorers.score_fusion import fit_companions
+from nightloom.models.scorers.score_fusion import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.training import checkpoint
 from nightloom.training.distributed import World
 from nightloom.training.fusion_weights import Fusion, choose_fusion
 from nightloom.training.label_task import calibrate
-from nightloom.training.reranking import Purchase, choose_purchase
+from nightloom.training.reranking import RerankerChoice, choose_reranker
 from nightloom.training.run_json import WARM, Run, warm_schedule
 from nightloom.training.text_tuning import TextTuner
 from nightloom.training.trainer import Fitter
-from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, hold
+from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, freeze
 from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search
 
@@ -80,7 +80,7 @@ class Training:
 
         Returns:
             The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
-            (of the fused scores), validation_alone (of each member), weights (companion -> share), purchase (whether the head
+            (of the fused scores), validation_alone (of each member), weights (scorer -> share), reranker (whether the head
             was kept, its gain in NDCG@10, the standard error of that, how many were asked), parameters, refitted, workers,
             seconds, cpu_seconds (of all workers).
         """
@@ -91,27 +91,27 @@ class Training:
             self.cpu = state["cpu_seconds"]
         self._rewrite_curves()
         histories = (self.search.learned if self.search else self.sequences).train()
-        loom, fitter = self._start(histories, SEARCH)
+        recommender, fitter = self._start(histories, SEARCH)
         if state is None or state["phase"] == SEARCH:
             if state is not None:
                 fitter.restore(state["fitter"])
-            self._search(loom, fitter)
+            self._search(recommender, fitter)
         assert self.best is not None
-        loom = self._finished(loom, fitter, self.best["weights"])
-        searched, searched_rows = {name: value.clone() for name, value in loom.net.state_dict().items()}, loom.content.id_rows
-        fusion = self._fusion(loom, histories)
-        purchase, calibration = self._purchase(loom, histories, fusion), self._calibration(loom, histories)
+        recommender = self._finished(recommender, fitter, self.best["weights"])
+        searched, searched_rows = {name: value.clone() for name, value in recommender.net.state_dict().items()}, recommender.content.id_rows
+        fusion = self._fusion(recommender, histories)
+        reranker, calibration = self._reranker(recommender, histories, fusion), self._calibration(recommender, histories)
         whole = self.sequences.train(with_validation=True)
         if self.refits:
-            loom, fitter = self._start(whole, REFIT)
+            recommender, fitter = self._start(whole, REFIT)
             if state is not None and state["phase"] == REFIT:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
-            loom = self._finished(loom, fitter, fitter.average)
-        loom.companions, loom.weights = fit_companions(list(fusion.weights), whole, loom.content), fusion.weights
-        loom.purchase = purchase.head and replace(purchase.head, tallies=self._tallies(whole))
+            recommender = self._finished(recommender, fitter, fitter.average)
+        recommender.scorers, recommender.weights = fit_scorers(list(fusion.weights), whole, recommender.content), fusion.weights
+        recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole))
         if calibration is not None:
-            loom.labels = LabelChances(calibration, LabelCounters.of(whole, loom.n_items, KEPT_DAYS))
+            recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS))
         figures = {
             "epochs": len(self.curves),
             "best_epoch": self.best["epoch"],
@@ -119,7 +119,7 @@ class Training:
             "validation_ndcg_at_10": fusion.ndcg,
             "validation_alone": fusion.alone,
             "weights": fusion.weights,
-            "purchase": {"kept": purchase.head is not None, "gain": purchase.gain, "error": purchase.error, "asked": purchase.asked},
+            "reranker": {"kept": reranker.head is not None, "gain": reranker.gain, "error": reranker.error, "asked": reranker.asked},
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": self.refits,
             "workers": self.world.size,
@@ -130,10 +130,10 @@ class Training:
             if self.run.protocol == "temporal" and fitter.tuner is None:
                 (self.run.out / "bundle").mkdir(parents=True, exist_ok=True)
                 save_search(self.run.out / "bundle", searched, searched_rows, self.run.settings)
-            self._write(loom, fitter, figures)
+            self._write(recommender, fitter, figures)
         return figures
 
-    def _start(self, histories: Histories, phase: int) -> tuple[Loom, Fitter]:
+    def _start(self, histories: Histories, phase: int) -> tuple[SequentialRecommender, Fitter]:
         """A network for some histories, fresh or with the champion's weights; items that they lack have no id of their own."""
         torch.manual_seed(self.config.training.seed + phase)
         seen = np.unique(histories.items).astype(np.int64)
@@ -146,41 +146,41 @@ class Training:
             self.features.n_codes,
             content.numbers.shape[1],
             len(seen),
-            len(self.meta["kinds"]),
+            len(self.meta["event_types"]),
             self.sequences.has_time,
             ADAPTER_WIDTH if self.run.mode == "adapter" else 0,
             given.image.shape[1],
             self.config.training.label_weight > 0,
         )
-        net = LoomNet(self.config.model, shape)
+        net = SequentialNetwork(self.config.model, shape)
         net.fusion.fit_whitening(content)
         if self.start is not None:
             self.start.into(net, phase, seen)
             if self.run.mode == "adapter":
-                hold(net)
+                freeze(net)
         net, content = net.to(self.world.device), content.to(self.world.device)
         tuner = TextTuner.of(self.run, given.text, self.world)
         falls_over = None
         if self.run.mode == WARM:
             falls_over = self.best["epoch"] if self.best and phase == REFIT else self.config.training.epochs
         fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, falls_over)
-        return Loom(self.config.model, shape, net, content, {}, {}), fitter
+        return SequentialRecommender(self.config.model, shape, net, content, {}, {}), fitter
 
-    def _search(self, loom: Loom, fitter: Fitter) -> None:
+    def _search(self, recommender: SequentialRecommender, fitter: Fitter) -> None:
         """Train until validation NDCG@10 no longer rises, keeping the best weights."""
         training = self.config.training
         if self.best is None and self.run.mode is not None:
             # What the champion or another domain taught may be better than anything that the events here can add.
             with fitter.products():
-                ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
+                ndcg = network_ndcg(recommender, self.queries, self.world, exclude_seen=self.exclude_seen)
             self.best = {"epoch": 0, "ndcg": ndcg, "weights": [parameter.detach().cpu().clone() for parameter in fitter.parameters]}
         while fitter.epoch < training.epochs and not self._settled(fitter.epoch) and not self._over():
             began = time.monotonic()
             loss = fitter.run_epoch()
             asked = time.monotonic()
             with fitter.averaged(), fitter.products():
-                loom.content = fitter.refresh_text()
-                ndcg = network_ndcg(loom, self.queries, self.world, exclude_seen=self.exclude_seen)
+                recommender.content = fitter.refresh_text()
+                ndcg = network_ndcg(recommender, self.queries, self.world, exclude_seen=self.exclude_seen)
             if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):
                 self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu().clone() for average in fitter.average]}
             self._record(SEARCH, fitter, loss, ndcg, began, time.monotonic() - asked)
@@ -244,54 +244,54 @@ class Training:
             lines = [json.dumps(line | {"phase": "search"}) + "\n" for line in self.curves]
             (self.run.out / "curves.jsonl").write_text("".join(lines), encoding="utf-8")
 
-    def _finished(self, loom: Loom, fitter: Fitter, weights: list[Tensor]) -> Loom:
+    def _finished(self, recommender: SequentialRecommender, fitter: Fitter, weights: list[Tensor]) -> SequentialRecommender:
         """The model with some weights, on the CPU, and with the text vectors that a tuned language model then gives."""
         fitter.keep(weights)
         content = fitter.refresh_text()
         cpu = torch.device("cpu")
-        return Loom(loom.config, loom.shape, loom.net.to(cpu), content.to(cpu), {}, {})
+        return SequentialRecommender(recommender.config, recommender.shape, recommender.net.to(cpu), content.to(cpu), {}, {})
 
-    def _fusion(self, loom: Loom, histories: Histories) -> Fusion:
-        """Shares of the companions that can say anything here, chosen on validation; they are built by one worker."""
+    def _fusion(self, recommender: SequentialRecommender, histories: Histories) -> Fusion:
+        """Shares of the scorers that can say anything here, chosen on validation; they are built by one worker."""
         silent = {
             "repeats": self.exclude_seen,
-            "text_neighbours": not (self.config.model.use_text and bool(loom.content.has_text.any())),
+            "text_neighbours": not (self.config.model.use_text and bool(recommender.content.has_text.any())),
             "friends": not len(self.sequences.link_users),
         }
-        names = [name for name in self.config.model.companions if not silent.get(name)]
+        names = [name for name in self.config.model.scorers if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
-            loom.companions = fit_companions(names, histories, loom.content)
+            recommender.scorers = fit_scorers(names, histories, recommender.content)
             known = None if self.run.mode in (None, WARM) else SHARES
-            fusion = choose_fusion(loom, self.queries, exclude_seen=self.exclude_seen, known=known)
+            fusion = choose_fusion(recommender, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)
         return agreed
 
-    def _purchase(self, loom: Loom, histories: Histories, fusion: Fusion) -> Purchase:
-        """The purchase head, where it is wanted and better for sure. Another domain's model has none.
+    def _reranker(self, recommender: SequentialRecommender, histories: Histories, fusion: Fusion) -> RerankerChoice:
+        """The re-ranker, where it is wanted and better for sure. Another domain's model has none.
 
         The first worker alone fits it and knows it, since it writes the bundle; the others wait for it where they next add up.
         """
-        if self.world.rank != 0 or not self.config.model.purchase_head or self.run.mode not in (None, WARM):
-            return Purchase()
-        loom.weights = fusion.weights
-        tallies = self._tallies(histories)
-        return choose_purchase(loom, self.queries, tallies, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
+        if self.world.rank != 0 or not self.config.model.reranker or self.run.mode not in (None, WARM):
+            return RerankerChoice()
+        recommender.weights = fusion.weights
+        item_counters = self._item_counters(histories)
+        return choose_reranker(recommender, self.queries, item_counters, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
 
-    def _calibration(self, loom: Loom, histories: Histories) -> Line | None:
-        """How the label head's answers become chances; leave-one-out cuts its parts by the labels, so nothing can be learnt from them."""
+    def _calibration(self, recommender: SequentialRecommender, histories: Histories) -> Line | None:
+        """How the label head's answers become probabilities; None under leave-one-out, which cuts its parts by the labels."""
         if self.world.rank != 0 or self.run.protocol != "temporal":
             return None
-        return calibrate(loom, self.sequences, histories, self.config.training.seed)
+        return calibrate(recommender, self.sequences, histories, self.config.training.seed)
 
-    def _tallies(self, known: Histories) -> Tallies:
+    def _item_counters(self, known: Histories) -> ItemCounters:
         """Counters of what is known; a temporal split asks after all of it, leave-one-out at any time."""
-        return Tallies.of(known, self.sequences.n_items, KEPT_DAYS if self.run.protocol == "temporal" else None)
+        return ItemCounters.of(known, self.sequences.n_items, KEPT_DAYS if self.run.protocol == "temporal" else None)
 
-    def _write(self, loom: Loom, fitter: Fitter, figures: dict[str, Any]) -> None:
+    def _write(self, recommender: SequentialRecommender, fitter: Fitter, figures: dict[str, Any]) -> None:
         """Write bundle, curves and figures; figures.json comes last and says that all is there."""
         bundle = self.run.out / "bundle"
-        Bundle(loom, self.run.prepared).save(bundle)
+        Bundle(recommender, self.run.prepared).save(bundle)
         if fitter.tuner is not None:
             fitter.tuner.save(bundle / "language_model")
         (self.run.out / "curves.json").write_text(json.dumps(self.curves, indent=1) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from nightloom.models.sequential.batches import dropout_masks, hidden_items, pla
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.history_encoder import Packed
 from nightloom.models.sequential.losses import FULL_SOFTMAX_ITEMS, SAMPLED_NEGATIVES, negatives_draw, sampled_softmax_loss, softmax_loss
-from nightloom.models.sequential.network import LoomNet
+from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
 from nightloom.training.distributed import FlatGradients, World
 from nightloom.training.label_task import LabelTask
@@ -49,7 +49,7 @@ class Fitter:
 
     def __init__(
         self,
-        net: LoomNet,
+        net: SequentialNetwork,
         content: ItemContent,
         histories: Histories,
         config: RunConfig,
@@ -160,7 +160,7 @@ class Fitter:
             items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
             tokens = self.net.encoder.tokens(items, on_device(place)[packed.items])
             if self.net.label_head is not None:
-                tokens = self.net.label_head.mark(tokens, share.vain)
+                tokens = self.net.label_head.mark(tokens, share.negative)
             users = self.net.users(tokens, packed, keep).float()
         if self.labels is not None:
             label_loss = self.labels.loss(self.net, users, items, place, share, seed)

@@ -6,7 +6,7 @@ the two domains call alike. All that only the target knows starts by adding noth
 network gives the zero-shot answers, and `WarmStart` copies it in as it does a champion's.
 
 Where the two catalogues hold the same items (films, or a shop's goods in another year), `shared` carries what was learned of these too:
-their id vectors, and in a zero-shot model the source's companions. An item is the same when its whole text is; ids mean nothing
+their id vectors, and in a zero-shot model the source's scorers. An item is the same when its whole text is; ids mean nothing
 across domains. The source's histories of these items can then be learned from beside the target's (`data/subsets/merged_domains.py`).
 """
 
@@ -29,18 +29,18 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.encoders.vectors import Vectors
-from nightloom.models.scorers.score_fusion import fit_companions
+from nightloom.models.scorers.score_fusion import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import LANGUAGE_MODEL, Bundle
-from nightloom.training.warm_start import BIAS, CODES, IDS, KINDS, LAID_OUT, NUMBERS, PHASES, by_name
+from nightloom.training.warm_start import BIAS, CODES, EVENT_TYPES, IDS, NUMBERS, PHASES, START_FILE, by_name
 
 Mode = Literal["full", "adapter"]
 ADAPTER = "fusion.adapter."
 ADAPTER_WIDTH = 32
 SHARES = {"text_neighbours": 0.5}
-"""Companions of a zero-shot model: those that need no events. What validation chose in the source is for items that its network
+"""Scorers of a zero-shot model: those that need no events. What validation chose in the source is for items that its network
 knows, and here it knows none, so both count alike; measured in benchmarks/transfer.md."""
 MEAN = "fusion.whiten.mean"
 NO_CODES = "fusion.no_codes"
@@ -66,8 +66,8 @@ class Transfer:
     mode: Mode
     shared: bool = False
 
-    def lay_out(self, model: Any, prepared: Path, pretrained: Path, out: Path) -> dict[str, Any]:
-        """Write the source's weights as the target's workers read them, to `out / LAID_OUT`; see `WarmStart`.
+    def write_start(self, model: Any, prepared: Path, pretrained: Path, out: Path) -> dict[str, Any]:
+        """Write the source's weights as the target's workers read them, to `out / START_FILE`; see `WarmStart`.
 
         Args:
             model: the model section of the target's config.
@@ -81,12 +81,12 @@ class Transfer:
         Raises:
             InputError: the bundle does not fit the target, or is no whole bundle.
         """
-        bundle, content, shape, kinds = _target(self.bundle, prepared, pretrained)
-        net = LoomNet(model, replace(shape, n_ids=len(content), adapter=ADAPTER_WIDTH))
+        bundle, content, shape, event_types = _target(self.bundle, prepared, pretrained)
+        net = SequentialNetwork(model, replace(shape, n_ids=len(content), adapter=ADAPTER_WIDTH))
         rows = id_rows(bundle, prepared) if self.shared else None
-        laid = carry(bundle.loom.net, bundle.meta["kinds"], net, kinds, content, rows)
-        save_file({f"{phase}.{name}": value.contiguous().clone() for name, value in laid.items() for phase in PHASES}, out / LAID_OUT)
-        return {"file": LAID_OUT, "sha256": sha256((out / LAID_OUT).read_bytes()).hexdigest(), "mode": self.mode}
+        remapped = remap(bundle.recommender.net, bundle.meta["event_types"], net, event_types, content, rows)
+        save_file({f"{phase}.{name}": value.contiguous().clone() for name, value in remapped.items() for phase in PHASES}, out / START_FILE)
+        return {"file": START_FILE, "sha256": sha256((out / START_FILE).read_bytes()).hexdigest(), "mode": self.mode}
 
 
 def same_items(source: pd.Series, target: pd.Series) -> NDArray[np.int64]:
@@ -107,15 +107,15 @@ def same_items(source: pd.Series, target: pd.Series) -> NDArray[np.int64]:
 def id_rows(bundle: Bundle, prepared: Path) -> NDArray[np.int64]:
     """Rows of the source's id table for row 0 (an unknown item) and each item of the target, int64 [1 + items]; 0 where they share none."""
     same = same_items(bundle.items["text"], pd.read_parquet(prepared / "items.parquet")["text"])
-    own = np.append(bundle.loom.content.id_rows.numpy(), 0)  # the last place answers -1
+    own = np.append(bundle.recommender.content.id_rows.numpy(), 0)  # the last place answers -1
     return np.concatenate([[0], own[same]])
 
 
-def carry(
-    source: LoomNet,
-    kinds: list[str],
-    target: LoomNet,
-    kinds_there: list[str],
+def remap(
+    source: SequentialNetwork,
+    event_types: list[str],
+    target: SequentialNetwork,
+    event_types_there: list[str],
     content: ItemContent,
     ids: NDArray[np.int64] | None = None,
 ) -> dict[str, Tensor]:
@@ -123,9 +123,9 @@ def carry(
 
     Args:
         source: the trained network.
-        kinds: the source's event names by code.
+        event_types: the source's event names by code.
         target: a network for the target's catalogue.
-        kinds_there: the target's event names by code.
+        event_types_there: the target's event names by code.
         content: the target's catalogue. Its text and image vectors are whitened as the source's were, but around their own mean:
             what all texts of a domain have in common tells none of its items from another.
         ids: what `id_rows` gave; None: no item of the target is one of the source.
@@ -139,25 +139,31 @@ def carry(
     """
     theirs = source.state_dict()
     texts, pictures = content.text[content.has_text], content.image[content.has_image]
-    laid: dict[str, Tensor] = {}
+    remapped: dict[str, Tensor] = {}
     if not (source.fusion.use_text and target.fusion.use_text):
         raise InputError("transfer: the two domains meet in the text of their items, and one of them has none. Give both item texts.")
     for name, value in target.state_dict().items():
         if name == IDS:
             # Every item starts from what stands for an unknown one, but those that the source knows.
-            laid[name] = theirs[IDS][:1].expand_as(value) if ids is None or len(theirs[IDS]) == 1 else theirs[IDS][torch.from_numpy(ids)]
+            remapped[name] = (
+                theirs[IDS][:1].expand_as(value) if ids is None or len(theirs[IDS]) == 1 else theirs[IDS][torch.from_numpy(ids)]
+            )
         elif name == MEAN and len(texts):
-            laid[name] = texts.mean(0)
+            remapped[name] = texts.mean(0)
         elif name == IMAGE_MEAN and name in theirs and theirs[name].shape == value.shape and len(pictures):
-            laid[name] = pictures.mean(0)
+            remapped[name] = pictures.mean(0)
         elif name == CODES:
-            laid[name] = theirs.get(NO_CODES, torch.zeros(value.shape[1])).expand_as(value)
+            remapped[name] = theirs.get(NO_CODES, torch.zeros(value.shape[1])).expand_as(value)
         elif name in (NUMBERS, BIAS) or (name in (NO_CODES, *IMAGE) and name not in theirs):
-            laid[name] = torch.zeros_like(value)
-        elif name == KINDS:
-            laid[name] = by_name(theirs[KINDS], kinds, kinds_there).nan_to_num(0) if KINDS in theirs else torch.zeros_like(value)
+            remapped[name] = torch.zeros_like(value)
+        elif name == EVENT_TYPES:
+            remapped[name] = (
+                by_name(theirs[EVENT_TYPES], event_types, event_types_there).nan_to_num(0)
+                if EVENT_TYPES in theirs
+                else torch.zeros_like(value)
+            )
         elif name.startswith(ADAPTER) or (name.startswith((*OF_TIME, WHITE_IMAGE)) and name not in theirs):
-            laid[name] = torch.full_like(value, torch.nan)
+            remapped[name] = torch.full_like(value, torch.nan)
         elif name not in theirs or theirs[name].shape != value.shape:
             was = tuple(theirs[name].shape) if name in theirs else "none"
             raise InputError(
@@ -165,45 +171,45 @@ def carry(
                 "source with the model settings and the language model of the target."
             )
         else:
-            laid[name] = theirs[name]
-    return laid
+            remapped[name] = theirs[name]
+    return remapped
 
 
-def zero_shot(bundle: Path, prepared: Path, pretrained: Path, *, shared: bool = False) -> Loom:
+def zero_shot(bundle: Path, prepared: Path, pretrained: Path, *, shared: bool = False) -> SequentialRecommender:
     """The source's model answering the target's catalogue, with nothing learned there, fused with neighbours by text (`SHARES`).
 
     Args:
         bundle: the source domain's.
         prepared: the target's folder of stage prepare.
         pretrained: the target's folder of stage load_pretrained.
-        shared: items of the same text are the same items: the source's id vectors and companions answer for them, with the shares
+        shared: items of the same text are the same items: the source's id vectors and scorers answer for them, with the shares
             that validation chose there.
 
     Raises:
         InputError: the bundle does not fit the target, or is no whole bundle.
     """
-    source, content, shape, kinds = _target(bundle, prepared, pretrained)
+    source, content, shape, event_types = _target(bundle, prepared, pretrained)
     rows = None
     if shared:
         rows = id_rows(source, prepared)
         content = replace(content, id_rows=torch.arange(1, len(content) + 1))
         shape = replace(shape, n_ids=len(content))
-    net = LoomNet(source.loom.config, shape)
-    laid = carry(source.loom.net, source.meta["kinds"], net, kinds, content, rows)
-    net.load_state_dict({name: torch.where(torch.isnan(laid[name]), value, laid[name]) for name, value in net.state_dict().items()})
+    net = SequentialNetwork(source.recommender.config, shape)
+    remapped = remap(source.recommender.net, source.meta["event_types"], net, event_types, content, rows)
+    net.load_state_dict({name: torch.where(torch.isnan(remapped[name]), value, remapped[name]) for name, value in net.state_dict().items()})
     net.requires_grad_(False)
-    companions, shares = fit_companions(list(SHARES), Histories.of_items([]), content), SHARES
+    scorers, shares = fit_scorers(list(SHARES), Histories.of_items([]), content), SHARES
     if shared:
         same = same_items(source.items["text"], pd.read_parquet(prepared / "items.parquet")["text"])
-        there = np.full(source.loom.n_items, -1, dtype=np.int64)
+        there = np.full(source.recommender.n_items, -1, dtype=np.int64)
         there[same[same >= 0]] = np.flatnonzero(same >= 0)
-        near = companions
-        companions = {name: near.get(name) or one.onto(there, len(content)) for name, one in source.loom.companions.items()}
-        shares = dict(source.loom.weights)
-    return Loom(source.loom.config, shape, net, content, companions, shares)
+        near = scorers
+        scorers = {name: near.get(name) or one.reindex(there, len(content)) for name, one in source.recommender.scorers.items()}
+        shares = dict(source.recommender.weights)
+    return SequentialRecommender(source.recommender.config, shape, net, content, scorers, shares)
 
 
-def hold(net: nn.Module) -> None:
+def freeze(net: nn.Module) -> None:
     """Let only what an adapter-only run learns have gradients."""
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name.startswith(LEARNED_BY_ADAPTER))
@@ -221,12 +227,13 @@ def _target(source: Path, prepared: Path, pretrained: Path) -> tuple[Bundle, Ite
     meta = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     given = Vectors.load(pretrained)
     text = given.text
-    if text.shape[1] != bundle.loom.shape.text_dim:
+    if text.shape[1] != bundle.recommender.shape.text_dim:
         raise InputError(
-            f"transfer: the source's text vectors are {bundle.loom.shape.text_dim} wide, the target's {text.shape[1]}. Let one language "
+            f"transfer: the source's text vectors are {bundle.recommender.shape.text_dim} wide, the target's {text.shape[1]}. Let one "
+            f"language "
             "model read both (pretrained.model)."
         )
     content = ItemContent.build(features, text, given.has_text, np.zeros(len(features), dtype=np.int64), given.image, given.has_image)
-    kinds = meta["kinds"]
+    event_types = meta["event_types"]
     widths = (text.shape[1], features.n_codes, content.numbers.shape[1])
-    return bundle, content, Shape(*widths, 0, len(kinds), bool(meta["has_time"]), image_dim=given.image.shape[1]), kinds
+    return bundle, content, Shape(*widths, 0, len(event_types), bool(meta["has_time"]), image_dim=given.image.shape[1]), event_types

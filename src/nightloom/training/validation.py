@@ -7,7 +7,7 @@ import torch
 
 from nightloom.core.ranking import blocks, ndcg_sum
 from nightloom.core.sequences import Queries
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.training.distributed import World
 
 MOST_USERS = 10_000
@@ -22,9 +22,9 @@ def sample(queries: Queries, seed: int) -> Queries:
     return queries.take(rows[np.argsort(queries.histories.lengths[rows], kind="stable")])
 
 
-def network_ndcg(loom: Loom, queries: Queries, world: World, *, exclude_seen: bool) -> float:
+def network_ndcg(recommender: SequentialRecommender, queries: Queries, world: World, *, exclude_seen: bool) -> float:
     """NDCG@10 of the network alone, each worker asking its share of the queries."""
     total = torch.zeros(1, dtype=torch.float64)
-    for part in blocks(queries.take(np.arange(world.rank, len(queries), world.size)), loom.n_items):
-        total += ndcg_sum(loom.network_scores(part.histories), part, exclude_seen=exclude_seen)
+    for part in blocks(queries.take(np.arange(world.rank, len(queries), world.size)), recommender.n_items):
+        total += ndcg_sum(recommender.network_scores(part.histories), part, exclude_seen=exclude_seen)
     return float(world.sum_(total.to(world.device))) / max(len(queries), 1)

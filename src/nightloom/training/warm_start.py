@@ -1,9 +1,9 @@
-"""Starting tonight's network from the champion's instead of from chance.
+"""Starting tonight's network from the champion's instead of from probability.
 
 The caller's process decides whether the champion may be used and lays its weights out for tonight's catalogue
-(`lay_out`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,
-refitted on everything before its test border, and `search.safetensors`, which learned only from what came before its
-validation border. Tonight's search starts from the second and tonight's refit from the first, so the epoch and the
+(`write_start`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,
+refitted on everything before its test cutoff, and `search.safetensors`, which learned only from what came before its
+validation cutoff. Tonight's search starts from the second and tonight's refit from the first, so the epoch and the
 fusion are still chosen on events that no weight has seen.
 """
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nightloom.data.preparation.items import FeatureSpec
-    from nightloom.models.sequential.network import LoomNet
+    from nightloom.models.sequential.network import SequentialNetwork
 
 SEARCH_FILE = "search.safetensors"
-LAID_OUT = "warm_start.safetensors"
+START_FILE = "warm_start.safetensors"
 PHASES = ("search", "refit")
 SAME = 0.99
 """Smallest median cosine of two nights' vectors of the same items: below it another model has made them."""
 
-IDS, CODES, NUMBERS, BIAS, KINDS = (
-    "fusion.ids.weight", "fusion.codes.weight", "fusion.numbers.weight", "fusion.numbers.bias", "encoder.kinds.weight",
+IDS, CODES, NUMBERS, BIAS, EVENT_TYPES = (
+    "fusion.ids.weight", "fusion.codes.weight", "fusion.numbers.weight", "fusion.numbers.bias", "encoder.event_types.weight",
 )  # fmt: skip
 
 
@@ -54,17 +54,17 @@ class Known:
     Attributes:
         item_ids: object [items], by dense id.
         spec: how attributes are coded.
-        kinds: event names by code.
+        event_types: event names by code.
     """
 
     item_ids: NDArray[np.object_]
     spec: FeatureSpec
-    kinds: list[str]
+    event_types: list[str]
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Weights laid out for tonight's catalogue, as a worker reads them.
+    """Weights remapped out for tonight's catalogue, as a worker reads them.
 
     Attributes:
         tensors: `<phase>.<name>` -> weights; NaN where the champion knows nothing. Ids have a row for the unknown id, then one
@@ -75,7 +75,7 @@ class WarmStart:
 
     @classmethod
     def load(cls, path: Path) -> WarmStart:
-        """Read what `lay_out` wrote.
+        """Read what `write_start` wrote.
 
         Raises:
             InputError: the file is missing or broken.
@@ -86,7 +86,7 @@ class WarmStart:
             raise InputError(f"{path}: not readable weights ({error}). Remove the folder and train again.") from error
 
     @torch.no_grad()
-    def into(self, net: LoomNet, phase: int, seen: NDArray[np.int64]) -> None:
+    def into(self, net: SequentialNetwork, phase: int, seen: NDArray[np.int64]) -> None:
         """Copy the weights of a phase into a fresh network; what the champion does not know keeps its fresh start.
 
         Args:
@@ -105,7 +105,7 @@ class WarmStart:
 
 
 def save_search(folder: Path, weights: dict[str, Tensor], id_rows: Tensor, settings: dict[str, Any]) -> None:
-    """Keep a bundle's weights from before its validation border, and the settings that a warm start must share.
+    """Keep a bundle's weights from before its validation cutoff, and the settings that a warm start must share.
 
     Args:
         folder: the bundle.
@@ -125,7 +125,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
         config: the run's config as JSON values.
     """
     free: dict[str, set[str]] = {
-        "model": {"companions", "purchase_head", "dropout", "id_dropout"},
+        "model": {"scorers", "reranker", "dropout", "id_dropout"},
         "prepare": {"validation_share", "test_share"},
         "pretrained": set(),
     }
@@ -139,7 +139,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept | {"training.tuning": config["training"]["tuning"]}
 
 
-def check_borders(champion: dict[str, Any], tonight: dict[str, Any], protocol: str) -> None:
+def check_cutoffs(champion: dict[str, Any], tonight: dict[str, Any], protocol: str) -> None:
     """The leak rule: weights must not have learned from what tonight holds out.
 
     Args:
@@ -154,7 +154,7 @@ def check_borders(champion: dict[str, Any], tonight: dict[str, Any], protocol: s
         raise ColdStart("leave-one-out holds out each user's last events, and a model of an earlier night has learned from them")
     if not (champion.get("has_time") and tonight.get("has_time")):
         raise ColdStart("without timestamps it can not be told which events the champion has learned from")
-    theirs, ours = (meta.get("borders", {}).get(protocol) for meta in (champion, tonight))
+    theirs, ours = (meta.get("cutoffs", {}).get(protocol) for meta in (champion, tonight))
     seen = champion.get("trained_until", {}).get(protocol)
     if not theirs or not ours or seen is None:
         raise ColdStart("the champion does not say until when it was trained under the temporal split")
@@ -167,8 +167,8 @@ def check_borders(champion: dict[str, Any], tonight: dict[str, Any], protocol: s
         )
 
 
-def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: Path, champion: Path, out: Path) -> dict[str, Any]:
-    """Write the champion's weights as tonight's workers read them, to `out / LAID_OUT`.
+def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretrained: Path, champion: Path, out: Path) -> dict[str, Any]:
+    """Write the champion's weights as tonight's workers read them, to `out / START_FILE`.
 
     Args:
         config: tonight's config as JSON values.
@@ -186,39 +186,43 @@ def lay_out(config: dict[str, Any], protocol: str, prepared: Path, pretrained: P
         ColdStart: tonight must train from scratch; says why.
         InputError: the champion is no whole bundle.
     """
-    from nightloom.models.sequential.network import LoomNet
+    from nightloom.models.sequential.network import SequentialNetwork
     from nightloom.packaging.bundle import Bundle
 
     bundle, meta = Bundle.load(champion), json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
-    check_borders(bundle.meta, meta, protocol)
+    check_cutoffs(bundle.meta, meta, protocol)
     phases = _weights(champion, bundle, config)
     tonight = _known(prepared, meta)
     _check_vectors(bundle, tonight, Vectors.load(pretrained))
-    before = Known(bundle.item_ids, bundle.spec, bundle.meta["kinds"])
+    before = Known(bundle.item_ids, bundle.spec, bundle.meta["event_types"])
     tensors = {
-        f"{phase}.{name}": value for phase, (net, rows) in phases.items() for name, value in carry(net, rows, before, tonight).items()
+        f"{phase}.{name}": value for phase, (net, rows) in phases.items() for name, value in remap(net, rows, before, tonight).items()
     }
-    sizes = (tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.kinds))
-    shape = bundle.loom.shape.__class__(
-        bundle.loom.shape.text_dim, *sizes, True, image_dim=bundle.loom.shape.image_dim, labelled=bundle.loom.shape.labelled
+    sizes = (tonight.spec.n_codes, 2 * len(tonight.spec.scales), len(tonight.item_ids), len(tonight.event_types))
+    shape = bundle.recommender.shape.__class__(
+        bundle.recommender.shape.text_dim,
+        *sizes,
+        True,
+        image_dim=bundle.recommender.shape.image_dim,
+        labelled=bundle.recommender.shape.labelled,
     )
-    for name, value in LoomNet(bundle.loom.config, shape).state_dict().items():
+    for name, value in SequentialNetwork(bundle.recommender.config, shape).state_dict().items():
         for phase in PHASES:
             given = tensors.get(f"{phase}.{name}")
             if given is None or given.shape != value.shape:
                 was = "none" if given is None else tuple(given.shape)
                 raise ColdStart(f"layer {name} has the shape {tuple(value.shape)} tonight, the champion's is {was}")
-    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, out / LAID_OUT)
+    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, out / START_FILE)
     kept = int((_rows(before.item_ids, tonight.item_ids, phases["refit"][1]) > 0).sum())
     return {
-        "sha256": sha256((out / LAID_OUT).read_bytes()).hexdigest(),
+        "sha256": sha256((out / START_FILE).read_bytes()).hexdigest(),
         "items_kept": kept,
         "items_new": len(tonight.item_ids) - kept,
         "trained_until": bundle.meta["trained_until"][protocol],
     }
 
 
-def carry(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known) -> dict[str, Tensor]:
+def remap(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known) -> dict[str, Tensor]:
     """Weights over another catalogue: the vectors of items, values and event names that both know stay what they were.
 
     Args:
@@ -237,8 +241,8 @@ def carry(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known
         state[IDS] = torch.cat([state[IDS][:1], state[IDS][torch.from_numpy(rows)]])
     if CODES in state:
         state[CODES] = by_name(state[CODES], before.spec.describe(), tonight.spec.describe())
-    if KINDS in state:
-        state[KINDS] = by_name(state[KINDS], before.kinds, tonight.kinds)
+    if EVENT_TYPES in state:
+        state[EVENT_TYPES] = by_name(state[EVENT_TYPES], before.event_types, tonight.event_types)
     if NUMBERS in state:
         state[NUMBERS], state[BIAS] = _rescaled(state[NUMBERS], state[BIAS], before.spec, tonight.spec)
     return state
@@ -283,7 +287,7 @@ def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, t
         raise ColdStart("the language model is tuned too, and its tuning starts anew each night")
     path = champion / SEARCH_FILE
     if not path.is_file():
-        raise ColdStart("the champion keeps no weights from before its validation border")
+        raise ColdStart("the champion keeps no weights from before its validation cutoff")
     with safe_open(path, "pt") as file:
         theirs: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
     ours = json.loads(json.dumps(settings_of(config)))
@@ -294,7 +298,10 @@ def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, t
         )
     tensors = load_file(path)
     search = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
-    return {"search": (search, tensors["content.id_rows"]), "refit": (bundle.loom.net.state_dict(), bundle.loom.content.id_rows)}
+    return {
+        "search": (search, tensors["content.id_rows"]),
+        "refit": (bundle.recommender.net.state_dict(), bundle.recommender.content.id_rows),
+    }
 
 
 def _known(prepared: Path, meta: dict[str, Any]) -> Known:
@@ -303,12 +310,12 @@ def _known(prepared: Path, meta: dict[str, Any]) -> Known:
     from nightloom.data.preparation.items import FeatureSpec
 
     items: pd.DataFrame = pd.read_parquet(prepared / "items.parquet", columns=["item_id"])
-    return Known(items["item_id"].to_numpy(dtype=object), FeatureSpec.load(prepared / "feature_spec.json"), meta["kinds"])
+    return Known(items["item_id"].to_numpy(dtype=object), FeatureSpec.load(prepared / "feature_spec.json"), meta["event_types"])
 
 
 def _check_vectors(bundle: Any, tonight: Known, vectors: Vectors) -> None:
     """Whether the same models have read texts and pictures: most items that both nights have must have the same vectors."""
-    here, content = np.array([bundle.index.get(item, -1) for item in tonight.item_ids.tolist()], dtype=np.int64), bundle.loom.content
+    here, content = np.array([bundle.index.get(item, -1) for item in tonight.item_ids.tolist()], dtype=np.int64), bundle.recommender.content
     for kind, said in (("text", "language model has read the texts"), ("image", "vision model has seen the pictures")):
         ours, mask = getattr(vectors, kind), getattr(vectors, f"has_{kind}")
         theirs, had = getattr(content, kind).numpy(), getattr(content, f"has_{kind}").numpy()

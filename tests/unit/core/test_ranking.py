@@ -29,7 +29,7 @@ class Given(Recommender):
         return self
 
     def scores(self, histories: Histories) -> np.ndarray:
-        return self.matrix[histories.asked_at].copy()
+        return self.matrix[histories.request_time].copy()
 
     def save(self, folder: Path) -> None: ...
 
@@ -40,7 +40,7 @@ class Given(Recommender):
 
 def ask(histories: list[list[int]], targets: list[list[int]]) -> Queries:
     known = Histories.of_items(histories)
-    known.asked_at[:] = np.arange(len(known))
+    known.request_time[:] = np.arange(len(known))
     held = Histories.of_items(targets)
     return Queries(np.arange(len(known)), known, held.offsets, held.items)
 

@@ -15,15 +15,15 @@ def sequences(draw: st.DrawFn) -> Sequences:
     lengths = draw(st.lists(st.integers(0, 8), min_size=1, max_size=6))
     total = sum(lengths)
     offsets = np.cumsum([0, *lengths])
-    borders = [sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in lengths]
+    cutoffs = [sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in lengths]
     return Sequences(
         offsets,
         np.array(draw(st.lists(st.integers(0, 4), min_size=total, max_size=total)), dtype=np.int32),
         np.arange(total, dtype=np.int64) * 10 + 10,
         np.zeros(total, dtype=np.int16),
         np.array(draw(st.lists(st.booleans(), min_size=total, max_size=total)), dtype=bool),
-        offsets[:-1] + [low for low, _ in borders],
-        offsets[:-1] + [high for _, high in borders],
+        offsets[:-1] + [low for low, _ in cutoffs],
+        offsets[:-1] + [high for _, high in cutoffs],
         n_items=5,
     )
 
@@ -49,7 +49,7 @@ def test_queries_agree_with_a_plain_loop(made: Sequences, part: str, exclude_see
             int(queries.users[i]),
             histories.items[histories.offsets[i] : histories.offsets[i + 1]].tolist(),
             queries.targets[queries.target_offsets[i] : queries.target_offsets[i + 1]].tolist(),
-            int(histories.asked_at[i]),
+            int(histories.request_time[i]),
         )
         for i in range(len(queries))
     ]
@@ -70,7 +70,7 @@ def test_read_back_equal(tmp_path: Path) -> None:
     made.save(tmp_path / "s.npz")
     back = Sequences.load(tmp_path / "s.npz")
     assert back.n_items == 9
-    for name in ("offsets", "items", "times", "kinds", "positive", "train_end", "validation_end"):
+    for name in ("offsets", "items", "times", "event_types", "positive", "train_end", "validation_end"):
         np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from nightloom.config import OnlyConfig
+from nightloom.config import EventFilterConfig
 from nightloom.core.errors import InputError
-from nightloom.data.subsets.event_filter import part_of
+from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.schema import Tables
 
 
@@ -25,13 +25,13 @@ def tables() -> Tables:
 
 
 def test_all_is_taken_where_nothing_is_said(tables: Tables) -> None:
-    assert part_of(tables, OnlyConfig()) == (tables, {})
+    assert filter_events(tables, EventFilterConfig()) == (tables, {})
 
 
 def test_two_stretches_share_no_event_and_lose_none(tables: Tables) -> None:
     border = date(2010, 12, 1)
-    first, left_out = part_of(tables, OnlyConfig(before=border))
-    second, _ = part_of(tables, OnlyConfig(since=border))
+    first, left_out = filter_events(tables, EventFilterConfig(before=border))
+    second, _ = filter_events(tables, EventFilterConfig(since=border))
     assert left_out == {"from 2010-12-01 on": 20}
     pd.testing.assert_frame_equal(pd.concat([first.events, second.events], ignore_index=True), tables.events)
     assert first.items is not None
@@ -39,7 +39,7 @@ def test_two_stretches_share_no_event_and_lose_none(tables: Tables) -> None:
 
 
 def test_a_share_of_the_users_brings_their_events_rows_and_links_alone(tables: Tables) -> None:
-    half, left_out = part_of(tables, OnlyConfig(users_share=0.5))
+    half, left_out = filter_events(tables, EventFilterConfig(users_share=0.5))
     people = set(half.events["user_id"])
     assert len(people) == 10
     assert len(half.events) == 20
@@ -48,14 +48,14 @@ def test_a_share_of_the_users_brings_their_events_rows_and_links_alone(tables: T
     assert half.links is not None
     assert set(half.users["user_id"]) == people
     assert set(half.links.to_numpy().ravel()) <= people
-    assert set(part_of(tables, OnlyConfig(users_share=0.2))[0].events["user_id"]) < people
+    assert set(filter_events(tables, EventFilterConfig(users_share=0.2))[0].events["user_id"]) < people
 
 
 def test_what_can_not_be_taken_is_refused(tables: Tables) -> None:
     with pytest.raises(InputError, match="none of 40 events is left"):
-        part_of(tables, OnlyConfig(since=date(2020, 1, 1)))
+        filter_events(tables, EventFilterConfig(since=date(2020, 1, 1)))
     ordered = Tables(tables.events.assign(order=range(40)).drop(columns="timestamp"))
     with pytest.raises(InputError, match="have an order alone"):
-        part_of(ordered, OnlyConfig(before=date(2020, 1, 1)))
+        filter_events(ordered, EventFilterConfig(before=date(2020, 1, 1)))
     with pytest.raises(ValidationError, match="must be a day earlier"):
-        OnlyConfig(since=date(2011, 1, 1), before=date(2011, 1, 1))
+        EventFilterConfig(since=date(2011, 1, 1), before=date(2011, 1, 1))

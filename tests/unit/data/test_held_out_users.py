@@ -33,7 +33,7 @@ def test_a_fifth_is_held_out_by_the_seed(ten: Sequences) -> None:
 
 @pytest.mark.parametrize(("alone", "steps"), [(True, [1, 2, 3, 4]), (False, [3, 4])])
 def test_each_event_is_asked_about_with_all_before_it(ten: Sequences, alone: bool, steps: list[int]) -> None:
-    """With own borders all but the first and the test; under one cut in time what lies between the borders."""
+    """With own cutoffs all but the first and the test; under one cut in time what lies between the cutoffs."""
     search = Search.of(ten, 7, alone=alone)
     asked, expected = search.questions(exclude_seen=True), [10 * user + step for user in sorted(of_whom(search.asked)) for step in steps]
     assert asked.targets.tolist() == expected
@@ -41,7 +41,7 @@ def test_each_event_is_asked_about_with_all_before_it(ten: Sequences, alone: boo
     assert asked.histories.lengths.tolist() == steps * 2
     for row, item in enumerate(expected):
         assert asked.histories.take(np.array([row])).items.tolist() == list(range(item // 10 * 10, item))
-        assert asked.histories.asked_at[row] == ten.times[ten.items == item]
+        assert asked.histories.request_time[row] == ten.times[ten.items == item]
 
 
 def test_only_the_latest_events_are_asked_about_and_none_that_would_not_be_shown() -> None:

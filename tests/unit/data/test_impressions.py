@@ -21,7 +21,7 @@ def config(**clicks: object) -> RunConfig:
 
 
 def tables() -> Tables:
-    events = log().drop(columns="chance")
+    events = log().drop(columns="probability")
     stranger = [f"s{row}" for row in range(len(events))]
     items = pd.DataFrame({"item_id": [f"ad{one}" for one in range(12)], "size": ["big", "small"] * 6, "price": np.arange(12.0)})
     return Tables(events.assign(stranger=stranger, same="x"), items, features={"item_id": "ignore", "size": "category", "price": "number"})
@@ -61,8 +61,8 @@ def test_missing_values_and_rows_of_one_time() -> None:
     given.events["order"] //= 7
     rows = impressions(given, config())
     assert rows.times[rows.test_start - 1] < rows.times[rows.test_start]
-    border = rows.border(0.5)
-    assert rows.times[border - 1] < rows.times[border]
+    cutoff = rows.cutoff(0.5)
+    assert rows.times[cutoff - 1] < rows.times[cutoff]
 
 
 def test_times_that_are_times_give_gaps_and_files_give_the_same_back(tmp_path: Path) -> None:

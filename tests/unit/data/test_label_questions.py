@@ -28,7 +28,7 @@ def test_events_of_one_time_do_not_know_each_other() -> None:
     assert asked.positive.tolist() == [True, False, False, False]
     known = [asked.histories.take(np.array([row])) for row in asked.owner]
     assert [one.items.tolist() for one in known] == [[0, 1], [0, 1], [3], [3, 2, 1]]
-    assert [int(one.asked_at[0]) for one in known] == [7, 7, 2, 9]
+    assert [int(one.request_time[0]) for one in known] == [7, 7, 2, 9]
 
 
 def test_without_times_an_event_knows_those_before_it() -> None:

@@ -53,7 +53,7 @@ def in_words(folder: Path, protocol: str) -> set[tuple[str, str, int, int, bool,
     owner = np.repeat(np.arange(sequences.n_users), np.diff(sequences.offsets))
     position = np.arange(len(owner))
     part = (position >= sequences.train_end[owner]).astype(int) + (position >= sequences.validation_end[owner])
-    columns = (sequences.items, sequences.times, sequences.kinds, sequences.positive, part)
+    columns = (sequences.items, sequences.times, sequences.event_types, sequences.positive, part)
     return {(users[user], items[item], *rest) for user, item, *rest in zip(owner.tolist(), *(c.tolist() for c in columns), strict=True)}
 
 
@@ -66,16 +66,16 @@ def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> N
     assert items["text"].tolist() == items["title"].tolist()
     assert users.set_index("user_id")["age"].dropna().to_dict() == {"u3": 30}
     assert len(ItemFeatures.load(tmp_path / "item_features.npz")) == 16
-    assert FeatureSpec.load(tmp_path / "feature_spec.json").kinds == {"title": "text"}
+    assert FeatureSpec.load(tmp_path / "feature_spec.json").event_types == {"title": "text"}
     meta = json.loads((tmp_path / "meta.json").read_text())
-    assert meta["kinds"] == ["buy", "view"]
-    assert meta["usual_kind"] == "buy"
+    assert meta["event_types"] == ["buy", "view"]
+    assert meta["default_event_type"] == "buy"
     assert (meta["prepare"]["positive_events"], meta["rare_items"]) == (["buy"], [])
     assert meta["has_time"] is True
     assert meta["counts"] == figures
-    borders = meta["borders"]["temporal"]
-    assert 1_600_000_000 < borders["validation"] < borders["test"] < 1_600_120_000
-    assert meta["trained_until"]["temporal"] < borders["test"]
+    cutoffs = meta["cutoffs"]["temporal"]
+    assert 1_600_000_000 < cutoffs["validation"] < cutoffs["test"] < 1_600_120_000
+    assert meta["trained_until"]["temporal"] < cutoffs["test"]
 
 
 @pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
@@ -130,9 +130,9 @@ def test_order_instead_of_time(tables: Tables, tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert not sequences.has_time
     assert not meta["has_time"]
-    assert meta["borders"]["temporal"] == {"validation": 85, "test": 97}
+    assert meta["cutoffs"]["temporal"] == {"validation": 85, "test": 97}
     assert meta["trained_until"]["temporal"] == 96
-    assert meta["borders"]["leave_one_out"] == {"validation": None, "test": None}
+    assert meta["cutoffs"]["leave_one_out"] == {"validation": None, "test": None}
 
 
 def test_without_an_items_table_the_catalogue_is_that_of_the_events(tables: Tables, tmp_path: Path) -> None:
@@ -202,8 +202,8 @@ def test_a_view_neither_bars_an_item_nor_tells_of_its_purchase(tmp_path: Path) -
     scores = np.zeros((len(queries), 50), dtype=np.float32)
     mask_seen(scores, queries.histories)
     users, items = (pd.read_parquet(tmp_path / f"{name}s.parquet")[f"{name}_id"].to_numpy() for name in ("user", "item"))
-    border = json.loads((tmp_path / "meta.json").read_text())["borders"]["temporal"]["test"]
-    had = events[(events["event"] == "buy") & (events["timestamp"] < pd.Timestamp(border, unit="s", tz="UTC"))]
+    cutoff = json.loads((tmp_path / "meta.json").read_text())["cutoffs"]["temporal"]["test"]
+    had = events[(events["event"] == "buy") & (events["timestamp"] < pd.Timestamp(cutoff, unit="s", tz="UTC"))]
     expected = had[had["user_id"].isin(users[queries.users])][["user_id", "item_id"]].to_numpy().tolist()
     row, item = np.nonzero(np.isneginf(scores))
     assert sorted(zip(users[queries.users[row]], items[item], strict=True)) == sorted(map(tuple, expected))

@@ -37,11 +37,11 @@ def test_temporal_has_no_event_of_the_future_in_training(log: Log, validation_sh
     except InputError:
         return  # too few or too coarse times: refused, which the tests below pin
     part = parts(offsets, split)
-    assert split.validation_border is not None
-    assert split.test_border is not None
-    assert (times[part == 0] < split.validation_border).all()
-    assert ((times[part == 1] >= split.validation_border) & (times[part == 1] < split.test_border)).all()
-    assert (times[part == 2] >= split.test_border).all()
+    assert split.validation_cutoff is not None
+    assert split.test_cutoff is not None
+    assert (times[part == 0] < split.validation_cutoff).all()
+    assert ((times[part == 1] >= split.validation_cutoff) & (times[part == 1] < split.test_cutoff)).all()
+    assert (times[part == 2] >= split.test_cutoff).all()
     assert all((positive & (part == one)).any() for one in range(3))
     assert (offsets[:-1] <= split.train_end).all()
     assert (split.train_end <= split.validation_end).all()

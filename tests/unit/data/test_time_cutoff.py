@@ -19,9 +19,9 @@ from nightloom.config import RunConfig, config_from_dict
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.prepare import prepare
-from nightloom.data.subsets.time_cutoff import border_of, ended
+from nightloom.data.subsets.time_cutoff import cutoff_of, ended
 from nightloom.data.tables.schema import Tables
-from nightloom.experiments.transfer import lay_source
+from nightloom.experiments.transfer import write_source
 from nightloom.runs.stages import Manifest, Night
 from tasks.transfer import train_source
 
@@ -50,30 +50,30 @@ def domain(folder: Path, first_hour: int, *, timed: bool = True, protocol: str =
     return folder
 
 
-def lay(source: Path, target: Path, folder: Path, protocol: str = "temporal") -> Mapping[str, Any]:
-    return lay_source(source, target, protocol, folder, same_people=True)
+def write_part(source: Path, target: Path, folder: Path, protocol: str = "temporal") -> Mapping[str, Any]:
+    return write_source(source, target, protocol, folder, same_people=True)
 
 
 def test_a_source_that_goes_on_into_the_targets_future_is_cut_there(tmp_path: Path) -> None:
     target, source = domain(tmp_path / "target", 0), domain(tmp_path / "source", 80)
-    border = json.loads((target / "meta.json").read_text())["borders"]["temporal"]["validation"]
-    assert border == START + 160 * HOUR
-    figures = lay(source, target, tmp_path / "laid")
+    cutoff = json.loads((target / "meta.json").read_text())["cutoffs"]["temporal"]["validation"]
+    assert cutoff == START + 160 * HOUR
+    figures = write_part(source, target, tmp_path / "laid")
     assert (figures["users"], figures["events"], figures["later"]) == (USERS, 80, 100)  # of the 180 before its own test
     laid, meta = Sequences.load(tmp_path / "laid" / FILES[0]), json.loads((tmp_path / "laid" / FILES[1]).read_text())
     whole, asked = laid.train(with_validation=True), laid.queries("validation")
     assert len(whole.times) == 80
-    assert whole.times.max() == border - HOUR == meta["trained_until"]["temporal"]
+    assert whole.times.max() == cutoff - HOUR == meta["trained_until"]["temporal"]
     assert len(laid.train().times) == 71  # a ninth of them chooses the epoch, as a ninth of what was no test did before
-    assert meta["borders"]["temporal"] == {"validation": border - 9 * HOUR, "test": border}
+    assert meta["cutoffs"]["temporal"] == {"validation": cutoff - 9 * HOUR, "test": cutoff}
     assert len(asked)
-    assert border - 9 * HOUR <= asked.histories.asked_at.min() <= asked.histories.asked_at.max() < border
+    assert cutoff - 9 * HOUR <= asked.histories.request_time.min() <= asked.histories.request_time.max() < cutoff
     assert len(laid.items) == EVENTS  # what came later lies in the test part
 
 
 def test_a_source_that_ends_before_keeps_its_own_split(tmp_path: Path) -> None:
     target, source = domain(tmp_path / "target", 0), domain(tmp_path / "source", -20)  # its test begins at the target's validation
-    figures = lay(source, target, tmp_path / "laid")
+    figures = write_part(source, target, tmp_path / "laid")
     assert (figures["events"], figures["later"]) == (180, 0)
     laid, own = (Sequences.load(place / FILES[0]) for place in (tmp_path / "laid", source))
     np.testing.assert_array_equal(laid.train_end, own.train_end)
@@ -85,8 +85,8 @@ def test_leave_one_out_knows_no_border(tmp_path: Path) -> None:
     """And needs no times."""
     one = "leave_one_out"
     target, source = domain(tmp_path / "target", 0, protocol=one), domain(tmp_path / "source", 900, timed=False, protocol=one)
-    assert border_of(target, source, one) is None
-    assert lay(source, target, tmp_path / "laid", one) == {"users": USERS, "events": EVENTS - USERS, "held_out": 0}
+    assert cutoff_of(target, source, one) is None
+    assert write_part(source, target, tmp_path / "laid", one) == {"users": USERS, "events": EVENTS - USERS, "held_out": 0}
 
 
 @pytest.mark.parametrize("first_hour", [160, 159])
@@ -94,7 +94,7 @@ def test_a_source_of_the_future_is_refused_with_dates_and_counts(tmp_path: Path,
     """One event alone can not be learned from and choose the epoch too."""
     target, source = domain(tmp_path / "target", 0), domain(tmp_path / "source", first_hour)
     with pytest.raises(InputError) as refused:
-        lay(source, target, tmp_path / "laid")
+        write_part(source, target, tmp_path / "laid")
     early = 160 - first_hour
     assert "validation begins at 2014-05-20 08:53:20 UTC" in str(refused.value)
     assert f"source's 200 events (2014-05-20 0{8 - early}:53:20 UTC to 2014-05-28" in str(refused.value)
@@ -107,7 +107,7 @@ def test_a_source_of_the_future_is_refused_with_dates_and_counts(tmp_path: Path,
 def test_without_times_nobody_can_tell(tmp_path: Path, timeless: str) -> None:
     target, source = (domain(tmp_path / name, 0, timed=name != timeless) for name in ("target", "source"))
     with pytest.raises(InputError, match=r"no timestamps to tell.*leave_one_out"):
-        lay(source, target, tmp_path / "laid")
+        write_part(source, target, tmp_path / "laid")
 
 
 def test_the_sources_stage_learns_from_what_was_cut_and_has_another_key_when_the_border_moves(
@@ -142,7 +142,7 @@ def test_the_sources_stage_learns_from_what_was_cut_and_has_another_key_when_the
     st.integers(0, 42),
 )
 def test_nothing_from_the_border_on_is_learned_or_asked(
-    people: list[list[tuple[int, bool]]], border: int, validation: int, test: int
+    people: list[list[tuple[int, bool]]], cutoff: int, validation: int, test: int
 ) -> None:
     rows = [event for one in people for event in sorted(one, key=lambda event: event[0])]
     offsets, times = np.cumsum([0, *map(len, people)]).astype(np.int64), np.array([time for time, _ in rows], dtype=np.int64)
@@ -150,17 +150,17 @@ def test_nothing_from_the_border_on_is_learned_or_asked(
     ends = [offsets[:-1] + np.array([sum(time < at for time, _ in one) for one in people]) for at in (min(validation, test), test)]
     was = Sequences(offsets, none.astype(np.int32), times, none.astype(np.int16), positive, *ends, 1)
     try:
-        split = ended(was, border)
+        split = ended(was, cutoff)
     except InputError:
         return  # too little or too coarse: refused, which a test above pins
     now = was if split is None else replace(was, train_end=split.train_end, validation_end=split.validation_end)
     learned = now.train(with_validation=True)
-    assert not (learned.times >= border).any()
+    assert not (learned.times >= cutoff).any()
     if split is None:
-        assert not (was.train(with_validation=True).times >= border).any()
+        assert not (was.train(with_validation=True).times >= cutoff).any()
         return
-    assert len(learned.times) == (times < border).sum()
-    train, held = now.train(), positive & (times >= split.validation_border) & (times < border)
+    assert len(learned.times) == (times < cutoff).sum()
+    train, held = now.train(), positive & (times >= split.validation_cutoff) & (times < cutoff)
     assert train.positive.any()
     assert held.any()
-    assert not (train.times >= split.validation_border).any()
+    assert not (train.times >= split.validation_cutoff).any()

@@ -13,7 +13,7 @@ import pytest
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
 from nightloom.data.subsets.held_out_users import Search
-from nightloom.data.subsets.user_subset import draw_users, lay_part
+from nightloom.data.subsets.user_subset import draw_users, write_user_subset
 from nightloom.experiments.transfer import checked, users_to_learn_from
 
 
@@ -33,13 +33,13 @@ def write(folder: Path, users: list[str]) -> Path:
     pd.DataFrame({"user_id": users}).to_parquet(folder / "users.parquet")
     for name in ("items.parquet", "item_features.npz", "feature_spec.json"):
         (folder / name).write_bytes(b"catalogue")
-    (folder / "meta.json").write_text(json.dumps({"kinds": ["buy"]}))
+    (folder / "meta.json").write_text(json.dumps({"event_types": ["buy"]}))
     return folder
 
 
 def test_a_part_has_its_users_events_and_the_whole_catalogue(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole", [f"u{user}" for user in range(6)])
-    figures = lay_part(whole, np.array([1, 4]), "leave_one_out", tmp_path / "part")
+    figures = write_user_subset(whole, np.array([1, 4]), "leave_one_out", tmp_path / "part")
     part = Sequences.load(tmp_path / "part" / "sequences_leave_one_out.npz")
     assert figures == {"users": 2, "events": 7, "held_out": 0}
     assert part.n_items == 100
@@ -48,7 +48,7 @@ def test_a_part_has_its_users_events_and_the_whole_catalogue(tmp_path: Path) -> 
         mine, all_of_them = part.queries(name), sequences().queries(name)
         assert mine.targets.tolist() == [all_of_them.targets[user] for user in (1, 4)]
         np.testing.assert_array_equal(mine.histories.items, all_of_them.histories.take(np.array([1, 4])).items)
-        np.testing.assert_array_equal(mine.histories.asked_at, all_of_them.histories.asked_at[[1, 4]])
+        np.testing.assert_array_equal(mine.histories.request_time, all_of_them.histories.request_time[[1, 4]])
     assert pd.read_parquet(tmp_path / "part" / "users.parquet")["user_id"].tolist() == ["u1", "u4"]
     assert (tmp_path / "part" / "items.parquet").read_bytes() == b"catalogue"
 
@@ -65,7 +65,7 @@ def test_links_to_those_who_are_not_learned_from_are_left_out() -> None:
 def test_users_without_training_events_can_not_be_learned_from(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole", [f"u{user}" for user in range(6)])
     with pytest.raises(InputError, match="no event in training"):
-        lay_part(whole, np.array([0]), "leave_one_out", tmp_path / "part")
+        write_user_subset(whole, np.array([0]), "leave_one_out", tmp_path / "part")
 
 
 def test_a_larger_share_holds_the_smaller_ones() -> None:
@@ -91,7 +91,7 @@ def test_the_source_learns_from_nobody_of_the_target(tmp_path: Path) -> None:
 
 def test_people_are_held_out_of_the_search_and_asked_before_each_of_their_events(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole", [f"u{user}" for user in range(6)])
-    figures = lay_part(whole, np.arange(1, 6), "leave_one_out", tmp_path / "part", hold_out=3)
+    figures = write_user_subset(whole, np.arange(1, 6), "leave_one_out", tmp_path / "part", hold_out=3)
     assert figures == {"users": 5, "events": 20, "held_out": 1}
     search = Search.load(tmp_path / "part", "leave_one_out")
     assert search is not None
@@ -101,6 +101,6 @@ def test_people_are_held_out_of_the_search_and_asked_before_each_of_their_events
     before = [asked.histories.take(np.array([row])).items.tolist() for row in range(len(asked))]
     assert asked.targets.tolist() == [10 * held + step for step in range(1, held + 1)]  # neither the first event nor the test
     assert before == [[10 * held + step for step in range(many)] for many in range(1, held + 1)]
-    np.testing.assert_array_equal(asked.histories.asked_at, asked.histories.asked_at[0] + np.arange(held))
-    lay_part(whole, np.array([4]), "leave_one_out", tmp_path / "one", hold_out=3)
+    np.testing.assert_array_equal(asked.histories.request_time, asked.histories.request_time[0] + np.arange(held))
+    write_user_subset(whole, np.array([4]), "leave_one_out", tmp_path / "one", hold_out=3)
     assert Search.load(tmp_path / "one", "leave_one_out") is None  # nobody would be left to learn from

@@ -1,4 +1,4 @@
-"""The whole stage on a small shop: prepared by prepare, trained by training, ranked beside every floor."""
+"""The whole stage on a small shop: prepared by prepare, trained by training, ranked beside every baseline."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_gate_reads_the_rows(tonight: SimpleNamespace) -> None:
 
 
 def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: SimpleNamespace, tmp_path: Path) -> None:
-    only = config(protocols=["temporal"], floors=[])
+    only = config(protocols=["temporal"], baselines=[])
     evaluate(only, tonight.prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path)
     rows = pd.read_parquet(tmp_path / "per_user.parquet")
     found = decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == CHAMPION], {}, only.promotion)

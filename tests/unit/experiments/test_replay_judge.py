@@ -52,16 +52,16 @@ def test_a_frozen_model_hears_the_names_that_it_knows(tmp_path: Path, others: in
 
     found = judge(CONFIG, nights[1], tmp_path, {"scratch": now, "warm": now, "frozen": first})
 
-    names = [json.loads((folder / "meta.json").read_text())["kinds"] for folder in nights]
+    names = [json.loads((folder / "meta.json").read_text())["event_types"] for folder in nights]
     assert names[0] == list(early)
     assert names[1] == sorted({*early, *TONIGHT})
-    usual = Bundle.load(first).event_names.usual
+    usual = Bundle.load(first).event_names.default
     queries = Sequences.load(nights[1] / "sequences_temporal.npz").queries("test", exclude_seen=False)
     heard = np.array([names[0].index(name if name in early else usual) for name in names[1]], dtype=np.int16)
-    asked = replace(queries, histories=replace(queries.histories, kinds=heard[queries.histories.kinds]))
+    asked = replace(queries, histories=replace(queries.histories, event_types=heard[queries.histories.event_types]))
     for model, put, arm in (
-        (Bundle.load(now).loom, queries, "scratch"),
-        (Bundle.load(first).onto(pd.read_parquet(nights[1] / "items.parquet"), Vectors.load(tmp_path)), asked, "frozen"),
+        (Bundle.load(now).recommender, queries, "scratch"),
+        (Bundle.load(first).reindex(pd.read_parquet(nights[1] / "items.parquet"), Vectors.load(tmp_path)), asked, "frozen"),
     ):
         ranked = ranks(model, put, exclude_seen=False)
         np.testing.assert_allclose(found[arm], per_user(ranked.ranks, ranked.offsets)[METRIC])

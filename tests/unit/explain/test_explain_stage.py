@@ -64,7 +64,7 @@ def test_the_table_holds_every_player_and_adds_up(made):
 def test_what_is_explained_is_what_is_recommended(made):
     root, bundle, _, _ = made
     queries = Sequences.load(root / "prepared" / "sequences_temporal.npz").queries("test")
-    best = bundle.loom.recommend(queries.histories, 1)[0][:, 0]
+    best = bundle.recommender.recommend(queries.histories, 1)[0][:, 0]
     expected = {f"user/{user}": bundle.item_ids[item] for user, item in zip(queries.users, best, strict=True)}
     sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
     assert all(expected[one["user_id"]] == one["item_id"] for one in sample)

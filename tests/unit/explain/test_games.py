@@ -77,16 +77,16 @@ def test_subsets_take_events_out_and_keep_the_request():
         offsets=np.array([0, 3]),
         items=np.array([7, 8, 9], np.int32),
         times=np.array([10, 20, 30]),
-        kinds=np.array([0, 1, 0], np.int16),
+        event_types=np.array([0, 1, 0], np.int16),
         positive=np.array([True, False, True]),
-        asked_at=np.array([99]),
+        request_time=np.array([99]),
     )
     found = subsets(history, np.array([[True, False, True], [False, False, False], [True, True, True]]))
     assert found.lengths.tolist() == [2, 0, 3]
     assert found.items.tolist() == [7, 9, 7, 8, 9]
     assert found.times.tolist() == [10, 30, 10, 20, 30]
     assert found.positive.tolist() == [True, True, True, False, True]
-    assert found.asked_at.tolist() == [99] * 3
+    assert found.request_time.tolist() == [99] * 3
 
 
 @given(st.integers(2, 12), st.integers(0, 1000))
@@ -110,40 +110,40 @@ def test_what_raises_all_scores_alike_explains_nothing():
 
 
 def test_players_are_the_fields_that_the_item_has(bundle):
-    assert field_players(bundle.loom, bundle.spec, 0) == ["text", "genres", "maker", "price", "id"]
-    assert field_players(bundle.loom, bundle.spec, 9) == ["id"]
+    assert field_players(bundle.recommender, bundle.spec, 0) == ["text", "genres", "maker", "price", "id"]
+    assert field_players(bundle.recommender, bundle.spec, 9) == ["id"]
 
 
 def test_an_item_without_a_field_is_as_if_it_never_had_it(bundle):
     names = ["text", "genres", "maker", "price", "id"]
     coalitions = (np.arange(32)[:, None] >> np.arange(5)) & 1 == 1
-    masked = without_fields(bundle.loom.content, 0, bundle.spec, {name: ~coalitions[:, at] for at, name in enumerate(names)})
+    masked = without_fields(bundle.recommender.content, 0, bundle.spec, {name: ~coalitions[:, at] for at, name in enumerate(names)})
     row = bundle.items.iloc[[0]]
     with torch.no_grad():
-        fused = bundle.loom.net.eval().fusion(masked)
+        fused = bundle.recommender.net.eval().fusion(masked)
         for one, vector in zip(coalitions, fused, strict=True):
             frame = row.copy()
             for name, there in zip(names[1:4], one[1:4], strict=True):
                 if not there:
                     frame[name] = np.nan if name == "price" else None
             content = ItemContent.build(
-                bundle.spec.encode(frame), bundle.loom.content.text[:1].numpy(), np.array([one[0]]), np.array([1 if one[4] else 0])
+                bundle.spec.encode(frame), bundle.recommender.content.text[:1].numpy(), np.array([one[0]]), np.array([1 if one[4] else 0])
             )
-            torch.testing.assert_close(vector, bundle.loom.net.fusion(content)[0])
+            torch.testing.assert_close(vector, bundle.recommender.net.fusion(content)[0])
 
 
 def test_all_fields_together_are_worth_the_recommendation_s_score(bundle):
     history = Histories.of_items([[1, 2, 3]])
-    players = field_players(bundle.loom, bundle.spec, 0)
-    found = shapley(field_game(bundle.loom, history, 0, bundle.spec, players), len(players), samples=256)
-    assert found.all == pytest.approx(above_mean(bundle.loom.scores(history), 0)[0], abs=1e-5)
+    players = field_players(bundle.recommender, bundle.spec, 0)
+    found = shapley(field_game(bundle.recommender, history, 0, bundle.spec, players), len(players), samples=256)
+    assert found.all == pytest.approx(above_mean(bundle.recommender.scores(history), 0)[0], abs=1e-5)
     assert abs(found.gap) < 1e-6
 
 
 def test_codes_of_other_columns_stay(bundle):
-    out = without_fields(bundle.loom.content, 1, bundle.spec, {"genres": np.array([True, False])})
+    out = without_fields(bundle.recommender.content, 1, bundle.spec, {"genres": np.array([True, False])})
     first, last = out.codes[: out.code_offsets[1]].tolist(), out.codes[out.code_offsets[1] :].tolist()
-    whole = bundle.loom.content.take(torch.tensor([1])).codes.tolist()
+    whole = bundle.recommender.content.take(torch.tensor([1])).codes.tolist()
     genres = len(bundle.spec.vocabularies["genres"])
     assert isinstance(bundle.spec, FeatureSpec)
     assert first == [code for code in whole if code >= genres]

@@ -59,7 +59,7 @@ def test_a_linear_game_gives_its_weights(players):
 
 
 def test_antithetic_orders_are_exact_for_games_of_pairs():
-    """An order and its reverse see each pair from both sides, so no interaction of two players is left to chance."""
+    """An order and its reverse see each pair from both sides, so no interaction of two players is left to probability."""
     random = np.random.default_rng(1)
     pairs = np.triu(random.normal(size=(25, 25)), 1)
     found = shapley(lambda c: np.einsum("ni,ij,nj->n", c.astype(float), pairs, c.astype(float)), 25, samples=100)

@@ -34,7 +34,7 @@ def windows_of(lengths: list[int], gap: int) -> Windows:
     times = 1_000 + gap * places**2
     asked = 1_000 + gap * np.array(lengths) ** 2
     plain = Histories.of_items([[1] * length for length in lengths])
-    histories = Histories(offsets, plain.items, times.astype(np.int64), plain.kinds, plain.positive, asked.astype(np.int64))
+    histories = Histories(offsets, plain.items, times.astype(np.int64), plain.event_types, plain.positive, asked.astype(np.int64))
     return Windows.to_answer(histories, 99)
 
 
@@ -91,7 +91,7 @@ def test_buckets_of_time_are_logarithms_and_what_is_unknown_has_its_own() -> Non
 def test_an_event_after_the_request_counts_as_just_now() -> None:
     plain = Histories.of_items([[1, 2, 3]])
     late, now = (
-        Histories(plain.offsets, plain.items, np.array([10, 20, at]), plain.kinds, plain.positive, np.array([30])) for at in (500, 30)
+        Histories(plain.offsets, plain.items, np.array([10, 20, at]), plain.event_types, plain.positive, np.array([30])) for at in (500, 30)
     )
     one, other = (Packed.of(Windows.to_answer(which, 9), CPU, use_time=True) for which in (late, now))
     assert one.gap[one.last].tolist() == other.gap[other.last].tolist() == [1]

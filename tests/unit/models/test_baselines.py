@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from nightloom.config import EvaluationConfig, Floor
+from nightloom.config import BaselineName, EvaluationConfig
 from nightloom.core.errors import InputError
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
@@ -107,11 +107,11 @@ def test_a_history_without_positives_is_like_an_empty_one(name: str, fitted: dic
 @pytest.mark.parametrize("name", POSITIVES_ALONE)
 def test_only_positive_events_are_learnt(name: str, train: Histories) -> None:
     kept = np.arange(len(train.items)) % 3 != 0
-    marked = Histories(train.offsets, train.items, train.times, train.kinds, kept, train.asked_at)
+    marked = Histories(train.offsets, train.items, train.times, train.event_types, kept, train.request_time)
     counts = np.add.reduceat(kept, train.offsets[:-1])
     fewer = Histories(
         np.concatenate([[0], np.cumsum(counts)]),
-        train.items[kept], train.times[kept], train.kinds[kept], np.ones(kept.sum(), dtype=bool), train.asked_at,
+        train.items[kept], train.times[kept], train.event_types[kept], np.ones(kept.sum(), dtype=bool), train.request_time,
     )  # fmt: skip
     alike = [unfitted(name).fit(histories, N_ITEMS).scores(ASKED) for histories in (marked, fewer)]
     np.testing.assert_allclose(*alike, rtol=1e-5, atol=1e-6)
@@ -170,9 +170,9 @@ def test_no_events_at_all(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "module", "limit"),
     [
-        *[(name, name, "BLOCK_CELLS") for name in ("item_knn", "user_knn", "ease")],
-        ("graph", "item_graph", "BLOCK_CELLS"),
-        *[("mlp", "mlp", "CELLS"), ("gru", "gru", "ANSWER_TOKENS")],
+        *[(name, f"baselines.{name}", "BLOCK_CELLS") for name in ("item_knn", "user_knn", "ease")],
+        ("graph", "scorers.item_graph", "BLOCK_CELLS"),
+        *[("mlp", "baselines.mlp", "CELLS"), ("gru", "baselines.gru", "ANSWER_TOKENS")],
     ],
 )
 def test_many_small_blocks_give_what_one_gives(
@@ -209,9 +209,9 @@ def test_recent_events_come_before_all_others() -> None:
 
 
 def test_the_config_may_name_every_family() -> None:
-    assert set(get_args(Floor)) == set(NAMES) == set(QUICK)
-    assert EvaluationConfig(floors=NAMES).floors == NAMES
-    assert EvaluationConfig().floors == ("popularity", "item_knn", "als", "graph")
+    assert set(get_args(BaselineName)) == set(NAMES) == set(QUICK)
+    assert EvaluationConfig(baselines=NAMES).baselines == NAMES
+    assert EvaluationConfig().baselines == ("popularity", "item_knn", "als", "graph")
     with pytest.raises(InputError, match="item_knn"):
         build("nearest")
 

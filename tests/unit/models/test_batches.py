@@ -16,9 +16,9 @@ def test_each_positive_event_is_asked_for_exactly_once_and_only_from_what_came_b
         histories.offsets,
         histories.items,
         histories.items.astype(np.int64),
-        histories.kinds,
+        histories.event_types,
         np.array([mark for marks in positives for mark in marks], dtype=bool),
-        histories.asked_at,
+        histories.request_time,
     )
     windows = Windows.to_train(histories, most, np.random.default_rng(seed))
     assert sorted(windows.targets[windows.targets != NO_TARGET]) == sorted(histories.items[histories.positive])
@@ -33,7 +33,7 @@ def test_each_positive_event_is_asked_for_exactly_once_and_only_from_what_came_b
 
 
 def test_an_empty_history_is_asked_from_bos_alone() -> None:
-    windows = Windows.to_answer(Histories.of_items([[], [4, 5, 6]], asked_at=9), 2)
+    windows = Windows.to_answer(Histories.of_items([[], [4, 5, 6]], request_time=9), 2)
     assert windows.items.tolist() == [BOS, 5, 6]
     assert windows.asked.tolist()[-1] == 9
 

@@ -1,4 +1,4 @@
-"""The click head and its floors on a log whose true chances are known."""
+"""The click head and its baselines on a log whose true probabilities are known."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.made_clicks import log
 
 CLICKS = ClicksConfig(folds=2, members=2, epochs=6, dim=16)
 ROWS = 12_000
-"""Enough to learn the chances and to measure them: over the logs of seeds 0 to 5 no family was more than .023 of AUC below the truth."""
+"""Enough to learn the probabilities and to measure them: over seeds 0 to 5 no family was more than .023 of AUC below the truth."""
 
 
 @pytest.fixture(scope="module")
 def rows() -> Impressions:
     content = {"name": "ads", "data": {"events": "e.csv"}, "prepare": {"positive_events": ["click"], "keep_repeats": True}}
-    return impressions(Tables(log(ROWS).drop(columns="chance")), config_from_dict(content))
+    return impressions(Tables(log(ROWS).drop(columns="probability")), config_from_dict(content))
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def fitted(rows: Impressions) -> dict[str, train.Fitted]:
 
 @pytest.mark.parametrize("family", train.FAMILIES)
 def test_each_is_near_the_true_chances(family: str, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
-    clicked, true = rows.clicked[rows.test_start :], log(ROWS)["chance"].to_numpy()[rows.test_start :]
-    chances = fitted[family].chances
-    assert auc(clicked, chances) > auc(clicked, true) - 0.04
+    clicked, true = rows.clicked[rows.test_start :], log(ROWS)["probability"].to_numpy()[rows.test_start :]
+    probabilities = fitted[family].probabilities
+    assert auc(clicked, probabilities) > auc(clicked, true) - 0.04
     usual = np.full(len(clicked), rows.clicked[: rows.test_start].mean())
-    assert losses(clicked, chances).mean() < 0.97 * losses(clicked, usual).mean()
-    assert abs(chances.mean() - true.mean()) < 0.04
+    assert losses(clicked, probabilities).mean() < 0.97 * losses(clicked, usual).mean()
+    assert abs(probabilities.mean() - true.mean()) < 0.04
 
 
 @pytest.mark.parametrize("family", train.FAMILIES)
@@ -49,17 +49,17 @@ def test_clicks_of_the_test_part_are_not_looked_at(family: str, rows: Impression
     hidden = rows.clicked.copy()
     hidden[rows.test_start :] = ~hidden[rows.test_start :]
     again = train.fit(replace(rows, clicked=hidden), family, CLICKS, seed=7)
-    np.testing.assert_array_equal(again.chances, fitted[family].chances)
+    np.testing.assert_array_equal(again.probabilities, fitted[family].probabilities)
 
 
 def test_a_saved_head_answers_as_before(tmp_path: Path, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
     head = fitted["head"]
     save.save(tmp_path, head.model, head.encoder, head.choice.calibrator)  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clicks.json", "clicks.safetensors"]
-    again = save.chances(tmp_path, rows, rows.test_start)
-    np.testing.assert_allclose(again[rows.test_start :], head.chances, rtol=1e-6)
+    again = save.probabilities(tmp_path, rows, rows.test_start)
+    np.testing.assert_allclose(again[rows.test_start :], head.probabilities, rtol=1e-6)
     with pytest.raises(InputError, match="site"):
-        save.chances(tmp_path, replace(rows, fields=("user_id", "item_id", "page")), rows.test_start)
+        save.probabilities(tmp_path, replace(rows, fields=("user_id", "item_id", "page")), rows.test_start)
     (tmp_path / "clicks.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="not a readable click head"):
         save.load(tmp_path)

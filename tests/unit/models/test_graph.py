@@ -52,7 +52,7 @@ def test_it_comes_back_from_disk_and_onto_another_catalogue(tmp_path: Path) -> N
     scores = graph.scores(ask)
     np.testing.assert_array_equal(TransitionGraph.load(tmp_path).scores(ask), scores)
     rows = np.array([4, 0, 2, -1])  # item 3 is gone, item 1 and 3 of the other catalogue are new
-    other = graph.onto(rows, 5).scores(Histories.of_items([[4, 2]]))
+    other = graph.reindex(rows, 5).scores(Histories.of_items([[4, 2]]))
     np.testing.assert_allclose(other[0, [4, 0, 2]], scores[0, [0, 1, 2]], rtol=1e-6)
     assert np.isneginf(other[0, [1, 3]]).all()
 

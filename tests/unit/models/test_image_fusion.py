@@ -19,8 +19,8 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.explain.games import PICTURE, field_game, field_players, without_fields
 from nightloom.explain.shapley import shapley
 from nightloom.models.sequential.content_fusion import ItemContent, ItemFusion
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 
 N, TEXT_DIM, IMAGE_DIM = 9, 5, 7
@@ -36,10 +36,10 @@ def content_of(image: np.ndarray | None = None) -> ItemContent:
     return ItemContent.build(None, text, np.ones(N, dtype=bool), rows, pictures if image is None else image, WITH_IMAGE)
 
 
-def net_of(content: ItemContent, image_dim: int = IMAGE_DIM, **settings: object) -> LoomNet:
+def net_of(content: ItemContent, image_dim: int = IMAGE_DIM, **settings: object) -> SequentialNetwork:
     config = ModelConfig(dim=8, blocks=1, heads=2, max_history=5, id_dropout=0.0, **settings)
     torch.manual_seed(0)
-    net = LoomNet(config, Shape(TEXT_DIM, 0, 0, N, 1, False, image_dim=image_dim))
+    net = SequentialNetwork(config, Shape(TEXT_DIM, 0, 0, N, 1, False, image_dim=image_dim))
     net.fusion.fit_whitening(content)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -53,11 +53,13 @@ def bundle(tmp_path: Path) -> Bundle:
     source.mkdir()
     ITEMS.to_parquet(source / "items.parquet", index=False)
     FeatureSpec.fit(ITEMS, {}).save(source / "feature_spec.json")
-    (source / "meta.json").write_text(json.dumps({"kinds": ["buy"], "has_time": False}))
+    (source / "meta.json").write_text(json.dumps({"event_types": ["buy"], "has_time": False}))
     content = content_of()
     net = net_of(content)
     config = ModelConfig(dim=8, blocks=1, heads=2, max_history=5)
-    Bundle(Loom(config, Shape(TEXT_DIM, 0, 0, N, 1, False, image_dim=IMAGE_DIM), net, content, {}, {}), source).save(tmp_path / "bundle")
+    Bundle(SequentialRecommender(config, Shape(TEXT_DIM, 0, 0, N, 1, False, image_dim=IMAGE_DIM), net, content, {}, {}), source).save(
+        tmp_path / "bundle"
+    )
     return Bundle.load(tmp_path / "bundle")
 
 
@@ -112,10 +114,10 @@ def test_without_pictures_the_network_is_the_one_it_always_was(image_dim: int, u
 
 def test_a_saved_model_keeps_its_pictures(bundle: Bundle) -> None:
     content = content_of()
-    torch.testing.assert_close(bundle.loom.content.image, content.image.half().float(), rtol=0, atol=0)
-    assert bundle.loom.content.has_image.tolist() == WITH_IMAGE.tolist()
+    torch.testing.assert_close(bundle.recommender.content.image, content.image.half().float(), rtol=0, atol=0)
+    assert bundle.recommender.content.has_image.tolist() == WITH_IMAGE.tolist()
     with torch.no_grad():
-        torch.testing.assert_close(bundle.loom.item_vectors(), net_of(content).fusion(content), atol=2e-3, rtol=0)
+        torch.testing.assert_close(bundle.recommender.item_vectors(), net_of(content).fusion(content), atol=2e-3, rtol=0)
     assert len(bundle.recommend([["i0", "i1"], []], 3)[0]) == 3
 
 
@@ -123,41 +125,41 @@ def test_a_model_from_before_there_were_pictures_is_read(bundle: Bundle, tmp_pat
     folder = tmp_path / "bundle"
     tensors = {name: value for name, value in load_file(folder / "model.safetensors").items() if "image" not in name}
     save_file(tensors, folder / "model.safetensors")
-    said = json.loads((folder / "loom.json").read_text())
+    said = json.loads((folder / "recommender.json").read_text())
     del said["shape"]["image_dim"], said["model"]["use_images"]
-    (folder / "loom.json").write_text(json.dumps(said))
+    (folder / "recommender.json").write_text(json.dumps(said))
     old = Bundle.load(folder)
-    assert not old.loom.content.has_image.any()
+    assert not old.recommender.content.has_image.any()
     assert len(old.recommend([["i0"]], 3)[0]) == 3
     both = Vectors(np.zeros((N, TEXT_DIM), np.float32), np.zeros(N, bool), np.ones((N, IMAGE_DIM), np.float32), np.ones(N, bool))
-    moved = old.onto(ITEMS.assign(item_id=[f"n{at}" for at in range(N)]), both)
+    moved = old.reindex(ITEMS.assign(item_id=[f"n{at}" for at in range(N)]), both)
     assert np.isfinite(moved.scores(Histories.of_items([[0]]))).all()
 
 
 def test_onto_another_catalogue_known_items_keep_their_pictures_and_new_ones_are_seen(bundle: Bundle) -> None:
     items = pd.DataFrame({"item_id": ["i4", "new", "blank", "i3"], "text": pd.Series([None] * 4, dtype="str")})
     image = np.full((4, IMAGE_DIM), 9.0, dtype=np.float32)
-    image[1] = bundle.loom.content.image[4].numpy()
+    image[1] = bundle.recommender.content.image[4].numpy()
     vectors = Vectors(np.zeros((4, TEXT_DIM), np.float32), np.zeros(4, bool), image, np.array([True, True, False, True]))
-    moved = bundle.onto(items, vectors)
-    assert isinstance(moved, Loom)
+    moved = bundle.reindex(items, vectors)
+    assert isinstance(moved, SequentialRecommender)
     assert moved.content.has_image.tolist() == [True, True, False, False]  # i3 had none when the model was trained
     torch.testing.assert_close(moved.content.image[1], moved.content.image[0], rtol=0, atol=0)
     found = moved.item_vectors()
-    torch.testing.assert_close(found[[0, 3]], bundle.loom.item_vectors()[[4, 3]])
+    torch.testing.assert_close(found[[0, 3]], bundle.recommender.item_vectors()[[4, 3]])
     assert not torch.isclose(found[1], found[2]).all()  # two new items without text: their pictures tell them apart
-    other = bundle.onto(items, replace(vectors, image=np.ones((4, IMAGE_DIM + 1), dtype=np.float32)))  # another vision model's
-    assert isinstance(other, Loom)
+    other = bundle.reindex(items, replace(vectors, image=np.ones((4, IMAGE_DIM + 1), dtype=np.float32)))  # another vision model's
+    assert isinstance(other, SequentialRecommender)
     assert other.content.has_image.tolist() == [True, False, False, False]
 
 
 def test_a_picture_is_a_reason_among_others(bundle: Bundle) -> None:
-    loom = bundle.loom
-    assert field_players(loom, bundle.spec, 1) == ["text", PICTURE, "id"]
-    assert field_players(loom, bundle.spec, 0) == ["text", "id"]
-    copies = without_fields(loom.content, 1, bundle.spec, {PICTURE: np.array([False, True])})
+    recommender = bundle.recommender
+    assert field_players(recommender, bundle.spec, 1) == ["text", PICTURE, "id"]
+    assert field_players(recommender, bundle.spec, 0) == ["text", "id"]
+    copies = without_fields(recommender.content, 1, bundle.spec, {PICTURE: np.array([False, True])})
     assert copies.has_image.tolist() == [True, False]
-    players = field_players(loom, bundle.spec, 1)
-    found = shapley(field_game(loom, Histories.of_items([[2, 3]]), 1, bundle.spec, players), len(players), samples=64)
+    players = field_players(recommender, bundle.spec, 1)
+    found = shapley(field_game(recommender, Histories.of_items([[2, 3]]), 1, bundle.spec, players), len(players), samples=64)
     assert abs(found.gap) < 1e-5
     assert abs(found.values[1]) > 1e-4

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightloom.core.sequences import Histories
-from nightloom.models.heads.item_counters import DAY, NEVER, Tallies
+from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 
 N_ITEMS = 4
 event = st.tuples(st.integers(0, N_ITEMS - 1), st.integers(0, 20), st.booleans())
@@ -31,15 +31,15 @@ def test_counters_say_what_counting_by_hand_says(events: list[tuple[int, int, bo
     good = [(one, when) for one, when, positive in events if positive]
     latest = max((when for _, when in good), default=0)
     day = max(day, latest - 5) if days else day  # where old events are only summed up, questions come after them
-    tallies = Tallies.of(known(events), N_ITEMS, days)
+    item_counters = ItemCounters.of(known(events), N_ITEMS, days)
     asked = np.array([1_000_000 + day * DAY + 1])
     mine = [when for one, when in good if one == item and when <= day]
-    assert tallies.until(np.array([item]), asked) == len(mine)
-    assert tallies.last(np.array([item]), asked) == (1_000_000 + max(mine) * DAY if mine else NEVER)
+    assert item_counters.until(np.array([item]), asked) == len(mine)
+    assert item_counters.last(np.array([item]), asked) == (1_000_000 + max(mine) * DAY if mine else NEVER)
     oldest = latest - 5 if days else -1
     window = [when for when in mine if when > day - 3 and when >= oldest]
-    assert tallies.within(np.array([item]), asked, 3) == len(window)
-    assert tallies.all_within(asked, 3) == sum(day - 3 < when <= day and when >= oldest for _, when in good)
+    assert item_counters.within(np.array([item]), asked, 3) == len(window)
+    assert item_counters.all_within(asked, 3) == sum(day - 3 < when <= day and when >= oldest for _, when in good)
 
 
 @settings(deadline=None)
@@ -48,8 +48,8 @@ def test_what_comes_later_changes_no_counter(events: list[tuple[int, int, bool]]
     asked = np.full((1, N_ITEMS), 1_000_000 + day * DAY + 1)
     items = np.arange(N_ITEMS)[None, :]
     later = [(one, when + day + 1, positive) for one, when, positive in others]
-    before, after = Tallies.of(known(events), N_ITEMS), Tallies.of(known(events + later), N_ITEMS)
-    for read in (Tallies.until, Tallies.last):
+    before, after = ItemCounters.of(known(events), N_ITEMS), ItemCounters.of(known(events + later), N_ITEMS)
+    for read in (ItemCounters.until, ItemCounters.last):
         np.testing.assert_array_equal(read(before, items, asked), read(after, items, asked))
     np.testing.assert_array_equal(before.within(items, asked, 7), after.within(items, asked, 7))
     np.testing.assert_array_equal(before.all_within(asked[0], 7), after.all_within(asked[0], 7))
@@ -58,15 +58,15 @@ def test_what_comes_later_changes_no_counter(events: list[tuple[int, int, bool]]
 @pytest.mark.parametrize("days", [None, 5])
 def test_another_catalogue_and_the_disk_keep_the_counters(tmp_path: Path, days: int | None) -> None:
     random = np.random.default_rng(0)
-    tallies = Tallies.of(
+    item_counters = ItemCounters.of(
         known([(int(i), int(d), True) for i, d in zip(random.integers(0, 4, 40), random.integers(0, 20, 40), strict=True)]), 4, days
     )
-    tallies.save(tmp_path)
-    moved = Tallies.load(tmp_path).onto(np.array([5, -1, 0, 2]), 6)
+    item_counters.save(tmp_path)
+    moved = ItemCounters.load(tmp_path).reindex(np.array([5, -1, 0, 2]), 6)
     asked = np.full(3, 1_000_000 + 21 * DAY)
     old, new = np.array([0, 2, 3]), np.array([5, 0, 2])
-    for read in (Tallies.until, Tallies.last):
-        np.testing.assert_array_equal(read(tallies, old, asked), read(moved, new, asked))
-    np.testing.assert_array_equal(tallies.within(old, asked, 4), moved.within(new, asked, 4))
+    for read in (ItemCounters.until, ItemCounters.last):
+        np.testing.assert_array_equal(read(item_counters, old, asked), read(moved, new, asked))
+    np.testing.assert_array_equal(item_counters.within(old, asked, 4), moved.within(new, asked, 4))
     assert moved.until(np.array([1, 3, 4]), asked).tolist() == [0, 0, 0]
     assert moved.first[[1, 3, 4]].tolist() == [NEVER] * 3

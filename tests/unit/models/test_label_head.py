@@ -15,9 +15,9 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.label_counters import COUNTERS, LabelCounters
 from nightloom.models.heads.label_head import SITES, LabelHead
-from nightloom.models.heads.label_probabilities import LabelChances
+from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Line
-from nightloom.models.sequential.network import LoomNet, encode, inference
+from nightloom.models.sequential.network import SequentialNetwork, encode, inference
 from nightloom.models.sequential.windows import Windows
 from nightloom.packaging.bundle import Bundle
 from tests.small_bundle import small_bundle
@@ -57,7 +57,7 @@ def test_an_event_changes_no_counter_of_its_time_or_earlier(
     np.testing.assert_array_equal(one[at][:, user:], two[at][:, user:])
     asked = np.arange(len(whole)), np.zeros(len(whole), dtype=np.int64)
     before, after = (
-        LabelCounters.of(known, N_ITEMS).of_questions(replace(known, asked_at=whole.asked_at * 0 + moment), *asked)
+        LabelCounters.of(known, N_ITEMS).of_questions(replace(known, request_time=whole.request_time * 0 + moment), *asked)
         for known in (whole, other)
     )
     np.testing.assert_array_equal(before, after)
@@ -80,17 +80,17 @@ def test_a_label_is_heard_from_before_its_time_only() -> None:
     )
     assert windows.items.tolist() == [-1, 0, 1, 2, 3]
     assert windows.following.tolist() == [0, 1, 2, 3, 4]
-    assert windows.hearing().tolist() == [0, 1, 1, 1, 4]
-    assert windows.vain.tolist() == [False, False, False, True, False]
+    assert windows.last_earlier_token().tolist() == [0, 1, 1, 1, 4]
+    assert windows.negative.tolist() == [False, False, False, True, False]
     later = windows.take(np.array([0]))
-    assert later.hearing().tolist() == windows.hearing().tolist()
+    assert later.last_earlier_token().tolist() == windows.last_earlier_token().tolist()
 
 
 def test_what_was_not_liked_counts_and_dropout_is_for_training() -> None:
     torch.manual_seed(0)
     head = LabelHead(8)
     with torch.no_grad():
-        head.vain.normal_()
+        head.negative.normal_()
     tokens = torch.randn(4, 8)
     marked = head.mark(tokens, np.array([True, False]))
     assert torch.equal(marked[1:], tokens[1:])
@@ -104,38 +104,39 @@ def test_what_was_not_liked_counts_and_dropout_is_for_training() -> None:
 
 def test_chances_survive_a_journey_and_another_catalogue(tmp_path: Path) -> None:
     bundle = Bundle.load(small_bundle(tmp_path / "first"))
-    loom = bundle.loom
+    recommender = bundle.recommender
     with pytest.raises(InputError, match="label_weight"):
-        bundle.chances([["i0"]], [["i1"]])
+        bundle.probabilities([["i0"]], [["i1"]])
     torch.manual_seed(1)
-    shape = replace(loom.shape, labelled=True)
-    net = LoomNet(loom.config, shape)
-    known = Histories.of_items([[0, 1, 2], [1, 0]], asked_at=START)
+    shape = replace(recommender.shape, labelled=True)
+    net = SequentialNetwork(recommender.config, shape)
+    known = Histories.of_items([[0, 1, 2], [1, 0]], request_time=START)
     known = replace(known, positive=np.array([1, 0, 1, 0, 1], dtype=bool), times=START - np.array([3, 2, 1, 5, 4]))
-    net.load_state_dict(loom.net.state_dict(), strict=False)
+    net.load_state_dict(recommender.net.state_dict(), strict=False)
     with torch.no_grad():
         for parameter in net.label_head.parameters():  # type: ignore[union-attr]
             parameter.normal_(std=0.5)
-    loom.net, loom.shape = net.requires_grad_(False), shape
-    loom.labels = LabelChances(Line(0.5, -0.2), LabelCounters.of(known, loom.n_items))
+    recommender.net, recommender.shape = net.requires_grad_(False), shape
+    recommender.labels = LabelProbabilities(Line(0.5, -0.2), LabelCounters.of(known, recommender.n_items))
     bundle.save(tmp_path / "bundle")
     loaded = Bundle.load(tmp_path / "bundle")
     ids = loaded.item_ids.tolist()
     ask = ([ids[:2], []], [ids[2:4], ids[:1]])
     given = {"times": [[START, START + 5], []], "positive": [[True, False], []]}
-    chances = loaded.chances(*ask, **given)
-    assert [len(one) for one in chances] == [2, 1]
-    assert all(0 < one < 1 for part in chances for one in part)
-    assert chances == bundle.chances(*ask, **given)
-    assert chances[0] != loaded.chances(*ask, times=given["times"])[0]  # all liked is another history
+    probabilities = loaded.probabilities(*ask, **given)
+    assert [len(one) for one in probabilities] == [2, 1]
+    assert all(0 < one < 1 for part in probabilities for one in part)
+    assert probabilities == bundle.probabilities(*ask, **given)
+    assert probabilities[0] != loaded.probabilities(*ask, times=given["times"])[0]  # all liked is another history
     with pytest.raises(InputError, match="1 items unknown"):
-        loaded.chances([[]], [["no such item"]])
+        loaded.probabilities([[]], [["no such item"]])
     with inference(net):
-        assert torch.isfinite(encode(net, loom.item_vectors(), known, loom.config.max_history)).all()
+        assert torch.isfinite(encode(net, recommender.item_vectors(), known, recommender.config.max_history)).all()
     turned = loaded.items.iloc[::-1].reset_index(drop=True)
-    other = loaded.onto(turned, None)
+    other = loaded.reindex(turned, None)
     row = np.zeros(1, dtype=np.int64)
     here, there = (
-        one.chances(Histories.of_items([[]], START), row, np.array([item])) for one, item in ((loaded.loom, 2), (other, len(ids) - 3))
+        one.probabilities(Histories.of_items([[]], START), row, np.array([item]))
+        for one, item in ((loaded.recommender, 2), (other, len(ids) - 3))
     )  # type: ignore[attr-defined]
     np.testing.assert_allclose(there, here, rtol=1e-5)

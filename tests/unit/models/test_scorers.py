@@ -94,7 +94,7 @@ def test_they_come_back_from_disk_and_onto_another_catalogue(name: str, tmp_path
     ask = Histories.of_items([[0, 2], [1], []])
     scores = model.scores(ask)
     np.testing.assert_array_equal(CLASSES[name].load(tmp_path).scores(ask), scores)
-    other = model.onto(np.array([4, 0, 2, -1]), 5).scores(Histories.of_items([[4, 2], [0], []]))  # item 3 is gone, 1 and 3 are new
+    other = model.reindex(np.array([4, 0, 2, -1]), 5).scores(Histories.of_items([[4, 2], [0], []]))  # item 3 is gone, 1 and 3 are new
     np.testing.assert_allclose(other[:, [4, 0, 2]], scores[:, [0, 1, 2]], atol=1e-6)
     assert (other[:, [1, 3]] <= other[:, [4, 0, 2]].min(1, keepdims=True)).all()
 
@@ -106,6 +106,6 @@ def test_scores_are_standardised_query_by_query(queries: int, items: int, seed: 
     np.testing.assert_allclose(found.mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(found.std(1), 1, rtol=1e-3)
     np.testing.assert_allclose(fuse(scores, {"a": scores}, {"a": 0.4}), found, rtol=1e-4, atol=1e-5)
-    barred = scores.copy()
-    barred[:, 0] = -np.inf
-    assert (standard(barred)[:, 0] <= standard(barred).min(1)).all()
+    seen_mask = scores.copy()
+    seen_mask[:, 0] = -np.inf
+    assert (standard(seen_mask)[:, 0] <= standard(seen_mask).min(1)).all()

@@ -10,15 +10,15 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.encoders.whitening import Whitening
-from nightloom.models.scorers.score_fusion import CLASSES, fit_companions, fuse
+from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers, fuse
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape, like_lengths
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape, like_lengths
+from nightloom.models.sequential.recommender import SequentialRecommender
 
 N_ITEMS, TEXT_DIM = 12, 6
 
 
-def small_loom(**changes: object) -> Loom:
+def small_recommender(**changes: object) -> SequentialRecommender:
     """An untrained model with every part in play; item 11 has no id of its own, item 10 no text, item 9 no attributes."""
     settings = {
         "dim": 8, "blocks": 2, "heads": 2, "dropout": 0.0, "id_dropout": 0.0, "max_history": 5,
@@ -36,14 +36,14 @@ def small_loom(**changes: object) -> Loom:
     rows = np.where(np.arange(N_ITEMS) == 11, 0, np.arange(N_ITEMS) + 1).astype(np.int64)
     content = ItemContent.build(features, text, has_text, rows)
     shape = Shape(TEXT_DIM, 4, content.numbers.shape[1], N_ITEMS, 2, True)
-    net = LoomNet(config, shape)
+    net = SequentialNetwork(config, shape)
     with torch.no_grad():
         for parameter in net.parameters():  # far from the flat start, so that every part shows
             parameter.add_(torch.randn_like(parameter) * 0.3)
         if net.fusion.use_text:
             net.fusion.whiten.fit(content.text[content.has_text])
-    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [3, 2, 4]]), content)
-    return Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1))
+    scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [3, 2, 4]]), content)
+    return SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1))
 
 
 def asked(lists: list[list[int]], gap: int = 60) -> Histories:
@@ -51,11 +51,16 @@ def asked(lists: list[list[int]], gap: int = 60) -> Histories:
     plain = Histories.of_items(lists)
     times = np.concatenate([1000 + gap * np.arange(len(one)) for one in lists] or [np.zeros(0)]).astype(np.int64)
     return Histories(
-        plain.offsets, plain.items, times, plain.kinds, plain.positive, np.array([1000 + gap * len(one) for one in lists], dtype=np.int64)
+        plain.offsets,
+        plain.items,
+        times,
+        plain.event_types,
+        plain.positive,
+        np.array([1000 + gap * len(one) for one in lists], dtype=np.int64),
     )
 
 
-LOOM = small_loom()
+LOOM = small_recommender()
 history = st.lists(st.integers(0, N_ITEMS - 1), max_size=9)
 
 
@@ -79,7 +84,7 @@ def test_order_time_and_kind_of_events_count() -> None:
     assert not np.allclose(base, LOOM.network_scores(asked([[2, 1, 3]])))
     assert not np.allclose(base, LOOM.network_scores(asked([[1, 2, 3]], gap=86_400)))
     other_kind = asked([[1, 2, 3]])
-    other_kind.kinds[0] = 1
+    other_kind.event_types[0] = 1
     assert not np.allclose(base, LOOM.network_scores(other_kind))
 
 
@@ -161,26 +166,26 @@ def test_whitened_text_is_centred_and_of_unit_variance() -> None:
     assert torch.isfinite(few.directions).all()
 
 
-def test_companions_have_their_shares() -> None:
+def test_scorers_have_their_shares() -> None:
     ask = asked([[0, 1], []])
-    network, companions = LOOM.network_scores(ask), LOOM.companion_scores(ask)
-    assert list(companions) == list(CLASSES)
-    np.testing.assert_array_equal(fuse(network, companions, {}).argmax(1), network.argmax(1))
-    for name, scores in companions.items():
-        assert fuse(network, companions, {name: 1})[0].argmax() == scores[0].argmax()
+    network, scorers = LOOM.network_scores(ask), LOOM.scorer_scores(ask)
+    assert list(scorers) == list(CLASSES)
+    np.testing.assert_array_equal(fuse(network, scorers, {}).argmax(1), network.argmax(1))
+    for name, scores in scorers.items():
+        assert fuse(network, scorers, {name: 1})[0].argmax() == scores[0].argmax()
     assert np.isfinite(LOOM.scores(ask)).all()
     assert np.isfinite(fuse(network, {"graph": np.full_like(network, -np.inf)}, {"graph": 0.5})).all()
 
 
-def test_a_companion_without_a_share_is_not_asked() -> None:
-    loom = small_loom()
-    loom.weights = {"graph": 0.2}
-    assert list(loom.companion_scores(asked([[0, 1]]))) == ["graph"]
+def test_a_scorer_without_a_share_is_not_asked() -> None:
+    recommender = small_recommender()
+    recommender.weights = {"graph": 0.2}
+    assert list(recommender.scorer_scores(asked([[0, 1]]))) == ["graph"]
 
 
 @pytest.mark.parametrize("part", ["use_text", "use_attributes", "use_ids", "use_time"])
 def test_parts_can_be_left_out(part: str) -> None:
-    assert np.isfinite(small_loom(**{part: False}).scores(asked([[1, 2], []]))).all()
+    assert np.isfinite(small_recommender(**{part: False}).scores(asked([[1, 2], []]))).all()
 
 
 def test_refitting_on_another_catalogue_is_refused() -> None:

@@ -11,10 +11,10 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.encoders.vectors import Vectors
-from nightloom.models.scorers.score_fusion import CLASSES, fit_companions
+from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.models.sequential.recommender import Loom
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 
 N_ITEMS, TEXT_DIM = 10, 6
@@ -41,19 +41,19 @@ def bundle(tmp_path: Path) -> Bundle:
     items.to_parquet(source / "items.parquet", index=False)
     spec = FeatureSpec.fit(items, {"fruit": "category", "price": "number"})
     spec.save(source / "feature_spec.json")
-    (source / "meta.json").write_text(json.dumps({"kinds": ["buy"], "has_time": True}))
+    (source / "meta.json").write_text(json.dumps({"event_types": ["buy"], "has_time": True}))
     torch.manual_seed(0)
     text = torch.randn(N_ITEMS, TEXT_DIM).half().float().numpy()
     config = ModelConfig(dim=8, blocks=1, heads=2, max_history=6)
     content = ItemContent.build(spec.encode(items), text, np.ones(N_ITEMS, dtype=bool), np.arange(1, N_ITEMS + 1))
     shape = Shape(TEXT_DIM, spec.n_codes, content.numbers.shape[1], N_ITEMS, 1, True)
-    net = LoomNet(config, shape)
+    net = SequentialNetwork(config, shape)
     with torch.no_grad():
         net.fusion.whiten.fit(content.text)
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
-    companions = fit_companions([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
-    made = Bundle(Loom(config, shape, net, content, companions, dict.fromkeys(CLASSES, 0.1)), source)
+    scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
+    made = Bundle(SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1)), source)
     made.save(tmp_path / "bundle")
     return made
 
@@ -64,9 +64,9 @@ def test_it_answers_the_same_after_a_journey(bundle: Bundle, tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "prepared")
     loaded = Bundle.load(moved)
     ask = Histories.of_items([[0, 1], [], [9]])
-    np.testing.assert_array_equal(loaded.loom.scores(ask), bundle.loom.scores(ask))
+    np.testing.assert_array_equal(loaded.recommender.scores(ask), bundle.recommender.scores(ask))
     loaded.save(tmp_path / "again")
-    np.testing.assert_array_equal(Bundle.load(tmp_path / "again").loom.scores(ask), bundle.loom.scores(ask))
+    np.testing.assert_array_equal(Bundle.load(tmp_path / "again").recommender.scores(ask), bundle.recommender.scores(ask))
 
 
 def test_recommendations_are_named_and_unknown_items_skipped(bundle: Bundle) -> None:
@@ -85,16 +85,16 @@ def test_seen_items_may_come_back_when_asked_for(bundle: Bundle) -> None:
 
 
 def test_times_count_and_must_fit(bundle: Bundle) -> None:
-    soon = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], asked_at=[201])
-    late = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], asked_at=[10**8])
+    soon = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], request_time=[201])
+    late = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], request_time=[10**8])
     assert soon != late
     assert bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]]) == bundle.recommend(
-        [["i0", "i1"]], 3, times=[[100, 200]], asked_at=[200]
+        [["i0", "i1"]], 3, times=[[100, 200]], request_time=[200]
     )
     with pytest.raises(InputError, match="one time for each event"):
         bundle.recommend([["i0", "i1"]], 3, times=[[100]])
     with pytest.raises(InputError, match="2 times for 1 histories"):
-        bundle.recommend([["i0"]], 3, asked_at=[1, 2])
+        bundle.recommend([["i0"]], 3, request_time=[1, 2])
 
 
 def test_onto_another_catalogue_known_items_score_as_before(bundle: Bundle) -> None:
@@ -102,8 +102,8 @@ def test_onto_another_catalogue_known_items_score_as_before(bundle: Bundle) -> N
     new = pd.DataFrame({"item_id": ["new"], "fruit": ["pear"], "price": [3.0], "text": ["a new pear"]})
     items = pd.concat([items, new], ignore_index=True)
     text, mask = np.ones((5, TEXT_DIM), dtype=np.float32), np.array([False, True, True, True, True])
-    moved = bundle.onto(items, Vectors.of_text(text, mask))
-    here = bundle.loom.network_scores(Histories.of_items([[2, 0]]))[0]
+    moved = bundle.reindex(items, Vectors.of_text(text, mask))
+    here = bundle.recommender.network_scores(Histories.of_items([[2, 0]]))[0]
     there = moved.network_scores(Histories.of_items([[1, 2]]))[0]
     np.testing.assert_allclose(there[:4], here[[7, 2, 0, 5]], rtol=1e-4, atol=1e-5)
     scores = moved.scores(Histories.of_items([[1, 2], []]))
@@ -116,19 +116,19 @@ def test_onto_reads_new_items_by_text_and_attributes(bundle: Bundle) -> None:
         {"item_id": ["a", "b", "c"], "fruit": ["pear", "pear", "apple"], "price": [3.0, 3.0, 3.0], "text": ["x", "y", "z"]}
     )
     text = np.zeros((3, TEXT_DIM), dtype=np.float32)
-    vectors = bundle.onto(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
+    vectors = bundle.reindex(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
     torch.testing.assert_close(vectors[0], vectors[1])
     assert not torch.allclose(vectors[0], vectors[2])
     text[1] += 1
-    vectors = bundle.onto(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
+    vectors = bundle.reindex(items, Vectors.of_text(text, np.ones(3, dtype=bool))).item_vectors()
     assert not torch.allclose(vectors[0], vectors[1])
     for unreadable in (None, Vectors.of_text(np.zeros((3, TEXT_DIM + 1), dtype=np.float32), np.ones(3, dtype=bool))):
-        without = bundle.onto(items, unreadable)
+        without = bundle.reindex(items, unreadable)
         assert not without.content.has_text.any()
 
 
 def test_a_folder_that_is_no_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"loom\.json.*missing"):
+    with pytest.raises(InputError, match=r"recommender\.json.*missing"):
         Bundle.load(tmp_path)
     path = tmp_path / "bundle" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:200])

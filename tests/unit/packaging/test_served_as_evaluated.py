@@ -64,7 +64,7 @@ def served(folder: Path, **rules: Any) -> SimpleNamespace:
 def assert_same(answers: pd.DataFrame, model: Bundle, histories: Histories) -> None:
     """Each row gives the scores that evaluation would rank."""
     ids = model.item_ids.tolist()
-    for row, scores in enumerate(model.loom.scores(histories)):
+    for row, scores in enumerate(model.recommender.scores(histories)):
         found = dict(zip(answers["items"][row], answers["scores"][row], strict=True))
         np.testing.assert_allclose([found[one] for one in ids], scores, rtol=1e-4, atol=1e-5)
 
@@ -76,21 +76,21 @@ def test_a_stored_user_is_asked_with_the_history_that_was_prepared(tmp_path: Pat
     assert "robot" not in shop.users
     assert len(shop.users) == USERS
     whole = sequences.before(np.arange(USERS), sequences.offsets[1:])
-    histories = replace(whole, asked_at=sequences.times[sequences.offsets[1:] - 1])
+    histories = replace(whole, request_time=sequences.times[sequences.offsets[1:] - 1])
     assert_same(shop.ask([{"user_id": user} for user in shop.users], shop.events), shop.bundle, histories)
     answers = shop.ask([{"user_id": "robot"}, {"user_id": "nobody"}], shop.events)
     assert answers["scores"][0] == answers["scores"][1]
 
 
 def test_a_stored_user_is_asked_as_in_the_test(tmp_path: Path) -> None:
-    """The store as it was at the test's border: what is answered is what evaluation ranks."""
+    """The store as it was at the test's cutoff: what is answered is what evaluation ranks."""
     shop = served(tmp_path, keep_repeats=True)
     queries = shop.sequences.queries("test", exclude_seen=False)
     assert len(queries) > USERS // 2
-    border = json.loads((shop.prepared / "meta.json").read_text())["borders"]["temporal"]["test"]
-    before = shop.events[shop.events["timestamp"] < pd.Timestamp(border, unit="s", tz="UTC")]
-    asked = zip(queries.users.tolist(), queries.histories.asked_at.tolist(), strict=True)
-    rows = [{"user_id": shop.users[user], "asked_at": at} for user, at in asked]
+    cutoff = json.loads((shop.prepared / "meta.json").read_text())["cutoffs"]["temporal"]["test"]
+    before = shop.events[shop.events["timestamp"] < pd.Timestamp(cutoff, unit="s", tz="UTC")]
+    asked = zip(queries.users.tolist(), queries.histories.request_time.tolist(), strict=True)
+    rows = [{"user_id": shop.users[user], "request_time": at} for user, at in asked]
     assert_same(shop.ask(rows, before), shop.bundle, queries.histories)
 
 
@@ -99,8 +99,8 @@ def test_what_was_seen_is_left_out_as_in_the_test(tmp_path: Path) -> None:
     shop = served(tmp_path, keep_repeats=True)
     sequences = shop.sequences
     whole = sequences.before(np.arange(USERS), sequences.offsets[1:])
-    histories = replace(whole, asked_at=sequences.times[sequences.offsets[1:] - 1])
-    ranked, _ = shop.bundle.loom.recommend(histories, N_ITEMS, exclude_seen=True)
+    histories = replace(whole, request_time=sequences.times[sequences.offsets[1:] - 1])
+    ranked, _ = shop.bundle.recommender.recommend(histories, N_ITEMS, exclude_seen=True)
     answers = shop.ask([{"user_id": user} for user in shop.users], shop.events, exclude_seen=True)
     assert answers["items"].tolist() == [shop.bundle.item_ids[row[row >= 0]].tolist() for row in ranked]
     assert answers["items"].map(len).sum() > 0
@@ -114,15 +114,15 @@ def test_a_question_may_say_the_same_itself(tmp_path: Path) -> None:
         {
             "history": ids[sequences.items[part]].tolist(),
             "times": sequences.times[part].tolist(),
-            "events": [names[code] for code in sequences.kinds[part]],
+            "events": [names[code] for code in sequences.event_types[part]],
             "positive": sequences.positive[part].tolist(),
         }
         for part in parts
     ]
     stored = shop.ask([{"user_id": user} for user in shop.users], shop.events)
     pd.testing.assert_frame_equal(shop.ask(said, shop.events), stored)
-    nameless = shop.ask([{key: row[key] for key in ("history", "times", "positive")} for row in said], shop.events)
-    assert nameless["scores"].tolist() != stored["scores"].tolist()
+    ablated = shop.ask([{key: row[key] for key in ("history", "times", "positive")} for row in said], shop.events)
+    assert ablated["scores"].tolist() != stored["scores"].tolist()
 
 
 def test_what_is_not_said_is_the_usual_event_and_its_name_tells_whether_it_is_positive(tmp_path: Path) -> None:
@@ -154,15 +154,15 @@ def test_a_store_that_has_gone_on(tmp_path: Path) -> None:
     renamed = [shop.events.assign(event=shop.events["event"].where(shop.events["event"] != usual, name)) for name in ("brand new", usual)]
     rows = [{"user_id": user} for user in shop.users]
     pd.testing.assert_frame_equal(*(shop.ask(rows, events) for events in renamed))
-    nobody = replace(Histories.of_items([[]]), asked_at=np.array([START]))
-    assert_same(shop.ask([{"user_id": "nobody", "asked_at": START}], shop.events), shop.bundle, nobody)
+    nobody = replace(Histories.of_items([[]]), request_time=np.array([START]))
+    assert_same(shop.ask([{"user_id": "nobody", "request_time": START}], shop.events), shop.bundle, nobody)
 
 
 def test_a_model_that_does_not_say_how_events_are_prepared_answers_histories_alone(tmp_path: Path) -> None:
     shop = served(tmp_path)
     path = tmp_path / "bundle" / "meta.json"
     meta = json.loads(path.read_text())
-    path.write_text(json.dumps({key: meta[key] for key in meta if key not in ("prepare", "usual_kind", "rare_items")}))
+    path.write_text(json.dumps({key: meta[key] for key in meta if key not in ("prepare", "default_event_type", "rare_items")}))
     first = shop.ask([{"history": ["i1"], "events": ["add"]}], shop.events)
     pd.testing.assert_frame_equal(shop.ask([{"history": ["i1"]}], shop.events), first)
     with pytest.raises(InputError, match="Train once more, or send `history`"):

@@ -1,4 +1,4 @@
-"""The gate of a click head, on rows whose true chances are known."""
+"""The gate of a click head, on rows whose true probabilities are known."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TRUE = RANDOM.uniform(0.05, 0.6, 2000)
 CLICKED = RANDOM.random(2000) < TRUE
 WORSE = np.full(2000, CLICKED.mean())
 CONFIG = PromotionConfig(resamples=100)
-NO_FLOORS = PromotionConfig(resamples=100, must_beat_floors=False)
+NO_FLOORS = PromotionConfig(resamples=100, must_beat_baselines=False)
 
 
-def test_a_first_head_has_to_match_every_floor() -> None:
+def test_a_first_head_has_to_match_every_baseline() -> None:
     good = decide(CLICKED, TRUE, None, {"logistic": TRUE, "lightgbm": WORSE}, CONFIG)
     assert good.decision == "promote"
     assert good.reasons[0].startswith("No champion stands. The challenger's log-loss is")
@@ -25,10 +25,10 @@ def test_a_first_head_has_to_match_every_floor() -> None:
     assert bad.decision == "reject"
     assert bad.reasons[0].startswith("It may be worse than the margin allows: log-loss less that of logistic")
     assert decide(CLICKED, WORSE, None, {"logistic": TRUE}, NO_FLOORS).decision == "promote"
-    assert "No floor was fitted" in " ".join(decide(CLICKED, TRUE, None, {}, CONFIG).reasons)
+    assert "No baseline was fitted" in " ".join(decide(CLICKED, TRUE, None, {}, CONFIG).reasons)
 
 
-def test_a_champion_decides_alone_and_floors_do_not() -> None:
+def test_a_champion_decides_alone_and_baselines_do_not() -> None:
     assert decide(CLICKED, WORSE, WORSE, {"logistic": TRUE}, CONFIG).decision == "promote"
     lost = decide(CLICKED, WORSE, TRUE, {}, NO_FLOORS)
     assert lost.decision == "reject"

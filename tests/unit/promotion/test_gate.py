@@ -28,10 +28,12 @@ def rows(per_user: list[int | None], slices: list[str] | None = None) -> pd.Data
 
 
 def gate(
-    challenger: list[int | None], champion: list[int | None] | None, floors: dict[str, list[int | None]] | None = None, **config: Any
+    challenger: list[int | None], champion: list[int | None] | None, baselines: dict[str, list[int | None]] | None = None, **config: Any
 ) -> Decision:
     against = None if champion is None else rows(champion)
-    return decide(rows(challenger), against, {name: rows(one) for name, one in (floors or {}).items()}, PromotionConfig(**(FAST | config)))
+    return decide(
+        rows(challenger), against, {name: rows(one) for name, one in (baselines or {}).items()}, PromotionConfig(**(FAST | config))
+    )
 
 
 def test_a_better_challenger_is_promoted_and_called_superior() -> None:
@@ -138,23 +140,23 @@ def test_slices_of_items_guard_too() -> None:
     assert found.decision == "reject"
 
 
-def test_the_first_champion_must_match_every_floor() -> None:
-    floors: dict[str, list[int | None]] = {"popularity": [9] * 50, "graph": [1] * 50}
-    found = gate([2] * 50, None, floors)
+def test_the_first_champion_must_match_every_baseline() -> None:
+    baselines: dict[str, list[int | None]] = {"popularity": [9] * 50, "graph": [1] * 50}
+    found = gate([2] * 50, None, baselines)
     assert found.decision == "reject"
     assert found.guards == ("graph",)
-    assert found.reasons[0].startswith("Floor 'graph' is not matched: 0.6309 against 1.0000, difference -0.3691")
+    assert found.reasons[0].startswith("BaselineName 'graph' is not matched: 0.6309 against 1.0000, difference -0.3691")
     assert found.difference is found.interval is found.champion is None
-    assert [one.name for one in found.floors] == ["graph", "popularity"]
-    assert gate([2] * 50, None, floors, must_beat_floors=False).decision == "promote"
-    assert gate([1] * 50, None, floors).decision == "promote"
+    assert [one.name for one in found.baselines] == ["graph", "popularity"]
+    assert gate([2] * 50, None, baselines, must_beat_baselines=False).decision == "promote"
+    assert gate([1] * 50, None, baselines).decision == "promote"
     assert gate([1] * 50, None).decision == "promote"
 
 
-def test_floors_do_not_guard_where_a_champion_stands() -> None:
+def test_baselines_do_not_guard_where_a_champion_stands() -> None:
     found = gate([2] * 50, [2] * 50, {"graph": [1] * 50})
     assert found.decision == "promote"
-    assert [(one.name, one.guards, one.difference < 0) for one in found.floors] == [("graph", False, True)]
+    assert [(one.name, one.guards, one.difference < 0) for one in found.baselines] == [("graph", False, True)]
 
 
 @pytest.mark.parametrize("champion", [None, [1, 2]])

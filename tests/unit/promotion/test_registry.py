@@ -178,7 +178,7 @@ def test_what_stands_beside_the_model(home: SimpleNamespace) -> None:
     assert not list(folder.rglob("__pycache__"))
     said = Model.load(str(folder))
     assert said.run_id == version.run_id
-    assert [one.name for one in said.signature.inputs] == ["history", "times", "events", "positive", "friends", "user_id", "asked_at"]
+    assert [one.name for one in said.signature.inputs] == ["history", "times", "events", "positive", "friends", "user_id", "request_time"]
     assert said.load_input_example(str(folder)).to_dict("list") == {"history": [["i1", "i2"]]}
     requirements = (folder / "requirements.txt").read_text().split()
     assert any(one.startswith("torch==") and "+" not in one for one in requirements)
@@ -268,7 +268,7 @@ import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/nightloom-heads@champion")
 rows = [{"history": ["i1", "i2"], "times": [1700000000, 1700000500]}, {"history": ["i3"], "times": None}]
-told = [{}, {"positive": [True, False]}, {"asked_at": 1700864000}]
+told = [{}, {"positive": [True, False]}, {"request_time": 1700864000}]
 said = [model.predict(pd.DataFrame([{**rows[0], **more}, *(rows[1:] if not more else [])]), params={"k": 4}) for more in told]
 signature = model.metadata.signature
 names = [[one.name for one in side] for side in (signature.inputs, signature.outputs)]
@@ -283,16 +283,16 @@ def test_the_registered_model_gives_the_chances_of_its_heads(home: SimpleNamespa
     said = in_a_clean_process(CHANCES, home.registry.tracking.uri, tmp_path)
     first, liked_less, later = said["answers"]
     inputs, outputs = said["names"]
-    assert list(first) == outputs == ["items", "scores", "chance", "label_chance"]
-    assert inputs == ["history", "times", "events", "positive", "friends", "user_id", "asked_at"]
+    assert list(first) == outputs == ["items", "scores", "probability", "label_probability"]
+    assert inputs == ["history", "times", "events", "positive", "friends", "user_id", "request_time"]
     for row, (history, times) in enumerate([(["i1", "i2"], [[1_700_000_000, 1_700_000_500]]), (["i3"], None)]):
         answers = bundle.recommend([history], 4, times)
         items, scores = zip(*answers[0], strict=True)
         assert first["items"][row] == list(items)
         assert first["scores"][row] == pytest.approx(scores, abs=1e-5)
-        assert first["chance"][row] == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
-        assert first["label_chance"][row] == pytest.approx(bundle.chances([history], [list(items)], times)[0], abs=1e-6)
+        assert first["probability"][row] == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
+        assert first["label_probability"][row] == pytest.approx(bundle.probabilities([history], [list(items)], times)[0], abs=1e-6)
     after = bundle.recommend([["i1", "i2"]], 4, [[1_700_000_000, 1_700_000_500]], [1_700_864_000])[0]
-    assert later["chance"][0] == pytest.approx([1 / (1 + np.exp(-score)) for _, score in after], abs=1e-6)
-    assert later["chance"][0] != pytest.approx(first["chance"][0], abs=1e-6)
-    assert liked_less["label_chance"][0] != pytest.approx(first["label_chance"][0], abs=1e-6)
+    assert later["probability"][0] == pytest.approx([1 / (1 + np.exp(-score)) for _, score in after], abs=1e-6)
+    assert later["probability"][0] != pytest.approx(first["probability"][0], abs=1e-6)
+    assert liked_less["label_probability"][0] != pytest.approx(first["label_probability"][0], abs=1e-6)

@@ -215,7 +215,7 @@ def test_pictures_go_when_no_snapshot_that_stays_names_them(tmp_path: Path) -> N
 
 
 def test_a_study_keeps_what_it_goes_on_from(nights: list[Made], tmp_path: Path) -> None:
-    study = replace(nights[1].night, beside="tuning/shop")
+    study = replace(nights[1].night, run_directory="tuning/shop")
     shutil.copytree(nights[1].night.folder / "manifests", study.folder / "manifests")
     found = old(tmp_path, 1, {})
     assert not {nights[1].snapshot.path, *nights[1].stages.values()} & {one.path for one in found}

@@ -86,7 +86,7 @@ def test_the_sections_of_a_whole_night():
         assert said in page.text
 
 
-def test_a_first_night_has_no_difference_and_is_set_beside_the_best_floor():
+def test_a_first_night_has_no_difference_and_is_set_beside_the_best_baseline():
     html = render_html(report("first"), {})
     assert 'class="strip"' not in html
     assert "of <b>nightloom</b> and of graph" in html

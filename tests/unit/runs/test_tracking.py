@@ -49,11 +49,11 @@ def test_a_night_is_a_parent_run_with_a_nested_run_a_family(tracking: Tracking, 
     with tracking.night(tonight, tags) as run:
         tracking.log_dataset(run, "story", "d" * 64, "/snapshots/story/dd", {"events": 7, "items": 3})
         model = tracking.log_family(run, "nightloom", METRICS, tags=tags, params={"model": {"dim": 8}}, curves=CURVES, files=[plot, table])
-        floor = tracking.log_family(run, "popularity", METRICS, tags=tags)
+        baseline = tracking.log_family(run, "popularity", METRICS, tags=tags)
         tracking.log_metrics(run, METRICS)
         assert tracking.client.get_run(run).info.status == "RUNNING"
 
-    parent, nested, simple = (tracking.client.get_run(one) for one in (run, model, floor))
+    parent, nested, simple = (tracking.client.get_run(one) for one in (run, model, baseline))
     assert [one.info.status for one in (parent, nested, simple)] == ["FINISHED"] * 3
     assert parent.data.params["training.learning_rate"] == str(tonight.config.training.learning_rate)
     assert parent.data.tags["nightloom.night"] == "20260102-020000"
@@ -81,8 +81,8 @@ def test_files_are_found_from_any_run_of_a_night(tracking: Tracking, root: Path,
     table.write_bytes(b"rows")
     with tracking.night(night(root, "files"), {}) as run:
         model = tracking.log_family(run, "nightloom", METRICS, tags={}, files=[table])
-        floor = tracking.log_family(run, "popularity", METRICS, tags={})
-    for number, one in enumerate((run, model, floor)):
+        baseline = tracking.log_family(run, "popularity", METRICS, tags={})
+    for number, one in enumerate((run, model, baseline)):
         found = tracking.download(one, "per_user.parquet", tmp_path / str(number))
         assert found is not None
         assert found.read_bytes() == b"rows"
@@ -189,8 +189,8 @@ def test_flatten(nested: dict[str, Any], flat: dict[str, Any]) -> None:
 FIRST = """
 import sys
 from pathlib import Path
-from nightloom.runs.environment import silence
-silence()
+from nightloom.runs.environment import telemetry_off
+telemetry_off()
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking
 from tests.small_bundle import small_config

@@ -31,11 +31,11 @@ def write_prepared(folder: Path) -> SimpleNamespace:
     position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     items = ((np.repeat(start, lengths) + position) % (N_ITEMS - 2)).astype(np.int32)  # the last two items are never had
     times = (1_700_000_000 + np.repeat(random.integers(0, 10**6, N_USERS), lengths) + 3600 * position).astype(np.int64)
-    kinds = random.integers(0, 2, len(items)).astype(np.int16)
+    event_types = random.integers(0, 2, len(items)).astype(np.int16)
     positive = random.random(len(items)) < 0.9
     for protocol in ("temporal", "leave_one_out"):
         ends = (offsets[1:] - 2, offsets[1:] - 1)
-        Sequences(offsets, items, times, kinds, positive, *ends, N_ITEMS).save(prepared / f"sequences_{protocol}.npz")
+        Sequences(offsets, items, times, event_types, positive, *ends, N_ITEMS).save(prepared / f"sequences_{protocol}.npz")
     table = pd.DataFrame(
         {
             "item_id": [f"i{row}" for row in range(N_ITEMS)],
@@ -48,7 +48,7 @@ def write_prepared(folder: Path) -> SimpleNamespace:
     spec = FeatureSpec.fit(table, {"fruit": "category", "price": "number"})
     spec.save(prepared / "feature_spec.json")
     spec.encode(table).save(prepared / "item_features.npz")
-    (prepared / "meta.json").write_text(json.dumps({"kinds": ["buy", "view"], "has_time": True}))
+    (prepared / "meta.json").write_text(json.dumps({"event_types": ["buy", "view"], "has_time": True}))
     has_text = table["text"].notna().to_numpy()
     np.save(pretrained / "text_vectors.npy", (random.normal(size=(N_ITEMS, TEXT_DIM)) * has_text[:, None]).astype(np.float32))
     np.save(pretrained / "text_mask.npy", has_text)

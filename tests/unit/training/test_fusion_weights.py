@@ -21,19 +21,19 @@ class Told:
         self.table = table.astype(np.float32)
 
     def scores(self, histories: Histories) -> np.ndarray:
-        return self.table[histories.asked_at]
+        return self.table[histories.request_time]
 
 
-def members(network: np.ndarray, **companions: np.ndarray) -> Any:
-    told = {name: Told(table) for name, table in companions.items()}
-    return SimpleNamespace(n_items=N_ITEMS, network_scores=Told(network).scores, companions=told)
+def members(network: np.ndarray, **scorers: np.ndarray) -> Any:
+    told = {name: Told(table) for name, table in scorers.items()}
+    return SimpleNamespace(n_items=N_ITEMS, network_scores=Told(network).scores, scorers=told)
 
 
 def asked(random: np.random.Generator) -> Queries:
     """Each query knows two items and holds out one or two others."""
     drawn = [random.permutation(N_ITEMS)[:4] for _ in range(N_QUERIES)]
     histories = Histories.of_items([one[:2].tolist() for one in drawn])
-    histories.asked_at[:] = np.arange(N_QUERIES)
+    histories.request_time[:] = np.arange(N_QUERIES)
     many = random.integers(1, 3, N_QUERIES)
     targets = np.concatenate([one[2 : 2 + n] for one, n in zip(drawn, many, strict=True)])
     return Queries(np.arange(N_QUERIES), histories, np.concatenate([[0], np.cumsum(many)]), targets.astype(np.int32))
@@ -67,8 +67,8 @@ def test_shortlists_give_what_the_whole_catalogue_gives(seed: int, exclude_seen:
 def test_what_helps_gets_a_share_and_noise_gets_none() -> None:
     random = np.random.default_rng(0)
     queries = asked(random)
-    loom = members(hints(queries, random, 1.5), helps=hints(queries, random, 1.5), noise=hints(queries, random, 0))
-    fusion = choose_fusion(loom, queries, exclude_seen=True)
+    recommender = members(hints(queries, random, 1.5), helps=hints(queries, random, 1.5), noise=hints(queries, random, 0))
+    fusion = choose_fusion(recommender, queries, exclude_seen=True)
     assert set(fusion.weights) == {"helps"}
     assert 0.2 < fusion.weights["helps"] < 0.8
     assert fusion.ndcg > max(fusion.alone.values()) + 0.05
@@ -81,7 +81,7 @@ def test_the_network_may_be_left_with_nothing() -> None:
     assert fusion.weights["best"] > 0.9
 
 
-def test_without_companions_or_queries_the_network_is_alone() -> None:
+def test_without_scorers_or_queries_the_network_is_alone() -> None:
     random = np.random.default_rng(2)
     queries = asked(random)
     network = hints(queries, random, 2)

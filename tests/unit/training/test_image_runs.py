@@ -26,7 +26,7 @@ from nightloom.training.distributed import World
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from nightloom.training.transfer import Transfer, zero_shot
-from nightloom.training.warm_start import LAID_OUT, ColdStart, lay_out, settings_of
+from nightloom.training.warm_start import START_FILE, ColdStart, settings_of, write_start
 from tests.pictures import COLOURS, picture
 from tests.tiny_models import tiny_vit
 
@@ -40,7 +40,7 @@ def config(vit: Path, **changes: Any) -> RunConfig:
         "data": {"events": "events.csv", "features": {"photo": "image"}},
         "prepare": {"test_share": 0.25, "validation_share": 0.1},
         "pretrained": {"image_model": str(vit)},
-        "model": {"dim": 16, "blocks": 1, "heads": 2, "companions": [], "dropout": 0.1, "id_dropout": 0.3},
+        "model": {"dim": 16, "blocks": 1, "heads": 2, "scorers": [], "dropout": 0.1, "id_dropout": 0.3},
         "training": {"epochs": 12, "patience": 12, "workers": 1, "learning_rate": 0.01, "refit": False, "precision": "fp32"},
     }
     for name, keys in changes.items():
@@ -90,7 +90,7 @@ def train(shop: SimpleNamespace, out: Path, **changes: Any) -> Bundle:
 def unseen_hits(shop: SimpleNamespace, bundle: Bundle) -> float:
     """Share of held-out items that nobody had before which are in the first quarter, where one colour of four would fit."""
     queries = Sequences.load(shop.prepared / "sequences_temporal.npz").queries("test", exclude_seen=True)
-    ranked = ranks(bundle.loom, queries, exclude_seen=True)
+    ranked = ranks(bundle.recommender, queries, exclude_seen=True)
     unseen = ~np.isin(queries.targets, Sequences.load(shop.prepared / "sequences_temporal.npz").train(with_validation=True).items)
     assert unseen.sum() > 50
     found = np.asarray(ranked.ranks)[unseen]
@@ -104,7 +104,7 @@ def seeing(shop: SimpleNamespace) -> Bundle:
 
 def test_items_that_nobody_has_had_are_found_by_their_pictures(shop: SimpleNamespace, seeing: Bundle, tmp_path: Path) -> None:
     blind = train(shop, tmp_path, model={"use_images": False})
-    assert not blind.loom.net.fusion.use_images
+    assert not blind.recommender.net.fusion.use_images
     with_pictures, without = unseen_hits(shop, seeing), unseen_hits(shop, blind)
     assert with_pictures > 0.7
     assert with_pictures > 2 * without
@@ -125,19 +125,19 @@ def test_another_vision_model_starts_cold(shop: SimpleNamespace, seeing: Bundle,
     meta = json.loads((champion / "meta.json").read_text())
     meta["trained_until"]["temporal"] = meta["borders"]["temporal"]["test"] - 1
     (champion / "meta.json").write_text(json.dumps(meta))
-    laid = lay_out(run, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
+    laid = write_start(run, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
     assert laid["items_kept"] > 40
-    tensors = load_file(tmp_path / LAID_OUT)
-    torch.testing.assert_close(tensors["refit.fusion.image.weight"], seeing.loom.net.fusion.image.weight)
+    tensors = load_file(tmp_path / START_FILE)
+    torch.testing.assert_close(tensors["refit.fusion.image.weight"], seeing.recommender.net.fusion.image.weight)
     narrow = other_pictures(shop, tmp_path / "narrow", Vectors(found.text, found.has_text, found.image[:, :5], found.has_image))
     with pytest.raises(ColdStart, match="image vectors are 5 wide tonight, the champion's are 32"):
-        lay_out(run, "temporal", shop.prepared, narrow, champion, tmp_path)
+        write_start(run, "temporal", shop.prepared, narrow, champion, tmp_path)
     turned = other_pictures(shop, tmp_path / "turned", Vectors(found.text, found.has_text, found.image[:, ::-1].copy(), found.has_image))
     with pytest.raises(ColdStart, match="another vision model has seen the pictures"):
-        lay_out(run, "temporal", shop.prepared, turned, champion, tmp_path)
+        write_start(run, "temporal", shop.prepared, turned, champion, tmp_path)
     renamed = run | {"pretrained": run["pretrained"] | {"image_model": "another"}}
     with pytest.raises(ColdStart, match=r"pretrained\.image_model"):
-        lay_out(renamed, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
+        write_start(renamed, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
 
 
 def test_where_there_are_no_pictures_their_settings_keep_nobody_from_a_warm_start() -> None:
@@ -162,11 +162,11 @@ def test_pictures_are_carried_to_another_domain_or_begin_there(shop: SimpleNames
 
     def laid(source: Bundle, target: SimpleNamespace) -> dict[str, torch.Tensor]:
         (out := tmp_path / f"{source.source.parent.name}-{target.pretrained.name}").mkdir()
-        Transfer(source.source, "full").lay_out(shop.config.model, target.prepared, target.pretrained, out)
-        return {name.removeprefix("search."): value for name, value in load_file(out / LAID_OUT).items() if name.startswith("search.")}
+        Transfer(source.source, "full").write_start(shop.config.model, target.prepared, target.pretrained, out)
+        return {name.removeprefix("search."): value for name, value in load_file(out / START_FILE).items() if name.startswith("search.")}
 
     carried = laid(sees, here)
-    torch.testing.assert_close(carried["fusion.image.weight"], sees.loom.net.fusion.image.weight)
+    torch.testing.assert_close(carried["fusion.image.weight"], sees.recommender.net.fusion.image.weight)
     torch.testing.assert_close(carried["fusion.whiten_image.mean"], torch.from_numpy(found.image).mean(0))
     begun = laid(sees_not, here)
     assert not begun["fusion.image.weight"].any()  # at first they add nothing ...

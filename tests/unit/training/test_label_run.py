@@ -49,30 +49,30 @@ def trained(config: Any, write_run: Any, out: Path, protocol: str = "temporal") 
 
 
 def test_tastes_are_learnt_and_their_chances_kept(tmp_path: Path, settings, write_run, shop: Any) -> None:
-    quick = {"epochs": 12, "patience": 12, "model": {"companions": [], "purchase_head": False, "max_history": 14}}
+    quick = {"epochs": 12, "patience": 12, "model": {"scorers": [], "reranker": False, "max_history": 14}}
     trained(settings(label_weight=1.0, **quick), write_run, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     search = [line["label_loss"] for line in lines if line["phase"] == "search"]
     assert search[-1] < search[0] - 0.1
     assert all("label_loss" not in line for line in json.loads((tmp_path / "curves.json").read_text()))
-    loom = Bundle.load(tmp_path / "bundle").loom
+    recommender = Bundle.load(tmp_path / "bundle").recommender
     sequences = Sequences.load(shop.prepared / "sequences_temporal.npz")
     asked = LabelQuestions.of(sequences, "test")
-    chances = loom.chances(asked.histories, asked.owner, asked.items)
-    assert auc(asked.positive, chances) > 0.8
-    found = measure_labels(loom, sequences, tmp_path / "labels.png", "Chances")
-    assert found["auc"] == auc(asked.positive, chances)
-    assert f"AUC {found['auc']:.3f}" in labelled({"label_chances": found})
+    probabilities = recommender.probabilities(asked.histories, asked.owner, asked.items)
+    assert auc(asked.positive, probabilities) > 0.8
+    found = measure_labels(recommender, sequences, tmp_path / "labels.png", "Probabilities")
+    assert found["auc"] == auc(asked.positive, probabilities)
+    assert f"AUC {found['auc']:.3f}" in labelled({"label_probabilities": found})
     assert labelled({}) == ""
     forgotten = replace(asked.histories, positive=np.ones_like(asked.histories.positive))
-    assert auc(asked.positive, loom.chances(forgotten, asked.owner, asked.items)) < 0.65
+    assert auc(asked.positive, recommender.probabilities(forgotten, asked.owner, asked.items)) < 0.65
 
 
 def test_leave_one_out_calibrates_nothing(tmp_path: Path, settings, write_run, shop: Any) -> None:
-    trained(settings(label_weight=0.5, epochs=1, model={"companions": []}), write_run, tmp_path, "leave_one_out")
-    loom = Bundle.load(tmp_path / "bundle").loom
-    assert loom.net.label_head is not None
-    assert loom.labels is None
+    trained(settings(label_weight=0.5, epochs=1, model={"scorers": []}), write_run, tmp_path, "leave_one_out")
+    recommender = Bundle.load(tmp_path / "bundle").recommender
+    assert recommender.net.label_head is not None
+    assert recommender.labels is None
 
 
 def test_a_step_is_the_same_for_one_worker_and_for_many(tmp_path: Path, settings, write_run, shop: Any) -> None:
@@ -90,7 +90,7 @@ def test_a_step_is_the_same_for_one_worker_and_for_many(tmp_path: Path, settings
     asked = np.concatenate([windows.following[task.asked(windows)]])
     assert len(np.unique(asked)) == len(asked) <= len(fitter.histories.items)
     assert set(np.flatnonzero(fitter.histories.positive)) & set(asked) != set()
-    assert (windows.targets[task.asked(windows)] == -1).any(), "events in vain are asked about too"
+    assert (windows.targets[task.asked(windows)] == -1).any(), "events in negative are asked about too"
 
 
 def test_without_two_labels_there_is_no_task(tmp_path: Path, settings, write_run, shop: Any) -> None:
@@ -100,11 +100,11 @@ def test_without_two_labels_there_is_no_task(tmp_path: Path, settings, write_run
     assert both_labels(histories)
     assert not both_labels(liked)
     assert not both_labels(Histories.of_items([]))
-    loom, fitter = training._start(liked, 0)
-    assert LabelTask.of(loom.net, liked, N_ITEMS) is None
+    recommender, fitter = training._start(liked, 0)
+    assert LabelTask.of(recommender.net, liked, N_ITEMS) is None
     assert np.isfinite(fitter.run_epoch())
     assert fitter.label_loss is None
-    assert calibrate(loom, training.sequences, liked, 0) is None
+    assert calibrate(recommender, training.sequences, liked, 0) is None
 
 
 def test_sampled_negatives_know_the_items_that_are_asked_about(tmp_path: Path, settings, write_run, shop: Any) -> None:
@@ -117,13 +117,13 @@ def test_sampled_negatives_know_the_items_that_are_asked_about(tmp_path: Path, s
 
 def test_a_champion_without_a_head_leaves_it_as_it_was(tmp_path: Path, settings, write_run, shop: Any) -> None:
     training = Training(Run.load(write_run(settings(label_weight=0.7), tmp_path)), World())
-    loom, _ = training._start(training.sequences.train(), 0)
-    state = {name: value.clone() for name, value in loom.net.state_dict().items()}
+    recommender, _ = training._start(training.sequences.train(), 0)
+    state = {name: value.clone() for name, value in recommender.net.state_dict().items()}
     theirs = {f"search.{name}": torch.ones_like(value) for name, value in state.items() if not name.startswith("label_head.")}
-    theirs[f"search.{IDS}"] = torch.ones(N_ITEMS + 1, loom.config.dim)
-    WarmStart(theirs).into(loom.net, 0, np.arange(len(state[IDS]) - 1))
-    for name, value in loom.net.state_dict().items():
+    theirs[f"search.{IDS}"] = torch.ones(N_ITEMS + 1, recommender.config.dim)
+    WarmStart(theirs).into(recommender.net, 0, np.arange(len(state[IDS]) - 1))
+    for name, value in recommender.net.state_dict().items():
         assert torch.equal(value, state[name]) == name.startswith("label_head.") or (state[name] == 1).all()
     del theirs["search.log_scale"]
     with pytest.raises(KeyError):
-        WarmStart(theirs).into(loom.net, 0, np.arange(len(state[IDS]) - 1))
+        WarmStart(theirs).into(recommender.net, 0, np.arange(len(state[IDS]) - 1))

@@ -1,4 +1,4 @@
-"""A purchase head through a whole training run: chosen before the refit, kept in the bundle, counting what the refit knows."""
+"""A re-ranker through a whole training run: chosen before the refit, kept in the bundle, counting what the refit knows."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def settings_of(build: Any, **model: Any) -> Any:
-    config = build(epochs=1, learning_rate=1e-5, model={"companions": ["popularity"], **model})
+    config = build(epochs=1, learning_rate=1e-5, model={"scorers": ["popularity"], **model})
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"exclude_seen": False})})
 
 
 def test_a_head_is_chosen_kept_and_counts_what_the_refit_knows(tmp_path: Path, settings, write_run, shop: Any) -> None:
     figures = Training(Run.load(write_run(settings_of(settings), tmp_path)), World())()
-    assert figures["purchase"]["kept"]
-    assert figures["purchase"]["asked"] == USERS
-    loom = Bundle.load(tmp_path / "bundle").loom
+    assert figures["reranker"]["kept"]
+    assert figures["reranker"]["asked"] == USERS
+    recommender = Bundle.load(tmp_path / "bundle").recommender
     sequences = Sequences.load(shop.prepared / "sequences_temporal.npz")
     queries = sequences.queries("validation", exclude_seen=False)
-    assert (loom.scores(queries.histories).argmax(1) == queries.targets).mean() > 0.6
-    assert loom.purchase is not None
+    assert (recommender.scores(queries.histories).argmax(1) == queries.targets).mean() > 0.6
+    assert recommender.reranker is not None
     known = sequences.train(with_validation=True)
-    counted = loom.purchase.tallies.until(np.arange(N_ITEMS), np.full(N_ITEMS, known.times.max() + 1))
+    counted = recommender.reranker.item_counters.until(np.arange(N_ITEMS), np.full(N_ITEMS, known.times.max() + 1))
     np.testing.assert_array_equal(counted, np.bincount(known.items, minlength=N_ITEMS))
 
 
@@ -63,13 +63,13 @@ def test_on_another_catalogue_known_items_keep_their_counters(tmp_path: Path, se
     Training(Run.load(write_run(settings_of(settings), tmp_path)), World())()
     bundle = Bundle.load(tmp_path / "bundle")
     turned = bundle.items.iloc[::-1].reset_index(drop=True)
-    other = bundle.onto(turned, None)
+    other = bundle.reindex(turned, None)
     histories = bundle.histories([["i3", "i4"], ["i7"]], [[1_710_000_000, 1_710_100_000], [1_710_000_000]])
     there = bundle.histories([["i26", "i25"], ["i22"]], [[1_710_000_000, 1_710_100_000], [1_710_000_000]])  # the same items, turned
-    np.testing.assert_allclose(other.scores(there)[:, ::-1], bundle.loom.scores(histories), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(other.scores(there)[:, ::-1], bundle.recommender.scores(histories), rtol=1e-4, atol=1e-4)
 
 
 def test_it_can_be_switched_off(tmp_path: Path, settings, write_run) -> None:
-    figures = Training(Run.load(write_run(settings_of(settings, purchase_head=False), tmp_path)), World())()
-    assert not figures["purchase"]["kept"]
-    assert Bundle.load(tmp_path / "bundle").loom.purchase is None
+    figures = Training(Run.load(write_run(settings_of(settings, reranker=False), tmp_path)), World())()
+    assert not figures["reranker"]["kept"]
+    assert Bundle.load(tmp_path / "bundle").recommender.reranker is None

@@ -1,26 +1,26 @@
-"""A small shop: what was had a short while ago is had again soon. The fused scores do not know it, the purchase head can learn it."""
+"""A small shop: what was had a short while ago is had again soon. The fused scores do not know it, the re-ranker can learn it."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.models.test_loom import N_ITEMS, small_loom
 
 from nightloom.core.sequences import Histories, Queries
-from nightloom.evaluation.reranker import measure_chances
+from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.explain.games import above_mean, field_game, field_players, scores_without
-from nightloom.models.heads.item_counters import DAY, Tallies
+from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.reranker import candidates_of
-from nightloom.models.sequential.recommender import Loom
-from nightloom.training.reranking import choose_purchase, line
+from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.training.reranking import choose_reranker, line
 from tests.described_bundle import described_bundle
+from tests.unit.models.test_sequential import N_ITEMS, small_recommender
 
 NOW = 1_700_000_000
 USERS = 600
 
 
-def shop(*, lately: bool, seed: int = 0) -> tuple[Loom, Queries]:
+def shop(*, lately: bool, seed: int = 0) -> tuple[SequentialRecommender, Queries]:
     """Everybody had six items, at times of the last hundred days; asked now, they then have the latest of them, or any item."""
     random = np.random.default_rng(seed)
     items = np.array([random.permutation(N_ITEMS)[:6] for _ in range(USERS)])
@@ -37,82 +37,82 @@ def shop(*, lately: bool, seed: int = 0) -> tuple[Loom, Queries]:
         np.ones(n, dtype=bool),
         np.full(USERS, NOW),
     )
-    loom = small_loom()
-    loom.weights = {"popularity": 0.5}
-    return loom, Queries(np.arange(USERS), histories, np.arange(USERS + 1), targets.astype(np.int32))
+    recommender = small_recommender()
+    recommender.weights = {"popularity": 0.5}
+    return recommender, Queries(np.arange(USERS), histories, np.arange(USERS + 1), targets.astype(np.int32))
 
 
-def fitted(*, lately: bool) -> tuple[Loom, Queries]:
+def fitted(*, lately: bool) -> tuple[SequentialRecommender, Queries]:
     """The shop's model with what was chosen for it."""
-    loom, queries = shop(lately=lately)
-    tallies = Tallies.of(queries.histories, N_ITEMS)
-    loom.purchase = choose_purchase(loom, queries, tallies, exclude_seen=False, seed=1).head
-    return loom, queries
+    recommender, queries = shop(lately=lately)
+    item_counters = ItemCounters.of(queries.histories, N_ITEMS)
+    recommender.reranker = choose_reranker(recommender, queries, item_counters, exclude_seen=False, seed=1).head
+    return recommender, queries
 
 
 @pytest.fixture(scope="module")
-def model() -> Loom:
+def model() -> SequentialRecommender:
     return fitted(lately=True)[0]
 
 
-def test_a_head_is_kept_where_it_is_better_for_sure_and_helps_other_users(model: Loom) -> None:
-    assert model.purchase is not None
+def test_a_head_is_kept_where_it_is_better_for_sure_and_helps_other_users(model: SequentialRecommender) -> None:
+    assert model.reranker is not None
     _, others = shop(lately=True, seed=5)
     first = model.scores(others.histories).argmax(1)
-    head, model.purchase = model.purchase, None
+    head, model.reranker = model.reranker, None
     try:
         without = model.scores(others.histories).argmax(1)
     finally:
-        model.purchase = head
+        model.reranker = head
     assert (first == others.targets).mean() > 0.5
     assert (without == others.targets).mean() < 0.3
 
 
 def test_where_there_is_nothing_to_learn_no_head_is_kept() -> None:
-    assert fitted(lately=False)[0].purchase is None
+    assert fitted(lately=False)[0].reranker is None
 
 
 def test_few_queries_get_no_head() -> None:
-    loom, queries = shop(lately=True)
+    recommender, queries = shop(lately=True)
     few = Queries(queries.users[:20], queries.histories.take(slice(0, 20)), queries.target_offsets[:21], queries.targets[:20])
-    found = choose_purchase(loom, few, Tallies.of(few.histories, N_ITEMS), exclude_seen=False, seed=1)
+    found = choose_reranker(recommender, few, ItemCounters.of(few.histories, N_ITEMS), exclude_seen=False, seed=1)
     assert (found.head, found.asked) == (None, 0)
 
 
-def test_the_same_seed_gives_the_same_head(model: Loom) -> None:
+def test_the_same_seed_gives_the_same_head(model: SequentialRecommender) -> None:
     again, queries = fitted(lately=True)
     np.testing.assert_array_equal(again.scores(queries.histories), model.scores(queries.histories))
 
 
-def test_the_disk_keeps_the_head(model: Loom, tmp_path: Path) -> None:
+def test_the_disk_keeps_the_head(model: SequentialRecommender, tmp_path: Path) -> None:
     _, queries = shop(lately=True)
     model.save(tmp_path)
-    loaded = Loom.load(tmp_path).purchase
+    loaded = SequentialRecommender.load(tmp_path).reranker
     assert loaded is not None
-    assert model.purchase is not None
-    network, companions = model.network_scores(queries.histories), model.companion_scores(queries.histories)
-    scores = [head.rescore(network, {"network": network, **companions}, queries.histories) for head in (model.purchase, loaded)]
+    assert model.reranker is not None
+    network, scorers = model.network_scores(queries.histories), model.scorer_scores(queries.histories)
+    scores = [head.rescore(network, {"network": network, **scorers}, queries.histories) for head in (model.reranker, loaded)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-5, atol=1e-5)
 
 
-def test_chances_of_other_users_are_true(model: Loom) -> None:
+def test_chances_of_other_users_are_true(model: SequentialRecommender) -> None:
     _, others = shop(lately=True, seed=9)
-    chance = 1 / (1 + np.exp(-model.scores(others.histories).astype(np.float64)))
-    assert chance.sum() == pytest.approx(USERS, rel=0.1)  # everybody has one
+    probability = 1 / (1 + np.exp(-model.scores(others.histories).astype(np.float64)))
+    assert probability.sum() == pytest.approx(USERS, rel=0.1)  # everybody has one
 
 
-def test_without_its_name_an_item_is_one_that_nobody_had(model: Loom) -> None:
+def test_without_its_name_an_item_is_one_that_nobody_had(model: SequentialRecommender) -> None:
     _, queries = shop(lately=True)
     one = queries.histories.take(slice(0, 1))
     item = int(queries.targets[0])
-    parts = model.network_scores(one), model.companion_scores(one)
-    named, nameless = model.finish(*parts, one), model.finish(*parts, one, nameless=item)
-    assert nameless[0, item] < named[0, item]
+    parts = model.network_scores(one), model.scorer_scores(one)
+    named, ablated = model.finish(*parts, one), model.finish(*parts, one, ablated=item)
+    assert ablated[0, item] < named[0, item]
     others = np.arange(N_ITEMS) != item
-    np.testing.assert_array_equal(nameless[0, others], named[0, others])
+    np.testing.assert_array_equal(ablated[0, others], named[0, others])
 
 
-def test_a_reason_for_the_latest_event_is_that_it_was_had_lately(model: Loom) -> None:
+def test_a_reason_for_the_latest_event_is_that_it_was_had_lately(model: SequentialRecommender) -> None:
     _, queries = shop(lately=True)
     one = queries.histories.take(slice(0, 1))
     item = int(queries.targets[0])
@@ -122,8 +122,8 @@ def test_a_reason_for_the_latest_event_is_that_it_was_had_lately(model: Loom) ->
 
 
 def test_seen_items_are_no_candidates_where_they_are_not_shown() -> None:
-    loom, queries = shop(lately=True)
-    scores = loom.scores(queries.histories)[:, :]
+    recommender, queries = shop(lately=True)
+    scores = recommender.scores(queries.histories)[:, :]
     found = candidates_of(scores, queries.histories, exclude_seen=True)[:, : N_ITEMS - 6]
     assert not any(np.isin(row, queries.histories.take(slice(at, at + 1)).items).any() for at, row in enumerate(found))
 
@@ -137,17 +137,17 @@ def test_a_line_is_found_again() -> None:
     assert found.offset == pytest.approx(-2, abs=0.1)
 
 
-def test_newer_events_reach_the_counters(model: Loom) -> None:
+def test_newer_events_reach_the_counters(model: SequentialRecommender) -> None:
     _, queries = shop(lately=True)
-    head = model.purchase
+    head = model.reranker
     assert head is not None
-    renewed = replace(head, tallies=Tallies.of(queries.histories, N_ITEMS, 10))
-    assert renewed.tallies.until(np.arange(N_ITEMS), np.full(N_ITEMS, NOW)).sum() == 6 * USERS
+    renewed = replace(head, item_counters=ItemCounters.of(queries.histories, N_ITEMS, 10))
+    assert renewed.item_counters.until(np.arange(N_ITEMS), np.full(N_ITEMS, NOW)).sum() == 6 * USERS
 
 
-def test_the_test_says_how_true_the_chances_are(model: Loom, tmp_path: Path) -> None:
+def test_the_test_says_how_true_the_chances_are(model: SequentialRecommender, tmp_path: Path) -> None:
     _, others = shop(lately=True, seed=9)
-    found = measure_chances(model, others, tmp_path / "calibration.png", "a shop")
+    found = measure_probabilities(model, others, tmp_path / "calibration.png", "a shop")
     assert found["rows"] == USERS * N_ITEMS
     assert found["had"] == pytest.approx(1 / N_ITEMS)
     assert found["auc"] > 0.9
@@ -155,16 +155,16 @@ def test_the_test_says_how_true_the_chances_are(model: Loom, tmp_path: Path) -> 
     assert (tmp_path / "calibration.png").stat().st_size > 1000
 
 
-def test_an_item_with_all_its_fields_is_worth_what_its_score_says(model: Loom, tmp_path: Path) -> None:
+def test_an_item_with_all_its_fields_is_worth_what_its_score_says(model: SequentialRecommender, tmp_path: Path) -> None:
     bundle = described_bundle(tmp_path / "bundle")
-    loom = bundle.loom
-    loom.weights, loom.purchase = {"popularity": 0.5}, model.purchase
+    recommender = bundle.recommender
+    recommender.weights, recommender.reranker = {"popularity": 0.5}, model.reranker
     _, queries = shop(lately=True)
     history = queries.histories.take(slice(0, 1))
     item = int(queries.targets[0])
-    players = field_players(loom, bundle.spec, item)
+    players = field_players(recommender, bundle.spec, item)
     whole = np.ones((1, len(players)), dtype=bool)
-    nameless = whole & (np.array(players) != "id")
-    worth = field_game(loom, history, item, bundle.spec, players)(np.concatenate([whole, nameless]))
-    assert worth[0] == pytest.approx(above_mean(loom.scores(history), item)[0], abs=1e-4)
+    ablated = whole & (np.array(players) != "id")
+    worth = field_game(recommender, history, item, bundle.spec, players)(np.concatenate([whole, ablated]))
+    assert worth[0] == pytest.approx(above_mean(recommender.scores(history), item)[0], abs=1e-4)
     assert worth[1] < worth[0]  # it was had lately, which nobody can know of an item without a name

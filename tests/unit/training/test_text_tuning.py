@@ -49,14 +49,14 @@ def test_a_tuned_language_model_goes_into_the_bundle(tuning: str, shop_with_mode
     Training(Run.load(tmp_path / "run.json"), World())()
     bundle = Bundle.load(tmp_path / "bundle")
     before = torch.from_numpy(np.load(pretrained / "text_vectors.npy"))
-    content = bundle.loom.content
+    content = bundle.recommender.content
     assert not torch.allclose(content.text[content.has_text], before[content.has_text], atol=1e-2)
     # The language model in the bundle gives the vectors that the bundle holds, so an item added later fits in.
     texts = json.loads((pretrained / "texts.json").read_text())
     again = TextEncoder.load(str(tmp_path / "bundle" / "language_model")).encode([text for text in texts if text is not None])
     np.testing.assert_allclose(again, content.text[content.has_text].numpy(), atol=5e-3)
     twin = bundle.items.iloc[[1]].assign(item_id="twin")
-    moved = bundle.onto(pd.concat([bundle.items.iloc[[1]], twin], ignore_index=True), None)
+    moved = bundle.reindex(pd.concat([bundle.items.iloc[[1]], twin], ignore_index=True), None)
     torch.testing.assert_close(moved.content.text[1], moved.content.text[0], atol=5e-3, rtol=0)
     assert np.isfinite(moved.scores(Histories.of_items([[0], []]))).all()
 

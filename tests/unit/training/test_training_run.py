@@ -69,7 +69,7 @@ def test_people_who_are_held_out_choose_the_epoch_and_are_then_learned_from(tmp_
     lines = [json.loads(line) for line in (tmp_path / "out" / "curves.jsonl").read_text().splitlines()]
     assert figures["refitted"]
     assert [line["epoch"] for line in lines if line["phase"] == "refit"] == list(range(1, figures["best_epoch"] + 1))
-    ids = Bundle.load(tmp_path / "out" / "bundle").loom.shape.n_ids
+    ids = Bundle.load(tmp_path / "out" / "bundle").recommender.shape.n_ids
     assert ids == len(np.unique(sequences.train(with_validation=True).items))
 
     other = replace(search.asked, items=(search.asked.items + 1) % 28)  # as if those who are held out had had other things
@@ -102,7 +102,7 @@ def test_two_workers_give_the_curve_of_one(tmp_path: Path, settings, shop) -> No
         np.testing.assert_allclose([line[key] for line in curves[0]], [line[key] for line in curves[1]], rtol=1e-5, atol=1e-6)
     assert [line["epoch"] for line in heard if line["phase"] == "search"] == [1, 2, 3] * 2
     queries = Sequences.load(shop.prepared / "sequences_temporal.npz").queries("test")
-    one, two = (Bundle.load(tmp_path / name / "bundle").loom.scores(queries.histories) for name in ("1", "2"))
+    one, two = (Bundle.load(tmp_path / name / "bundle").recommender.scores(queries.histories) for name in ("1", "2"))
     np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
 
 

@@ -18,7 +18,7 @@ from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
-from nightloom.training.warm_start import LAID_OUT, lay_out
+from nightloom.training.warm_start import START_FILE, write_start
 
 
 @pytest.fixture(autouse=True)
@@ -79,14 +79,14 @@ def test_a_warm_run_that_is_cut_off_ends_like_one_that_is_not(
     """Cut in the search (after epoch 1 of 2) and in the refit."""
     config = settings(epochs=9, warm_start=True, warm_epochs=2)
 
-    def laid(name: str) -> Path:
+    def remapped(name: str) -> Path:
         path = write_run(config, tmp_path / name)
         content = json.loads(path.read_text()) | {"prepared": str(tonight)}
-        found = lay_out(content["config"], "temporal", tonight, shop.pretrained, champion, path.parent)
-        path.write_text(json.dumps(content | {"start": {"file": LAID_OUT, "sha256": found["sha256"]}}))
+        found = write_start(content["config"], "temporal", tonight, shop.pretrained, champion, path.parent)
+        path.write_text(json.dumps(content | {"start": {"file": START_FILE, "sha256": found["sha256"]}}))
         return path
 
-    whole = Training(Run.load(laid("whole")), World())()
+    whole = Training(Run.load(remapped("whole")), World())()
 
     class Killed(Exception):
         pass
@@ -100,12 +100,12 @@ def test_a_warm_run_that_is_cut_off_ends_like_one_that_is_not(
         if saves == cut_after:
             raise Killed
 
-    path = laid("cut")
+    path = remapped("cut")
     with monkeypatch.context() as patch:
         patch.setattr(run_module.checkpoint, "save", save_then_die)
         with pytest.raises(Killed):
             Training(Run.load(path), World())()
-    again = Training(Run.load(laid("cut")), World())()  # the caller lays the weights out anew
+    again = Training(Run.load(remapped("cut")), World())()  # the caller lays the weights out anew
     assert (again["epochs"], again["best_epoch"]) == (whole["epochs"], whole["best_epoch"])
     assert again["epochs"] <= 2
     for name in ("model.safetensors", "search.safetensors"):

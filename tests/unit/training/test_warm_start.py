@@ -9,15 +9,15 @@ import torch
 
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape
-from nightloom.training.warm_start import ColdStart, Known, WarmStart, carry, check_borders, settings_of
+from nightloom.models.sequential.network import SequentialNetwork, Shape
+from nightloom.training.warm_start import ColdStart, Known, WarmStart, check_cutoffs, remap, settings_of
 
-KINDS = {"fruit": "category", "price": "number"}
+EVENT_TYPES = {"fruit": "category", "price": "number"}
 
 
 def catalogue(rows: list[tuple[str, str, float | None]]) -> tuple[pd.DataFrame, Known]:
     table = pd.DataFrame(rows, columns=["item_id", "fruit", "price"])
-    return table, Known(table["item_id"].to_numpy(dtype=object), FeatureSpec.fit(table, KINDS), ["buy"])
+    return table, Known(table["item_id"].to_numpy(dtype=object), FeatureSpec.fit(table, EVENT_TYPES), ["buy"])
 
 
 def test_items_known_to_both_keep_their_vectors(settings) -> None:
@@ -27,22 +27,22 @@ def test_items_known_to_both_keep_their_vectors(settings) -> None:
     config, random = settings().model, np.random.default_rng(0)
     texts = {item: random.normal(size=6).astype(np.float32) for item in new["item_id"]}
 
-    def build(table: pd.DataFrame, known: Known, rows: np.ndarray) -> tuple[LoomNet, ItemContent]:
+    def build(table: pd.DataFrame, known: Known, rows: np.ndarray) -> tuple[SequentialNetwork, ItemContent]:
         text = np.stack([texts[item] for item in table["item_id"]])
         content = ItemContent.build(known.spec.encode(table), text, np.ones(len(table), dtype=bool), rows)
-        return LoomNet(config, Shape(6, known.spec.n_codes, content.numbers.shape[1], int(rows.max()), 1, True)), content
+        return SequentialNetwork(config, Shape(6, known.spec.n_codes, content.numbers.shape[1], int(rows.max()), 1, True)), content
 
     torch.manual_seed(0)
     net, content = build(old, before, np.array([1, 2, 0, 3]))
     net.fusion.whiten.fit(content.text)
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter)
-    laid = carry(net.state_dict(), content.id_rows, before, tonight)
+    remapped = remap(net.state_dict(), content.id_rows, before, tonight)
     seen = np.array([0, 2, 3, 4])  # c has no id of its own, as before
     rows = np.zeros(5, dtype=np.int64)
     rows[seen] = np.arange(1, 5)
     other, other_content = build(new, tonight, rows)
-    WarmStart({f"search.{name}": value for name, value in laid.items()}).into(other, 0, seen)
+    WarmStart({f"search.{name}": value for name, value in remapped.items()}).into(other, 0, seen)
     with torch.no_grad():
         was, now = net.fusion(content), other.fusion(other_content)
     where = {item: row for row, item in enumerate(new["item_id"])}
@@ -52,12 +52,12 @@ def test_items_known_to_both_keep_their_vectors(settings) -> None:
 
 
 def meta(validation: int, test: int, *, until: int | None = None, has_time: bool = True) -> dict:
-    borders = {"temporal": {"validation": validation, "test": test}}
-    return {"has_time": has_time, "borders": borders, "trained_until": {"temporal": test - 1 if until is None else until}}
+    cutoffs = {"temporal": {"validation": validation, "test": test}}
+    return {"has_time": has_time, "cutoffs": cutoffs, "trained_until": {"temporal": test - 1 if until is None else until}}
 
 
 def test_a_champion_of_an_earlier_night_may_be_used() -> None:
-    check_borders(meta(80, 100), meta(90, 110), "temporal")
+    check_cutoffs(meta(80, 100), meta(90, 110), "temporal")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_champion_of_an_earlier_night_may_be_used() -> None:
 )
 def test_a_champion_that_has_seen_what_is_held_out_is_not_used(champion: dict, protocol: str, reason: str) -> None:
     with pytest.raises(ColdStart, match=reason):
-        check_borders(champion, meta(90, 110), protocol)
+        check_cutoffs(champion, meta(90, 110), protocol)
 
 
 def test_labels_and_widths_count_as_settings_and_rates_do_not(settings) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.data.preparation.labels import marked
+from nightloom.data.preparation.labels import is_positive
 
 if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
@@ -62,7 +62,7 @@ def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd
     if "timestamp" in events:
         remove(_robots(users, times // DAY_MS, verdict < 0, config.max_user_events_per_day), OUTLIER)
     if not config.keep_repeats:
-        remove(_repeats(users, items, times, marked(events, config), verdict < 0), REPEAT)
+        remove(_repeats(users, items, times, is_positive(events, config), verdict < 0), REPEAT)
     removed_any = True
     while removed_any:
         few_user = remove(_rare(users, verdict < 0, config.min_user_events), FEW_USER_EVENTS)

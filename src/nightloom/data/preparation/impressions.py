@@ -57,7 +57,7 @@ class Impressions:
     def __len__(self) -> int:
         return len(self.times)
 
-    def border(self, share: float) -> int:
+    def cutoff(self, share: float) -> int:
         """The row before which about a share of the rows before the test part lies; rows of one time are not parted."""
         return _at_time(self.times, round(share * self.test_start))
 

@@ -39,7 +39,7 @@ class LabelQuestions:
         page is made.
 
         Args:
-            sequences: all events with the split's borders.
+            sequences: all events with the split's cutoffs.
             part: "validation" or "test".
             most: ask about so many events at most, drawn by the seed.
             seed: of the draw.
@@ -56,9 +56,9 @@ class LabelQuestions:
         new = np.ones(len(place), dtype=bool)
         if sequences.has_time:
             new[1:] = (owner[1:] != owner[:-1]) | (sequences.times[1:] > sequences.times[:-1])
-        border = np.maximum.accumulate(np.where(new, place, 0))[asked]
-        borders, row = np.unique(border, return_inverse=True)
-        user = owner[borders]
-        before = sequences.before(user, borders)
-        histories = replace(before, asked_at=sequences.times[borders])
+        cutoff = np.maximum.accumulate(np.where(new, place, 0))[asked]
+        cutoffs, row = np.unique(cutoff, return_inverse=True)
+        user = owner[cutoffs]
+        before = sequences.before(user, cutoffs)
+        histories = replace(before, request_time=sequences.times[cutoffs])
         return cls(histories, row.astype(np.int64), sequences.items[asked].astype(np.int64), sequences.positive[asked])

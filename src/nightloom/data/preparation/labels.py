@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
 
 
-def marked(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
+def is_positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
     """Whether each event is a positive label: a positive event name and, if asked, a large enough value; none need be.
 
     An event without a value is not positive where `positive_min_value` is set.
@@ -49,7 +49,7 @@ def seen(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
 
 
 def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
-    """As `marked`, of events to learn from.
+    """As `is_positive`, of events to learn from.
 
     Returns:
         bool [len(events)].
@@ -57,7 +57,7 @@ def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
     Raises:
         InputError: `positive_min_value` needs a `value` column that is not there, or no event is positive.
     """
-    chosen = marked(events, config)
+    chosen = is_positive(events, config)
     if not chosen.any():
         seen = ", ".join(str(name) for name in events["event"].value_counts().index[:10]) or "none"
         raise InputError(

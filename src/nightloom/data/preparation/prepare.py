@@ -51,7 +51,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
     if len(items) < 2:
         raise InputError(
             "items: the catalogue has one item, so there is nothing to rank and every model would be perfect. Look at item_id; for "
-            "chances of a click on what was shown use: python -m flows.clicks"
+            "probabilities of a click on what was shown use: python -m flows.clicks"
         )
     item_codes = pd.Index(items["item_id"]).get_indexer(events["item_id"])
     if (item_codes < 0).any():
@@ -67,12 +67,12 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
     order = order[np.argsort(user_codes, kind="stable")]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user_codes))]).astype(np.int64)
     clock = times[order] // 1000 if has_time else times[order]
-    kinds = sorted(events["event"].unique().tolist())
-    kind_codes = pd.Index(kinds).get_indexer(events["event"])[order].astype(np.int16)
-    labels, item_codes, barred = labels[order], item_codes[order].astype(np.int32), seen(events, config.prepare)[order]
+    event_types = sorted(events["event"].unique().tolist())
+    event_type_codes = pd.Index(event_types).get_indexer(events["event"])[order].astype(np.int16)
+    labels, item_codes, seen_mask = labels[order], item_codes[order].astype(np.int32), seen(events, config.prepare)[order]
 
-    meta: dict[str, Any] = {"kinds": kinds, "has_time": has_time, "borders": {}, "trained_until": {}, "counts": {}}
-    meta["usual_kind"] = kinds[np.bincount(kind_codes[labels]).argmax()]
+    meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
+    meta["default_event_type"] = event_types[np.bincount(event_type_codes[labels]).argmax()]
     meta["prepare"] = config.prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
     meta["rare_items"] = sorted(removed["item_id"][removed["reason"] == FEW_ITEM_EVENTS].unique().tolist())
     parts: dict[str, Any] = {}
@@ -80,11 +80,12 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         split = _split(protocol, offsets, clock, labels, config)
         seconds = clock if has_time else np.zeros_like(clock)
         sequences = Sequences(
-            offsets, item_codes, seconds, kind_codes, labels, split.train_end, split.validation_end, len(items), *_links(tables, user_ids),
-            seen=barred,
+            *(offsets, item_codes, seconds, event_type_codes, labels, split.train_end, split.validation_end, len(items)),
+            *_links(tables, user_ids),
+            seen=seen_mask,
         )  # fmt: skip
         sequences.save(folder / f"sequences_{protocol}.npz")
-        meta["borders"][protocol] = {"validation": split.validation_border, "test": split.test_border}
+        meta["cutoffs"][protocol] = {"validation": split.validation_cutoff, "test": split.test_cutoff}
         meta["trained_until"][protocol] = int(clock[_before(split.validation_end, offsets)].max())
         parts[protocol] = _parts(sequences, config.evaluation.exclude_seen)
         if must_ask and not parts[protocol]["test_users"]:

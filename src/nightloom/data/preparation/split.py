@@ -1,6 +1,6 @@
 """The two splits: one cut in time for all users, and leave-one-out.
 
-Both work on events that are sorted by user, then time, then row of the source, and give the two border arrays of `Sequences`.
+Both work on events that are sorted by user, then time, then row of the source, and give the two cutoff arrays of `Sequences`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class Split:
     Attributes:
         train_end: int64 [users], absolute positions in the sorted events.
         validation_end: int64 [users], absolute positions.
-        validation_border: time at which the validation part begins for everyone; None where each user has an own border.
-        test_border: time at which the test part begins for everyone; likewise.
+        validation_cutoff: time at which the validation part begins for everyone; None where each user has an own cutoff.
+        test_cutoff: time at which the test part begins for everyone; likewise.
     """
 
     train_end: IntArray
     validation_end: IntArray
-    validation_border: int | None = None
-    test_border: int | None = None
+    validation_cutoff: int | None = None
+    test_cutoff: int | None = None
 
 
 def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float) -> Split:
     """One cut in time for all users, placed by share of positive events.
 
-    Events at a border's very time all belong to the later side, so nothing in training happened at or
-    after the validation border.
+    Events at a cutoff's very time all belong to the later side, so nothing in training happened at or
+    after the validation cutoff.
 
     Args:
         offsets: int64 [users + 1].
@@ -55,24 +55,24 @@ def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], va
             "events: no event is positive, so there is nothing to split. Change prepare.positive_events or positive_min_value."
         )
     cuts = count - np.round(np.array([validation_share + test_share, test_share]) * count).astype(np.int64)
-    validation_border, test_border = (int(moments[min(cut, count - 1)]) for cut in cuts)
-    sizes = np.diff([0, *np.searchsorted(moments, [validation_border, test_border]), count])
+    validation_cutoff, test_cutoff = (int(moments[min(cut, count - 1)]) for cut in cuts)
+    sizes = np.diff([0, *np.searchsorted(moments, [validation_cutoff, test_cutoff]), count])
     if not sizes.all():
         raise InputError(
             f"events: the temporal split of {count:,} positive events leaves {sizes[0]:,} for training, {sizes[1]:,} for validation and "
             f"{sizes[2]:,} for the test, since too many share one time (or there are too few). Give finer timestamps or more events, "
             "change prepare.validation_share and prepare.test_share, or use evaluation.protocols: [leave_one_out]."
         )
-    return cut(offsets, times, validation_border, test_border)
+    return cut(offsets, times, validation_cutoff, test_cutoff)
 
 
-def cut(offsets: IntArray, times: IntArray, validation_border: int, test_border: int) -> Split:
-    """One cut in time for all users, at borders that are given; see `temporal`."""
+def cut(offsets: IntArray, times: IntArray, validation_cutoff: int, test_cutoff: int) -> Split:
+    """One cut in time for all users, at cutoffs that are given; see `temporal`."""
     return Split(
-        train_end=offsets[:-1] + _count(times < validation_border, offsets),
-        validation_end=offsets[:-1] + _count(times < test_border, offsets),
-        validation_border=validation_border,
-        test_border=test_border,
+        train_end=offsets[:-1] + _count(times < validation_cutoff, offsets),
+        validation_end=offsets[:-1] + _count(times < test_cutoff, offsets),
+        validation_cutoff=validation_cutoff,
+        test_cutoff=test_cutoff,
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
 from nightloom.data.preparation.clean import clean, event_times
-from nightloom.data.preparation.labels import marked
+from nightloom.data.preparation.labels import is_positive
 from nightloom.data.tables.schema import OWN
 
 
@@ -49,6 +49,6 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
     events = events.iloc[np.argsort(event_times(events), kind="stable")]
     names = EventNames.of(meta)
     found = events[["user_id", "item_id"]].assign(
-        event=events["event"].where(events["event"].isin(names.known), names.usual), positive=marked(events, rules)
+        event=events["event"].where(events["event"].isin(names.known), names.default), positive=is_positive(events, rules)
     )
     return found.assign(second=event_times(events) // 1000) if "timestamp" in there else found

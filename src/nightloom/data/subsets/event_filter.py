@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from nightloom.config import OnlyConfig
+from nightloom.config import EventFilterConfig
 from nightloom.core.errors import InputError
 from nightloom.data.tables.schema import Tables
 
@@ -18,7 +18,7 @@ LOT = 0
 """Seed of the lot that draws users. It is no setting: which data a name stands for must not move with the seed of training."""
 
 
-def part_of(tables: Tables, only: OnlyConfig) -> tuple[Tables, dict[str, int]]:
+def filter_events(tables: Tables, only: EventFilterConfig) -> tuple[Tables, dict[str, int]]:
     """The events that the config asks for, and the users and links that still have some.
 
     Args:
@@ -34,7 +34,9 @@ def part_of(tables: Tables, only: OnlyConfig) -> tuple[Tables, dict[str, int]]:
     events, left_out = tables.events, dict[str, int]()
     days = [pd.Timestamp(day, tz="UTC") if day else None for day in (only.since, only.before)]
     if any(days) and "timestamp" not in events:
-        raise InputError("data.only: since and before need events with times, and these have an order alone. Use users_share, or neither.")
+        raise InputError(
+            "data.event_filter: since and before need events with times, and these have an order alone. Use users_share, or neither."
+        )
     for day, early in zip(days, (True, False), strict=True):
         if day is not None:
             out = events["timestamp"].lt(day) == early
@@ -49,7 +51,7 @@ def part_of(tables: Tables, only: OnlyConfig) -> tuple[Tables, dict[str, int]]:
     if not left_out:
         return tables, {}
     if events.empty:
-        raise InputError(f"data.only: none of {len(tables.events):,} events is left: {left_out}. Ask for a larger part.")
+        raise InputError(f"data.event_filter: none of {len(tables.events):,} events is left: {left_out}. Ask for a larger part.")
     known = set(events["user_id"])
     users, links = tables.users, tables.links
     kept = replace(

@@ -44,7 +44,7 @@ class Search:
         Args:
             sequences: of at least two users.
             seed: of the draw.
-            alone: whether each user has borders of an own (leave-one-out): then all events until the test but the first are asked
+            alone: whether each user has cutoffs of an own (leave-one-out): then all events until the test but the first are asked
                 about, else those of the validation part, since only these lie behind what the others are learned from.
         """
         order = np.random.default_rng(seed).permutation(sequences.n_users).astype(np.int64)
@@ -85,5 +85,5 @@ class Search:
         through = np.cumsum(wanted)
         wanted &= through > through[held.validation_end[owner] - 1] - LATEST
         asked = np.flatnonzero(wanted)
-        histories = replace(held.before(owner[asked], asked), asked_at=held.times[asked])
+        histories = replace(held.before(owner[asked], asked), request_time=held.times[asked])
         return Queries(owner[asked], histories, np.arange(len(asked) + 1, dtype=np.int64), held.items[asked])

@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from nightloom.core.files import write_json
 from nightloom.core.sequences import COLUMNS, Histories, Sequences
 from nightloom.data.subsets.held_out_users import Search
-from nightloom.data.subsets.time_cutoff import border_of
+from nightloom.data.subsets.time_cutoff import cutoff_of
 from nightloom.data.subsets.user_subset import CATALOGUE
 
 MOST_REPEATS = 7
 """How often the target's histories come again at most: what the few do by chance would else be learned by heart."""
 
 
-def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
+def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
     """Write a prepared folder with the users of two others; training reads it like any other.
 
-    The catalogue, its dense ids and the borders are the target's. Users of the source come after those of the target, with their events
+    The catalogue, its dense ids and the cutoffs are the target's. Users of the source come after those of the target, with their events
     on shared items; all of these are for training, so validation and test ask the target's users alone. Event names that only the source
-    knows come after the target's. The source's links are left out: companions hear of links only when somebody is asked.
+    knows come after the target's. The source's links are left out: scorers hear of links only when somebody is asked.
 
-    Under the temporal protocol the source's events from the target's validation border on are left out, since they lie in the future
+    Under the temporal protocol the source's events from the target's validation cutoff on are left out, since they lie in the future
     of who is asked. They stay out of the refit too, which has the target's validation part only.
 
     Where the source has more events than the target, the target's training histories come again after the source's, as users without
@@ -45,23 +45,23 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
 
     Returns:
         Figures: `users` and `events` that joined, `other_items` and `later`, events left out since their item is not shared or since
-        they are not before the border, and `repeats`, how often the target's histories come again.
+        they are not before the cutoff, and `repeats`, how often the target's histories come again.
 
     Raises:
         InputError: the protocol is temporal, and one of the two has no times.
     """
     here, there = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (part, source))
     meta, theirs = (json.loads((place / "meta.json").read_text(encoding="utf-8")) for place in (part, source))
-    border = border_of(part, source, protocol)
+    cutoff = cutoff_of(part, source, protocol)
     item = np.full(there.n_items, -1, dtype=np.int64)
     item[same[same >= 0]] = np.flatnonzero(same >= 0)
     shared = item[there.items] >= 0
-    early = np.full(len(shared), True) if border is None else there.times < border
-    kinds = [*meta["kinds"], *(kind for kind in theirs["kinds"] if kind not in meta["kinds"])]
-    code = np.array([kinds.index(kind) for kind in theirs["kinds"]], dtype=np.int16)
+    early = np.full(len(shared), True) if cutoff is None else there.times < cutoff
+    event_types = [*meta["event_types"], *(kind for kind in theirs["event_types"] if kind not in meta["event_types"])]
+    code = np.array([event_types.index(kind) for kind in theirs["event_types"]], dtype=np.int16)
     known = kept_events(there, shared & early)
     times = known.times if meta["has_time"] else np.zeros_like(known.times)
-    joining = replace(known, items=item[known.items].astype(np.int32), kinds=code[known.kinds], times=times)
+    joining = replace(known, items=item[known.items].astype(np.int32), event_types=code[known.event_types], times=times)
     users = np.flatnonzero(joining.lengths)
     joining = joining.take(users)
     repeats = min(MOST_REPEATS, max(0, round(len(joining.items) / max(len(here.train().items), 1)) - 1))
@@ -69,7 +69,7 @@ def lay_together(part: Path, source: Path, same: NDArray[np.int64], protocol: st
     folder.mkdir(parents=True, exist_ok=True)
     for name in CATALOGUE:
         shutil.copyfile(part / name, folder / name)
-    write_json(folder / "meta.json", meta | {"kinds": kinds})
+    write_json(folder / "meta.json", meta | {"event_types": event_types})
     people, guests = pd.read_parquet(part / "users.parquet"), pd.read_parquet(source / "users.parquet", columns=["user_id"])
     pd.concat([people, guests.iloc[users], *[people] * repeats], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
     weighed_alike(here, joining, repeats).save(folder / f"sequences_{protocol}.npz")
@@ -90,7 +90,7 @@ def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
     """All events of every user, those of validation and test too, less those that are not kept (bool [events])."""
     offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets].astype(np.int64)
     columns = {name: getattr(sequences, name)[kept] for name in COLUMNS}
-    return Histories(offsets, asked_at=np.zeros(sequences.n_users, dtype=np.int64), **columns)
+    return Histories(offsets, request_time=np.zeros(sequences.n_users, dtype=np.int64), **columns)
 
 
 def weighed_alike(sequences: Sequences, joining: Histories, repeats: int) -> Sequences:

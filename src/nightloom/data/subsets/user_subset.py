@@ -26,13 +26,13 @@ def user_ids(prepared: Path) -> NDArray[np.object_]:
     return pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
 
 
-def lay_part(
+def write_user_subset(
     prepared: Path, users: NDArray[np.int64], protocol: str, folder: Path, hold_out: int | None = None, before: int | None = None
 ) -> dict[str, Any]:
     """Write a prepared folder that holds some users of another one; training reads it like any other.
 
     The catalogue keeps its dense ids, so a model of the part answers queries of the whole. `meta.json` is that of the whole, but
-    for the borders where `before` moves them.
+    for the cutoffs where `before` moves them.
 
     Args:
         prepared: folder of stage prepare.
@@ -42,7 +42,7 @@ def lay_part(
         hold_out: seed by which some of them are held out of the search for the best epoch (see `held_out_users.py`),
             where there are two or more; None: nobody is, and their own validation events choose it.
         before: time (temporal protocol, in seconds since 1970) at which the test begins at the latest: nothing from it on is learned,
-            nor chooses the epoch; None: the borders are those of the whole.
+            nor chooses the epoch; None: the cutoffs are those of the whole.
 
     Returns:
         Figures: `users`, the training `events` that they have, validation included, and `held_out`, how many of the users are; with
@@ -64,7 +64,7 @@ def lay_part(
         shutil.copyfile(prepared / name, folder / name)
     if split is not None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        meta["borders"][protocol] = {"validation": split.validation_border, "test": split.test_border}
+        meta["cutoffs"][protocol] = {"validation": split.validation_cutoff, "test": split.test_cutoff}
         meta["trained_until"][protocol] = int(sequences.train(with_validation=True).times.max())
         write_json(folder / "meta.json", meta)
     pd.read_parquet(prepared / "users.parquet").iloc[users].to_parquet(folder / "users.parquet", index=False)

@@ -1,1 +1,1 @@
-"""The click head: p = f(W u + X_i + context), its floors, and how all of them are fitted, chosen and calibrated."""
+"""The click head: p = f(W u + X_i + context), its baselines, and how all of them are fitted, chosen and calibrated."""

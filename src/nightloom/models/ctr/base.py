@@ -15,7 +15,7 @@ BoolArray = NDArray[np.bool_]
 
 
 class ClickModel(ABC):
-    """A model of the chance of a click, before calibration.
+    """A model of the probability of a click, before calibration.
 
     Its settings that validation chooses lie on a path: epochs, rounds of boosting, strengths of a penalty.
     """

@@ -1,4 +1,4 @@
-"""The floors of the click head: logistic regression and gradient boosting on the very same features.
+"""The baselines of the click head: logistic regression and gradient boosting on the very same features.
 
 LightGBM: Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS 2017.
 """

@@ -1,4 +1,4 @@
-"""Calibration: from log-odds to chances that are true, learnt on rows that the model has not learnt from.
+"""Calibration: from log-odds to probabilities that are true, learnt on rows that the model has not learnt from.
 
 Temperature and offset: Platt, Probabilistic Outputs for Support Vector Machines, 1999, and Guo et al., On Calibration of Modern Neural
 Networks, ICML 2017. Isotonic: Zadrozny and Elkan, KDD 2002.
@@ -23,21 +23,21 @@ KINDS: tuple[Kind, ...] = ("none", "temperature", "isotonic")
 
 @dataclass(frozen=True)
 class Calibrator:
-    """A map from log-odds to chances that never turns their order around.
+    """A map from log-odds to probabilities that never turns their order around.
 
     Attributes:
         kind: which of the three.
-        slope: chance = sigmoid(slope * log-odds + offset); 1 / temperature.
+        slope: probability = sigmoid(slope * log-odds + offset); 1 / temperature.
         offset: see there.
-        places: isotonic, log-odds at which the chance is known; between two the chance is drawn straight.
-        chances: isotonic, the chances there.
+        places: isotonic, log-odds at which the probability is known; between two the probability is drawn straight.
+        probabilities: isotonic, the probabilities there.
     """
 
     kind: Kind = "none"
     slope: float = 1.0
     offset: float = 0.0
     places: tuple[float, ...] = ()
-    chances: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, kind: Kind, log_odds: FloatArray, clicked: BoolArray) -> Self:
@@ -54,27 +54,27 @@ class Calibrator:
             return cls("temperature", float(slope), float(offset))
         from sklearn.isotonic import IsotonicRegression
 
-        least = 1 / (len(clicked) + 2)  # no chance of 0 or 1: a first click would refute it at any price
+        least = 1 / (len(clicked) + 2)  # no probability of 0 or 1: a first click would refute it at any price
         steps = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(log_odds, clicked)
-        return cls("isotonic", places=tuple(steps.X_thresholds_.tolist()), chances=tuple(steps.y_thresholds_.tolist()))
+        return cls("isotonic", places=tuple(steps.X_thresholds_.tolist()), probabilities=tuple(steps.y_thresholds_.tolist()))
 
     def __call__(self, log_odds: FloatArray) -> FloatArray:
-        """Chances, float64 [rows]."""
+        """Probabilities, float64 [rows]."""
         if self.kind == "isotonic":
-            return np.interp(log_odds, self.places, self.chances)
+            return np.interp(log_odds, self.places, self.probabilities)
         found: FloatArray = expit(self.slope * log_odds + self.offset)
         return found
 
 
-def crossed(kind: Kind, log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> FloatArray:
-    """Chances of each fold by what was learnt on the others; with a single fold by what was learnt on it."""
-    chances = np.empty(len(log_odds))
+def out_of_fold(kind: Kind, log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> FloatArray:
+    """Probabilities of each fold by what was learnt on the others; with a single fold by what was learnt on it."""
+    probabilities = np.empty(len(log_odds))
     for one in np.unique(fold):
         own = fold == one
-        chances[own] = Calibrator.fit(kind, log_odds[~own], clicked[~own])(log_odds[own]) if not own.all() else expit(log_odds)
-    return chances
+        probabilities[own] = Calibrator.fit(kind, log_odds[~own], clicked[~own])(log_odds[own]) if not own.all() else expit(log_odds)
+    return probabilities
 
 
 def best_kind(log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> Kind:
-    """The kind whose chances, crossed over the folds, have the smallest log-loss."""
-    return min(KINDS, key=lambda kind: float(losses(clicked, crossed(kind, log_odds, clicked, fold)).mean()))
+    """The kind whose probabilities, crossed over the folds, have the smallest log-loss."""
+    return min(KINDS, key=lambda kind: float(losses(clicked, out_of_fold(kind, log_odds, clicked, fold)).mean()))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.data.preparation.impressions import Impressions
-from nightloom.models.heads.piecewise_linear import pieces, quantiles
+from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
 
 FloatArray = NDArray[np.float64]
 FEWEST_ROWS = 10
@@ -50,7 +50,7 @@ class Encoder:
         centres: float64 [columns], mean.
         scales: float64 [columns], standard deviation.
         holes: bool [columns], whether the column can be missing, so that a flag says where.
-        knots: of each number, not of counters, its distinct quantiles.
+        bin_edges: of each number, not of counters, its distinct quantiles.
     """
 
     fields: tuple[str, ...]
@@ -59,7 +59,7 @@ class Encoder:
     centres: FloatArray
     scales: FloatArray
     holes: NDArray[np.bool_]
-    knots: tuple[FloatArray, ...]
+    bin_edges: tuple[FloatArray, ...]
 
     @classmethod
     def fit(cls, rows: Impressions, until: int) -> Self:
@@ -75,9 +75,9 @@ class Encoder:
         tamed = np.where(known, _tame(seen, len(rows.number_names)), 0)
         centres = tamed.sum(0) / count
         scales = np.sqrt((np.where(known, tamed - centres, 0) ** 2).sum(0) / count)
-        knots = [quantiles(column[np.isfinite(column)]) for column in rows.numbers[:until].T]
+        bin_edges = [quantiles(column[np.isfinite(column)]) for column in rows.numbers[:until].T]
         holes: NDArray[np.bool_] = np.logical_not(known.all(0))
-        return cls(rows.fields, tuple(vocabularies), names, centres, np.where(scales > 1e-6, scales, 1), holes, tuple(knots))
+        return cls(rows.fields, tuple(vocabularies), names, centres, np.where(scales > 1e-6, scales, 1), holes, tuple(bin_edges))
 
     @property
     def n_codes(self) -> int:
@@ -87,7 +87,7 @@ class Encoder:
     @property
     def n_numbers(self) -> int:
         """Width of `Inputs.numbers`."""
-        return len(self.columns) + int(self.holes.sum()) + sum(max(len(one) - 1, 0) for one in self.knots)
+        return len(self.columns) + int(self.holes.sum()) + sum(max(len(one) - 1, 0) for one in self.bin_edges)
 
     def encode(self, rows: Impressions, until: int) -> Inputs:
         """All rows as inputs, with counters of what was known before row `until`."""
@@ -102,7 +102,7 @@ class Encoder:
         _, raw = _table(rows, until)
         known = np.isfinite(raw)
         standard = np.where(known, (_tame(raw, len(rows.number_names)) - self.centres) / self.scales, 0)
-        cut = [pieces(column, knots) for column, knots in zip(rows.numbers.T, self.knots, strict=True)]
+        cut = [piecewise_linear(column, bin_edges) for column, bin_edges in zip(rows.numbers.T, self.bin_edges, strict=True)]
         numbers = np.column_stack([standard, ~known[:, self.holes], *cut]).astype(np.float32)
         return Inputs(codes, numbers, raw)
 

@@ -30,7 +30,7 @@ def save(folder: Path, head: ClickHead, encoder: Encoder, calibrator: Calibrator
     tensors = {f"net.{name}": value.detach().contiguous().clone() for name, value in head.net.state_dict().items()}
     for name in ("centres", "scales", "holes"):
         tensors[f"encoder.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(encoder, name)))
-    for name in ("vocabularies", "knots"):
+    for name in ("vocabularies", "bin_edges"):
         tensors |= {f"encoder.{name}.{place}": torch.from_numpy(one.copy()) for place, one in enumerate(getattr(encoder, name))}
     save_file(tensors, folder / "clicks.safetensors")
     config = head.config.model_dump() if hasattr(head.config, "model_dump") else vars(head.config)
@@ -40,7 +40,7 @@ def save(folder: Path, head: ClickHead, encoder: Encoder, calibrator: Calibrator
         "seed": head.seed,
         "fields": encoder.fields,
         "columns": encoder.columns,
-        "numbers": len(encoder.knots),
+        "numbers": len(encoder.bin_edges),
         "calibrator": asdict(calibrator),
     }
     (folder / "clicks.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
@@ -67,7 +67,7 @@ def load(folder: Path) -> tuple[ClickHead, Encoder, Calibrator]:
         arrays["centres"],
         arrays["scales"],
         arrays["holes"],
-        tuple(arrays[f"knots.{place}"] for place in range(said["numbers"])),
+        tuple(arrays[f"bin_edges.{place}"] for place in range(said["numbers"])),
     )
     config: Any = SimpleNamespace(**said["clicks"])
     head = ClickHead(config, encoder.n_codes, said["seed"])
@@ -75,11 +75,11 @@ def load(folder: Path) -> tuple[ClickHead, Encoder, Calibrator]:
     head.net.load_state_dict({name[4:]: one for name, one in tensors.items() if name.startswith("net.")})
     head.net.requires_grad_(False)
     calibrator = said["calibrator"]
-    return head, encoder, Calibrator(**calibrator | {name: tuple(calibrator[name]) for name in ("places", "chances")})
+    return head, encoder, Calibrator(**calibrator | {name: tuple(calibrator[name]) for name in ("places", "probabilities")})
 
 
-def chances(folder: Path, rows: Impressions, until: int) -> FloatArray:
-    """Chances that a saved head gives to rows.
+def probabilities(folder: Path, rows: Impressions, until: int) -> FloatArray:
+    """Probabilities that a saved head gives to rows.
 
     Args:
         folder: what `save` wrote.
@@ -93,7 +93,7 @@ def chances(folder: Path, rows: Impressions, until: int) -> FloatArray:
         InputError: the rows have other fields or numbers.
     """
     head, encoder, calibrator = load(folder)
-    numbers = encoder.columns[len(encoder.columns) - len(encoder.knots) :]
+    numbers = encoder.columns[len(encoder.columns) - len(encoder.bin_edges) :]
     if (rows.fields, rows.number_names) != (encoder.fields, numbers):
         missing = sorted({*encoder.fields, *numbers} ^ {*rows.fields, *rows.number_names})
         raise InputError(f"{folder}: the head reads other columns than the rows have: {', '.join(missing)}. Give the same columns again.")

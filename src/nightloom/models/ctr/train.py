@@ -21,7 +21,7 @@ from nightloom.core.errors import InputError
 from nightloom.data.preparation.impressions import Impressions
 from nightloom.models.ctr.base import BoolArray, ClickModel, FloatArray
 from nightloom.models.ctr.baselines import Boosted, Logistic
-from nightloom.models.ctr.calibrate import Calibrator, Kind, best_kind, crossed
+from nightloom.models.ctr.calibrate import Calibrator, Kind, best_kind, out_of_fold
 from nightloom.models.ctr.features import Encoder, Inputs
 from nightloom.models.ctr.head import ClickHead
 
@@ -74,7 +74,7 @@ def folds(rows: Impressions, count: int) -> list[Fold]:
     Raises:
         InputError: the rows before a fold are all clicked or all not, or too many share one time.
     """
-    borders = sorted({rows.border(share) for share in np.linspace(FIRST_ASKED, 1, count + 1)[:-1]} | {rows.test_start})
+    borders = sorted({rows.cutoff(share) for share in np.linspace(FIRST_ASKED, 1, count + 1)[:-1]} | {rows.test_start})
     first = rows.clicked[: borders[0]]
     if len(borders) < 2 or not first.any() or first.all():
         raise InputError(
@@ -127,8 +127,8 @@ def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], Click
     path = [float(losses(clicked, expit(step)).mean()) for step in log_odds]
     step = int(np.argmin(path))
     kind: Kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
-    chances = crossed(kind, log_odds[step], clicked, number)
-    return Choice(step, Calibrator.fit(kind, log_odds[step], clicked), measure(clicked, chances), path)
+    probabilities = out_of_fold(kind, log_odds[step], clicked, number)
+    return Choice(step, Calibrator.fit(kind, log_odds[step], clicked), measure(clicked, probabilities), path)
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,13 @@ class Fitted:
         model: the model.
         encoder: how rows become its inputs.
         choice: what validation chose.
-        chances: float64 [rows of the test part], calibrated.
+        probabilities: float64 [rows of the test part], calibrated.
     """
 
     model: ClickModel
     encoder: Encoder
     choice: Choice
-    chances: FloatArray
+    probabilities: FloatArray
 
 
 def fit(

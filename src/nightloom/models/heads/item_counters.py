@@ -1,4 +1,4 @@
-"""When items were had, as far as is known: what the purchase head's causal counters are read from."""
+"""When items were had, as far as is known: what the re-ranker's causal counters are read from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPAN = np.int64(1 << 36)
 
 
 @dataclass(frozen=True)
-class Tallies:
+class ItemCounters:
     """Positive events by item and time. Whatever is read of them is of strictly before the time that is asked about.
 
     Attributes:
@@ -91,22 +91,22 @@ class Tallies:
         earlier = self.before_last[items]
         return np.where(kept, found, np.where(earlier < when, earlier, NEVER))
 
-    def onto(self, rows: IntArray, n_items: int) -> Tallies:
-        """The same over another catalogue; see `Companion.onto`."""
+    def reindex(self, rows: IntArray, n_items: int) -> ItemCounters:
+        """The same over another catalogue; see `Scorer.reindex`."""
         item, time = np.divmod(self.keys, SPAN)
         here = np.flatnonzero(rows >= 0)
         moved = [np.full(n_items, fill, dtype=np.int64) for fill in (0, NEVER, NEVER)]
         for new, old in zip(moved, (self.before, self.before_last, self.first), strict=True):
             new[rows[here]] = old[here]
         kept = rows[item] >= 0
-        return Tallies(self.start, np.sort(rows[item[kept]] * SPAN + time[kept]), self.times, *moved)
+        return ItemCounters(self.start, np.sort(rows[item[kept]] * SPAN + time[kept]), self.times, *moved)
 
-    def save(self, folder: Path, name: str = "tallies") -> None:
+    def save(self, folder: Path, name: str = "item_counters") -> None:
         """Write `<name>.npz`."""
         np.savez(folder / f"{name}.npz", **{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
-    def load(cls, folder: Path, name: str = "tallies") -> Self:
+    def load(cls, folder: Path, name: str = "item_counters") -> Self:
         """Read what `save` wrote."""
         with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in cls.__dataclass_fields__}

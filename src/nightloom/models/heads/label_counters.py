@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.counters import count
-from nightloom.models.heads.item_counters import DAY, NEVER, Tallies
+from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 
 FloatArray = NDArray[np.float32]
 COUNTERS = tuple(f"{whose} {what}" for whose in ("item", "user") for what in ("events", "rate of positives", "days since the last"))
@@ -32,14 +32,14 @@ class LabelCounters:
         positive: positive events.
     """
 
-    shown: Tallies
-    positive: Tallies
+    shown: ItemCounters
+    positive: ItemCounters
 
     @classmethod
     def of(cls, known: Histories, n_items: int, days: int | None = None) -> Self:
-        """Count some histories; `days` as in `Tallies.of`."""
+        """Count some histories; `days` as in `ItemCounters.of`."""
         everything = replace(known, positive=np.ones(len(known.items), dtype=bool))
-        return cls(Tallies.of(everything, n_items, days), Tallies.of(known, n_items, days))
+        return cls(ItemCounters.of(everything, n_items, days), ItemCounters.of(known, n_items, days))
 
     def of_events(self, histories: Histories) -> FloatArray:
         """Counters for each event of some histories, as they were just before it: float32 [events, COUNTERS]."""
@@ -50,14 +50,14 @@ class LabelCounters:
         return np.column_stack([self._items(histories.items.astype(np.int64), histories.times), own])
 
     def of_questions(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> FloatArray:
-        """Counters for questions of some histories at `asked_at`: float32 [questions, COUNTERS].
+        """Counters for questions of some histories at `request_time`: float32 [questions, COUNTERS].
 
         Args:
-            histories: who asks; with `asked_at` zero the item's counters are those of now, after all that is known.
+            histories: who asks; with `request_time` zero the item's counters are those of now, after all that is known.
             owner: int64 [questions], rows of `histories`.
             items: int64 [questions].
         """
-        n, asked, timed = len(histories), histories.asked_at, histories.asked_at > 0
+        n, asked, timed = len(histories), histories.request_time, histories.request_time > 0
         row = np.repeat(np.arange(n), histories.lengths)
         known = ~timed[row] | (histories.times < asked[row])
         latest = np.full(n, NEVER)
@@ -66,9 +66,9 @@ class LabelCounters:
         own = _columns(shown, positive, np.where(timed & (latest > 0), asked - latest, -1))
         return np.column_stack([self._items(items, np.where(timed, asked, self.shown.now)[owner]), own[owner]])
 
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> LabelCounters:
-        """The same over another catalogue; see `Companion.onto`."""
-        return LabelCounters(self.shown.onto(rows, n_items), self.positive.onto(rows, n_items))
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> LabelCounters:
+        """The same over another catalogue; see `Scorer.reindex`."""
+        return LabelCounters(self.shown.reindex(rows, n_items), self.positive.reindex(rows, n_items))
 
     def save(self, folder: Path) -> None:
         """Write `label_shown.npz` and `label_positive.npz`."""
@@ -78,7 +78,7 @@ class LabelCounters:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        return cls(Tallies.load(folder, SHOWN), Tallies.load(folder, POSITIVE))
+        return cls(ItemCounters.load(folder, SHOWN), ItemCounters.load(folder, POSITIVE))
 
     def _items(self, items: NDArray[np.int64], when: NDArray[np.int64]) -> FloatArray:
         last = self.shown.last(items, when)

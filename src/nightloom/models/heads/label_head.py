@@ -1,4 +1,4 @@
-"""The label head: the chance that an event is positive (liked, clicked, bought), p = f(W u + X_i + C c) on the vectors of retrieval.
+"""The label head: the probability that an event is positive (liked, clicked, bought), p = f(W u + X_i + C c) on the vectors of retrieval.
 
 u is the user's vector just before the event, X_i the item's, c what `label_counters.py` says; f(h) = w h + MLP(h). It is
 trained in one loss with retrieval (`training.label_weight`). Retrieval's score of the item is no part of c: the positive events of
@@ -30,7 +30,7 @@ class LabelHead(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.vain = nn.Parameter(torch.zeros(dim))
+        self.negative = nn.Parameter(torch.zeros(dim))
         self.user = nn.Linear(dim, dim, bias=False)
         self.item = nn.Linear(dim, dim, bias=False)
         self.context = nn.Linear(len(COUNTERS), dim)
@@ -40,15 +40,15 @@ class LabelHead(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def mark(self, vectors: Tensor, vain: NDArray[np.bool_]) -> Tensor:
+    def mark(self, vectors: Tensor, negative: NDArray[np.bool_]) -> Tensor:
         """Item vectors of histories' tokens, [tokens, dim], with a mark on those that were not positive.
 
         Args:
             vectors: float [tokens, dim].
-            vain: bool [n], of the first n tokens; those behind them are fillers.
+            negative: bool [n], of the first n tokens; those behind them are fillers.
         """
-        marks = torch.from_numpy(vain).to(vectors.device, vectors.dtype)
-        return vectors + functional.pad(marks, (0, len(vectors) - len(marks)))[:, None] * self.vain.to(vectors.dtype)
+        marks = torch.from_numpy(negative).to(vectors.device, vectors.dtype)
+        return vectors + functional.pad(marks, (0, len(vectors) - len(marks)))[:, None] * self.negative.to(vectors.dtype)
 
     def forward(self, users: Tensor, items: Tensor, counters: Tensor, keep: Tensor | None = None) -> Tensor:
         """Log-odds.

@@ -1,4 +1,4 @@
-"""What makes the label head's log-odds true chances: a line learnt on validation, and counters of what is known when it is asked."""
+"""What makes the label head's log-odds true probabilities: a line learnt on validation, and counters of what is known when it is asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "label.json"
 
 
 @dataclass(frozen=True)
-class LabelChances:
+class LabelProbabilities:
     """Calibration and counters of a label head, whose weights are the network's.
 
     Attributes:
@@ -29,13 +29,13 @@ class LabelChances:
     counters: LabelCounters
 
     def __call__(self, log_odds: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Chances, float64 of the shape of the log-odds."""
+        """Probabilities, float64 of the shape of the log-odds."""
         true: NDArray[np.float64] = self.calibration(log_odds.astype(np.float64))
         return 1 / (1 + np.exp(-true))
 
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> LabelChances:
-        """The same over another catalogue; see `Companion.onto`."""
-        return LabelChances(self.calibration, self.counters.onto(rows, n_items))
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> LabelProbabilities:
+        """The same over another catalogue; see `Scorer.reindex`."""
+        return LabelProbabilities(self.calibration, self.counters.reindex(rows, n_items))
 
     def save(self, folder: Path) -> None:
         """Write `label.json` and the counters."""

@@ -25,10 +25,10 @@ class HeadNet(nn.Module):
         n_numbers: numbers of a row.
         dim: width of the space in which all is added up.
         dropout: of the hidden layers.
-        usual: log-odds of the overall rate, where training starts.
+        prior_log_odds: log-odds of the overall rate, where training starts.
     """
 
-    def __init__(self, members: int, n_codes: int, n_numbers: int, dim: int, dropout: float, usual: float = 0.0) -> None:
+    def __init__(self, members: int, n_codes: int, n_numbers: int, dim: int, dropout: float, prior_log_odds: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
 
@@ -43,7 +43,7 @@ class HeadNet(nn.Module):
         self.hidden, self.hidden_bias = uniform(dim, dim), constant(0.0, 1, dim)
         self.last = constant(0.0, dim, 1)
         self.direct = nn.Parameter(0.1 * torch.randn(members, dim, 1))
-        self.usual = constant(usual, 1, 1)
+        self.prior_log_odds = constant(prior_log_odds, 1, 1)
 
     @property
     def members(self) -> int:
@@ -67,4 +67,4 @@ class HeadNet(nn.Module):
         h = torch.baddbmm(self.numbers_bias, seen, self.numbers) + CODE_SCALE * valued
         deep = functional.dropout(h.relu(), self.dropout, self.training)
         deep = functional.dropout(torch.baddbmm(self.hidden_bias, deep, self.hidden).relu(), self.dropout, self.training)
-        return (torch.baddbmm(self.usual, h, self.direct) + deep @ self.last).squeeze(2)
+        return (torch.baddbmm(self.prior_log_odds, h, self.direct) + deep @ self.last).squeeze(2)

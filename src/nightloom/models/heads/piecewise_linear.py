@@ -18,8 +18,8 @@ def quantiles(known: NDArray[np.floating]) -> FloatArray:
     return np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1))) if len(known) else np.zeros(0)
 
 
-def pieces(column: NDArray[np.floating], knots: FloatArray) -> FloatArray:
-    """How far a number has come through each piece between two knots, 0 to 1, float64 [rows, pieces]; 0 where it is missing."""
-    if len(knots) < 2:
+def piecewise_linear(column: NDArray[np.floating], bin_edges: FloatArray) -> FloatArray:
+    """How far a number has come through each piece between two bin_edges, 0 to 1, float64 [rows, pieces]; 0 where it is missing."""
+    if len(bin_edges) < 2:
         return np.zeros((len(column), 0))
-    return np.nan_to_num(np.clip((column[:, None] - knots[:-1]) / np.diff(knots), 0, 1))
+    return np.nan_to_num(np.clip((column[:, None] - bin_edges[:-1]) / np.diff(bin_edges), 0, 1))

@@ -1,7 +1,7 @@
-"""The purchase head: the chance that an item is had, p = f(W u + X_i + C c), for the candidates that retrieval puts first.
+"""The re-ranker: the probability that an item is had, p = f(W u + X_i + C c), for the candidates that retrieval puts first.
 
 u is what is told of the user (how much was had, how lately), X_i of the item (causal counters: how often, how lately), c of the two
-together: the standardised scores of the network and its companions, the place among the candidates, and what the user had of this very
+together: the standardised scores of the network and its scorers, the place among the candidates, and what the user had of this very
 item. All are added up in one space and f is a small network over it: `HeadNet`. The vectors of network and catalogue are read through
 the scores that they make, not for themselves: they turn with every training, and a head is chosen before a refit and used after it.
 
@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Histories
-from nightloom.models.heads.item_counters import DAY, NEVER, Tallies
+from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 from nightloom.models.heads.net import HeadNet
-from nightloom.models.heads.piecewise_linear import pieces, quantiles
+from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
 from nightloom.models.scorers.score_fusion import standard
 
 FloatArray = NDArray[np.float32]
@@ -54,12 +54,12 @@ class Numbers:
     Attributes:
         centre: float32 [columns].
         scale: float32 [columns].
-        knots: of each column its distinct quantiles.
+        bin_edges: of each column its distinct quantiles.
     """
 
     centre: FloatArray
     scale: FloatArray
-    knots: tuple[NDArray[np.float64], ...]
+    bin_edges: tuple[NDArray[np.float64], ...]
 
     @classmethod
     def fit(cls, table: FloatArray) -> Self:
@@ -70,11 +70,11 @@ class Numbers:
     @property
     def width(self) -> int:
         """Inputs of a row."""
-        return len(self.centre) + sum(max(len(one) - 1, 0) for one in self.knots)
+        return len(self.centre) + sum(max(len(one) - 1, 0) for one in self.bin_edges)
 
     def __call__(self, table: FloatArray) -> torch.Tensor:
         """Numbers [rows, columns] -> inputs, float32 [rows, width]."""
-        parts = [pieces(column, knots).astype(np.float32) for column, knots in zip(table.T, self.knots, strict=True)]
+        parts = [piecewise_linear(column, bin_edges).astype(np.float32) for column, bin_edges in zip(table.T, self.bin_edges, strict=True)]
         return torch.from_numpy(np.column_stack([(table - self.centre) / self.scale, *parts]))
 
 
@@ -91,40 +91,40 @@ class Line:
 
 
 @dataclass
-class PurchaseHead:
+class Reranker:
     """A fitted head.
 
     Attributes:
         net: networks side by side, whose log-odds are averaged.
         numbers: how its inputs are made.
         calibration: from the net's log-odds to true ones.
-        usual: from fused scores to log-odds, for items that are no candidates.
+        fallback: from fused scores to log-odds, for items that are no candidates.
         members: whose scores it reads, in that order, "network" first.
         exclude_seen: whether items of the history are no candidates.
-        tallies: what counters are read from.
+        item_counters: what counters are read from.
     """
 
     net: HeadNet
     numbers: Numbers
     calibration: Line
-    usual: Line
+    fallback: Line
     members: tuple[str, ...]
     exclude_seen: bool
-    tallies: Tallies
+    item_counters: ItemCounters
 
-    def rescore(self, fused: FloatArray, tables: Mapping[str, FloatArray], histories: Histories, nameless: int | None = None) -> FloatArray:
+    def rescore(self, fused: FloatArray, tables: Mapping[str, FloatArray], histories: Histories, ablated: int | None = None) -> FloatArray:
         """Log-odds of the whole catalogue, float32 [n, items].
 
         Args:
             fused: float32 [n, items], the scores of retrieval.
             tables: member -> float32 [n, items], as it gives them.
-            histories: who asks; with `asked_at` zero they are asked now, after all that is known.
-            nameless: an item of which only its scores may be known, as if nobody had ever had it.
+            histories: who asks; with `request_time` zero they are asked now, after all that is known.
+            ablated: an item of which only its scores may be known, as if nobody had ever had it.
         """
-        found = self.usual(fused).astype(np.float32)
+        found = self.fallback(fused).astype(np.float32)
         candidates = candidates_of(fused, histories, exclude_seen=self.exclude_seen)
         columns = [standard(tables[name]) for name in self.members]
-        inputs = describe(fused, columns, candidates, self._dated(histories), self.tallies, nameless)
+        inputs = describe(fused, columns, candidates, self._dated(histories), self.item_counters, ablated)
         np.put_along_axis(found, candidates, self.log_odds(inputs), 1)
         return found
 
@@ -137,46 +137,46 @@ class PurchaseHead:
 
         Where no event has a time, training knew no counters either, and nothing is changed.
         """
-        timeless = histories.asked_at <= 0
-        if not self.tallies.start or not timeless.any():
+        timeless = histories.request_time <= 0
+        if not self.item_counters.start or not timeless.any():
             return histories
         own = np.repeat(timeless, histories.lengths)
-        now = self.tallies.now
-        return replace(histories, times=np.where(own, now, histories.times), asked_at=np.where(timeless, now, histories.asked_at))
+        now = self.item_counters.now
+        return replace(histories, times=np.where(own, now, histories.times), request_time=np.where(timeless, now, histories.request_time))
 
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> PurchaseHead:
-        """The same over another catalogue; see `Companion.onto`."""
-        return replace(self, tallies=self.tallies.onto(rows, n_items))
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Reranker:
+        """The same over another catalogue; see `Scorer.reindex`."""
+        return replace(self, item_counters=self.item_counters.reindex(rows, n_items))
 
     def save(self, folder: Path) -> None:
-        """Write `purchase.json`, `purchase.safetensors` and `tallies.npz`."""
+        """Write `reranker.json`, `reranker.safetensors` and `item_counters.npz`."""
         tensors = {f"net.{name}": value.detach().contiguous().clone() for name, value in self.net.state_dict().items()}
         tensors |= {f"numbers.{name}": torch.from_numpy(getattr(self.numbers, name).copy()) for name in ("centre", "scale")}
-        tensors |= {f"knots.{place}": torch.from_numpy(one.copy()) for place, one in enumerate(self.numbers.knots)}
-        save_file(tensors, folder / "purchase.safetensors")
+        tensors |= {f"bin_edges.{place}": torch.from_numpy(one.copy()) for place, one in enumerate(self.numbers.bin_edges)}
+        save_file(tensors, folder / "reranker.safetensors")
         said = {
             "members": self.members,
             "exclude_seen": self.exclude_seen,
             "calibration": [self.calibration.slope, self.calibration.offset],
-            "usual": [self.usual.slope, self.usual.offset],
+            "fallback": [self.fallback.slope, self.fallback.offset],
         }
-        (folder / "purchase.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-        self.tallies.save(folder)
+        (folder / "reranker.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        self.item_counters.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        said: dict[str, Any] = json.loads((folder / "purchase.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "purchase.safetensors")
+        said: dict[str, Any] = json.loads((folder / "reranker.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "reranker.safetensors")
         centre, scale = tensors["numbers.centre"].numpy(), tensors["numbers.scale"].numpy()
-        numbers = Numbers(centre, scale, tuple(tensors[f"knots.{place}"].numpy() for place in range(len(centre))))
+        numbers = Numbers(centre, scale, tuple(tensors[f"bin_edges.{place}"].numpy() for place in range(len(centre))))
         state = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
         members, _, dim = state["codes"].shape
         net = HeadNet(members, 0, numbers.width, dim, 0.0)
         net.load_state_dict(state)
         net.requires_grad_(False).eval()
-        calibration, usual = (Line(*said[name]) for name in ("calibration", "usual"))
-        return cls(net, numbers, calibration, usual, tuple(said["members"]), said["exclude_seen"], Tallies.load(folder))
+        calibration, fallback = (Line(*said[name]) for name in ("calibration", "fallback"))
+        return cls(net, numbers, calibration, fallback, tuple(said["members"]), said["exclude_seen"], ItemCounters.load(folder))
 
 
 @torch.no_grad()
@@ -203,8 +203,8 @@ def describe(
     members: list[FloatArray],
     candidates: NDArray[np.int64],
     histories: Histories,
-    tallies: Tallies,
-    nameless: int | None = None,
+    item_counters: ItemCounters,
+    ablated: int | None = None,
 ) -> FloatArray:
     """What the head is told of each candidate: fused score, each member's, then `COUNTERS`; float32 [n, candidates, columns].
 
@@ -212,23 +212,23 @@ def describe(
         fused: float32 [n, items].
         members: float32 [n, items] each.
         candidates: int64 [n, candidates], best first.
-        histories: who asks; counters stop at `asked_at`.
-        tallies: what was had by all.
-        nameless: see `PurchaseHead.rescore`.
+        histories: who asks; counters stop at `request_time`.
+        item_counters: what was had by all.
+        ablated: see `Reranker.rescore`.
     """
     n, k = candidates.shape
-    when = np.repeat(histories.asked_at[:, None], k, 1)
-    had, last_had, events, gap, fresh = _own(candidates, histories, len(tallies.first))
-    times, last = tallies.until(candidates, when), tallies.last(candidates, when)
-    first = np.where(tallies.first[candidates] < when, tallies.first[candidates], NEVER)
-    lately = [tallies.within(candidates, when, days) for days in WINDOWS]
-    if nameless is not None:
-        hidden = candidates == nameless
+    when = np.repeat(histories.request_time[:, None], k, 1)
+    had, last_had, events, gap, fresh = _own(candidates, histories, len(item_counters.first))
+    times, last = item_counters.until(candidates, when), item_counters.last(candidates, when)
+    first = np.where(item_counters.first[candidates] < when, item_counters.first[candidates], NEVER)
+    lately = [item_counters.within(candidates, when, days) for days in WINDOWS]
+    if ablated is not None:
+        hidden = candidates == ablated
         for counts in (had, times, *lately):
             counts[hidden] = 0
         for dates in (last_had, first, last):
             dates[hidden] = NEVER
-    totals = [np.log1p(tallies.all_within(histories.asked_at, days))[:, None] for days in WINDOWS]
+    totals = [np.log1p(item_counters.all_within(histories.request_time, days))[:, None] for days in WINDOWS]
     columns = [
         *(np.take_along_axis(table, candidates, 1) for table in (fused, *members)),
         np.broadcast_to(np.arange(k), (n, k)),
@@ -264,4 +264,4 @@ def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> t
     newest = np.full(n, NEVER)
     np.maximum.at(newest, np.repeat(np.arange(n), lengths), histories.times)
     kinds = np.bincount(pairs // n_items, minlength=n)
-    return had, last, lengths, _days(histories.asked_at, newest), kinds / np.maximum(lengths, 1)
+    return had, last, lengths, _days(histories.request_time, newest), kinds / np.maximum(lengths, 1)

@@ -1,4 +1,4 @@
-"""Companion cooccurrence: of those who had this item, how many had that one."""
+"""Scorer cooccurrence: of those who had this item, how many had that one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Companion friends: what the people whom one is linked to have had."""
+"""Scorer friends: what the people whom one is linked to have had."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Family graph: a training-free graph of which item follows which.
 
-A strong floor (it leaves many published sequence models behind), one of Loom's companions in late fusion, and quick to rebuild.
+A strong baseline: it leaves many published sequence models behind. It is also a scorer in late fusion, and quick to rebuild.
 """
 
 from __future__ import annotations

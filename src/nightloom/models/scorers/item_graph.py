@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Companion
+from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
 
 TRACE = 1e-6
@@ -23,7 +23,7 @@ Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]
 """Source, target and weight of each edge, ordered by source and target."""
 
 
-class ItemGraph(Companion):
+class ItemGraph(Scorer):
     """A sparse matrix of edges; a history's score is the sum of its events' rows, weighted by recency^age.
 
     Args:
@@ -62,7 +62,7 @@ class ItemGraph(Companion):
         trace = TRACE * self.popularity / max(int(self.popularity.max(initial=0)), 1)
         return self.strengths(histories) + np.where(self.popularity > 0, trace, -np.inf).astype(np.float32)
 
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same edges over another catalogue.
 
         Args:

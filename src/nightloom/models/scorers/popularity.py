@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Companion
+from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
 
 
@@ -17,7 +17,7 @@ def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
     return np.bincount(histories.items[histories.positive], minlength=n_items)
 
 
-class Popularity(Companion):
+class Popularity(Scorer):
     """Scores are log(1 + positive events), so that beside others' scores the few at the top do not drown the rest.
 
     Every item can be ranked, those never seen last.
@@ -35,7 +35,7 @@ class Popularity(Companion):
         """The same for each history: float32 [len(histories), n_items]."""
         return np.tile(np.log1p(self.counts).astype(np.float32), (len(histories), 1))
 
-    def onto(self, rows: NDArray[np.int64], n_items: int) -> Self:
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same counts over another catalogue."""
         other = type(self)()
         other.n_items, other.counts = n_items, np.zeros(n_items, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Companion repeats: what one has had often, one has again (where items already had may be shown)."""
+"""Scorer repeats: what one has had often, one has again (where items already had may be shown)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Companions: what is fused late with the network's scores. They need no training and can be rebuilt whenever events come in."""
+"""Scorers: what is fused late with the network's scores. They need no training and can be rebuilt whenever events come in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Companion
+from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.cooccurrence import Cooccurrence
 from nightloom.models.scorers.friends import Friends
@@ -20,7 +20,7 @@ from nightloom.models.scorers.text_neighbours import TextNeighbours
 if TYPE_CHECKING:
     from nightloom.models.sequential.content_fusion import ItemContent
 
-CLASSES: dict[str, type[Companion]] = {
+CLASSES: dict[str, type[Scorer]] = {
     one.family: one for one in (TransitionGraph, Cooccurrence, TextNeighbours, Popularity, Repeats, Friends)
 }
 """Name -> class."""
@@ -31,15 +31,15 @@ NETWORK = "network"
 Scores = NDArray[np.float32]
 
 
-def fit_companions(names: Sequence[str], train: Histories, content: ItemContent) -> dict[str, Companion]:
-    """Build some companions over a catalogue.
+def fit_scorers(names: Sequence[str], train: Histories, content: ItemContent) -> dict[str, Scorer]:
+    """Build some scorers over a catalogue.
 
     Args:
         names: keys of `CLASSES`.
         train: what they learn from.
         content: the catalogue, on the CPU.
     """
-    found: dict[str, Companion] = {}
+    found: dict[str, Scorer] = {}
     for name in names:
         one = CLASSES[name]()
         if isinstance(one, TextNeighbours):
@@ -48,20 +48,20 @@ def fit_companions(names: Sequence[str], train: Histories, content: ItemContent)
     return found
 
 
-def fuse(network: Scores, companions: Mapping[str, Scores], weights: Mapping[str, float]) -> Scores:
+def fuse(network: Scores, scorers: Mapping[str, Scores], weights: Mapping[str, float]) -> Scores:
     """Late fusion of score tables, each standardised per query.
 
     Args:
         network: float32 [n, items].
-        companions: name -> float32 [n, items].
-        weights: each companion's share, together at most 1; the network has the rest.
+        scorers: name -> float32 [n, items].
+        weights: each scorer's share, together at most 1; the network has the rest.
 
     Returns:
         float32 [n, items].
     """
     fused = (1 - sum(weights.values())) * standard(network)
     for name, weight in weights.items():
-        fused += weight * standard(companions[name])
+        fused += weight * standard(scorers[name])
     return fused.astype(np.float32)
 
 

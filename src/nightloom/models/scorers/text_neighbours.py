@@ -1,4 +1,4 @@
-"""Companion text_neighbours: items whose text is like that of the history's items, those that nobody has had yet included."""
+"""Scorer text_neighbours: items whose text is like that of the history's items, those that nobody has had yet included."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SPAN = 64
 def time_bucket(seconds: Tensor) -> Tensor:
     """Log-bucket of gaps in int32 seconds, int32 of the same shape; `NO_TIME` for what is negative.
 
-    floor(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
+    baseline(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
     """
     exponent = seconds.float().add_(1).clamp_(min=0.5).view(torch.int32).bitwise_right_shift_(23)
     return exponent.sub_(126)

@@ -47,7 +47,7 @@ class Packed:
 
     Attributes:
         items: int64 [tokens], -1 for BOS.
-        kinds: int64 [tokens].
+        event_types: int64 [tokens].
         gap: int32 [tokens], bucket of the time from the token's event to the next request.
         place: int64 [tokens], `window * longest + position`.
         last: int64 [windows], the last token of each window.
@@ -58,7 +58,7 @@ class Packed:
     """
 
     items: Tensor
-    kinds: Tensor
+    event_types: Tensor
     gap: Tensor
     place: Tensor
     last: Tensor
@@ -106,7 +106,7 @@ class Packed:
             clocks = padded(times, 1), padded(asked, 0)
         inside = torch.full((n * longest,), len(items), device=device).index_copy_(0, place, torch.arange(len(items), device=device))
         last = torch.from_numpy(windows.offsets[1:] - 1).to(device)
-        return cls(items, on_device(windows.kinds, 0), gap, place, last, inside, spans(longest, clocks, device), n, longest)
+        return cls(items, on_device(windows.event_types, 0), gap, place, last, inside, spans(longest, clocks, device), n, longest)
 
 
 class Block(nn.Module):
@@ -163,19 +163,19 @@ class HistoryEncoder(nn.Module):
 
     Args:
         config: widths and depth.
-        n_kinds: event names; their embedding is left out when there is only one.
+        n_event_types: event names; their embedding is left out when there is only one.
         has_time: whether the data have times.
     """
 
-    def __init__(self, config: ModelConfig, n_kinds: int, has_time: bool) -> None:
+    def __init__(self, config: ModelConfig, n_event_types: int, has_time: bool) -> None:
         super().__init__()
         dim, self.heads = config.dim, config.heads
         self.use_time = config.use_time and has_time
         self.bos = nn.Parameter(torch.randn(dim))
-        if n_kinds > 1:
-            self.kinds = nn.Embedding(n_kinds, dim)
-            nn.init.normal_(self.kinds.weight, std=0.3)
-        self.has_kinds = n_kinds > 1
+        if n_event_types > 1:
+            self.event_types = nn.Embedding(n_event_types, dim)
+            nn.init.normal_(self.event_types.weight, std=0.3)
+        self.has_event_types = n_event_types > 1
         self.blocks = nn.ModuleList(Block(dim, config.heads, config.blocks) for _ in range(config.blocks))
         self.position_bias = nn.Parameter(torch.zeros(config.blocks * config.heads, POSITION_BUCKETS))
         if self.use_time:
@@ -207,8 +207,8 @@ class HistoryEncoder(nn.Module):
         """
         if self.use_time:
             x = x + self.gaps(batch.gap)
-        if self.has_kinds:
-            x = x + self.kinds(batch.kinds)
+        if self.has_event_types:
+            x = x + self.event_types(batch.event_types)
         if keep is not None:
             x = x * keep[0]
         biases = bias_table(self.position_bias, self.time_bias if self.use_time else None).split(self.heads)

@@ -34,7 +34,7 @@ class Shape:
         n_codes: size of the attribute code space.
         n_numbers: numeric columns, those that say what is missing included.
         n_ids: items with an id embedding of their own.
-        n_kinds: event names.
+        n_event_types: event names.
         has_time: whether the data have times.
         adapter: width of the adapter over item vectors; 0 for none.
         image_dim: width of the vision model's vectors; 0 for none.
@@ -45,20 +45,20 @@ class Shape:
     n_codes: int
     n_numbers: int
     n_ids: int
-    n_kinds: int
+    n_event_types: int
     has_time: bool
     adapter: int = 0
     image_dim: int = 0
     labelled: bool = False
 
 
-class LoomNet(nn.Module):
+class SequentialNetwork(nn.Module):
     """The two towers: item vectors, and user vectors that are already divided by the learned temperature."""
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
         super().__init__()
         self.fusion = ItemFusion(config, shape.text_dim, shape.n_codes, shape.n_numbers, shape.n_ids, shape.adapter, shape.image_dim)
-        self.encoder = HistoryEncoder(config, shape.n_kinds, shape.has_time)
+        self.encoder = HistoryEncoder(config, shape.n_event_types, shape.has_time)
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
         self.label_head = LabelHead(config.dim) if shape.labelled else None
 
@@ -67,7 +67,7 @@ class LoomNet(nn.Module):
         return self.encoder(tokens, batch, keep) * self.log_scale.exp()
 
 
-def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) -> Tensor:
+def encode(net: SequentialNetwork, items: Tensor, histories: Histories, max_history: int) -> Tensor:
     """User vector of each history, float32 [len(histories), dim]; batches hold histories of like length.
 
     Args:
@@ -77,7 +77,7 @@ def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) 
         max_history: latest tokens that are read.
     """
     windows = Windows.to_answer(histories, max_history)
-    timeless = histories.asked_at <= 0
+    timeless = histories.request_time <= 0
     out = items.new_empty(len(windows), items.shape[1])
     order = np.argsort(windows.lengths, kind="stable")
     for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
@@ -86,7 +86,7 @@ def encode(net: LoomNet, items: Tensor, histories: Histories, max_history: int) 
         batch = Packed.of(some, items.device, use_time=net.encoder.use_time, timeless=timeless[rows])
         tokens = net.encoder.tokens(items, batch.items)
         if net.label_head is not None:
-            tokens = net.label_head.mark(tokens, some.vain)
+            tokens = net.label_head.mark(tokens, some.negative)
         users = net.users(tokens, batch)
         out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
     return out

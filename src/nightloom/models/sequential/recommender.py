@@ -1,4 +1,4 @@
-"""Family nightloom: item fusion and history transformer over one space, fused late with companions that need no training."""
+"""Family nightloom: item fusion and history transformer over one space, fused late with scorers that need no training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nightloom.core.errors import InputError
-from nightloom.core.recommender import Companion, Recommender
+from nightloom.core.recommender import Recommender, Scorer
 from nightloom.core.sequences import Histories
-from nightloom.models.heads.item_counters import KEPT_DAYS, Tallies
+from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
-from nightloom.models.heads.label_probabilities import LabelChances
-from nightloom.models.heads.reranker import PurchaseHead
-from nightloom.models.scorers.score_fusion import CLASSES, NETWORK, Scores, fit_companions, fuse
+from nightloom.models.heads.label_probabilities import LabelProbabilities
+from nightloom.models.heads.reranker import Reranker
+from nightloom.models.scorers.score_fusion import CLASSES, NETWORK, Scores, fit_scorers, fuse
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.models.sequential.network import LoomNet, Shape, encode, inference
+from nightloom.models.sequential.network import SequentialNetwork, Shape, encode, inference
 
 if TYPE_CHECKING:
     from nightloom.config import ModelConfig
@@ -34,18 +34,18 @@ PRETRAINED = ("text", "image")
 """What of a catalogue's content is kept in half precision."""
 
 
-class Loom(Recommender):
-    """A trained network over one catalogue, and the companions whose scores are fused with its own.
+class SequentialRecommender(Recommender):
+    """A trained network over one catalogue, and the scorers whose scores are fused with its own.
 
     Args:
         config: the model section of the run's config.
         shape: what the network's layers depend on.
         net: the trained network.
         content: the catalogue.
-        companions: by name, over the same catalogue.
-        weights: each companion's share in the fused score, together at most 1; one without a share is not asked.
-        purchase: what reorders the best of them; None where validation found nothing better than the fused scores.
-        labels: what makes the label head's answers true chances; None where there is no such head, or nothing to calibrate it on.
+        scorers: by name, over the same catalogue.
+        weights: each scorer's share in the fused score, together at most 1; one without a share is not asked.
+        reranker: what reorders the best of them; None where validation found nothing better than the fused scores.
+        labels: what makes the label head's answers true probabilities; None where there is no such head, or nothing to calibrate it on.
     """
 
     family: ClassVar[str] = "nightloom"
@@ -54,21 +54,21 @@ class Loom(Recommender):
         self,
         config: ModelConfig,
         shape: Shape,
-        net: LoomNet,
+        net: SequentialNetwork,
         content: ItemContent,
-        companions: Mapping[str, Companion],
+        scorers: Mapping[str, Scorer],
         weights: Mapping[str, float],
-        purchase: PurchaseHead | None = None,
-        labels: LabelChances | None = None,
+        reranker: Reranker | None = None,
+        labels: LabelProbabilities | None = None,
     ) -> None:
-        self.config, self.shape, self.net, self.companions, self.weights = config, shape, net, companions, weights
-        self.purchase, self.labels = purchase, labels
+        self.config, self.shape, self.net, self.scorers, self.weights = config, shape, net, scorers, weights
+        self.reranker, self.labels = reranker, labels
         self.content = content
         self.n_items = len(content)
         self._vectors: Tensor | None = None
 
     def fit(self, train: Histories, n_items: int) -> Self:
-        """Rebuild companions and counters, which need no training, from newer histories of the same catalogue; the rest stays.
+        """Rebuild scorers and counters, which need no training, from newer histories of the same catalogue; the rest stays.
 
         The network is trained by `nightloom.training`.
 
@@ -77,11 +77,11 @@ class Loom(Recommender):
         """
         if n_items != self.n_items:
             raise InputError(
-                f"the model answers {self.n_items:,} items, not {n_items:,}. Put it onto the new catalogue with Bundle.onto first."
+                f"the model answers {self.n_items:,} items, not {n_items:,}. Put it onto the new catalogue with Bundle.reindex first."
             )
-        self.companions = fit_companions(list(self.companions), train, self.content)
-        if self.purchase is not None:
-            self.purchase = replace(self.purchase, tallies=Tallies.of(train, n_items, KEPT_DAYS))
+        self.scorers = fit_scorers(list(self.scorers), train, self.content)
+        if self.reranker is not None:
+            self.reranker = replace(self.reranker, item_counters=ItemCounters.of(train, n_items, KEPT_DAYS))
         if self.labels is not None:
             self.labels = replace(self.labels, counters=LabelCounters.of(train, n_items, KEPT_DAYS))
         return self
@@ -89,20 +89,20 @@ class Loom(Recommender):
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Final scores, float32 [len(histories), n_items]; higher is better, every item can be ranked.
 
-        With a purchase head they are log-odds of being had, without one the fused scores.
+        With a re-ranker they are log-odds of being had, without one the fused scores.
         """
-        return self.finish(self.network_scores(histories), self.companion_scores(histories), histories)
+        return self.finish(self.network_scores(histories), self.scorer_scores(histories), histories)
 
-    def finish(self, network: Scores, companions: Mapping[str, Scores], histories: Histories, nameless: int | None = None) -> Scores:
-        """Final scores from those of the members; `nameless` as in `PurchaseHead.rescore`."""
-        fused = fuse(network, companions, self.weights)
-        if self.purchase is None:
+    def finish(self, network: Scores, scorers: Mapping[str, Scores], histories: Histories, ablated: int | None = None) -> Scores:
+        """Final scores from those of the members; `ablated` as in `Reranker.rescore`."""
+        fused = fuse(network, scorers, self.weights)
+        if self.reranker is None:
             return fused
-        return self.purchase.rescore(fused, {NETWORK: network, **companions}, histories, nameless)
+        return self.reranker.rescore(fused, {NETWORK: network, **scorers}, histories, ablated)
 
-    def companion_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
-        """What each companion with a share says, float32 [len(histories), n_items]."""
-        return {name: self.companions[name].scores(histories) for name in self.weights}
+    def scorer_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
+        """What each scorer with a share says, float32 [len(histories), n_items]."""
+        return {name: self.scorers[name].scores(histories) for name in self.weights}
 
     @torch.no_grad()
     def network_scores(self, histories: Histories) -> NDArray[np.float32]:
@@ -128,7 +128,7 @@ class Loom(Recommender):
         """User vectors, float32 [len(histories), dim], divided by the temperature.
 
         Args:
-            histories: who asks; with `asked_at` zero their times are taken as unknown.
+            histories: who asks; with `request_time` zero their times are taken as unknown.
             items: what `item_vectors` gave.
         """
         with inference(self.net):
@@ -151,31 +151,31 @@ class Loom(Recommender):
         found: Scores = self.net.label_head(users[rows], vectors[asked].float(), numbers.to(users.device)).cpu().numpy()
         return found
 
-    def chances(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Calibrated chances that items would be positive, float64 [questions]; arguments as in `label_log_odds`."""
+    def probabilities(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Calibrated probabilities that items would be positive, float64 [questions]; arguments as in `label_log_odds`."""
         assert self.labels is not None, "the model has no calibrated label head"
         return self.labels(self.label_log_odds(histories, owner, items, self.labels.counters))
 
     def save(self, folder: Path) -> None:
-        """Write `loom.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each companion, and both heads."""
+        """Write `recommender.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each scorer, and both heads."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
         meta = {
             "family": self.family,
             "model": plain,
             "shape": asdict(self.shape),
             "weights": dict(self.weights),
-            "purchase": self.purchase is not None,
+            "reranker": self.reranker is not None,
             "labels": self.labels is not None,
         }
-        (folder / "loom.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        (folder / "recommender.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for name in ItemContent.__dataclass_fields__:
             value = getattr(self.content, name)
             tensors[f"content.{name}"] = value.half() if name in PRETRAINED else value
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
         for name in self.weights:
-            self.companions[name].save(folder)
-        for head in (self.purchase, self.labels):
+            self.scorers[name].save(folder)
+        for head in (self.reranker, self.labels):
             if head is not None:
                 head.save(folder)
 
@@ -187,24 +187,24 @@ class Loom(Recommender):
             InputError: a file is missing or is not what `save` wrote.
         """
         try:
-            meta: dict[str, Any] = json.loads((folder / "loom.json").read_text(encoding="utf-8"))
+            meta: dict[str, Any] = json.loads((folder / "recommender.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "model.safetensors")
-            companions = {name: CLASSES[name].load(folder) for name in meta["weights"]}
-            purchase = PurchaseHead.load(folder) if meta.get("purchase") else None
-            labels = LabelChances.load(folder) if meta.get("labels") else None
+            scorers = {name: CLASSES[name].load(folder) for name in meta["weights"]}
+            reranker = Reranker.load(folder) if meta.get("reranker") else None
+            labels = LabelProbabilities.load(folder) if meta.get("labels") else None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
         shape = Shape(**meta["shape"])
-        net = LoomNet(config, shape)
+        net = SequentialNetwork(config, shape)
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         net.requires_grad_(False)
         content = _content({name.removeprefix("content."): value for name, value in tensors.items() if name.startswith("content.")})
-        return cls(config, shape, net, content, companions, meta["weights"], purchase, labels)
+        return cls(config, shape, net, content, scorers, meta["weights"], reranker, labels)
 
 
 def _content(tensors: dict[str, Tensor]) -> ItemContent:
-    """A catalogue as `Loom.save` wrote it; models of before there were pictures have none."""
+    """A catalogue as `SequentialRecommender.save` wrote it; models of before there were pictures have none."""
     n = len(tensors["id_rows"])
     without = {"image": torch.zeros(n, 0), "has_image": torch.zeros(n, dtype=torch.bool)}
     return ItemContent(**{name: value.float() if name in PRETRAINED else value for name, value in (without | tensors).items()})

@@ -26,24 +26,24 @@ class Windows:
     Attributes:
         offsets: int64 [windows + 1]; window w has the tokens `offsets[w]:offsets[w + 1]`.
         items: int64 [tokens], dense item ids, -1 for BOS.
-        kinds: int64 [tokens], codes of event names (0 for BOS).
+        event_types: int64 [tokens], codes of event names (0 for BOS).
         times: int64 [tokens], when the token's event happened, seconds (that of the request for BOS).
         asked: int64 [tokens], when the next event happened or is asked for.
         targets: int64 [tokens], the next item, -1 where nothing is to be predicted.
         ids: int64 [windows], numbers that stay with a window whatever batch or worker it falls to.
         following: int64 [tokens], place among the histories' events of the event that the token asks for, -1 where there is none.
-        vain: bool [tokens], whether the token's event was not positive.
+        negative: bool [tokens], whether the token's event was not positive.
     """
 
     offsets: IntArray
     items: IntArray
-    kinds: IntArray
+    event_types: IntArray
     times: IntArray
     asked: IntArray
     targets: IntArray
     ids: IntArray
     following: IntArray
-    vain: NDArray[np.bool_]
+    negative: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -61,10 +61,12 @@ class Windows:
     def take(self, rows: IntArray) -> Windows:
         """Some windows, in that order."""
         offsets, flat = spans(self.offsets[rows], self.lengths[rows])
-        items, kinds, times, asked, targets = (one[flat] for one in (self.items, self.kinds, self.times, self.asked, self.targets))
-        return Windows(offsets, items, kinds, times, asked, targets, self.ids[rows], self.following[flat], self.vain[flat])
+        items, event_types, times, asked, targets = (
+            one[flat] for one in (self.items, self.event_types, self.times, self.asked, self.targets)
+        )
+        return Windows(offsets, items, event_types, times, asked, targets, self.ids[rows], self.following[flat], self.negative[flat])
 
-    def hearing(self) -> IntArray:
+    def last_earlier_token(self) -> IntArray:
         """Tokens that may answer for the label of each token's next event: the latest one of strictly before it in time.
 
         Events of one time, such as the films of one page, know nothing of each other's labels. Without times each event is later
@@ -120,15 +122,15 @@ class Windows:
         is_bos, is_last = token == 0, token == count
         if len(histories.items) == 0:
             nothing = np.zeros(len(token), dtype=np.int64)
-            asked = histories.asked_at[who]
-            vain = np.zeros(len(token), dtype=bool)
-            return cls(offsets, nothing + BOS, nothing, asked, asked, nothing + NO_TARGET, np.arange(len(owner)), nothing - 1, vain)
+            asked = histories.request_time[who]
+            negative = np.zeros(len(token), dtype=bool)
+            return cls(offsets, nothing + BOS, nothing, asked, asked, nothing + NO_TARGET, np.arange(len(owner)), nothing - 1, negative)
         event, following = np.where(is_bos, 0, first + token - 1), np.where(is_last, 0, first + token)
-        asked = np.where(is_last, histories.asked_at[who], histories.times[following])
+        asked = np.where(is_last, histories.request_time[who], histories.times[following])
         return cls(
             offsets,
             np.where(is_bos, BOS, histories.items[event]).astype(np.int64),
-            np.where(is_bos, 0, histories.kinds[event]).astype(np.int64),
+            np.where(is_bos, 0, histories.event_types[event]).astype(np.int64),
             np.where(is_bos, asked, histories.times[event]),
             asked,
             np.where(is_last | ~histories.positive[following], NO_TARGET, histories.items[following]).astype(np.int64),

@@ -44,7 +44,7 @@ def read_criteo(train: Path, dev: Path, test: Path) -> Content:
     """Tables of Criteo, whose columns are not explained: 13 counts and 26 codes.
 
     Nothing says who saw an ad or which ad it was. So each row is a stranger (`row-<n>`) who saw the one ad `undisclosed`: that is
-    what is known, and all that can be learnt is the chance of a click given the context. `order` is the place in the files.
+    what is known, and all that can be learnt is the probability of a click given the context. `order` is the place in the files.
     """
     names = ["clicked", *COUNTS, *CODES]
     rows = pd.concat([pd.read_csv(path, sep="\t", names=names, dtype="str") for path in (train, dev, test)], ignore_index=True)

@@ -1,4 +1,4 @@
-"""The floors of the label head: logistic regression and LightGBM on its counters and on the item's id, as in `flows.clicks`."""
+"""The baselines of the label head: logistic regression and LightGBM on its counters and on the item's id, as in `flows.clicks`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.models.ctr.baselines import Boosted, Logistic
 from nightloom.models.ctr.features import Inputs
 from nightloom.models.heads.label_counters import LabelCounters
-from nightloom.models.heads.piecewise_linear import pieces, quantiles
+from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
 from nightloom.training.reranking import line
 
 FLOORS = ("logistic", "lightgbm")
 
 
-def ask_floor(name: str, sequences: Sequences, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Choose a floor's setting on validation, calibrate it there by a line, and ask the test: as the label head is asked.
+def ask_baseline(name: str, sequences: Sequences, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Choose a baseline's setting on validation, calibrate it there by a line, and ask the test: as the label head is asked.
 
     Returns:
-        Figures, and the test part's answers: positive, chance.
+        Figures, and the test part's answers: positive, probability.
     """
     began, known = time.process_time(), sequences.train()
     learnt = LabelCounters.of(known, sequences.n_items)
     table = learnt.of_events(known).astype(np.float64)
-    centre, scale, knots = table.mean(0), table.std(0) + 1e-9, [quantiles(column) for column in table.T]
+    centre, scale, bin_edges = table.mean(0), table.std(0) + 1e-9, [quantiles(column) for column in table.T]
 
     def inputs(rows: np.ndarray, items: np.ndarray) -> Inputs:
-        cut = [pieces(column, one) for column, one in zip(rows.T, knots, strict=True)]
+        cut = [piecewise_linear(column, one) for column, one in zip(rows.T, bin_edges, strict=True)]
         return Inputs(items[:, None].astype(np.int64), np.column_stack([(rows - centre) / scale, *cut]).astype(np.float32), rows)
 
     def asked(part: str, events: Histories) -> tuple[LabelQuestions, Inputs]:
@@ -49,6 +49,6 @@ def ask_floor(name: str, sequences: Sequences, seed: int) -> tuple[dict[str, Any
     step = int(np.argmin([losses(questions.positive, expit(one)).mean() for one in path]))
     calibration = line(path[step].astype(np.float32), questions.positive)
     test, rows = asked("test", sequences.train(with_validation=True))
-    chance = expit(calibration(model().fit(train, known.positive, step).log_odds(rows)))
-    found = {"validation": measure(questions.positive, expit(path[step])), "test": measure(test.positive, chance)}
-    return found | {"cpu_seconds": time.process_time() - began}, {"positive": test.positive, "chance": chance}
+    probability = expit(calibration(model().fit(train, known.positive, step).log_odds(rows)))
+    found = {"validation": measure(questions.positive, expit(path[step])), "test": measure(test.positive, probability)}
+    return found | {"cpu_seconds": time.process_time() - began}, {"positive": test.positive, "probability": probability}
