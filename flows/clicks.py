@@ -1,6 +1,6 @@
 """Probabilities of a click: the head and its baselines, fitted on what was shown and laid side by side.
 
-python -m flows.clicks (--preset NAME | --config FILE.yaml) [--families head,lightgbm,logistic] [--set key=value ...]
+python -m flows.clicks (--preset NAME | --config FILE.yaml) [--models head,lightgbm,logistic] [--set key=value ...]
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit click models from the command line; gives the exit code: 0 all were measured, 1 a fault, 2 refused input."""
     command = parser("clicks", "Probabilities of a click: the head and its baselines.")
-    command.add_argument("--families", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
+    command.add_argument("--models", "--families", dest="models", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
     given = command.parse_args(arguments)
-    return run(lambda: clicks(config_of(given), listed(given.families, FAMILIES, "click model")), _show)
+    return run(lambda: clicks(config_of(given), listed(given.models, FAMILIES, "click model")), _show)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

@@ -66,7 +66,7 @@ def config_of(given: Namespace) -> RunConfig:
 
 
 def listed(names: str | None, known: Sequence[str], what: str = "family") -> list[str]:
-    """Names of a comma-separated `--families`, in that order; all of them where there is none.
+    """Names of a comma-separated `--models`, in that order; all of them where there is none.
 
     Raises:
         InputError: a name is unknown.
@@ -74,7 +74,7 @@ def listed(names: str | None, known: Sequence[str], what: str = "family") -> lis
     found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip())) if names else list(known)
     unknown = [name for name in found if name not in known]
     if unknown or not found:
-        raise InputError(f"--families: no {what} is named '{', '.join(unknown)}'. There are: {', '.join(known)}")
+        raise InputError(f"--models: no {what} is named '{', '.join(unknown)}'. There are: {', '.join(known)}")
     return found
 
 

@@ -1,99 +1,10 @@
-"""Families side by side: the full model, its variants and the classics, trained and ranked on the same events and queries.
-
-python -m flows.families (--preset NAME | --config FILE.yaml) [--families a,b,c] [--set key=value ...] [--table FILE]
-"""
+"""The old name of flows/baselines.py, for one version more."""
 
 from __future__ import annotations
 
-import os
-import shlex
+import runpy
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-
-from flows.command import before_prefect, config_of, listed, parser, run
-
-before_prefect(__name__)
-
-from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
-from rich.console import Console
-
-from nightloom.config import RunConfig
-from nightloom.experiments.baselines import EVERY
-from nightloom.report.baselines import table
-from nightloom.runs.stages import Night
-from nightloom.runs.tracking import Tracking, git_state, run_tags
-from tasks.collect import collect
-from tasks.families import compare_families, measure_family
-from tasks.load_pretrained import load_pretrained
-from tasks.prepare import prepare
-from tasks.validate import validate
-
-CORES = os.cpu_count() or 1
-
-
-@flow(name="families", validate_parameters=True, task_runner=ThreadPoolTaskRunner(max_workers=CORES))  # type: ignore[arg-type]
-def families(config: RunConfig, names: list[str] | None = None, said: str = "") -> dict[str, Any]:
-    """Train families in parallel, as many at once as there are cores, and rank them on the same queries.
-
-    Args:
-        config: the run's configuration.
-        names: which families; all where none are named.
-        said: a line for the end of the table: when, where and how it was made.
-
-    Returns:
-        `results` of each family, `failed` (family -> why), `markdown` and `folder`.
-    """
-    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")))
-    night = replace(night, night=f"{night.night}-families")
-    collected = collect(night)
-    with Tracking(night.root).night(night, run_tags(night, collected.figures["hash"])) as run:
-        prepared = prepare(night, validate(night, collected))
-        pretrained = load_pretrained(night, prepared)
-        running = {name: measure_family.submit(night, name, prepared, pretrained) for name in names or EVERY}
-        ended = {name: future.result(raise_on_failure=False) for name, future in running.items()}
-        failed = {name: end for name, end in ended.items() if isinstance(end, BaseException)}
-        done = [end for name, end in ended.items() if name not in failed]
-        if not done:
-            raise next(iter(failed.values()))
-        text = compare_families(night, run, collected, done, said)
-    results, why = [one.figures for one in done], {name: str(error) for name, error in failed.items()}
-    return {"results": results, "failed": why, "markdown": text, "folder": str(night.folder)}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare families from the command line; gives the exit code: 0 all were ranked, 1 a fault, 2 refused input."""
-    command = parser("families", "Train and rank families side by side.")
-    command.add_argument("--families", help=f"comma-separated, of {', '.join(EVERY)}; by default all")
-    command.add_argument("--table", type=Path, help="also write the Markdown table to this file")
-    given = command.parse_args(arguments)
-
-    def work() -> dict[str, Any]:
-        config = config_of(given)
-        return families(config, listed(given.families, EVERY), _said(config, sys.argv[1:] if arguments is None else arguments))
-
-    def show(result: dict[str, Any], console: Console) -> int:
-        for protocol in result["results"][0]["metrics"]:
-            console.print(table(result["results"], protocol))
-        console.print(f"Table and results: {result['folder']}/families.md", soft_wrap=True)
-        for name, why in result["failed"].items():
-            Console(stderr=True, highlight=False).print(f"{name} was left out: {why}", markup=False, style="red", soft_wrap=True)
-        if given.table:
-            given.table.write_text(result["markdown"], encoding="utf-8")
-        return 1 if result["failed"] else 0
-
-    return run(work, show, unwind=False)
-
-
-def _said(config: RunConfig, arguments: Sequence[str]) -> str:
-    command = f"python -m flows.families {shlex.join(arguments)}"
-    commit = git_state(Path(__file__).parent)[:7]
-    return f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, seed {config.training.seed}, at {commit}. Command: `{command}`."
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print("python -m flows.families is now python -m flows.baselines; the old name goes away with the next version.", file=sys.stderr)  # noqa: T201
+    runpy.run_module("flows.baselines", run_name="__main__", alter_sys=True)

@@ -15,5 +15,5 @@ def test_a_family_of_ones_own_is_tested_and_ranked_beside_the_others(tmp_path: P
     assert "[100%]" in tests
     families = ("item_knn", "jaccard")
     assert all(name in table for name in families)
-    rows = re.findall(r"^\| (?:\*\*)?(\w+)", (tmp_path / "families.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| (?:\*\*)?(\w+)", (tmp_path / "baselines.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(families) <= set(rows)

@@ -107,9 +107,8 @@ def test_a_config_is_frozen() -> None:
 
 def test_old_names_of_keys_work_one_version_longer_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "old.yaml"
-    path.write_text(
-        "name: mine\ndata: {events: a.csv, only: {since: 2010-12-01}}\nmodel: {companions: [graph]}\nevaluation: {floors: [ease]}\n"
-    )
+    old = "data: {events: a.csv, only: {since: 2010-12-01}}\nmodel: {companions: [graph]}\nevaluation: {floors: [ease]}\n"
+    path.write_text(f"name: mine\n{old}")
     with pytest.warns(RenamedWarning) as said:
         config = load_config(path)
     assert {str(one.message).split("'")[1] for one in said} == {"only", "companions", "floors"}

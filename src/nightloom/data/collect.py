@@ -25,7 +25,7 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
         progress: told what is read, one line at a time.
 
     Raises:
-        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; or the event filter leaves none.
+        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; the event filter leaves none.
     """
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     data = config.data

@@ -48,7 +48,7 @@ class EASE(Recommender):
             raise InputError(
                 f"family ease: {len(self.seen):,} items have positive events, and its dense weights between all pairs of items "
                 f"(float32, {4 * len(self.seen) ** 2 / 2**30:,.1f} GiB) are made for at most {MOST_ITEMS:,}. Leave ease out of "
-                "evaluation.baselines or --families, or raise prepare.min_item_events."
+                "evaluation.baselines or --models, or raise prepare.min_item_events."
             )
         self.weights = _inverse(self._gram(train))
         self.weights /= -np.diag(self.weights).copy()

@@ -33,7 +33,7 @@ evaluation: {{protocols: [leave_one_out]}}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Users who walk through a small catalogue."""
-    folder = tmp_path_factory.mktemp("families")
+    folder = tmp_path_factory.mktemp("baselines")
     random, users, items, steps = np.random.default_rng(0), 30, 20, 8
     user, step = np.repeat(np.arange(users), steps), np.tile(np.arange(steps), users)
     item = (np.repeat(random.integers(0, items, users), steps) + step) % items
@@ -52,21 +52,21 @@ def compare(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "NIGHTLOOM_ROOT": str(home / "mlruns"),
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-m", "flows.families", "--config", "mine.yaml", *arguments]
+    command = [sys.executable, "-m", "flows.baselines", "--config", "mine.yaml", *arguments]
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_families_are_ranked_side_by_side(home: Path) -> None:
-    done = compare(home, "--families", ",".join(FAMILIES), "--table", "table.md")
+    done = compare(home, "--models", ",".join(FAMILIES), "--table", "table.md")
     assert done.returncode == 0, done.stdout + done.stderr
     table = (home / "table.md").read_text()
     listed = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:]
     assert sorted(listed) == sorted(FAMILIES)
-    assert "Command: `python -m flows.families --config mine.yaml" in table
+    assert "Command: `python -m flows.baselines --config mine.yaml" in table
     assert all(name in done.stdout for name in FAMILIES)
-    (folder,) = (home / "mlruns" / "nights" / "mine").glob("*-families")
-    assert (folder / "families.md").read_text() == table
-    results = {one["family"]: one for one in json.loads((folder / "families.json").read_text())}
+    (folder,) = (home / "mlruns" / "nights" / "mine").glob("*-baselines")
+    assert (folder / "baselines.md").read_text() == table
+    results = {one["family"]: one for one in json.loads((folder / "baselines.json").read_text())}
     assert all(one["users"] == {"leave_one_out": 30} for one in results.values())
     assert results["id_only"]["fit_cpu_seconds"]["leave_one_out"] > 0
     assert len(results["gru"]["curves"]["leave_one_out"]) > 0

@@ -35,7 +35,7 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
 
 @task(name="compare-families", cache_policy=NO_CACHE)
 def compare_families(night: Night, run: str, collected: Manifest, families: Sequence[Manifest], said: str) -> str:
-    """A nested MLflow run a family, a table in Prefect, `families.md` and `families.json` in the run's folder; gives the Markdown."""
+    """A nested MLflow run a family, a table in Prefect, `baselines.md` and `baselines.json` in the run's folder; gives the Markdown."""
     tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
     tracking.client.set_tag(run, "mlflow.runName", f"families {night.night}")
     tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
@@ -52,7 +52,7 @@ def compare_families(night: Night, run: str, collected: Manifest, families: Sequ
         create_table_artifact(rows(results, protocol), key=key, description=f"Families, {protocol}, {night.night}")
     text = markdown(results, protocols, night.config.promotion.confidence, said)
     night.folder.mkdir(parents=True, exist_ok=True)
-    (night.folder / "families.md").write_text(text, encoding="utf-8")
-    write_json(night.folder / "families.json", results)
-    tracking.client.log_artifact(run, str(night.folder / "families.md"))
+    (night.folder / "baselines.md").write_text(text, encoding="utf-8")
+    write_json(night.folder / "baselines.json", results)
+    tracking.client.log_artifact(run, str(night.folder / "baselines.md"))
     return text
