@@ -130,10 +130,10 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
         parts: dict[str, dict[str, float]] = {"ndcg_network": {}}
         if weights:
             parts["ndcg_scorers"] = {name: weight / share for name, weight in weights.items()}
-        purchase, recommender.purchase = recommender.purchase, None
+        reranker, recommender.reranker = recommender.reranker, None
         alone = (
             {"ndcg_retrieval": mean(ranks(recommender, queries, exclude_seen=config.evaluation.exclude_seen), "ndcg_at_10")}
-            if purchase
+            if reranker
             else {}
         )
         for part, recommender.weights in parts.items():

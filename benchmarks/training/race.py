@@ -174,7 +174,7 @@ def _run_nightloom(arm: Arm, task: BenchTask, shape: Shape, limits: Limits, fold
     recommender = Bundle.load(folder / "out" / "bundle").recommender
     queries = task.queries("test")
     fused = ranks(recommender, queries)
-    recommender.weights, recommender.purchase = {}, None
+    recommender.weights, recommender.reranker = {}, None
     outcome.test = judge(queries, ranks(recommender, queries).top) | {
         f"fused_{name}": value for name, value in judge(queries, fused.top).items()
     }
