@@ -12,7 +12,7 @@ import torch
 from nightloom.config import ModelConfig
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.items import FeatureSpec
-from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers
+from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender

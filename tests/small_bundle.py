@@ -18,7 +18,7 @@ from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.reranker import COUNTERS, Line, Numbers, Reranker
-from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers
+from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender

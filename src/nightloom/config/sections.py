@@ -18,9 +18,7 @@ Protocol = Literal["temporal", "leave_one_out"]
 BaselineName = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
-ScorerName = Literal[
-    "graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"
-]  # those of models/scorers/score_fusion.py
+ScorerName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"]  # those of models/scorers/registry.py
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
 
 

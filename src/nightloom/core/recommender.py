@@ -12,6 +12,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.moments import Moments
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
 
 
@@ -65,6 +67,21 @@ class Recommender(ABC):
 class Scorer(Recommender):
     """A recommender that is built in seconds, and whose scores are fused late with a network's."""
 
+    def candidate_scores(self, histories: Histories, candidates: NDArray[np.int64]) -> tuple[NDArray[np.float32], Moments]:
+        """Scores of some items only, and the moments of the whole catalogue's, which fusion standardises by.
+
+        This default scores the whole catalogue; a scorer that knows a shorter way overrides it.
+
+        Args:
+            histories: n queries.
+            candidates: int64 [n, k], dense items.
+
+        Returns:
+            float32 [n, k], as `scores` gives them, and the moments of each query.
+        """
+        scores = self.scores(histories)
+        return np.take_along_axis(scores, candidates, 1), Moments.of(scores)
+
     @abstractmethod
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same over another catalogue.
@@ -75,29 +92,17 @@ class Scorer(Recommender):
         """
 
 
-class Untrained(Scorer):
-    """A scorer that answers from the history and what comes with it: only the size of the catalogue is kept."""
+def mask_seen(scores: NDArray[np.float32], histories: Histories, candidates: NDArray[np.int64] | None = None) -> None:
+    """Set the scores of items that each history has seen to -inf, in place.
 
-    def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
-        """Keep the size of the catalogue."""
-        self.n_items = n_items
-        return self
-
-    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:  # noqa: ARG002
-        """The same over another catalogue."""
-        return type(self)().fit(Histories.of_items([]), n_items)
-
-    def save(self, folder: Path) -> None:
-        """Write `<family>.npz`."""
-        np.savez(folder / f"{self.family}.npz", n_items=self.n_items)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as arrays:
-            return cls().fit(Histories.of_items([]), int(arrays["n_items"]))
-
-
-def mask_seen(scores: NDArray[np.float32], histories: Histories) -> None:
-    """Set the scores of items that each history has seen to -inf, in place."""
-    scores[np.repeat(np.arange(len(histories)), histories.lengths)[histories.seen], histories.items[histories.seen]] = -np.inf
+    Args:
+        scores: float32 [n, items], or [n, k] where candidates are given.
+        histories: n queries.
+        candidates: int64 [n, k], the items that are scored; None: the whole catalogue.
+    """
+    row, item = owners(histories.offsets)[histories.seen], histories.items[histories.seen]
+    if candidates is None:
+        scores[row, item] = -np.inf
+        return
+    width = np.int64(max(int(candidates.max(initial=0)), int(item.max(initial=0))) + 1)
+    scores[np.isin(np.arange(len(histories))[:, None] * width + candidates, row * width + item)] = -np.inf

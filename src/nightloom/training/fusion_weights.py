@@ -1,4 +1,4 @@
-"""Choosing, on validation, what share each scorer has in the fused scores."""
+"""Choosing the fusion weight of each scorer on validation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.ranking import blocks, ndcg_of_scores
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
@@ -19,7 +20,7 @@ STEPS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Weights by which a member may grow in a round, where the start has weights of 1."""
 ROUNDS = 12
 LEAST_GAIN = 1.0
-"""Standard errors by which a step must raise NDCG@10: what is less is noise, and would be paid for on new data."""
+"""Standard errors by which a step must raise NDCG@10: a smaller gain is noise, and would be paid for on new data."""
 SHORTLIST = 100
 """Best items of each member among which a query's ten best are looked for."""
 
@@ -29,8 +30,8 @@ class Fusion:
     """What was chosen.
 
     Attributes:
-        weights: scorer -> its share; those without one are left out.
-        ndcg: validation NDCG@10 with it.
+        weights: scorer -> fusion weight; scorers without one are left out.
+        ndcg: validation NDCG@10 with these weights.
         alone: member -> validation NDCG@10 of it alone, the network's as "network".
     """
 
@@ -84,9 +85,9 @@ class Shortlists:
         if exclude_seen:
             mask_seen(mask, part.histories)
         self.seen_mask[rows] = np.take_along_axis(mask, listed, 1)
-        self.seen_mask[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: once is enough
+        self.seen_mask[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: kept once
         held = np.zeros(mask.shape, dtype=bool)
-        held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
+        held[owners(part.target_offsets), part.targets] = True
         self.held[rows] = np.take_along_axis(held, listed, 1)
         for at, table in enumerate(tables):
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
@@ -103,10 +104,10 @@ def choose_fusion(
         recommender: network and scorers, both fitted without the validation part.
         queries: validation queries.
         exclude_seen: whether a history's items are left out of the ranking.
-        known: scorer -> share, together less than 1, that is known to do well without these queries. What is reached from there
-            is left only for what is better for sure, since few queries find something better by chance.
+        known: scorer -> fusion weight, together less than 1, known to do well on other queries. What is reached from there
+            is given up only for a significant gain, since few queries find something better by chance.
     """
-    known = {name: share for name, share in (known or {}).items() if name in recommender.scorers}
+    known = {name: weight for name, weight in (known or {}).items() if name in recommender.scorers}
     if not len(queries):
         return Fusion(known, 0.0, {NETWORK: 0.0})
     lists = Shortlists(recommender, queries, exclude_seen=exclude_seen)
@@ -118,12 +119,12 @@ def choose_fusion(
         likely = climb(lists, {NETWORK: 1 - sum(known.values())} | known)
         weights = weights if exceeds_standard_error(lists.gains(weights) - lists.gains(likely)) else likely
     total = sum(weights.values())
-    shares = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
-    return Fusion(shares, float(lists.gains(weights).mean()), alone)
+    scaled = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
+    return Fusion(scaled, float(lists.gains(weights).mean()), alone)
 
 
 def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
-    """Take the step that raises NDCG@10 most until none raises it for sure.
+    """Take the step that raises NDCG@10 most, until no step raises it significantly.
 
     A step gives a member more weight, halves it or takes it out.
     """
@@ -131,8 +132,8 @@ def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
     for _ in range(ROUNDS):
         best: tuple[float, dict[str, float], NDArray[np.float64]] | None = None
         for name in lists.names:
-            had = weights.get(name, 0.0)
-            for value in (*(had + step for step in STEPS), *((had / 2, 0.0) if had and len(weights) > 1 else ())):
+            now = weights.get(name, 0.0)
+            for value in (*(now + step for step in STEPS), *((now / 2, 0.0) if now and len(weights) > 1 else ())):
                 tried = {key: one for key, one in (dict(weights) | {name: value}).items() if one}
                 found = lists.gains(tried)
                 gain = found - gains

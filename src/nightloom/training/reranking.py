@@ -1,4 +1,4 @@
-"""Fitting the re-ranker on validation: whether it is worth having, after how many epochs, and how its probabilities become true."""
+"""Fitting the re-ranker on validation: whether it is kept, for how many epochs it is trained, and how its log-odds are calibrated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from nightloom.core.ragged import owners
 from nightloom.core.ranking import blocks, ndcg_of_scores
 from nightloom.core.sequences import Queries
 from nightloom.models.heads.item_counters import ItemCounters
@@ -22,7 +23,7 @@ EPOCHS = 8
 FOLDS = 3
 FEWEST_QUERIES, MOST_QUERIES = 100, 4_000
 LEAST_GAIN = 2.0
-"""Standard errors by which the head must raise NDCG@10 of queries that it has not learnt from: it must be better for sure."""
+"""Standard errors by which the head must raise NDCG@10 of queries that it was not trained on."""
 NETS, WIDTH, DROPOUT = 2, 32, 0.3
 RATE, DECAY, BATCH = 2e-3, 0.05, 32
 
@@ -32,12 +33,12 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class RerankerChoice:
-    """What came of it. All figures are of validation queries that the head asked had not learnt from.
+    """The outcome. All figures are out-of-fold: of validation queries that the head was not trained on.
 
     Attributes:
-        head: the fitted head; None where it is not better for sure.
+        head: the fitted head; None where its gain is not above `LEAST_GAIN` standard errors.
         gain: by how much it raises NDCG@10.
-        error: standard error of that.
+        error: standard error of the gain.
         asked: queries that it was judged by.
     """
 
@@ -50,12 +51,12 @@ class RerankerChoice:
 def choose_reranker(
     recommender: SequentialRecommender, queries: Queries, item_counters: ItemCounters, *, exclude_seen: bool, seed: int
 ) -> RerankerChoice:
-    """Fit a head on the best candidates of the fused scores, and keep it where it orders them better for sure.
+    """Fit a head on the best candidates of the fused scores, and keep it where it orders them significantly better.
 
     Args:
-        recommender: network, scorers and their shares, all without the validation part.
+        recommender: network, scorers and fusion weights, all fitted without the validation part.
         queries: validation queries.
-        item_counters: counters of what was known before them.
+        item_counters: counters of the events before them.
         exclude_seen: whether items of a history are no candidates.
         seed: of everything random.
     """
@@ -70,14 +71,14 @@ def choose_reranker(
     fold = random.permutation(np.arange(len(queries)) % FOLDS)
     out_of_fold = np.zeros((EPOCHS, *held.shape), dtype=np.float32)
     for one in range(FOLDS):
-        learnt, asked, known = np.flatnonzero(fold != one), np.flatnonzero(fold == one), np.flatnonzero(fold <= one)
-        numbers = Numbers.fit(described[learnt].reshape(-1, described.shape[2]))
-        for epoch, net in enumerate(train(described[learnt], held[learnt], numbers, EPOCHS, seed)):
-            out_of_fold[epoch, asked] = answers(net, numbers, described[asked])
-        best = int(np.argmin([log_loss(scores[known], held[known]) for scores in out_of_fold]))
-        gain = ndcg_of_scores(out_of_fold[best, known], held[known], many[known]) - ndcg_of_scores(fused[known], held[known], many[known])
+        inside, outside, done = np.flatnonzero(fold != one), np.flatnonzero(fold == one), np.flatnonzero(fold <= one)
+        numbers = Numbers.fit(described[inside].reshape(-1, described.shape[2]))
+        for epoch, net in enumerate(train(described[inside], held[inside], numbers, EPOCHS, seed)):
+            out_of_fold[epoch, outside] = answers(net, numbers, described[outside])
+        best = int(np.argmin([log_loss(scores[done], held[done]) for scores in out_of_fold]))
+        gain = ndcg_of_scores(out_of_fold[best, done], held[done], many[done]) - ndcg_of_scores(fused[done], held[done], many[done])
         found = RerankerChoice(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
-        if found.gain <= 0:  # it will not be better for sure any more, and most data sets end here
+        if found.gain <= 0:  # it will hardly become significant any more, and most data sets end here
             return found
     if found.gain <= LEAST_GAIN * found.error:
         return found
@@ -95,28 +96,30 @@ def candidate_rows(
     """The candidates of each query as the head reads them.
 
     Returns:
-        Described, float32 [n, candidates, columns]; fused scores, float32 [n, candidates]; whether held out, bool [n, candidates].
+        Inputs as `describe` gives them, float32 [n, candidates, columns]; fused scores, float32 [n, candidates]; whether each
+        candidate is held out, bool [n, candidates].
     """
     parts: list[tuple[FloatArray, FloatArray, BoolArray]] = []
     for part in blocks(queries, recommender.n_items * (len(recommender.weights) + 1)):
-        network, scorers = recommender.network_scores(part.histories), recommender.scorer_scores(part.histories)
-        fused = fuse(network, scorers, recommender.weights)
+        tables = {NETWORK: recommender.network_scores(part.histories), **recommender.scorer_scores(part.histories)}
+        members = {name: standard(scores) for name, scores in tables.items()}
+        fused = fuse(members, recommender.weights)
         candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
-        columns = [standard(table) for table in (network, *scorers.values())]
         held = np.zeros(fused.shape, dtype=bool)
-        held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
-        described = describe(fused, columns, candidates, part.histories, item_counters)
-        parts.append((described, np.take_along_axis(fused, candidates, 1), np.take_along_axis(held, candidates, 1)))
-    described, scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return described, scores, labels
+        held[owners(part.target_offsets), part.targets] = True
+        scores = [np.take_along_axis(table, candidates, 1) for table in (fused, *members.values())]
+        described = describe(scores, candidates, part.histories, item_counters)
+        parts.append((described, scores[0], np.take_along_axis(held, candidates, 1)))
+    described, fused, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return described, fused, labels
 
 
 def train(described: FloatArray, held: BoolArray, numbers: Numbers, epochs: int, seed: int) -> Iterator[HeadNet]:
-    """Networks side by side, each with its own order of the queries; given in evaluation mode after every epoch.
+    """An ensemble of networks, each with its own order of the queries; yielded in evaluation mode after every epoch.
 
     Args:
         described: float32 [n, candidates, columns].
-        held: bool [n, candidates].
+        held: bool [n, candidates], the labels.
         numbers: how inputs are made.
         epochs: how many.
         seed: of everything random.

@@ -29,7 +29,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.encoders.vectors import Vectors
-from nightloom.models.scorers.score_fusion import fit_scorers
+from nightloom.models.scorers.registry import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender

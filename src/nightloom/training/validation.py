@@ -1,4 +1,4 @@
-"""NDCG@10 over the whole catalogue: what early stopping looks at, and what the fusion is chosen by."""
+"""Validation NDCG@10 over the whole catalogue: early stopping and the fusion weights go by it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.training.distributed import World
 
 MOST_USERS = 10_000
-"""Validation users that are asked: more would make the figure no steadier than the next night's is."""
+"""Most validation queries: more would make the figure no steadier than the next night's is."""
 
 
 def sample(queries: Queries, seed: int) -> Queries:
@@ -23,7 +23,7 @@ def sample(queries: Queries, seed: int) -> Queries:
 
 
 def network_ndcg(recommender: SequentialRecommender, queries: Queries, world: World, *, exclude_seen: bool) -> float:
-    """NDCG@10 of the network alone, each worker asking its share of the queries."""
+    """NDCG@10 of the network alone; each worker ranks its part of the queries."""
     total = torch.zeros(1, dtype=torch.float64)
     for part in blocks(queries.take(np.arange(world.rank, len(queries), world.size)), recommender.n_items):
         total += ndcg_sum(recommender.network_scores(part.histories), part, exclude_seen=exclude_seen)

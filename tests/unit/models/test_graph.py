@@ -5,20 +5,29 @@ import pytest
 
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.graph import TransitionGraph
+from nightloom.models.scorers.item_graph import ItemGraph
+
+
+def strengths(graph: ItemGraph, lists: list[list[int]]) -> np.ndarray:
+    """What the edges alone say, without the trace of popularity: float32 [queries, items]."""
+    table = np.zeros((len(lists), graph.n_items), dtype=np.float32)
+    keys, values = graph.cells(Histories.of_items(lists))
+    table.reshape(-1)[keys] = values
+    return table
 
 
 def test_steps_are_weighted_by_distance_direction_and_popularity() -> None:
     graph = TransitionGraph(reach=2, decay=0.7, backward=0.5).fit(Histories.of_items([[0, 1, 2], [0, 1]]), 4)
-    strengths = graph.strengths(Histories.of_items([[0], [1], [2], []]))
+    found = strengths(graph, [[0], [1], [2], []])
     seen = np.array([2, 2, 1])
     expected = np.array([[0, 2, 0.7], [1, 0, 1], [0.35, 0.5, 0]]) / np.sqrt(seen[:, None] * seen[None, :])
-    np.testing.assert_allclose(strengths[:3, :3], expected, rtol=1e-6)
-    assert not strengths[3].any()
+    np.testing.assert_allclose(found[:3, :3], expected, rtol=1e-6)
+    assert not found[3].any()
 
 
 def test_recent_events_weigh_more() -> None:
     graph = TransitionGraph(recency=0.7, reach=1, backward=0).fit(Histories.of_items([[0, 2], [1, 3]]), 4)
-    np.testing.assert_allclose(graph.strengths(Histories.of_items([[0, 1]]))[0, 2:], [0.7, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(strengths(graph, [[0, 1]])[0, 2:], [0.7, 1.0], rtol=1e-6)
 
 
 def test_empty_histories_are_answered_by_popularity_and_unseen_items_by_nothing() -> None:
@@ -31,21 +40,21 @@ def test_empty_histories_are_answered_by_popularity_and_unseen_items_by_nothing(
 def test_only_positive_events_are_stepped_to() -> None:
     histories = Histories.of_items([[0, 1]])
     histories.positive[1] = False
-    strengths = TransitionGraph().fit(histories, 2).strengths(Histories.of_items([[0], [1]]))
-    assert strengths[0, 1] == 0
-    assert strengths[1, 0] > 0
+    found = strengths(TransitionGraph().fit(histories, 2), [[0], [1]])
+    assert found[0, 1] == 0
+    assert found[1, 0] > 0
 
 
 def test_many_blocks_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     lists = [random.integers(0, 20, random.integers(0, 9)).tolist() for _ in range(30)]
     graph = TransitionGraph().fit(Histories.of_items(lists), 20)
-    whole = graph.strengths(Histories.of_items(lists))
-    monkeypatch.setattr("nightloom.models.scorers.item_graph.BLOCK_CELLS", 50)
-    np.testing.assert_allclose(graph.strengths(Histories.of_items(lists)), whole, rtol=1e-6)
+    whole = graph.scores(Histories.of_items(lists))
+    monkeypatch.setattr("nightloom.models.scorers.sparse.BLOCK_CELLS", 50)
+    np.testing.assert_allclose(graph.scores(Histories.of_items(lists)), whole, rtol=1e-6)
 
 
-def test_it_comes_back_from_disk_and_onto_another_catalogue(tmp_path: Path) -> None:
+def test_it_comes_back_from_disk_and_is_reindexed(tmp_path: Path) -> None:
     graph = TransitionGraph().fit(Histories.of_items([[0, 1, 2], [2, 0, 3], [3, 1]]), 4)
     graph.save(tmp_path)
     ask = Histories.of_items([[0, 2], [3], []])

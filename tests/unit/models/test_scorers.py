@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from nightloom.core.sequences import Histories, Links
 from nightloom.models.scorers.cooccurrence import Cooccurrence
 from nightloom.models.scorers.friends import STRANGER, Friends
+from nightloom.models.scorers.registry import CLASSES
 from nightloom.models.scorers.repeats import Repeats
-from nightloom.models.scorers.score_fusion import CLASSES, fuse, standard
+from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
 from nightloom.models.scorers.text_neighbours import TextNeighbours
+from tests.unit.models.test_graph import strengths
 
 lists = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=8)
 
@@ -21,27 +23,26 @@ lists = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=
 @given(lists, st.sampled_from([20, 1 << 22]))
 def test_pairs_are_counted_by_users_whatever_the_block(histories: list[list[int]], cells: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nightloom.models.scorers.cooccurrence.BLOCK_CELLS", cells)
+        patch.setattr("nightloom.models.scorers.sparse.BLOCK_CELLS", cells)
         found = Cooccurrence(shrink=2, recency=1).fit(Histories.of_items(histories), 8)
-    had = np.zeros((len(histories), 8))
+    interacted = np.zeros((len(histories), 8))
     for row, one in enumerate(histories):
-        had[row, one] = 1
-    both, holders = had.T @ had, had.sum(0)
-    expected = both / (holders + 2)[:, None] * ~np.eye(8, dtype=bool)
-    np.testing.assert_allclose(found.strengths(Histories.of_items([[item] for item in range(8)])), expected, rtol=1e-5)
+        interacted[row, one] = 1
+    both, users = interacted.T @ interacted, interacted.sum(0)
+    expected = both / (users + 2)[:, None] * ~np.eye(8, dtype=bool)
+    np.testing.assert_allclose(strengths(found, [[item] for item in range(8)]), expected, rtol=1e-5)
 
 
 def test_only_the_latest_and_positive_events_are_counted() -> None:
     histories = Histories.of_items([[0, 1, 2]])
     histories.positive[1] = False
-    strengths = Cooccurrence(span=2).fit(histories, 3).strengths(Histories.of_items([[0], [1], [2]]))
-    assert not strengths.any()
-    assert Cooccurrence(span=3).fit(histories, 3).strengths(Histories.of_items([[0]]))[0].argmax() == 2
+    assert not strengths(Cooccurrence(span=2).fit(histories, 3), [[0], [1], [2]]).any()
+    assert strengths(Cooccurrence(span=3).fit(histories, 3), [[0]])[0].argmax() == 2
 
 
 def test_only_the_strongest_edges_are_kept() -> None:
     train = Histories.of_items([[0, 1], [0, 1], [0, 2], [0, 3, 1]])
-    assert np.flatnonzero(Cooccurrence(neighbours=1).fit(train, 4).strengths(Histories.of_items([[0]]))[0]).tolist() == [1]
+    assert np.flatnonzero(strengths(Cooccurrence(neighbours=1).fit(train, 4), [[0]])[0]).tolist() == [1]
 
 
 def test_neighbours_by_text_need_no_events_and_pass_over_items_without_text() -> None:
@@ -55,7 +56,7 @@ def test_neighbours_by_text_need_no_events_and_pass_over_items_without_text() ->
     assert (scores[1:, :5].max(1) < 1e-3).all()
 
 
-def test_what_was_had_often_comes_first() -> None:
+def test_what_was_consumed_often_comes_first() -> None:
     histories = Histories.of_items([[3, 1, 3, 0]])
     histories.positive[3] = False
     assert Repeats().fit(histories, 4).scores(histories)[0].tolist() == pytest.approx([0, np.log(2), 0, np.log(3)])
@@ -63,28 +64,28 @@ def test_what_was_had_often_comes_first() -> None:
 
 def test_friends_vote_by_how_alike_they_are() -> None:
     known = Histories.of_items([[0, 1, 2], [3, 0], [4, 4]])
-    asked = Histories.of_items([[0, 1], [0, 1], []])
+    queries = Histories.of_items([[0, 1], [0, 1], []])
     links = Links(np.array([0, 3, 3, 4]), np.array([0, 1, 2, 2]), known)
-    scores = Friends().fit(known, 6).scores(replace(asked, links=links))
+    scores = Friends().fit(known, 6).scores(replace(queries, links=links))
     likeness = [2 / np.sqrt(2 * 3), 1 / np.sqrt(2 * 2), 0]
     expected = [likeness[0] + likeness[1], likeness[0], likeness[0], likeness[1], likeness[2], 0]
     expected = [vote + STRANGER * many for vote, many in zip(expected, [2, 1, 1, 1, 1, 0], strict=True)]
     assert scores[0].tolist() == pytest.approx(expected)
     assert not scores[1].any()  # nobody is linked to the second
     assert scores[2].tolist() == pytest.approx([0, 0, 0, 0, STRANGER, 0])  # a friend without a history of one's own
-    assert not Friends().fit(known, 6).scores(asked).any()
+    assert not Friends().fit(known, 6).scores(queries).any()
 
 
-def test_links_stay_with_their_askers() -> None:
+def test_links_stay_with_their_users() -> None:
     known = Histories.of_items([[0], [1], [2]])
-    asked = replace(Histories.of_items([[0], [1], [2]]), links=Links(np.array([0, 1, 1, 3]), np.array([2, 0, 1]), known))
+    queries = replace(Histories.of_items([[0], [1], [2]]), links=Links(np.array([0, 1, 1, 3]), np.array([2, 0, 1]), known))
     model = Friends().fit(known, 3)
     for rows in ([2, 0], [1], [0, 1, 2]):
-        np.testing.assert_allclose(model.scores(asked.take(np.array(rows))), model.scores(asked)[rows])
+        np.testing.assert_allclose(model.scores(queries.take(np.array(rows))), model.scores(queries)[rows])
 
 
 @pytest.mark.parametrize("name", [*CLASSES])
-def test_they_come_back_from_disk_and_onto_another_catalogue(name: str, tmp_path: Path) -> None:
+def test_they_come_back_from_disk_and_are_reindexed(name: str, tmp_path: Path) -> None:
     train = Histories.of_items([[0, 1, 2], [2, 0, 3], [3, 1]])
     model = CLASSES[name]()
     if isinstance(model, TextNeighbours):
@@ -105,7 +106,7 @@ def test_scores_are_standardised_query_by_query(queries: int, items: int, seed: 
     found = standard(scores)
     np.testing.assert_allclose(found.mean(1), 0, atol=1e-5)
     np.testing.assert_allclose(found.std(1), 1, rtol=1e-3)
-    np.testing.assert_allclose(fuse(scores, {"a": scores}, {"a": 0.4}), found, rtol=1e-4, atol=1e-5)
-    seen_mask = scores.copy()
-    seen_mask[:, 0] = -np.inf
-    assert (standard(seen_mask)[:, 0] <= standard(seen_mask).min(1)).all()
+    np.testing.assert_allclose(fuse({NETWORK: found, "a": found}, {"a": 0.4}), found, rtol=1e-4, atol=1e-5)
+    hidden = scores.copy()
+    hidden[:, 0] = -np.inf
+    assert (standard(hidden)[:, 0] <= standard(hidden).min(1)).all()

@@ -10,7 +10,8 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.encoders.whitening import Whitening
-from nightloom.models.scorers.score_fusion import CLASSES, fit_scorers, fuse
+from nightloom.models.scorers.registry import CLASSES, fit_scorers
+from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape, like_lengths
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -170,11 +171,12 @@ def test_scorers_have_their_shares() -> None:
     ask = asked([[0, 1], []])
     network, scorers = LOOM.network_scores(ask), LOOM.scorer_scores(ask)
     assert list(scorers) == list(CLASSES)
-    np.testing.assert_array_equal(fuse(network, scorers, {}).argmax(1), network.argmax(1))
+    members = {name: standard(scores) for name, scores in {NETWORK: network, **scorers}.items()}
+    np.testing.assert_array_equal(fuse(members, {}).argmax(1), network.argmax(1))
     for name, scores in scorers.items():
-        assert fuse(network, scorers, {name: 1})[0].argmax() == scores[0].argmax()
+        assert fuse(members, {name: 1})[0].argmax() == scores[0].argmax()
     assert np.isfinite(LOOM.scores(ask)).all()
-    assert np.isfinite(fuse(network, {"graph": np.full_like(network, -np.inf)}, {"graph": 0.5})).all()
+    assert np.isfinite(fuse(members | {"graph": standard(np.full_like(network, -np.inf))}, {"graph": 0.5})).all()
 
 
 def test_a_scorer_without_a_share_is_not_asked() -> None:

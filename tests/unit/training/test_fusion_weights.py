@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from nightloom.core.ranking import ndcg_sum
 from nightloom.core.sequences import Histories, Queries
-from nightloom.models.scorers.score_fusion import fuse
+from nightloom.models.scorers.score_fusion import fuse, standard
 from nightloom.training.fusion_weights import NETWORK, Shortlists, choose_fusion
 
 N_ITEMS, N_QUERIES = 30, 200
 
 
-class Told:
+class Table:
     """A member whose scores are given, in the order of the queries."""
 
     def __init__(self, table: np.ndarray) -> None:
@@ -25,11 +25,11 @@ class Told:
 
 
 def members(network: np.ndarray, **scorers: np.ndarray) -> Any:
-    told = {name: Told(table) for name, table in scorers.items()}
-    return SimpleNamespace(n_items=N_ITEMS, network_scores=Told(network).scores, scorers=told)
+    tables = {name: Table(table) for name, table in scorers.items()}
+    return SimpleNamespace(n_items=N_ITEMS, network_scores=Table(network).scores, scorers=tables)
 
 
-def asked(random: np.random.Generator) -> Queries:
+def held_out(random: np.random.Generator) -> Queries:
     """Each query knows two items and holds out one or two others."""
     drawn = [random.permutation(N_ITEMS)[:4] for _ in range(N_QUERIES)]
     histories = Histories.of_items([one[:2].tolist() for one in drawn])
@@ -48,25 +48,26 @@ def hints(queries: Queries, random: np.random.Generator, strength: float) -> np.
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 99), st.booleans(), st.floats(0.1, 0.9))
-def test_shortlists_give_what_the_whole_catalogue_gives(seed: int, exclude_seen: bool, share: float) -> None:
+def test_shortlists_give_what_the_whole_catalogue_gives(seed: int, exclude_seen: bool, weight: float) -> None:
     random = np.random.default_rng(seed)
-    queries = asked(random)
+    queries = held_out(random)
     network, other = hints(queries, random, 1), hints(queries, random, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nightloom.training.fusion_weights.SHORTLIST", 12)
         lists = Shortlists(members(network, other=other), queries, exclude_seen=exclude_seen)
-    fused = fuse(network.astype(np.float32), {"other": other.astype(np.float32)}, {"other": share})
+    standardised = {NETWORK: standard(network.astype(np.float32)), "other": standard(other.astype(np.float32))}
+    fused = fuse(standardised, {"other": weight})
     expected = ndcg_sum(fused, queries, exclude_seen=exclude_seen) / N_QUERIES
-    found = lists.gains({NETWORK: 1 - share, "other": share}).mean()
+    found = lists.gains({NETWORK: 1 - weight, "other": weight}).mean()
     # A short list is exact unless an item is among the ten best of the sum and in no member's list of twelve.
     assert found == pytest.approx(expected, abs=0.02)
     alone = ndcg_sum(network.astype(np.float32).copy(), queries, exclude_seen=exclude_seen) / N_QUERIES
     assert lists.gains({NETWORK: 1.0}).mean() == pytest.approx(alone, abs=1e-6)
 
 
-def test_what_helps_gets_a_share_and_noise_gets_none() -> None:
+def test_what_helps_gets_a_weight_and_noise_gets_none() -> None:
     random = np.random.default_rng(0)
-    queries = asked(random)
+    queries = held_out(random)
     recommender = members(hints(queries, random, 1.5), helps=hints(queries, random, 1.5), noise=hints(queries, random, 0))
     fusion = choose_fusion(recommender, queries, exclude_seen=True)
     assert set(fusion.weights) == {"helps"}
@@ -76,17 +77,17 @@ def test_what_helps_gets_a_share_and_noise_gets_none() -> None:
 
 def test_the_network_may_be_left_with_nothing() -> None:
     random = np.random.default_rng(1)
-    queries = asked(random)
+    queries = held_out(random)
     fusion = choose_fusion(members(hints(queries, random, 0), best=hints(queries, random, 4)), queries, exclude_seen=False)
     assert fusion.weights["best"] > 0.9
 
 
 def test_without_scorers_or_queries_the_network_is_alone() -> None:
     random = np.random.default_rng(2)
-    queries = asked(random)
+    queries = held_out(random)
     network = hints(queries, random, 2)
     fusion = choose_fusion(members(network), queries, exclude_seen=False)
     assert fusion.weights == {}
     assert fusion.ndcg == fusion.alone[NETWORK] > 0.3
-    nobody = Queries(queries.users[:0], queries.histories.take(np.arange(0)), np.zeros(1, np.int64), queries.targets[:0])
-    assert choose_fusion(members(network, other=network), nobody, exclude_seen=False).weights == {}
+    none = Queries(queries.users[:0], queries.histories.take(np.arange(0)), np.zeros(1, np.int64), queries.targets[:0])
+    assert choose_fusion(members(network, other=network), none, exclude_seen=False).weights == {}

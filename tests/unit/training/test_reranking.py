@@ -1,4 +1,4 @@
-"""A small shop: what was had a short while ago is had again soon. The fused scores do not know it, the re-ranker can learn it."""
+"""A small shop: what was bought a short while ago is bought again soon. The fused scores do not know it, the re-ranker can learn it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,12 @@ USERS = 600
 
 
 def shop(*, lately: bool, seed: int = 0) -> tuple[SequentialRecommender, Queries]:
-    """Everybody had six items, at times of the last hundred days; asked now, they then have the latest of them, or any item."""
+    """Every user bought six items in the last hundred days; held out is the latest of them (lately), or any item."""
     random = np.random.default_rng(seed)
     items = np.array([random.permutation(N_ITEMS)[:6] for _ in range(USERS)])
     days = np.sort(random.integers(1, 100, (USERS, 6)), axis=1)[:, ::-1]
     targets = items[:, -1] if lately else random.integers(0, N_ITEMS, USERS)
-    order = np.array([random.permutation(6) for _ in range(USERS)])  # what is old comes anywhere, so that order alone does not tell
+    order = np.array([random.permutation(6) for _ in range(USERS)])  # old events come anywhere, so that order alone says nothing
     items, days = np.take_along_axis(items, order, 1), np.take_along_axis(days, order, 1)
     n = items.size
     histories = Histories(
@@ -43,7 +43,7 @@ def shop(*, lately: bool, seed: int = 0) -> tuple[SequentialRecommender, Queries
 
 
 def fitted(*, lately: bool) -> tuple[SequentialRecommender, Queries]:
-    """The shop's model with what was chosen for it."""
+    """The shop's model with its re-ranker."""
     recommender, queries = shop(lately=lately)
     item_counters = ItemCounters.of(queries.histories, N_ITEMS)
     recommender.reranker = choose_reranker(recommender, queries, item_counters, exclude_seen=False, seed=1).head
@@ -55,7 +55,7 @@ def model() -> SequentialRecommender:
     return fitted(lately=True)[0]
 
 
-def test_a_head_is_kept_where_it_is_better_for_sure_and_helps_other_users(model: SequentialRecommender) -> None:
+def test_a_head_is_kept_where_it_is_significantly_better_and_helps_other_users(model: SequentialRecommender) -> None:
     assert model.reranker is not None
     _, others = shop(lately=True, seed=5)
     first = model.scores(others.histories).argmax(1)
@@ -95,13 +95,13 @@ def test_the_disk_keeps_the_head(model: SequentialRecommender, tmp_path: Path) -
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-5, atol=1e-5)
 
 
-def test_chances_of_other_users_are_true(model: SequentialRecommender) -> None:
+def test_probabilities_of_other_users_are_calibrated(model: SequentialRecommender) -> None:
     _, others = shop(lately=True, seed=9)
     probability = 1 / (1 + np.exp(-model.scores(others.histories).astype(np.float64)))
-    assert probability.sum() == pytest.approx(USERS, rel=0.1)  # everybody has one
+    assert probability.sum() == pytest.approx(USERS, rel=0.1)  # each user has one held-out item
 
 
-def test_without_its_name_an_item_is_one_that_nobody_had(model: SequentialRecommender) -> None:
+def test_without_its_id_an_item_has_no_events(model: SequentialRecommender) -> None:
     _, queries = shop(lately=True)
     one = queries.histories.take(slice(0, 1))
     item = int(queries.targets[0])
@@ -112,7 +112,7 @@ def test_without_its_name_an_item_is_one_that_nobody_had(model: SequentialRecomm
     np.testing.assert_array_equal(ablated[0, others], named[0, others])
 
 
-def test_a_reason_for_the_latest_event_is_that_it_was_had_lately(model: SequentialRecommender) -> None:
+def test_the_latest_event_is_a_reason_for_its_item(model: SequentialRecommender) -> None:
     _, queries = shop(lately=True)
     one = queries.histories.take(slice(0, 1))
     item = int(queries.targets[0])
@@ -123,9 +123,19 @@ def test_a_reason_for_the_latest_event_is_that_it_was_had_lately(model: Sequenti
 
 def test_seen_items_are_no_candidates_where_they_are_not_shown() -> None:
     recommender, queries = shop(lately=True)
-    scores = recommender.scores(queries.histories)[:, :]
+    scores = recommender.scores(queries.histories)
     found = candidates_of(scores, queries.histories, exclude_seen=True)[:, : N_ITEMS - 6]
     assert not any(np.isin(row, queries.histories.take(slice(at, at + 1)).items).any() for at, row in enumerate(found))
+    order = np.random.default_rng(0).permuted(np.tile(np.arange(N_ITEMS), (USERS, 1)), axis=1)
+    columns = candidates_of(np.take_along_axis(scores, order, 1), queries.histories, exclude_seen=True, items=order)
+    np.testing.assert_array_equal(np.take_along_axis(order, columns, 1)[:, : N_ITEMS - 6], found)
+
+
+def test_candidates_are_reranked_as_among_the_whole_catalogue(model: SequentialRecommender) -> None:
+    _, others = shop(lately=True, seed=5)
+    candidates = np.random.default_rng(0).permuted(np.tile(np.arange(N_ITEMS), (USERS, 1)), axis=1)
+    expected = np.take_along_axis(model.scores(others.histories), candidates, 1)
+    np.testing.assert_allclose(model.candidate_scores(others.histories, candidates), expected, atol=1e-4)
 
 
 def test_a_line_is_found_again() -> None:
@@ -145,7 +155,7 @@ def test_newer_events_reach_the_counters(model: SequentialRecommender) -> None:
     assert renewed.item_counters.until(np.arange(N_ITEMS), np.full(N_ITEMS, NOW)).sum() == 6 * USERS
 
 
-def test_the_test_says_how_true_the_chances_are(model: SequentialRecommender, tmp_path: Path) -> None:
+def test_calibration_is_measured_on_the_test_part(model: SequentialRecommender, tmp_path: Path) -> None:
     _, others = shop(lately=True, seed=9)
     found = measure_probabilities(model, others, tmp_path / "calibration.png", "a shop")
     assert found["rows"] == USERS * N_ITEMS
@@ -167,4 +177,4 @@ def test_an_item_with_all_its_fields_is_worth_what_its_score_says(model: Sequent
     ablated = whole & (np.array(players) != "id")
     worth = field_game(recommender, history, item, bundle.spec, players)(np.concatenate([whole, ablated]))
     assert worth[0] == pytest.approx(above_mean(recommender.scores(history), item)[0], abs=1e-4)
-    assert worth[1] < worth[0]  # it was had lately, which nobody can know of an item without a name
+    assert worth[1] < worth[0]  # it was bought lately, which is not known of an item without its id

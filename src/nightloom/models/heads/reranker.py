@@ -26,7 +26,6 @@ from nightloom.core.sequences import Histories
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
-from nightloom.models.scorers.score_fusion import standard
 
 FloatArray = NDArray[np.float32]
 CANDIDATES = 100
@@ -112,20 +111,29 @@ class Reranker:
     exclude_seen: bool
     item_counters: ItemCounters
 
-    def rescore(self, fused: FloatArray, tables: Mapping[str, FloatArray], histories: Histories, ablated: int | None = None) -> FloatArray:
-        """Log-odds of the whole catalogue, float32 [n, items].
+    def rescore(
+        self,
+        fused: FloatArray,
+        members: Mapping[str, FloatArray],
+        histories: Histories,
+        items: NDArray[np.int64] | None = None,
+        ablated: int | None = None,
+    ) -> FloatArray:
+        """Log-odds of the items that are scored, float32 [n, k].
 
         Args:
-            fused: float32 [n, items], the scores of retrieval.
-            tables: member -> float32 [n, items], as it gives them.
-            histories: who asks; with `request_time` zero they are asked now, after all that is known.
-            ablated: an item of which only its scores may be known, as if nobody had ever had it.
+            fused: float32 [n, k], the fused scores.
+            members: member -> float32 [n, k], its standardised scores.
+            histories: n queries; one without a time (`request_time` zero) is a request now, after all events that are known.
+            items: int64 [n, k], the items that are scored; None: the whole catalogue.
+            ablated: an item of which only its scores may be known, as if it had no events.
         """
         found = self.fallback(fused).astype(np.float32)
-        candidates = candidates_of(fused, histories, exclude_seen=self.exclude_seen)
-        columns = [standard(tables[name]) for name in self.members]
-        inputs = describe(fused, columns, candidates, self._dated(histories), self.item_counters, ablated)
-        np.put_along_axis(found, candidates, self.log_odds(inputs), 1)
+        best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, items=items)
+        columns = [np.take_along_axis(table, best, 1) for table in (fused, *(members[name] for name in self.members))]
+        chosen = best if items is None else np.take_along_axis(items, best, 1)
+        inputs = describe(columns, chosen, self._dated(histories), self.item_counters, ablated)
+        np.put_along_axis(found, best, self.log_odds(inputs), 1)
         return found
 
     def log_odds(self, described: FloatArray) -> FloatArray:
@@ -188,32 +196,39 @@ def answers(net: HeadNet, numbers: Numbers, described: FloatArray) -> FloatArray
     return mean.reshape(described.shape[:2])
 
 
-def candidates_of(fused: FloatArray, histories: Histories, *, exclude_seen: bool) -> NDArray[np.int64]:
-    """The best items of retrieval, best first, int64 [n, candidates]."""
+def candidates_of(
+    fused: FloatArray, histories: Histories, *, exclude_seen: bool, items: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Columns of the best fused scores, best first, int64 [n, candidates].
+
+    Args:
+        fused: float32 [n, k].
+        histories: n queries.
+        exclude_seen: whether items of the history come last.
+        items: int64 [n, k], the items that are scored; None: the whole catalogue, so that columns are items.
+    """
     allowed = fused
     if exclude_seen:
         allowed = fused.copy()
-        mask_seen(allowed, histories)
+        mask_seen(allowed, histories, items)
     found: NDArray[np.int64] = torch.topk(torch.from_numpy(allowed), min(CANDIDATES, fused.shape[1])).indices.numpy()
     return found
 
 
 def describe(
-    fused: FloatArray,
-    members: list[FloatArray],
+    scores: list[FloatArray],
     candidates: NDArray[np.int64],
     histories: Histories,
     item_counters: ItemCounters,
     ablated: int | None = None,
 ) -> FloatArray:
-    """What the head is told of each candidate: fused score, each member's, then `COUNTERS`; float32 [n, candidates, columns].
+    """What the head reads of each candidate: fused score, each member's, then `COUNTERS`; float32 [n, candidates, columns].
 
     Args:
-        fused: float32 [n, items].
-        members: float32 [n, items] each.
-        candidates: int64 [n, candidates], best first.
-        histories: who asks; counters stop at `request_time`.
-        item_counters: what was had by all.
+        scores: float32 [n, candidates] each: fused, and of each member.
+        candidates: int64 [n, candidates], items, best first.
+        histories: n queries; counters stop at `request_time`.
+        item_counters: events of all users by item.
         ablated: see `Reranker.rescore`.
     """
     n, k = candidates.shape
@@ -230,7 +245,7 @@ def describe(
             dates[hidden] = NEVER
     totals = [np.log1p(item_counters.all_within(histories.request_time, days))[:, None] for days in WINDOWS]
     columns = [
-        *(np.take_along_axis(table, candidates, 1) for table in (fused, *members)),
+        *scores,
         np.broadcast_to(np.arange(k), (n, k)),
         np.log1p(had),
         _days(when, last_had),

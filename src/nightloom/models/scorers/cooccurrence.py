@@ -1,4 +1,4 @@
-"""Scorer cooccurrence: of those who had this item, how many had that one."""
+"""Scorer cooccurrence: of the users of one item, how many are users of another."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from nightloom.core.ragged import ages, gather, owners
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.item_graph import BLOCK_CELLS, Edges, ItemGraph, joined, strongest
+from nightloom.models.scorers.item_graph import Edges, ItemGraph, joined, strongest
+from nightloom.models.scorers.sparse import runs
 
 
 class Cooccurrence(ItemGraph):
     """Conditional probability of one item given another, whatever their order.
 
     The edge from i to j is C[i, j] / (n[i] + shrink), where C counts users with both and n those with i (Deshpande and Karypis
-    2004, Item-based top-N recommendation algorithms, 4.1.2, without their penalty on popular items: what is liked by all is what
-    the transition graph, which has that penalty, can not say). `shrink` takes weight from items that few have had.
+    2004, Item-based top-N recommendation algorithms, 4.1.2). Their penalty on popular items is left out, since the transition
+    graph has one and can not say what is liked by all. `shrink` takes weight from items of few users.
 
     Args:
         shrink: users that are added to those of each item.
@@ -34,26 +36,19 @@ class Cooccurrence(ItemGraph):
 
     def fit(self, train: Histories, n_items: int) -> Self:
         """Count users by pair of items; only positive events count."""
-        age = np.repeat(train.offsets[1:], train.lengths) - 1 - np.arange(len(train.items))
-        kept = train.positive & (age < self.span)
-        pairs = np.unique(np.repeat(np.arange(len(train)), train.lengths)[kept] * np.int64(n_items) + train.items[kept])
-        user, item = np.divmod(pairs, max(n_items, 1))
-        had = np.searchsorted(user, np.arange(len(train) + 1))  # user u's items are item[had[u]:had[u + 1]]
-        holders = np.argsort(item, kind="stable")  # item i's users are user[holders[held[i]:held[i + 1]]]
-        held = np.searchsorted(item[holders], np.arange(n_items + 1))
+        kept = train.positive & (ages(train.offsets) < self.span)
+        user, item = np.divmod(np.unique(owners(train.offsets)[kept] * n_items + train.items[kept]), max(n_items, 1))
+        of_user = np.searchsorted(user, np.arange(len(train) + 1))  # user u's items are item[of_user[u]:of_user[u + 1]]
+        users = user[np.argsort(item, kind="stable")]
+        of_item = np.searchsorted(np.sort(item), np.arange(n_items + 1))  # item i's users are users[of_item[i]:of_item[i + 1]]
+        pairs = np.bincount(owners(of_item), np.diff(of_user)[users], minlength=n_items).astype(np.int64)
         found: list[Edges] = []
-        work = np.concatenate([[0], np.cumsum(np.diff(had)[user[holders]])])[held]  # pairs of all items before each
-        first = 0
-        while first < n_items:
-            last = max(first + 1, min(first + BLOCK_CELLS // n_items, int(np.searchsorted(work, work[first] + BLOCK_CELLS, "right")) - 1))
-            owners = user[holders[held[first] : held[last]]]
-            many = np.diff(had)[owners]
-            at = np.arange(many.sum()) + np.repeat(had[owners] - np.cumsum(many) + many, many)
-            row = np.repeat(np.repeat(np.arange(last - first), np.diff(held[first : last + 1])), many)
-            block = np.bincount(row * n_items + item[at], minlength=(last - first) * n_items).reshape(-1, n_items).astype(np.float32)
-            here = np.arange(first, last)
-            block[here - first, here] = 0
-            rows, columns, counts = strongest(block, self.neighbours)
-            found.append((here[rows], columns, counts / (np.diff(held)[here[rows]] + np.float32(self.shrink))))
-            first = last
+        for rows in runs(np.maximum(pairs, n_items)):
+            some = users[of_item[rows.start] : of_item[rows.stop]]
+            many = np.diff(of_user)[some]
+            row = np.repeat(owners(of_item[rows.start : rows.stop + 1]), many)
+            key = row * n_items + item[gather(of_user[some], many)]
+            block = np.bincount(key, minlength=(rows.stop - rows.start) * n_items).reshape(-1, n_items).astype(np.float32)
+            source, target, counts = strongest(block, rows.start, self.neighbours)
+            found.append((source, target, counts / (np.diff(of_item)[source] + np.float32(self.shrink))))
         return self._take(*joined(found), np.bincount(train.items[train.positive], minlength=n_items))

@@ -1,4 +1,4 @@
-"""Scorer friends: what the people whom one is linked to have had."""
+"""Scorer friends: what the users whom a user is linked to have interacted with."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Untrained
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.item_graph import BLOCK_CELLS
+from nightloom.models.scorers.sparse import NO_CELLS, Cells, Untrained, summed
 
 STRANGER = 0.05
-"""Weight of a friend whose history has nothing in common with one's own."""
+"""Weight of a friend whose history has nothing in common with the user's."""
 
 
 class Friends(Untrained):
-    """Votes of one's friends, each weighted by how alike the two histories are.
+    """Votes of a user's friends, each weighted by how alike the two histories are.
 
     A friend's weight is the cosine of the two sets of items, plus `STRANGER`, for a link says something of its own (Ma et al. 2011,
-    Recommender systems with social regularization, weigh friends by likeness too). Friends' histories come with the question
-    (`Histories.links`), so nothing of anybody is kept in the model; without them all scores are zero.
+    Recommender systems with social regularization, weigh friends by likeness too). Friends' histories come with the query
+    (`Histories.links`), so nobody's history is kept in the model; without them all scores are zero.
     """
 
     family: ClassVar[str] = "friends"
 
-    def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """float32 [len(histories), n_items]."""
-        out = np.zeros((len(histories), self.n_items), dtype=np.float32)
-        step = max(1, BLOCK_CELLS // max(self.n_items, 1))
-        for first in range(0, len(histories) if histories.links else 0, step):
-            part = histories.take(slice(first, first + step))
-            out[first : first + step] = self._votes(part)
-        return out
+    def work(self, histories: Histories) -> NDArray[np.int64]:
+        """Events of each history's friends, int64 [n]."""
+        links = histories.links
+        if links is None:
+            return np.zeros(len(histories), dtype=np.int64)
+        return np.bincount(owners(links.offsets), links.known.lengths[links.people], minlength=len(histories)).astype(np.int64)
 
-    def _votes(self, part: Histories) -> NDArray[np.float64]:
-        assert part.links is not None
-        row, item = np.divmod(_pairs(part, self.n_items), self.n_items)
-        mine = np.zeros((len(part), self.n_items), dtype=bool)
-        mine[row, item] = True
-        asker = np.repeat(np.arange(len(part)), np.diff(part.links.offsets))  # of each link
-        link, had = np.divmod(_pairs(part.links.known.take(part.links.people), self.n_items), self.n_items)
-        both = np.bincount(link, mine[asker[link], had], minlength=len(asker))
-        sizes = np.bincount(link, minlength=len(asker)) * mine.sum(1)[asker]
-        weight = both / np.sqrt(np.maximum(sizes, 1)) + STRANGER
-        cell = asker[link] * self.n_items + had
-        return np.bincount(cell, weight[link], minlength=mine.size).astype(np.float64).reshape(mine.shape)
+    def cells(self, histories: Histories) -> Cells:
+        """The items of each history's friends."""
+        links = histories.links
+        if links is None:
+            return NO_CELLS
+        n, own = len(histories), _pairs(histories, self.n_items)
+        user = owners(links.offsets)  # of each link
+        link, item = np.divmod(_pairs(links.known.take(links.people), self.n_items), max(self.n_items, 1))
+        votes = user[link] * self.n_items + item
+        common = np.bincount(link, np.isin(votes, own), minlength=len(user))
+        sizes = np.bincount(own // max(self.n_items, 1), minlength=n)[user] * np.bincount(link, minlength=len(user))
+        weight = common / np.sqrt(np.maximum(sizes, 1)) + STRANGER
+        keys, values = summed(votes, weight[link], n * self.n_items)
+        return Cells(keys, values.astype(np.float32))
 
 
 def _pairs(histories: Histories, n_items: int) -> NDArray[np.int64]:
-    """row * n_items + item of every item that a history has a positive event on, each once."""
-    row = np.repeat(np.arange(len(histories)), histories.lengths)[histories.positive]
-    return np.unique(row * np.int64(n_items) + histories.items[histories.positive])
+    """row * n_items + item of every item that a history has a positive event on, each once, ascending."""
+    row = owners(histories.offsets)[histories.positive]
+    return np.unique(row * n_items + histories.items[histories.positive])

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from copy import copy
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Scorer
+from nightloom.core.ragged import ages, gather, owners
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.sparse import Base, Cells, SparseScorer, summed
 
 TRACE = 1e-6
 """Weight of popularity (scaled to 1) beside the edges' score: orders ties and empty histories, changes nothing else."""
-
-BLOCK_CELLS = 1 << 22
-"""Score cells or edges that are held at once."""
-
 
 Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]
 """Source, target and weight of each edge, ordered by source and target."""
 
 
-class ItemGraph(Scorer):
+class ItemGraph(SparseScorer):
     """A sparse matrix of edges; a history's score is the sum of its events' rows, weighted by recency^age.
+
+    A trace of popularity is the base. Items without a positive event can not be ranked.
 
     Args:
         recency: weight lost with each event of age.
@@ -39,28 +37,42 @@ class ItemGraph(Scorer):
 
     def _take(self, source: NDArray[np.int64], target: NDArray[np.int64], weight: NDArray[np.floating], counts: NDArray[np.int64]) -> Self:
         """Take edges, ordered by source, and how often each item was seen; an item never seen can not be ranked."""
-        self.n_items, self.popularity = len(counts), counts.astype(np.int64)
-        self.offsets = np.searchsorted(source, np.arange(self.n_items + 1)).astype(np.int64)
-        self.targets, self.weights = target.astype(np.int32), weight.astype(np.float32)
+        offsets = np.searchsorted(source, np.arange(len(counts) + 1)).astype(np.int64)
+        return self._keep(offsets, target.astype(np.int32), weight.astype(np.float32), counts.astype(np.int64))
+
+    def _keep(
+        self, offsets: NDArray[np.int64], targets: NDArray[np.int32], weights: NDArray[np.float32], popularity: NDArray[np.int64]
+    ) -> Self:
+        """Keep arrays as `save` writes them, and the base that follows from them."""
+        self.offsets, self.targets, self.weights, self.popularity = offsets, targets, weights, popularity
+        self.n_items = len(popularity)
+        trace = TRACE * popularity / max(int(popularity.max(initial=0)), 1)
+        self.base = Base(np.where(popularity > 0, trace, -np.inf).astype(np.float32))
         return self
 
-    def strengths(self, histories: Histories) -> NDArray[np.float32]:
-        """What the edges alone say: float32 [len(histories), n_items], zero where none leads."""
-        out = np.empty((len(histories), self.n_items), dtype=np.float32)
-        step = max(1, BLOCK_CELLS // max(self.n_items, 1))
-        for first in range(0, len(histories), step):
-            part = histories.take(slice(first, first + step))
-            age = np.repeat(part.offsets[1:], part.lengths) - 1 - np.arange(len(part.items))
-            near = age < self.memory
-            row, item = np.repeat(np.arange(len(part)), part.lengths)[near], part.items[near]
-            weight = np.power(self.recency, age[near], dtype=np.float64)
-            out[first : first + step] = self._spread(row, item, weight, len(part))
-        return out
+    def work(self, histories: Histories) -> NDArray[np.int64]:
+        """Edges of each history, int64 [n]."""
+        row, item, _ = self._latest(histories)
+        degree = self.offsets[item + 1] - self.offsets[item]
+        return np.bincount(row, degree, minlength=len(histories)).astype(np.int64)
 
-    def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """Strengths with a trace of popularity; -inf for items never seen."""
-        trace = TRACE * self.popularity / max(int(self.popularity.max(initial=0)), 1)
-        return self.strengths(histories) + np.where(self.popularity > 0, trace, -np.inf).astype(np.float32)
+    def cells(self, histories: Histories) -> Cells:
+        """The sum of the rows of the histories' latest events, weighted by recency^age."""
+        row, item, weight = self._latest(histories)
+        degree = self.offsets[item + 1] - self.offsets[item]
+        edge = gather(self.offsets[item], degree)
+        keys, values = summed(
+            np.repeat(row * self.n_items, degree) + self.targets[edge],
+            self.weights[edge] * np.repeat(weight, degree),
+            len(histories) * self.n_items,
+        )
+        return Cells(keys, values.astype(np.float32))
+
+    def _latest(self, histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
+        """Row, item and weight of the events that are looked at."""
+        age = ages(histories.offsets)
+        near = age < self.memory
+        return owners(histories.offsets)[near], histories.items[near], np.power(self.recency, age[near], dtype=np.float64)
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same edges over another catalogue.
@@ -69,41 +81,29 @@ class ItemGraph(Scorer):
             rows: int64 [n_items of this graph], each item's dense id there, -1 where it is gone.
             n_items: size of the other catalogue.
         """
-        source = rows[np.repeat(np.arange(self.n_items), np.diff(self.offsets))]
+        source = rows[owners(self.offsets)]
         target = rows[self.targets]
         kept = (source >= 0) & (target >= 0)
         order = np.lexsort((target[kept], source[kept]))
         counts = np.zeros(n_items, dtype=np.int64)
         counts[rows[rows >= 0]] = self.popularity[rows >= 0]
-        return copy(self)._take(source[kept][order], target[kept][order], self.weights[kept][order], counts)
+        other = type(self)(**self._settings())
+        return other._take(source[kept][order], target[kept][order], self.weights[kept][order], counts)
 
     def save(self, folder: Path) -> None:
         """Write `<family>.npz`."""
-        settings = {name: getattr(self, name) for name in self.settings}
         arrays = {name: getattr(self, name) for name in ("offsets", "targets", "weights", "popularity")}
-        np.savez(folder / f"{self.family}.npz", **arrays, **settings)
+        np.savez(folder / f"{self.family}.npz", **arrays, **self._settings())
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as content:
             graph = cls(**{name: content[name].item() for name in cls.settings})
-            for name in ("offsets", "targets", "weights", "popularity"):
-                setattr(graph, name, content[name])
-        graph.n_items = len(graph.popularity)
-        return graph
+            return graph._keep(*(content[name] for name in ("offsets", "targets", "weights", "popularity")))
 
-    def _spread(self, row: NDArray[np.int64], item: NDArray[np.int32], weight: NDArray[np.float64], n: int) -> NDArray[np.float32]:
-        """Sum `weight` times each item's edges into its row, float32 [n, n_items], a bounded number of edges at a time."""
-        total = np.zeros(n * self.n_items)
-        degree = np.diff(self.offsets)[item]
-        cuts = np.flatnonzero(np.diff(np.cumsum(degree) // BLOCK_CELLS)) + 1
-        for part in np.split(np.arange(len(item)), cuts):
-            degrees = degree[part]
-            edge = np.arange(degrees.sum()) + np.repeat(self.offsets[item[part]] - np.cumsum(degrees) + degrees, degrees)
-            cell = np.repeat(row[part] * self.n_items, degrees) + self.targets[edge]
-            total += np.bincount(cell, self.weights[edge] * np.repeat(weight[part], degrees), minlength=len(total))
-        return total.reshape(n, self.n_items).astype(np.float32)
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.settings}
 
 
 def joined(parts: list[Edges]) -> Edges:
@@ -114,10 +114,18 @@ def joined(parts: list[Edges]) -> Edges:
     return source, target, weight
 
 
-def strongest(block: NDArray[np.float32], k: int) -> Edges:
-    """The k largest positive values of each row, as edges from row to column."""
+def strongest(block: NDArray[np.float32], first: int, k: int) -> Edges:
+    """The k largest positive values of each row, as edges from row to column; an item is no neighbour of itself.
+
+    Args:
+        block: float32 [rows, items], written to.
+        first: the item of the first row.
+        k: most edges a row.
+    """
+    here = np.arange(len(block))
+    block[here, first + here] = 0
     k = min(k, block.shape[1])
     columns = np.sort(np.argpartition(-block, k - 1, axis=1)[:, :k], axis=1) if k else np.zeros((len(block), 0), np.int64)
     values = np.take_along_axis(block, columns, axis=1)
     kept = values > 0
-    return np.nonzero(kept)[0], columns[kept], values[kept]
+    return first + np.nonzero(kept)[0], columns[kept], values[kept]

@@ -1,4 +1,4 @@
-"""Family popularity: the same list for all, by number of positive events in training."""
+"""Scorer popularity: the same list for all, by number of positive events in training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.sparse import NO_CELLS, Base, Cells, SparseScorer
 
 
 def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
@@ -17,8 +17,8 @@ def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
     return np.bincount(histories.items[histories.positive], minlength=n_items)
 
 
-class Popularity(Scorer):
-    """Scores are log(1 + positive events), so that beside others' scores the few at the top do not drown the rest.
+class Popularity(SparseScorer):
+    """Scores are log(1 + positive events): beside other members' scores the few items at the top do not drown the rest.
 
     Every item can be ranked, those never seen last.
     """
@@ -27,20 +27,25 @@ class Popularity(Scorer):
 
     def fit(self, train: Histories, n_items: int) -> Self:
         """Count positive events."""
-        self.n_items = n_items
-        self.counts = positive_counts(train, n_items)
+        return self._keep(positive_counts(train, n_items))
+
+    def _keep(self, counts: NDArray[np.int64]) -> Self:
+        self.n_items, self.counts, self.base = len(counts), counts, Base(np.log1p(counts).astype(np.float32))
         return self
 
-    def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """The same for each history: float32 [len(histories), n_items]."""
-        return np.tile(np.log1p(self.counts).astype(np.float32), (len(histories), 1))
+    def work(self, histories: Histories) -> NDArray[np.int64]:
+        """Nothing depends on the history: zeros, int64 [n]."""
+        return np.zeros(len(histories), dtype=np.int64)
+
+    def cells(self, histories: Histories) -> Cells:  # noqa: ARG002  # the base is the whole score
+        """None."""
+        return NO_CELLS
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same counts over another catalogue."""
-        other = type(self)()
-        other.n_items, other.counts = n_items, np.zeros(n_items, dtype=np.int64)
-        other.counts[rows[rows >= 0]] = self.counts[rows >= 0]
-        return other
+        counts = np.zeros(n_items, dtype=np.int64)
+        counts[rows[rows >= 0]] = self.counts[rows >= 0]
+        return type(self)()._keep(counts)
 
     def save(self, folder: Path) -> None:
         """Write `popularity.npz`."""
@@ -49,8 +54,5 @@ class Popularity(Scorer):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        model = cls()
         with np.load(folder / "popularity.npz", allow_pickle=False) as arrays:
-            model.counts = arrays["counts"]
-        model.n_items = len(model.counts)
-        return model
+            return cls()._keep(arrays["counts"])

@@ -1,4 +1,4 @@
-"""Scorer repeats: what one has had often, one has again (where items already had may be shown)."""
+"""Scorer repeats: what was consumed often is consumed again (where seen items may be shown)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.recommender import Untrained
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.sparse import Cells, Untrained
 
 
 class Repeats(Untrained):
@@ -16,9 +17,12 @@ class Repeats(Untrained):
 
     family: ClassVar[str] = "repeats"
 
-    def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """float32 [len(histories), n_items]."""
-        row = np.repeat(np.arange(len(histories)), histories.lengths)[histories.positive]
-        cells = len(histories) * self.n_items
-        counts = np.bincount(row * self.n_items + histories.items[histories.positive], minlength=cells)
-        return np.log1p(counts, dtype=np.float32).reshape(len(histories), self.n_items)
+    def work(self, histories: Histories) -> NDArray[np.int64]:
+        """Events of each history, int64 [n]."""
+        return histories.lengths
+
+    def cells(self, histories: Histories) -> Cells:
+        """The items of each history."""
+        row, item = owners(histories.offsets)[histories.positive], histories.items[histories.positive]
+        keys, counts = np.unique(row * self.n_items + item, return_counts=True)
+        return Cells(keys, np.log1p(counts, dtype=np.float32))

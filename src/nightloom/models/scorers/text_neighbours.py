@@ -1,4 +1,4 @@
-"""Scorer text_neighbours: items whose text is like that of the history's items, those that nobody has had yet included."""
+"""Scorer text_neighbours: items whose text is like that of the history's items, items without events included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nightloom.core.sequences import Histories
 from nightloom.encoders.whitening import Whitening
-from nightloom.models.scorers.item_graph import BLOCK_CELLS, Edges, ItemGraph, joined, strongest
+from nightloom.models.scorers.item_graph import Edges, ItemGraph, joined, strongest
+from nightloom.models.scorers.sparse import runs
 
 ENOUGH_TEXTS = 4
 """Texts a direction from which vectors are whitened; of fewer, all would be alike far from all others, so they are only centred."""
@@ -45,13 +46,9 @@ class TextNeighbours(ItemGraph):
             enough = int(has_text.sum()) >= ENOUGH_TEXTS * whiten.width
             unit = torch.nn.functional.normalize(whiten(text) if enough else text - whiten.mean) * has_text[:, None]
         found: list[Edges] = []
-        step = max(1, BLOCK_CELLS // max(len(unit), 1))
-        for first in range(0, len(unit), step):
-            block = (unit[first : first + step] @ unit.T).numpy()
-            here = np.arange(first, first + len(block))
-            block[here - first, here] = 0
-            rows, columns, cosines = strongest(block, self.neighbours)
-            found.append((here[rows], columns, cosines**2))
+        for rows in runs(np.full(len(unit), len(unit))):
+            source, target, cosines = strongest((unit[rows] @ unit.T).numpy(), rows.start, self.neighbours)
+            found.append((source, target, cosines**2))
         return self._take(*joined(found), has_text.numpy().astype(np.int64))
 
     def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender

@@ -17,13 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nightloom.core.errors import InputError
+from nightloom.core.moments import Moments, VectorMoments
 from nightloom.core.recommender import Recommender, Scorer
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Reranker
-from nightloom.models.scorers.score_fusion import CLASSES, NETWORK, Scores, fit_scorers, fuse
+from nightloom.models.scorers.registry import CLASSES, fit_scorers
+from nightloom.models.scorers.score_fusion import NETWORK, Scores, fuse, standard
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape, encode, inference
 
@@ -66,6 +68,7 @@ class SequentialRecommender(Recommender):
         self.content = content
         self.n_items = len(content)
         self._vectors: Tensor | None = None
+        self._moments: tuple[Tensor, VectorMoments] | None = None
 
     def fit(self, train: Histories, n_items: int) -> Self:
         """Rebuild scorers and counters, which need no training, from newer histories of the same catalogue; the rest stays.
@@ -93,12 +96,34 @@ class SequentialRecommender(Recommender):
         """
         return self.finish(self.network_scores(histories), self.scorer_scores(histories), histories)
 
+    def candidate_scores(self, histories: Histories, candidates: NDArray[np.int64]) -> Scores:
+        """Final scores of some items only, without scoring the rest of the catalogue.
+
+        They are those of `scores`, except that the re-ranker looks for its best items among the candidates alone.
+
+        Args:
+            histories: n queries.
+            candidates: int64 [n, k], dense items, distinct within a row.
+
+        Returns:
+            float32 [n, k].
+        """
+        members = {NETWORK: self.network_candidates(histories, candidates)}
+        members |= {name: self.scorers[name].candidate_scores(histories, candidates) for name in self.weights}
+        return self._final({name: moments.standardise(scores) for name, (scores, moments) in members.items()}, histories, candidates)
+
     def finish(self, network: Scores, scorers: Mapping[str, Scores], histories: Histories, ablated: int | None = None) -> Scores:
-        """Final scores from those of the members; `ablated` as in `Reranker.rescore`."""
-        fused = fuse(network, scorers, self.weights)
+        """Final scores from the full tables of the members; `ablated` as in `Reranker.rescore`."""
+        members = {NETWORK: standard(network)} | {name: standard(scorers[name]) for name in self.weights}
+        return self._final(members, histories, None, ablated)
+
+    def _final(
+        self, members: Mapping[str, Scores], histories: Histories, candidates: NDArray[np.int64] | None, ablated: int | None = None
+    ) -> Scores:
+        fused = fuse(members, self.weights)
         if self.reranker is None:
             return fused
-        return self.reranker.rescore(fused, {NETWORK: network, **scorers}, histories, ablated)
+        return self.reranker.rescore(fused, members, histories, candidates, ablated)
 
     def scorer_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
         """What each scorer with a share says, float32 [len(histories), n_items]."""
@@ -111,6 +136,22 @@ class SequentialRecommender(Recommender):
         users = self.user_vectors(histories, items)
         with torch.autocast(items.device.type, enabled=False):  # scores are ranked: rounded ones would be equal
             return (users.float() @ items.T).cpu().numpy()
+
+    @torch.no_grad()
+    def network_candidates(self, histories: Histories, candidates: NDArray[np.int64]) -> tuple[Scores, Moments]:
+        """As `Scorer.candidate_scores`, of the network alone."""
+        items = self.item_vectors()
+        users = self.user_vectors(histories, items).float()
+        chosen = items[torch.from_numpy(candidates).to(items.device)]
+        with torch.autocast(items.device.type, enabled=False):
+            scores = torch.einsum("nd,nkd->nk", users, chosen).cpu().numpy()
+        return scores, self._vector_moments(items)(users.cpu().numpy())
+
+    def _vector_moments(self, items: Tensor) -> VectorMoments:
+        """Moments of the catalogue's vectors; kept as long as those are."""
+        if self._moments is None or self._moments[0] is not items:
+            self._moments = (items, VectorMoments(items.float().cpu().numpy()))
+        return self._moments[1]
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
