@@ -30,8 +30,8 @@ class Moments:
     Attributes:
         mean: float64 [n].
         std: float64 [n], of the whole catalogue (not of a sample).
-        lowest: float64 [n], the lowest finite score. An item that can not be ranked (-inf) counts as this, here too.
-            Zero where no item can be ranked.
+        lowest: float64 [n], the lowest finite score, zero where there is none. An item that can not be ranked (-inf) counts as
+            this, in mean and standard deviation too. Without meaning where every item can be ranked.
     """
 
     mean: FloatArray

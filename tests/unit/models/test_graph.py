@@ -10,10 +10,8 @@ from nightloom.models.scorers.item_graph import ItemGraph
 
 def strengths(graph: ItemGraph, lists: list[list[int]]) -> np.ndarray:
     """What the edges alone say, without the trace of popularity: float32 [queries, items]."""
-    table = np.zeros((len(lists), graph.n_items), dtype=np.float32)
-    keys, values = graph.cells(Histories.of_items(lists))
-    table.reshape(-1)[keys] = values
-    return table
+    keys, values = graph.summands(Histories.of_items(lists))
+    return np.bincount(keys, values, minlength=len(lists) * graph.n_items).reshape(len(lists), -1).astype(np.float32)
 
 
 def test_steps_are_weighted_by_distance_direction_and_popularity() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.sparse import NO_CELLS, Cells, Untrained, summed
+from nightloom.models.scorers.sparse import NOTHING, Summands, Untrained
 
 STRANGER = 0.05
 """Weight of a friend whose history has nothing in common with the user's."""
@@ -32,11 +32,11 @@ class Friends(Untrained):
             return np.zeros(len(histories), dtype=np.int64)
         return np.bincount(owners(links.offsets), links.known.lengths[links.people], minlength=len(histories)).astype(np.int64)
 
-    def cells(self, histories: Histories) -> Cells:
-        """The items of each history's friends."""
+    def summands(self, histories: Histories) -> Summands:
+        """One vote for each item of each friend."""
         links = histories.links
         if links is None:
-            return NO_CELLS
+            return NOTHING
         n, own = len(histories), _pairs(histories, self.n_items)
         user = owners(links.offsets)  # of each link
         link, item = np.divmod(_pairs(links.known.take(links.people), self.n_items), max(self.n_items, 1))
@@ -44,8 +44,7 @@ class Friends(Untrained):
         common = np.bincount(link, np.isin(votes, own), minlength=len(user))
         sizes = np.bincount(own // max(self.n_items, 1), minlength=n)[user] * np.bincount(link, minlength=len(user))
         weight = common / np.sqrt(np.maximum(sizes, 1)) + STRANGER
-        keys, values = summed(votes, weight[link], n * self.n_items)
-        return Cells(keys, values.astype(np.float32))
+        return Summands(votes, weight[link])
 
 
 def _pairs(histories: Histories, n_items: int) -> NDArray[np.int64]:

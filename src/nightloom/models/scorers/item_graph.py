@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.ragged import ages, gather, owners
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.sparse import Base, Cells, SparseScorer, summed
+from nightloom.models.scorers.sparse import Base, SparseScorer, Summands
 
 TRACE = 1e-6
 """Weight of popularity (scaled to 1) beside the edges' score: orders ties and empty histories, changes nothing else."""
@@ -56,17 +56,13 @@ class ItemGraph(SparseScorer):
         degree = self.offsets[item + 1] - self.offsets[item]
         return np.bincount(row, degree, minlength=len(histories)).astype(np.int64)
 
-    def cells(self, histories: Histories) -> Cells:
-        """The sum of the rows of the histories' latest events, weighted by recency^age."""
+    def summands(self, histories: Histories) -> Summands:
+        """The edges from the histories' latest events, weighted by recency^age."""
         row, item, weight = self._latest(histories)
         degree = self.offsets[item + 1] - self.offsets[item]
         edge = gather(self.offsets[item], degree)
-        keys, values = summed(
-            np.repeat(row * self.n_items, degree) + self.targets[edge],
-            self.weights[edge] * np.repeat(weight, degree),
-            len(histories) * self.n_items,
-        )
-        return Cells(keys, values.astype(np.float32))
+        keys = np.repeat(row * self.n_items, degree) + self.targets[edge]
+        return Summands(keys, self.weights[edge] * np.repeat(weight, degree))
 
     def _latest(self, histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
         """Row, item and weight of the events that are looked at."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.sparse import NO_CELLS, Base, Cells, SparseScorer
+from nightloom.models.scorers.sparse import NOTHING, Base, SparseScorer, Summands
 
 
 def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
@@ -37,9 +37,9 @@ class Popularity(SparseScorer):
         """Nothing depends on the history: zeros, int64 [n]."""
         return np.zeros(len(histories), dtype=np.int64)
 
-    def cells(self, histories: Histories) -> Cells:  # noqa: ARG002  # the base is the whole score
+    def summands(self, histories: Histories) -> Summands:  # noqa: ARG002  # the base is the whole score
         """None."""
-        return NO_CELLS
+        return NOTHING
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same counts over another catalogue."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.sparse import Cells, Untrained
+from nightloom.models.scorers.sparse import Summands, Untrained
 
 
 class Repeats(Untrained):
@@ -21,8 +21,11 @@ class Repeats(Untrained):
         """Events of each history, int64 [n]."""
         return histories.lengths
 
-    def cells(self, histories: Histories) -> Cells:
-        """The items of each history."""
+    def summands(self, histories: Histories) -> Summands:
+        """One for each positive event."""
         row, item = owners(histories.offsets)[histories.positive], histories.items[histories.positive]
-        keys, counts = np.unique(row * self.n_items + item, return_counts=True)
-        return Cells(keys, np.log1p(counts, dtype=np.float32))
+        return Summands(row * self.n_items + item, np.ones(len(row)))
+
+    def added(self, sums: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Logarithm of 1 + events."""
+        return np.log1p(sums.astype(np.float32))

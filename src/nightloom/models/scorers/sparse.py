@@ -1,7 +1,7 @@
 """Scorers whose scores are the same for every history but for a few items: the base of all that need no training.
 
-Scores are a base plus sparse cells. So a few candidates can be scored, and the moments of the whole catalogue told, without
-touching the items that the history says nothing of.
+A score is a base plus what the history adds. So a few candidates can be scored, and the moments of the whole catalogue's scores
+told, from the items that the history says something of.
 """
 
 from __future__ import annotations
@@ -21,25 +21,29 @@ from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
 
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 Scores = NDArray[np.float32]
 
 BLOCK_CELLS = 1 << 22
 """Scores, edges or pairs that are held at once."""
 
 DENSE = 4
-"""Cells a summand up to which a table of all cells is faster than sorting the summands."""
+"""Cells of the table for each summand up to which moments are taken of the table, not of the summands' cells."""
 
 
-class Cells(NamedTuple):
-    """What is added to the base, in some cells of the table of queries and items.
+class Summands(NamedTuple):
+    """What is added up in cells of the table of queries and items; only items that can be ranked are added to.
 
     Attributes:
-        keys: int64 [cells], row * n_items + item, ascending and distinct.
-        values: float32 [cells].
+        keys: int64 [summands], row * n_items + item; a cell may come often.
+        values: float64 [summands].
     """
 
     keys: IntArray
-    values: Scores
+    values: FloatArray
+
+
+NOTHING = Summands(np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
 class Base:
@@ -75,38 +79,39 @@ class Base:
         """Sum of squared distances from `centre` over the items that can be ranked."""
         return float(np.square(self.values[self.ascending] - np.float64(self.centre)).sum())
 
-    def moments(self, cells: Cells, n: int) -> Moments:
-        """Moments of the scores of n queries, from the sums over the base and the cells alone."""
-        n_items, rankable = len(self.values), len(self.ascending)
-        if not rankable:
+    def moments(self, row: IntArray, item: IntArray, added: NDArray[Any], n: int) -> Moments:
+        """Moments of the scores of n queries, from sums over the base and over the cells that differ from it.
+
+        Args:
+            row: int64 [cells], the query of each cell.
+            item: int64 [cells], its item; a cell comes once.
+            added: float [cells], what is added to the base there.
+            n: queries.
+        """
+        n_items, hidden = len(self.values), len(self.values) - len(self.ascending)
+        if hidden == n_items:
             return Moments(np.zeros(n), np.zeros(n), np.zeros(n))
-        row, item = np.divmod(cells.keys, n_items)
-        base = self.values[item]
-        kept = np.isfinite(base)
-        row, item, base, scores = row[kept], item[kept], base[kept], (base + cells.values)[kept]
-        before, after = base - np.float64(self.centre), scores - np.float64(self.centre)
-        lowest = self._lowest(row, item, scores, n)
-        hidden = n_items - rankable  # items that can not be ranked count as the lowest
-        below = lowest - self.centre
-        total = np.bincount(row, after - before, minlength=n) + hidden * below
-        squares = self.squares + np.bincount(row, after**2 - before**2, minlength=n) + hidden * below**2
-        shift = total / n_items
+        added = added.astype(np.float64)
+        before = self.values[item] - np.float64(self.centre)
+        lowest = self._lowest(row, item, added, n) if hidden else np.full(n, self.centre)
+        below = lowest - self.centre  # items that can not be ranked count as the lowest
+        shift = (np.bincount(row, added, minlength=n) + hidden * below) / n_items
+        squares = self.squares + np.bincount(row, added * (2 * before + added), minlength=n) + hidden * below**2
         return Moments(self.centre + shift, np.sqrt(np.maximum(squares / n_items - shift**2, 0)), lowest)
 
-    def _lowest(self, row: IntArray, item: IntArray, scores: Scores, n: int) -> NDArray[np.float64]:
+    def _lowest(self, row: IntArray, item: IntArray, added: FloatArray, n: int) -> FloatArray:
         """The lowest score of each query: among its cells, or that of the first item of `ascending` that is in none of them."""
-        many = np.bincount(row, minlength=n)
         lowest = np.full(n, np.inf)
-        np.minimum.at(lowest, row, scores)
-        place = self.places[item]
-        near = place < many[row]  # of m cells, none but the first m places can be the reason that the first free place comes later
-        row, place = row[near], place[near]
-        order = np.lexsort((place, row))
-        row, place = row[order], place[order]
-        rank = np.arange(len(row)) - offsets_of(np.bincount(row, minlength=n))[row]
-        free = np.bincount(row[rank == place], minlength=n)  # places 0, 1, 2 ... are taken up to the first gap
+        np.minimum.at(lowest, row, self.values[item] + added)
+        many, place = np.bincount(row, minlength=n), self.places[item]
+        slots = offsets_of(many + 1)  # m cells leave one of the first m + 1 places free
+        taken = np.zeros(slots[-1], dtype=bool)
+        near = place < many[row]
+        taken[slots[row[near]] + place[near]] = True
+        free = np.flatnonzero(~taken)
+        first = free[np.searchsorted(free, slots[:-1])] - slots[:-1]
         rest = np.append(self.values[self.ascending].astype(np.float64), np.inf)
-        return np.minimum(lowest, rest[free])
+        return np.minimum(lowest, rest[first])
 
 
 class SparseScorer(Scorer):
@@ -120,34 +125,47 @@ class SparseScorer(Scorer):
 
     @abstractmethod
     def work(self, histories: Histories) -> IntArray:
-        """Summands of each history, int64 [n]: what bounds the memory of `cells`."""
+        """Summands of each history, int64 [n]: what bounds the memory of `summands`."""
 
     @abstractmethod
-    def cells(self, histories: Histories) -> Cells:
+    def summands(self, histories: Histories) -> Summands:
         """What the histories add to the base."""
+
+    def added(self, sums: FloatArray) -> Scores:
+        """What sums of summands add to the base, float32 of any shape; zero for zero."""
+        return sums.astype(np.float32)
 
     def scores(self, histories: Histories) -> Scores:
         """The whole catalogue's scores, float32 [len(histories), n_items]; -inf where an item can not be ranked."""
-        out = np.tile(self.base.values, (len(histories), 1))
-        for rows, part in self._parts(histories, np.maximum(self.work(histories), self.n_items)):
-            keys, values = self.cells(part)
-            out[rows].reshape(-1)[keys] += values
+        out = np.empty((len(histories), self.n_items), dtype=np.float32)
+        for rows, sums, _ in self._sums(histories):
+            np.add(self.base.values, self.added(sums), out=out[rows])
         return out
 
     def candidate_scores(self, histories: Histories, candidates: IntArray) -> tuple[Scores, Moments]:
-        """As `Scorer.candidate_scores`, from the base and the histories' cells alone."""
+        """As `Scorer.candidate_scores`, without looking at items that the histories say nothing of."""
         scores = self.base.values[candidates]
-        moments: list[Moments] = []
-        for rows, part in self._parts(histories, self.work(histories) + candidates.shape[1]):
-            cells = self.cells(part)
-            scores[rows] += look_up(cells, np.arange(len(part))[:, None] * self.n_items + candidates[rows])
-            moments.append(self.base.moments(cells, len(part)))
-        return scores, Moments.joined(moments) if moments else self.base.moments(NO_CELLS, 0)
+        moments = [self.base.moments(*(NOTHING.keys,) * 3, 0)]
+        for rows, sums, keys in self._sums(histories):
+            scores[rows] += self.added(np.take_along_axis(sums, candidates[rows], 1))
+            if sums.size <= DENSE * len(keys):
+                moments.append(Moments.of(self.base.values + self.added(sums)))
+            else:
+                cells = distinct(keys, sums.size)
+                row, item = np.divmod(cells, self.n_items)
+                moments.append(self.base.moments(row, item, self.added(sums.reshape(-1)[cells]), len(sums)))
+        return scores, Moments.joined(moments)
 
-    @staticmethod
-    def _parts(histories: Histories, work: IntArray) -> Iterator[tuple[slice, Histories]]:
-        for rows in runs(work):
-            yield rows, histories if rows == slice(0, len(histories)) else histories.take(rows)
+    def _sums(self, histories: Histories) -> Iterator[tuple[slice, FloatArray, IntArray]]:
+        """Runs of queries, their sums [rows, n_items], and the keys of the cells that were added to.
+
+        Memory of cells that nothing is added to is zero pages, which the operating system does not touch.
+        """
+        for rows in runs(np.maximum(self.work(histories), self.n_items)):
+            part = histories if rows == slice(0, len(histories)) else histories.take(rows)
+            keys, values = self.summands(part)
+            sums = np.bincount(keys, values, minlength=len(part) * self.n_items).astype(np.float64, copy=False)
+            yield rows, sums.reshape(len(part), self.n_items), keys
 
 
 class Untrained(SparseScorer):
@@ -173,9 +191,6 @@ class Untrained(SparseScorer):
             return cls().fit(Histories.of_items([]), int(arrays["n_items"]))
 
 
-NO_CELLS = Cells(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-
-
 def runs(work: IntArray) -> Iterator[slice]:
     """Cut rows into runs, each of at most `BLOCK_CELLS` summands or of one row.
 
@@ -191,25 +206,13 @@ def runs(work: IntArray) -> Iterator[slice]:
         first = last
 
 
-def summed(keys: IntArray, values: NDArray[Any], size: int) -> tuple[IntArray, NDArray[np.float64]]:
-    """Distinct keys, ascending, and the sum of the values of each; a sum of zero may be left out.
+def distinct(keys: IntArray, size: int) -> IntArray:
+    """Each key once, in no order, without sorting and without a look at the other keys.
 
     Args:
-        keys: int64 [summands], each below `size`.
-        values: float [summands].
-        size: cells of the whole table.
+        keys: int64 [n], each below `size`.
+        size: of the table of all keys.
     """
-    if size <= DENSE * len(keys):
-        total = np.bincount(keys, values, minlength=size).astype(np.float64, copy=False)
-        distinct: IntArray = np.flatnonzero(total)
-        return distinct, total[distinct]
-    distinct, place = np.unique(keys, return_inverse=True)
-    return distinct, np.bincount(place, values, minlength=len(distinct)).astype(np.float64, copy=False)
-
-
-def look_up(cells: Cells, keys: IntArray) -> Scores:
-    """The values of some cells, float32 of the keys' shape; zero where a cell is empty."""
-    if not len(cells.keys):
-        return np.zeros(keys.shape, dtype=np.float32)
-    at = np.minimum(np.searchsorted(cells.keys, keys), len(cells.keys) - 1)
-    return np.where(cells.keys[at] == keys, cells.values[at], np.float32(0))
+    last, order = np.empty(size, dtype=np.int64), np.arange(len(keys))
+    last[keys] = order
+    return keys[last[keys] == order]
