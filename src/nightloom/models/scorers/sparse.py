@@ -36,11 +36,11 @@ class Summands(NamedTuple):
 
     Attributes:
         keys: int64 [summands], row * n_items + item; a cell may come often.
-        values: float64 [summands].
+        values: float [summands].
     """
 
     keys: IntArray
-    values: FloatArray
+    values: NDArray[np.floating[Any]]
 
 
 NOTHING = Summands(np.zeros(0, dtype=np.int64), np.zeros(0))
