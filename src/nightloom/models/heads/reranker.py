@@ -116,8 +116,8 @@ class Reranker:
         fused: FloatArray,
         members: Mapping[str, FloatArray],
         histories: Histories,
-        items: NDArray[np.int64] | None = None,
         ablated: int | None = None,
+        items: NDArray[np.int64] | None = None,
     ) -> FloatArray:
         """Log-odds of the items that are scored, float32 [n, k].
 
@@ -125,8 +125,8 @@ class Reranker:
             fused: float32 [n, k], the fused scores.
             members: member -> float32 [n, k], its standardised scores.
             histories: n queries; one without a time (`request_time` zero) is a request now, after all events that are known.
-            items: int64 [n, k], the items that are scored; None: the whole catalogue.
             ablated: an item of which only its scores may be known, as if it had no events.
+            items: int64 [n, k], the items that are scored; None: the whole catalogue.
         """
         found = self.fallback(fused).astype(np.float32)
         best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, items=items)

@@ -110,20 +110,22 @@ class SequentialRecommender(Recommender):
         """
         members = {NETWORK: self.network_candidates(histories, candidates)}
         members |= {name: self.scorers[name].candidate_scores(histories, candidates) for name in self.weights}
-        return self._final({name: moments.standardise(scores) for name, (scores, moments) in members.items()}, histories, candidates)
+        standardised = {name: moments.standardise(scores) for name, (scores, moments) in members.items()}
+        return self._final(standardised, histories, items=candidates)
 
     def finish(self, network: Scores, scorers: Mapping[str, Scores], histories: Histories, ablated: int | None = None) -> Scores:
         """Final scores from the full tables of the members; `ablated` as in `Reranker.rescore`."""
         members = {NETWORK: standard(network)} | {name: standard(scorers[name]) for name in self.weights}
-        return self._final(members, histories, None, ablated)
+        return self._final(members, histories, ablated)
 
     def _final(
-        self, members: Mapping[str, Scores], histories: Histories, candidates: NDArray[np.int64] | None, ablated: int | None = None
+        self, members: Mapping[str, Scores], histories: Histories, ablated: int | None = None, items: NDArray[np.int64] | None = None
     ) -> Scores:
+        """Final scores from the members' standardised ones; arguments as in `Reranker.rescore`."""
         fused = fuse(members, self.weights)
         if self.reranker is None:
             return fused
-        return self.reranker.rescore(fused, members, histories, candidates, ablated)
+        return self.reranker.rescore(fused, members, histories, ablated, items)
 
     def scorer_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
         """What each scorer with a share says, float32 [len(histories), n_items]."""
