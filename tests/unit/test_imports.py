@@ -29,6 +29,8 @@ def test_the_recommender_knows_no_orchestrator_and_no_contract_library() -> None
     assert not {"prefect", "great_expectations", "ray", "tasks", "flows", "expectations"} & found
 
 
-@pytest.mark.parametrize("module", ["cli", "runs.tracking", "promotion.registry", "config", "runs.stages", "runs.environment"])
+@pytest.mark.parametrize(
+    "module", ["cli", "runs.tracking", "promotion.registry", "config", "runs.stages", "runs.environment", "models.scorers.registry"]
+)
 def test_light_modules_stay_light(module: str) -> None:
     assert not {"mlflow", "torch", "transformers", "matplotlib"} & modules(f"import sys, nightloom.{module}\nprint(*sys.modules)")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nightloom.core.sequences import Histories
-from nightloom.encoders.whitening import Whitening
 from nightloom.models.scorers.item_graph import Edges, ItemGraph, joined, strongest
 from nightloom.models.scorers.sparse import runs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENOUGH_TEXTS = 4
 """Texts a direction from which vectors are whitened; of fewer, all would be alike far from all others, so they are only centred."""
@@ -40,6 +40,10 @@ class TextNeighbours(ItemGraph):
             text: float32 [items, text_dim], vectors of the language model.
             has_text: bool [items].
         """
+        import torch  # here, since neighbours that were found are read where there is no torch
+
+        from nightloom.encoders.whitening import Whitening
+
         whiten = Whitening(text.shape[1])
         whiten.fit(text[has_text])
         with torch.no_grad():
