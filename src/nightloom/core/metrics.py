@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
+from nightloom.core.ragged import offsets_of, owners
 
 KS = (5, 10, 20)
 """Depths at which every metric is measured."""
@@ -36,7 +37,7 @@ def per_user(ranks: NDArray[np.integer], offsets: NDArray[np.int64]) -> dict[str
     """
     held_out = np.diff(offsets)
     users = len(held_out)
-    owner = np.repeat(np.arange(users), held_out)
+    owner = owners(offsets)
     ideal = np.cumsum(1 / np.log2(np.arange(2, max(KS) + 2)))
     found: dict[str, NDArray[np.float64]] = {}
     for k in KS:
@@ -76,7 +77,7 @@ def from_frame(frame: pd.DataFrame) -> pd.DataFrame:
     ranks = whole_ranks(frame["rank"])
     codes, users = pd.factorize(frame["user_id"], sort=True)
     order = np.lexsort((ranks, codes))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(users)))]).astype(np.int64)
+    offsets = offsets_of(np.bincount(codes, minlength=len(users)))
     return pd.DataFrame(per_user(ranks[order], offsets), index=pd.Index(users, name="user_id"))
 
 

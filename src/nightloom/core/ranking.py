@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import Recommender, mask_seen
 from nightloom.core.sequences import Queries
 
@@ -105,9 +106,8 @@ def ndcg_sum(scores: NDArray[np.float32], queries: Queries, *, exclude_seen: boo
     """Sum over queries of NDCG@k (binary gains; the ideal is over the smaller of held-out items and k)."""
     if exclude_seen:
         mask_seen(scores, queries.histories)
-    owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
     held = np.zeros(scores.shape, dtype=bool)
-    held[owner, queries.targets] = True
+    held[owners(queries.target_offsets), queries.targets] = True
     return float(ndcg_of_scores(scores, held, np.diff(queries.target_offsets), k).sum())
 
 

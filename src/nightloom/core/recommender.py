@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
 
 
@@ -100,4 +101,4 @@ class Untrained(Scorer):
 
 def mask_seen(scores: NDArray[np.float32], histories: Histories) -> None:
     """Set the scores of items that each history has seen to -inf, in place."""
-    scores[np.repeat(np.arange(len(histories)), histories.lengths)[histories.seen], histories.items[histories.seen]] = -np.inf
+    scores[owners(histories.offsets)[histories.seen], histories.items[histories.seen]] = -np.inf

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.ranking import blocks, ndcg_of_scores
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
@@ -86,7 +87,7 @@ class Shortlists:
         self.seen_mask[rows] = np.take_along_axis(mask, listed, 1)
         self.seen_mask[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: once is enough
         held = np.zeros(mask.shape, dtype=bool)
-        held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
+        held[owners(part.target_offsets), part.targets] = True
         self.held[rows] = np.take_along_axis(held, listed, 1)
         for at, table in enumerate(tables):
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from nightloom.core.ragged import owners
 from nightloom.core.ranking import blocks, ndcg_of_scores
 from nightloom.core.sequences import Queries
 from nightloom.models.heads.item_counters import ItemCounters
@@ -104,7 +105,7 @@ def candidate_rows(
         candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
         columns = [standard(table) for table in (network, *scorers.values())]
         held = np.zeros(fused.shape, dtype=bool)
-        held[np.repeat(np.arange(len(part)), np.diff(part.target_offsets)), part.targets] = True
+        held[owners(part.target_offsets), part.targets] = True
         described = describe(fused, columns, candidates, part.histories, item_counters)
         parts.append((described, np.take_along_axis(fused, candidates, 1), np.take_along_axis(held, candidates, 1)))
     described, scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

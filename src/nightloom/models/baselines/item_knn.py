@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.popularity import positive_counts
@@ -22,7 +23,7 @@ BLOCK_CELLS = 1 << 24
 
 def interactions(histories: Histories, n_items: int) -> sparse.csr_matrix:
     """Which items each history has positive events on: float32 [len(histories), n_items], ones and zeros."""
-    owner = np.repeat(np.arange(len(histories)), histories.lengths)[histories.positive]
+    owner = owners(histories.offsets)[histories.positive]
     items = histories.items[histories.positive]
     matrix = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (owner, items)), shape=(len(histories), n_items))
     matrix.data[:] = 1  # repeats were summed

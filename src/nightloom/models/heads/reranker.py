@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
@@ -252,7 +253,8 @@ def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> t
     """Of each candidate in its own user's history: how often and when last (NEVER), [n, k]; of each user: events, days of rest as
     `_days` gives them, and the share of events that are the first of their item, [n]."""
     n, lengths = len(histories), histories.lengths
-    pair = np.repeat(np.arange(n, dtype=np.int64), lengths) * n_items + histories.items
+    owner = owners(histories.offsets)
+    pair = owner * n_items + histories.items
     pairs, place, counts = np.unique(pair, return_inverse=True, return_counts=True)
     latest = np.full(len(pairs), NEVER)
     np.maximum.at(latest, place, histories.times)
@@ -262,6 +264,6 @@ def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> t
     had = np.where(found, counts[at], 0) if len(pairs) else np.zeros(asked.shape, dtype=np.int64)
     last = np.where(found, latest[at], NEVER) if len(pairs) else np.full(asked.shape, NEVER)
     newest = np.full(n, NEVER)
-    np.maximum.at(newest, np.repeat(np.arange(n), lengths), histories.times)
+    np.maximum.at(newest, owner, histories.times)
     kinds = np.bincount(pairs // n_items, minlength=n)
     return had, last, lengths, _days(histories.request_time, newest), kinds / np.maximum(lengths, 1)

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from nightloom.core.ragged import ages, gather, offsets_of, owners
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.item_graph import BLOCK_CELLS, Edges, ItemGraph, joined, strongest
 
@@ -34,22 +35,22 @@ class Cooccurrence(ItemGraph):
 
     def fit(self, train: Histories, n_items: int) -> Self:
         """Count users by pair of items; only positive events count."""
-        age = np.repeat(train.offsets[1:], train.lengths) - 1 - np.arange(len(train.items))
+        age = ages(train.offsets)
         kept = train.positive & (age < self.span)
-        pairs = np.unique(np.repeat(np.arange(len(train)), train.lengths)[kept] * np.int64(n_items) + train.items[kept])
+        pairs = np.unique(owners(train.offsets)[kept] * np.int64(n_items) + train.items[kept])
         user, item = np.divmod(pairs, max(n_items, 1))
         had = np.searchsorted(user, np.arange(len(train) + 1))  # user u's items are item[had[u]:had[u + 1]]
         holders = np.argsort(item, kind="stable")  # item i's users are user[holders[held[i]:held[i + 1]]]
         held = np.searchsorted(item[holders], np.arange(n_items + 1))
         found: list[Edges] = []
-        work = np.concatenate([[0], np.cumsum(np.diff(had)[user[holders]])])[held]  # pairs of all items before each
+        work = offsets_of(np.diff(had)[user[holders]])[held]  # pairs of all items before each
         first = 0
         while first < n_items:
             last = max(first + 1, min(first + BLOCK_CELLS // n_items, int(np.searchsorted(work, work[first] + BLOCK_CELLS, "right")) - 1))
-            owners = user[holders[held[first] : held[last]]]
-            many = np.diff(had)[owners]
-            at = np.arange(many.sum()) + np.repeat(had[owners] - np.cumsum(many) + many, many)
-            row = np.repeat(np.repeat(np.arange(last - first), np.diff(held[first : last + 1])), many)
+            who = user[holders[held[first] : held[last]]]
+            many = np.diff(had)[who]
+            at = gather(had[who], many)
+            row = np.repeat(owners(held[first : last + 1]), many)
             block = np.bincount(row * n_items + item[at], minlength=(last - first) * n_items).reshape(-1, n_items).astype(np.float32)
             here = np.arange(first, last)
             block[here - first, here] = 0

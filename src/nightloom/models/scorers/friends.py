@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import Untrained
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.item_graph import BLOCK_CELLS
@@ -39,7 +40,7 @@ class Friends(Untrained):
         row, item = np.divmod(_pairs(part, self.n_items), self.n_items)
         mine = np.zeros((len(part), self.n_items), dtype=bool)
         mine[row, item] = True
-        asker = np.repeat(np.arange(len(part)), np.diff(part.links.offsets))  # of each link
+        asker = owners(part.links.offsets)  # of each link
         link, had = np.divmod(_pairs(part.links.known.take(part.links.people), self.n_items), self.n_items)
         both = np.bincount(link, mine[asker[link], had], minlength=len(asker))
         sizes = np.bincount(link, minlength=len(asker)) * mine.sum(1)[asker]
@@ -50,5 +51,5 @@ class Friends(Untrained):
 
 def _pairs(histories: Histories, n_items: int) -> NDArray[np.int64]:
     """row * n_items + item of every item that a history has a positive event on, each once."""
-    row = np.repeat(np.arange(len(histories)), histories.lengths)[histories.positive]
+    row = owners(histories.offsets)[histories.positive]
     return np.unique(row * np.int64(n_items) + histories.items[histories.positive])

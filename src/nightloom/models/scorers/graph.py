@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.item_graph import ItemGraph
 
@@ -36,7 +37,7 @@ class TransitionGraph(ItemGraph):
 
     def fit(self, train: Histories, n_items: int) -> Self:
         """Count the steps; only steps to (or, backwards, from) positive events count."""
-        items, owner = train.items.astype(np.int64), np.repeat(np.arange(len(train)), train.lengths)
+        items, owner = train.items.astype(np.int64), owners(train.offsets)
         edges, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
         for step in range(1, self.reach + 1):
             same = owner[step:] == owner[:-step]

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import ages, gather, owners
 from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
 
@@ -50,9 +51,9 @@ class ItemGraph(Scorer):
         step = max(1, BLOCK_CELLS // max(self.n_items, 1))
         for first in range(0, len(histories), step):
             part = histories.take(slice(first, first + step))
-            age = np.repeat(part.offsets[1:], part.lengths) - 1 - np.arange(len(part.items))
+            age = ages(part.offsets)
             near = age < self.memory
-            row, item = np.repeat(np.arange(len(part)), part.lengths)[near], part.items[near]
+            row, item = owners(part.offsets)[near], part.items[near]
             weight = np.power(self.recency, age[near], dtype=np.float64)
             out[first : first + step] = self._spread(row, item, weight, len(part))
         return out
@@ -69,7 +70,7 @@ class ItemGraph(Scorer):
             rows: int64 [n_items of this graph], each item's dense id there, -1 where it is gone.
             n_items: size of the other catalogue.
         """
-        source = rows[np.repeat(np.arange(self.n_items), np.diff(self.offsets))]
+        source = rows[owners(self.offsets)]
         target = rows[self.targets]
         kept = (source >= 0) & (target >= 0)
         order = np.lexsort((target[kept], source[kept]))
@@ -100,7 +101,7 @@ class ItemGraph(Scorer):
         cuts = np.flatnonzero(np.diff(np.cumsum(degree) // BLOCK_CELLS)) + 1
         for part in np.split(np.arange(len(item)), cuts):
             degrees = degree[part]
-            edge = np.arange(degrees.sum()) + np.repeat(self.offsets[item[part]] - np.cumsum(degrees) + degrees, degrees)
+            edge = gather(self.offsets[item[part]], degrees)
             cell = np.repeat(row[part] * self.n_items, degrees) + self.targets[edge]
             total += np.bincount(cell, self.weights[edge] * np.repeat(weight[part], degrees), minlength=len(total))
         return total.reshape(n, self.n_items).astype(np.float32)

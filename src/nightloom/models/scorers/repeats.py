@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import Untrained
 from nightloom.core.sequences import Histories
 
@@ -18,7 +19,7 @@ class Repeats(Untrained):
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """float32 [len(histories), n_items]."""
-        row = np.repeat(np.arange(len(histories)), histories.lengths)[histories.positive]
+        row = owners(histories.offsets)[histories.positive]
         cells = len(histories) * self.n_items
         counts = np.bincount(row * self.n_items + histories.items[histories.positive], minlength=cells)
         return np.log1p(counts, dtype=np.float32).reshape(len(histories), self.n_items)
