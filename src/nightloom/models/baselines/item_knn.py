@@ -12,6 +12,7 @@ from scipy import sparse
 from nightloom.core.ragged import owners
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
+from nightloom.core.top_k import top_k
 from nightloom.models.scorers.popularity import positive_counts
 
 TIE_BREAK = 1e-6
@@ -86,9 +87,8 @@ class ItemKNN(Recommender):
 
 
 def keep_largest(block: NDArray[np.float32], k: int) -> sparse.csr_matrix:
-    """The k largest values of each row that are not zero, as a sparse matrix."""
-    k = min(k, block.shape[1])
-    columns = np.sort(np.argpartition(-block, k - 1, axis=1)[:, :k], axis=1)
+    """The k largest values of each row that are not zero, ties by column, as a sparse matrix."""
+    columns = np.sort(top_k(block, k), axis=1)
     kept = np.zeros_like(block)
     np.put_along_axis(kept, columns, np.take_along_axis(block, columns, axis=1), axis=1)
     return sparse.csr_matrix(kept)

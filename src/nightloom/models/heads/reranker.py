@@ -21,9 +21,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from nightloom.core.calibration import Line
 from nightloom.core.ragged import owners
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Histories
+from nightloom.core.top_k import top_k
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
@@ -77,18 +79,6 @@ class Numbers:
         """Numbers [rows, columns] -> inputs, float32 [rows, width]."""
         parts = [piecewise_linear(column, bin_edges).astype(np.float32) for column, bin_edges in zip(table.T, self.bin_edges, strict=True)]
         return torch.from_numpy(np.column_stack([(table - self.centre) / self.scale, *parts]))
-
-
-@dataclass(frozen=True)
-class Line:
-    """Log-odds that grow evenly with a score: slope * score + offset."""
-
-    slope: float
-    offset: float
-
-    def __call__(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """Log-odds, of the shape of the scores."""
-        return self.slope * scores + self.offset
 
 
 @dataclass
@@ -195,8 +185,7 @@ def candidates_of(fused: FloatArray, histories: Histories, *, exclude_seen: bool
     if exclude_seen:
         allowed = fused.copy()
         mask_seen(allowed, histories)
-    found: NDArray[np.int64] = torch.topk(torch.from_numpy(allowed), min(CANDIDATES, fused.shape[1])).indices.numpy()
-    return found
+    return top_k(allowed, CANDIDATES)
 
 
 def describe(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nightloom.core.ragged import ages, gather, owners
 from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
+from nightloom.core.top_k import top_k
 
 TRACE = 1e-6
 """Weight of popularity (scaled to 1) beside the edges' score: orders ties and empty histories, changes nothing else."""
@@ -116,9 +117,8 @@ def joined(parts: list[Edges]) -> Edges:
 
 
 def strongest(block: NDArray[np.float32], k: int) -> Edges:
-    """The k largest positive values of each row, as edges from row to column."""
-    k = min(k, block.shape[1])
-    columns = np.sort(np.argpartition(-block, k - 1, axis=1)[:, :k], axis=1) if k else np.zeros((len(block), 0), np.int64)
+    """The k largest positive values of each row, as edges from row to column, ties by column."""
+    columns = np.sort(top_k(block, k), axis=1)
     values = np.take_along_axis(block, columns, axis=1)
     kept = values > 0
     return np.nonzero(kept)[0], columns[kept], values[kept]
