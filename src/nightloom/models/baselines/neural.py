@@ -21,7 +21,7 @@ from nightloom.core.ragged import offsets_among, owners
 from nightloom.core.ranking import ndcg_sum
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
-from nightloom.models.baselines.item_knn import popularity_prior
+from nightloom.models.baselines.interactions import popularity_prior
 from nightloom.models.baselines.profile import positive_events
 from nightloom.models.scorers.popularity import positive_counts
 from nightloom.models.sequential.network import inference
