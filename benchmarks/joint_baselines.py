@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from nightloom.core.calibration import Line
 from nightloom.core.click_metrics import losses, measure
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.label_questions import LabelQuestions
@@ -15,7 +16,6 @@ from nightloom.models.ctr.baselines import Boosted, Logistic
 from nightloom.models.ctr.features import Inputs
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
-from nightloom.training.reranking import line
 
 FLOORS = ("logistic", "lightgbm")
 
@@ -47,7 +47,7 @@ def ask_baseline(name: str, sequences: Sequences, seed: int) -> tuple[dict[str, 
     questions, validation = asked("validation", known)
     path = model().path(train, known.positive, validation)
     step = int(np.argmin([losses(questions.positive, expit(one)).mean() for one in path]))
-    calibration = line(path[step].astype(np.float32), questions.positive)
+    calibration = Line.fit(path[step].astype(np.float32), questions.positive)
     test, rows = asked("test", sequences.train(with_validation=True))
     probability = expit(calibration(model().fit(train, known.positive, step).log_odds(rows)))
     found = {"validation": measure(questions.positive, expit(path[step])), "test": measure(test.positive, probability)}

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from nightloom.core.calibration import Line
 from nightloom.core.click_metrics import losses, measure
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
-from nightloom.training.reranking import line
 from nightloom.training.run import SEARCH, Training
 from nightloom.training.run_json import Run
 from nightloom.training.trainer import Fitter
@@ -63,6 +63,6 @@ def ask_frozen(retrieval: Path, sequences: Sequences, folder: Path) -> tuple[dic
     fitter.keep(weights)
     test, known = LabelQuestions.of(sequences, "test"), sequences.train(with_validation=True)
     log_odds = recommender.label_log_odds(test.histories, test.owner, test.items, LabelCounters.of(known, recommender.n_items))
-    probability = expit(line(answers, asked.positive)(log_odds.astype(np.float64)))
+    probability = expit(Line.fit(answers, asked.positive)(log_odds.astype(np.float64)))
     result = {"validation": measure(asked.positive, expit(answers.astype(np.float64))), "test": measure(test.positive, probability)}
     return result | {"epochs": epochs, "cpu_seconds": time.process_time() - began}, {"positive": test.positive, "probability": probability}

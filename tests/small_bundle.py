@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 
 from nightloom.config import ModelConfig, RunConfig, config_from_dict
+from nightloom.core.calibration import Line
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.net import HeadNet
-from nightloom.models.heads.reranker import COUNTERS, Line, Numbers, Reranker
+from nightloom.models.heads.reranker import COUNTERS, Numbers, Reranker
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape

@@ -1,17 +1,21 @@
 """Ranking metrics of each user, from ranks alone, so that anyone can recompute them from per_user.parquet.
 
-Needs numpy and pandas alone.
+Needs numpy alone, and pandas where a table is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
+from nightloom.core.ragged import offsets_of, owners
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KS = (5, 10, 20)
 """Depths at which every metric is measured."""
@@ -36,8 +40,7 @@ def per_user(ranks: NDArray[np.integer], offsets: NDArray[np.int64]) -> dict[str
     """
     held_out = np.diff(offsets)
     users = len(held_out)
-    owner = np.repeat(np.arange(users), held_out)
-    ideal = np.cumsum(1 / np.log2(np.arange(2, max(KS) + 2)))
+    owner = owners(offsets)
     found: dict[str, NDArray[np.float64]] = {}
     for k in KS:
         hit = (ranks >= 1) & (ranks <= k)
@@ -47,9 +50,28 @@ def per_user(ranks: NDArray[np.integer], offsets: NDArray[np.int64]) -> dict[str
         np.maximum.at(first, user, 1 / rank)
         found[f"hr_at_{k}"] = (hits > 0).astype(np.float64)
         found[f"recall_at_{k}"] = hits / held_out
-        found[f"ndcg_at_{k}"] = np.bincount(user, 1 / np.log2(rank + 1), minlength=users) / ideal[np.minimum(held_out, k) - 1]
+        found[f"ndcg_at_{k}"] = ndcg(ranks, owner, held_out, k)
         found[f"mrr_at_{k}"] = first
     return {name: found[name] for name in NAMES}
+
+
+def ndcg(ranks: NDArray[np.integer], owner: NDArray[np.integer], held_out: NDArray[np.integer], k: int) -> NDArray[np.float64]:
+    """NDCG@k with binary gains: sum of 1 / log2(1 + rank) over the first k, divided by that of a perfect list.
+
+    Args:
+        ranks: int [rows], 1 is first; 0 is a miss, and misses may be left out.
+        owner: int [rows], the user whose item it is.
+        held_out: int [users], held-out items of each user, at least one.
+        k: depth; a perfect list has min(held_out, k) hits.
+
+    Returns:
+        float64 [users], each from 0 to 1.
+    """
+    hit = (ranks >= 1) & (ranks <= k)
+    ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
+    gains = np.bincount(owner[hit], 1 / np.log2(1 + ranks[hit].astype(np.float64)), minlength=len(held_out))
+    found: NDArray[np.float64] = gains / ideal[np.minimum(held_out, k) - 1]
+    return found
 
 
 def mean(metrics: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
@@ -73,10 +95,12 @@ def from_frame(frame: pd.DataFrame) -> pd.DataFrame:
         if column in frame and frame[column].nunique() > 1:
             values = ", ".join(sorted(frame[column].unique()))
             raise InputError(f"per_user: the rows are of several values of `{column}` ({values}). Keep those of one of them.")
+    import pandas as pd
+
     ranks = whole_ranks(frame["rank"])
     codes, users = pd.factorize(frame["user_id"], sort=True)
     order = np.lexsort((ranks, codes))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(users)))]).astype(np.int64)
+    offsets = offsets_of(np.bincount(codes, minlength=len(users)))
     return pd.DataFrame(per_user(ranks[order], offsets), index=pd.Index(users, name="user_id"))
 
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.metrics import ndcg
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import Recommender, mask_seen
 from nightloom.core.sequences import Queries
+from nightloom.core.top_k import best_items
 
 TOP = 20
 """Length of the lists that are kept."""
@@ -59,32 +62,11 @@ def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, ba
         if exclude_seen:
             mask_seen(scores, histories)
         scores[np.isnan(scores)] = -np.inf
-        top[first:last] = best_items(scores, top.shape[1])
+        top[first:last], _ = best_items(scores, top.shape[1])
         for row, query in enumerate(range(first, last)):
             for target in range(offsets[query], offsets[query + 1]):
                 found[target] = _rank(scores[row], queries.targets[target])
     return Ranked(found, offsets, top)
-
-
-def best_items(scores: NDArray[np.float32], k: int) -> NDArray[np.int32]:
-    """The k best items of each row, best first, ties by item id, without sorting whole rows.
-
-    Args:
-        scores: float32 [n, items], no NaN.
-        k: at most `items`.
-
-    Returns:
-        int32 [n, k]; -1 where the score is -inf.
-    """
-    n, n_items = scores.shape
-    least = np.partition(scores, n_items - k, axis=1)[:, n_items - k, None]  # the k-th best score of each row
-    above, tied = scores > least, scores == least
-    room = k - above.sum(axis=1, keepdims=True)
-    chosen = np.nonzero(above | (tied & (np.cumsum(tied, axis=1) <= room)))[1].reshape(n, k)  # by id within each row
-    values = np.take_along_axis(scores, chosen, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    ordered = np.take_along_axis(chosen, order, axis=1)
-    return np.where(np.isneginf(np.take_along_axis(values, order, axis=1)), -1, ordered).astype(np.int32)
 
 
 def _rank(scores: NDArray[np.float32], item: int) -> int:
@@ -101,14 +83,18 @@ def blocks(queries: Queries, n_items: int) -> list[Queries]:
     return [queries.take(np.arange(first, min(first + step, len(queries)))) for first in range(0, len(queries), step)]
 
 
+def held_out_mask(queries: Queries, n_items: int) -> NDArray[np.bool_]:
+    """Which items are held out of each query, bool [n, n_items]."""
+    held = np.zeros((len(queries), n_items), dtype=bool)
+    held[owners(queries.target_offsets), queries.targets] = True
+    return held
+
+
 def ndcg_sum(scores: NDArray[np.float32], queries: Queries, *, exclude_seen: bool, k: int = 10) -> float:
-    """Sum over queries of NDCG@k (binary gains; the ideal is over the smaller of held-out items and k)."""
+    """Sum over queries of NDCG@k; `scores`, float32 [n, items], are masked in place where seen items are left out."""
     if exclude_seen:
         mask_seen(scores, queries.histories)
-    owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
-    held = np.zeros(scores.shape, dtype=bool)
-    held[owner, queries.targets] = True
-    return float(ndcg_of_scores(scores, held, np.diff(queries.target_offsets), k).sum())
+    return float(ndcg_of_scores(scores, held_out_mask(queries, scores.shape[1]), np.diff(queries.target_offsets), k).sum())
 
 
 def ndcg_of_scores(scores: NDArray[np.float32], held: NDArray[np.bool_], many: NDArray[np.int64], k: int = 10) -> NDArray[np.float64]:
@@ -120,9 +106,6 @@ def ndcg_of_scores(scores: NDArray[np.float32], held: NDArray[np.bool_], many: N
         many: int64 [n], held-out items of each query, those that are not among `items` too.
         k: length of the lists.
     """
-    k = min(k, scores.shape[1])
-    best = best_items(scores, k)
-    found = np.take_along_axis(held, np.maximum(best, 0).astype(np.int64), 1) & (best >= 0)
-    discount = 1 / np.log2(np.arange(2, k + 2))
-    gains: NDArray[np.float64] = (found * discount).sum(1) / np.cumsum(discount)[np.minimum(many, k) - 1]
-    return gains
+    items, _ = best_items(scores, k)
+    query, place = np.nonzero(np.take_along_axis(held, np.maximum(items, 0), 1) & (items >= 0))
+    return ndcg(place + 1, query, many, min(k, scores.shape[1]))

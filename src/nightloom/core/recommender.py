@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nightloom.core.moments import Moments
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
+from nightloom.core.top_k import best_items
 
 
 class Recommender(ABC):
@@ -58,10 +59,8 @@ class Recommender(ABC):
         scores = self.scores(histories)
         if exclude_seen:
             mask_seen(scores, histories)
-        k = min(k, scores.shape[1])
-        items = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        best = np.take_along_axis(scores, items, axis=1)
-        return np.where(np.isneginf(best), -1, items), best
+        scores[np.isnan(scores)] = -np.inf
+        return best_items(scores, k)
 
 
 class Scorer(Recommender):

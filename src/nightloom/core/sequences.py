@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import gather, offsets_of, owners
+
 IntArray = NDArray[np.int64]
 
 COLUMNS = ("items", "times", "event_types", "positive", "seen")
@@ -57,9 +59,8 @@ class Histories:
         """The histories of some rows, in that order."""
         index = np.arange(len(self))[rows]
         starts, lengths = self.offsets[:-1][index], self.lengths[index]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        flat = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return replace(self.of_events(flat, offsets), request_time=self.request_time[index], links=self.links and self.links.take(index))
+        events = self.of_events(gather(starts, lengths), offsets_of(lengths))
+        return replace(events, request_time=self.request_time[index], links=self.links and self.links.take(index))
 
     def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
         """Some of the events, their places or bool [events], as histories with other offsets; who asks stays."""
@@ -71,7 +72,7 @@ class Histories:
         lengths = [len(one) for one in lists]
         total = sum(lengths)
         return cls(
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            offsets_of(lengths),
             np.array([item for one in lists for item in one], dtype=np.int32),
             np.zeros(total, dtype=np.int64),
             np.zeros(total, dtype=np.int16),
@@ -97,9 +98,7 @@ class Links:
     def take(self, rows: IntArray) -> Links:
         """The links of some askers, in that order."""
         lengths = np.diff(self.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        flat = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return Links(offsets, self.people[flat], self.known)
+        return Links(offsets_of(lengths), self.people[gather(self.offsets[:-1][rows], lengths)], self.known)
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class Sequences:
             the user's first held-out event.
         """
         start, stop = (self.train_end, self.validation_end) if part == "validation" else (self.validation_end, self.offsets[1:])
-        owner = np.repeat(np.arange(self.n_users), np.diff(self.offsets))
+        owner = owners(self.offsets)
         position = np.arange(len(self.items))
         pair = owner * np.int64(self.n_items) + self.items
         held = np.flatnonzero(self.positive & (position >= start[owner]) & (position < stop[owner]))
@@ -209,7 +208,7 @@ class Sequences:
         return Queries(
             users=rows,
             histories=replace(known.take(rows), request_time=self.times[start[rows]], links=links),
-            target_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            target_offsets=offsets_of(lengths),
             targets=self.items[held],
         )
 
@@ -219,10 +218,9 @@ class Sequences:
 
     def _span(self, start: IntArray, stop: IntArray) -> Histories:
         lengths = stop - start
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        flat = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+        flat = gather(start, lengths)
         return Histories(
-            offsets, request_time=np.zeros(len(start), dtype=np.int64), **{name: getattr(self, name)[flat] for name in COLUMNS}
+            offsets_of(lengths), request_time=np.zeros(len(start), dtype=np.int64), **{name: getattr(self, name)[flat] for name in COLUMNS}
         )
 
 
@@ -248,9 +246,8 @@ class Queries:
     def take(self, rows: IntArray) -> Queries:
         """Some of the queries, int64 [m] rows, in that order."""
         lengths = np.diff(self.target_offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        flat = np.arange(offsets[-1]) + np.repeat(self.target_offsets[:-1][rows] - offsets[:-1], lengths)
-        return Queries(self.users[rows], self.histories.take(rows), offsets, self.targets[flat])
+        flat = gather(self.target_offsets[:-1][rows], lengths)
+        return Queries(self.users[rows], self.histories.take(rows), offsets_of(lengths), self.targets[flat])
 
 
 def _all_seen(one: Histories | Sequences) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.core.files import write_json
 from nightloom.core.metrics import mean, per_user
+from nightloom.core.ragged import owners
 from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries, Sequences
@@ -161,7 +162,7 @@ def ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, u
     lengths = queries.histories.lengths
     who = users.iloc[queries.users].reset_index(drop=True)
     masks = slices.user_slices(lengths, who)
-    rows = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
+    rows = owners(queries.target_offsets)
     item_slice = slices.item_slices(popularity)[queries.targets]
     table = {
         "user_id": who["user_id"].to_numpy(dtype=object)[rows],

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.metrics import KS
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
 
 
@@ -59,7 +60,7 @@ def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity
     listed = shown >= 0
     lengths = histories.lengths
     asked = (lengths > 0) & listed.any(axis=1)
-    owner = np.repeat(np.arange(len(histories)), lengths)
+    owner = owners(histories.offsets)
     had = np.bincount(owner, popularity[histories.items], minlength=len(histories))[asked] / lengths[asked]
     if not had.any():
         return None

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.metrics import mean, per_user
+from nightloom.core.ragged import offsets_of, owners
 from nightloom.core.ranking import Ranked
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -87,13 +88,12 @@ def measure(ranked: Ranked, users: Masks, item_slice: NDArray[np.object_]) -> di
     found: dict[str, dict[str, Any]] = {}
     for name, mask in users.items():
         found[name] = {"users": int(mask.sum())} | mean({metric: values[mask] for metric, values in metrics.items()})
-    owner = np.repeat(np.arange(len(ranked.offsets) - 1), np.diff(ranked.offsets))
+    owner = owners(ranked.offsets)
     for name in ITEM_SLICES:
         rows = item_slice == name
         if rows.any():
             lengths = np.unique(owner[rows], return_counts=True)[1]
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            found[name] = {"users": len(lengths)} | mean(per_user(ranked.ranks[rows], offsets))
+            found[name] = {"users": len(lengths)} | mean(per_user(ranked.ranks[rows], offsets_of(lengths)))
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import offsets_among, offsets_of, owners
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
@@ -43,10 +44,9 @@ def subsets(history: Histories, keep: Masks) -> Histories:
         n histories, asked at the same time.
     """
     flat = np.nonzero(keep)[1]
-    offsets = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64)
     asked = np.repeat(history.request_time, len(keep))
     links = None if history.links is None else history.links.take(np.zeros(len(keep), dtype=np.int64))
-    return replace(history.of_events(flat, offsets), request_time=asked, links=links)
+    return replace(history.of_events(flat, offsets_of(keep.sum(1))), request_time=asked, links=links)
 
 
 def scores_without(model: Recommender, history: Histories, keep: Masks, item: int) -> NDArray[np.float64]:
@@ -142,7 +142,7 @@ def without_fields(content: ItemContent, item: int, spec: FeatureSpec, out: Mapp
     has_text, has_image, id_rows, numbers = (getattr(copies, name).clone() for name in ("has_text", "has_image", "id_rows", "numbers"))
     spans, columns = code_spans(spec), list(spec.scales)
     keep = torch.ones(len(copies.codes), dtype=torch.bool)
-    owner = torch.repeat_interleave(torch.arange(n), copies.code_offsets.diff())
+    owner = torch.from_numpy(owners(copies.code_offsets.numpy()))
     for name, gone in out.items():
         lacks = torch.from_numpy(gone)
         if name == TEXT:
@@ -158,8 +158,7 @@ def without_fields(content: ItemContent, item: int, spec: FeatureSpec, out: Mapp
             at = columns.index(name)
             numbers[lacks, at] = 0
             numbers[lacks, len(columns) + at] = 1
-    counts = torch.bincount(owner[keep], minlength=n)
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    offsets = torch.from_numpy(offsets_among(copies.code_offsets.numpy(), keep.numpy()))
     codes = copies.codes[keep]
     return replace(copies, has_text=has_text, has_image=has_image, code_offsets=offsets, codes=codes, numbers=numbers, id_rows=id_rows)
 

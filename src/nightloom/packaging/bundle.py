@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
+from nightloom.core.ragged import offsets_of, owners
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Links
 from nightloom.data.preparation.items import FeatureSpec
@@ -126,7 +127,7 @@ class Bundle:
             if len(friends) != len(histories):
                 raise InputError(f"friends: given for {len(friends)} of {len(histories)} histories. Give each a list, if an empty one.")
             flat = [one for circle in friends for one in circle]
-            offsets = np.cumsum([0, *map(len, friends)], dtype=np.int64)
+            offsets = offsets_of([len(circle) for circle in friends])
             asked = replace(asked, links=Links(offsets, np.arange(len(flat)), self.histories(flat)))
         items, scores = self.recommender.recommend(asked, k, exclude_seen=exclude_seen)
         return [
@@ -162,9 +163,11 @@ class Bundle:
         if unknown or len(items) != len(histories):
             raise InputError(f"items: {len(items)} lists for {len(histories)} histories, {len(unknown)} items unknown: {unknown[:3]}.")
         asked = self.histories(histories, times, request_time, positive, events)
-        owner = np.repeat(np.arange(len(items)), [len(one) for one in items])
-        found = self.recommender.probabilities(asked, owner, np.array([self.index[item] for one in items for item in one], dtype=np.int64))
-        return [part.tolist() for part in np.split(found, np.cumsum([len(one) for one in items])[:-1])]
+        offsets = offsets_of([len(one) for one in items])
+        found = self.recommender.probabilities(
+            asked, owners(offsets), np.array([self.index[item] for one in items for item in one], dtype=np.int64)
+        )
+        return [part.tolist() for part in np.split(found, offsets[1:-1])]
 
     def answer_probabilities(
         self,

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from nightloom.core.ragged import owners
-from nightloom.core.ranking import blocks, ndcg_of_scores
+from nightloom.core.ranking import blocks, held_out_mask, ndcg_of_scores
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
+from nightloom.core.top_k import top_k
 from nightloom.models.scorers.score_fusion import NETWORK, standard
 from nightloom.models.sequential.recommender import SequentialRecommender
 
@@ -79,16 +78,14 @@ class Shortlists:
             allowed = table.copy() if exclude_seen else table
             if exclude_seen:
                 mask_seen(allowed, part.histories)
-            items.append(torch.topk(torch.from_numpy(allowed), k, sorted=False).indices.numpy())
+            items.append(top_k(allowed, k))
         listed = np.sort(np.concatenate(items, 1), axis=1)
         mask = np.zeros_like(tables[0])
         if exclude_seen:
             mask_seen(mask, part.histories)
         self.seen_mask[rows] = np.take_along_axis(mask, listed, 1)
         self.seen_mask[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: kept once
-        held = np.zeros(mask.shape, dtype=bool)
-        held[owners(part.target_offsets), part.targets] = True
-        self.held[rows] = np.take_along_axis(held, listed, 1)
+        self.held[rows] = np.take_along_axis(held_out_mask(part, mask.shape[1]), listed, 1)
         for at, table in enumerate(tables):
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
 

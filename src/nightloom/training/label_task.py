@@ -10,16 +10,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nightloom.core.calibration import Line
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_head import DROPOUT, SITES
-from nightloom.models.heads.reranker import Line
 from nightloom.models.sequential.batches import dropout_masks, seed_of
 from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.models.sequential.windows import Windows
-from nightloom.training.reranking import line
 
 LEAST_SHARE = 0.01
 """Share of the events that each label must have: with less there are no two labels to tell apart."""
@@ -98,7 +97,7 @@ def calibrate(recommender: SequentialRecommender, sequences: Sequences, known: H
     if len(asked) < FEWEST_QUESTIONS or asked.positive.all() or not asked.positive.any():
         return None
     counters = LabelCounters.of(known, recommender.n_items)
-    return line(recommender.label_log_odds(asked.histories, asked.owner, asked.items, counters), asked.positive)
+    return Line.fit(recommender.label_log_odds(asked.histories, asked.owner, asked.items, counters), asked.positive)
 
 
 def both_labels(histories: Histories) -> bool:

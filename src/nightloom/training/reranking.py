@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from nightloom.core.ragged import owners
-from nightloom.core.ranking import blocks, ndcg_of_scores
+from nightloom.core.calibration import Line
+from nightloom.core.ranking import blocks, held_out_mask, ndcg_of_scores
 from nightloom.core.sequences import Queries
 from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.heads.net import HeadNet
-from nightloom.models.heads.reranker import Line, Numbers, Reranker, answers, candidates_of, describe
+from nightloom.models.heads.reranker import Numbers, Reranker, answers, candidates_of, describe
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
 from nightloom.models.sequential.recommender import SequentialRecommender
 
@@ -85,7 +85,7 @@ def choose_reranker(
     numbers = Numbers.fit(described.reshape(-1, described.shape[2]))
     *_, net = train(described, held, numbers, best + 1, seed)
     net.requires_grad_(False)
-    calibration, fallback = line(out_of_fold[best].ravel(), held.ravel()), line(fused.ravel(), held.ravel())
+    calibration, fallback = Line.fit(out_of_fold[best].ravel(), held.ravel()), Line.fit(fused.ravel(), held.ravel())
     members = (NETWORK, *recommender.weights)
     return replace(found, head=Reranker(net, numbers, calibration, fallback, members, exclude_seen, item_counters))
 
@@ -105,8 +105,7 @@ def candidate_rows(
         members = {name: standard(scores) for name, scores in tables.items()}
         fused = fuse(members, recommender.weights)
         candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
-        held = np.zeros(fused.shape, dtype=bool)
-        held[owners(part.target_offsets), part.targets] = True
+        held = held_out_mask(part, fused.shape[1])
         scores = [np.take_along_axis(table, candidates, 1) for table in (fused, *members.values())]
         described = describe(scores, candidates, part.histories, item_counters)
         parts.append((described, scores[0], np.take_along_axis(held, candidates, 1)))
@@ -146,20 +145,3 @@ def train(described: FloatArray, held: BoolArray, numbers: Numbers, epochs: int,
 def log_loss(log_odds: FloatArray, held: BoolArray) -> float:
     """Mean of minus the log of the probability given to what happened, in nats."""
     return float(np.logaddexp(0, np.where(held, -log_odds, log_odds)).mean())
-
-
-def line(scores: FloatArray, held: BoolArray) -> Line:
-    """The line from scores to log-odds of greatest likelihood, by Newton's steps (Platt 1999)."""
-    x, y = scores.astype(np.float64), held.astype(np.float64)
-    rate = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
-    slope, offset = 0.0, float(np.log(rate / (1 - rate)))
-    for _ in range(50):
-        probability = 1 / (1 + np.exp(-np.clip(slope * x + offset, -30, 30)))
-        weight, miss = probability * (1 - probability) + 1e-12, y - probability
-        a, b, c = float((weight * x * x).sum()) + 1e-9, float((weight * x).sum()), float(weight.sum())
-        up, level = float((miss * x).sum()), float(miss.sum())
-        steep, high = (c * up - b * level) / (a * c - b * b), (a * level - b * up) / (a * c - b * b)
-        slope, offset = slope + steep, offset + high
-        if abs(steep) + abs(high) < 1e-9:
-            break
-    return Line(max(slope, 1e-3), offset)

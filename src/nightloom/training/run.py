@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nightloom.core.calibration import Line
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.items import ItemFeatures
@@ -23,7 +24,6 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
-from nightloom.models.heads.reranker import Line
 from nightloom.models.scorers.registry import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape

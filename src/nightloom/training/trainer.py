@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nightloom.core.errors import TrainingError
 from nightloom.core.sequences import Histories
@@ -107,7 +108,8 @@ class Fitter:
             total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
             targets, asked = targets + batch.n_targets, asked + self._labels_of(batch)
             # The average lags while few steps are behind it, so it starts as a plain mean.
-            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - min(decay, self.step / (self.step + 9)))
+            update = get_ema_multi_avg_fn(min(decay, self.step / (self.step + 9)))
+            update(self.average, [parameter.detach() for parameter in self.parameters], self.step)
         self.epoch += 1
         self.world.sum_(total)
         loss, self.label_loss = float(total[0]) / max(targets, 1), float(total[1]) / asked if asked else None
@@ -132,7 +134,7 @@ class Fitter:
         if text is not None:
             text.backward()
         self.world.sum_(self.gradients.flat)
-        self.gradients.flat.mul_((CLIP_NORM / (self.gradients.flat.norm() + 1e-6)).clamp(max=1))
+        nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
         self.optimizer.step()
         return torch.stack([loss.detach(), label_loss.detach()])
 
@@ -230,7 +232,7 @@ class Fitter:
 def precision_of(wanted: str, device: torch.device) -> torch.dtype:
     """Type of the operands of matrix products: with auto, bfloat16 where the device has instructions for it."""
     if wanted == "auto":
-        has = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        has = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu.get_capabilities().get("avx512_bf16", False)
         return torch.bfloat16 if has else torch.float32
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 

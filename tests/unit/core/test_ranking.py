@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.core import ranking
-from nightloom.core.ranking import best_items, ranks
+from nightloom.core.metrics import per_user
+from nightloom.core.ranking import held_out_mask, ndcg_of_scores, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
 
@@ -84,11 +85,6 @@ def test_no_queries() -> None:
     assert found.top.shape == (0, 4)
 
 
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_the_first_of_many_ties_are_those_of_the_lowest_ids(k: int) -> None:
-    assert best_items(np.zeros((2, 5), dtype=np.float32), k).tolist() == [list(range(k))] * 2
-
-
 def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "BLOCK_CELLS", 20)
     sizes = []
@@ -100,3 +96,15 @@ def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.Monkey
 
     ranks(Watched(np.arange(50.0).reshape(5, 10)), ask([[]] * 5, [[9]] * 5))
     assert sizes == [2, 2, 1]
+
+
+@given(st.data())
+def test_ndcg_of_scores_is_that_of_the_ranks(data: st.DataObject) -> None:
+    n, n_items = data.draw(st.integers(1, 6)), data.draw(st.integers(10, 25))
+    matrix = data.draw(arrays.arrays(np.float32, (n, n_items), elements=st.sampled_from([-np.inf, 0.0, 0.25, 1.0, 7.0])))
+    some = st.lists(st.integers(0, n_items - 1), min_size=1, max_size=14, unique=True)
+    queries = ask([[]] * n, data.draw(st.lists(some, min_size=n, max_size=n)))
+    found = ranks(Given(matrix), queries)
+    expected = per_user(found.ranks, found.offsets)["ndcg_at_10"]
+    gains = ndcg_of_scores(matrix, held_out_mask(queries, n_items), np.diff(queries.target_offsets))
+    assert gains == pytest.approx(expected, abs=1e-12)

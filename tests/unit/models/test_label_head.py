@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightloom.core.calibration import Line
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.label_counters import COUNTERS, LabelCounters
 from nightloom.models.heads.label_head import SITES, LabelHead
 from nightloom.models.heads.label_probabilities import LabelProbabilities
-from nightloom.models.heads.reranker import Line
 from nightloom.models.sequential.network import SequentialNetwork, encode, inference
 from nightloom.models.sequential.windows import Windows
 from nightloom.packaging.bundle import Bundle

@@ -12,7 +12,7 @@ from nightloom.explain.games import above_mean, field_game, field_players, score
 from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.reranker import candidates_of
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.training.reranking import choose_reranker, line
+from nightloom.training.reranking import choose_reranker
 from tests.described_bundle import described_bundle
 from tests.unit.models.test_sequential import N_ITEMS, small_recommender
 
@@ -136,15 +136,6 @@ def test_candidates_are_reranked_as_among_the_whole_catalogue(model: SequentialR
     candidates = np.random.default_rng(0).permuted(np.tile(np.arange(N_ITEMS), (USERS, 1)), axis=1)
     expected = np.take_along_axis(model.scores(others.histories), candidates, 1)
     np.testing.assert_allclose(model.candidate_scores(others.histories, candidates), expected, atol=1e-4)
-
-
-def test_a_line_is_found_again() -> None:
-    random = np.random.default_rng(3)
-    scores = random.normal(size=40_000).astype(np.float32)
-    held = random.random(40_000) < 1 / (1 + np.exp(-(1.7 * scores - 2)))
-    found = line(scores, held)
-    assert found.slope == pytest.approx(1.7, abs=0.1)
-    assert found.offset == pytest.approx(-2, abs=0.1)
 
 
 def test_newer_events_reach_the_counters(model: SequentialRecommender) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import offsets_of
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 PRIOR_WEIGHT = 10.0
@@ -57,7 +59,7 @@ def count(keys: NDArray[np.integer], times: IntArray, clicks: NDArray[np.bool_],
     first, before = (np.maximum.accumulate(np.where(flags, place, 0)) for flags in (fresh, later))
 
     def until(flags: NDArray[np.bool_]) -> IntArray:
-        total = np.concatenate([[0], np.cumsum(flags)])
+        total = offsets_of(flags)
         return total[before] - total[first]
 
     last = np.concatenate([[-1], np.maximum.accumulate(np.where(known[order], place, -1))])[before]  # the last known place before

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories, Sequences
 
 IntArray = NDArray[np.int64]
@@ -47,7 +48,7 @@ class LabelQuestions:
         first, stop = (
             (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
         )
-        owner = np.repeat(np.arange(sequences.n_users), np.diff(sequences.offsets))
+        owner = owners(sequences.offsets)
         place = np.arange(len(sequences.items))
         asked = np.flatnonzero((place >= first[owner]) & (place < stop[owner]))
         if most is not None and len(asked) > most:

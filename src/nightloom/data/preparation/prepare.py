@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nightloom.config import RunConfig
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.preparation.items import FeatureSpec, compose_text
@@ -65,7 +66,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
     order = np.argsort(times, kind="stable")
     user_codes, user_ids = pd.factorize(events["user_id"].iloc[order])
     order = order[np.argsort(user_codes, kind="stable")]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user_codes))]).astype(np.int64)
+    offsets = offsets_of(np.bincount(user_codes))
     clock = times[order] // 1000 if has_time else times[order]
     event_types = sorted(events["event"].unique().tolist())
     event_type_codes = pd.Index(event_types).get_indexer(events["event"])[order].astype(np.int16)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
+from nightloom.core.ragged import offsets_among
 
 IntArray = NDArray[np.int64]
 
@@ -86,8 +87,9 @@ def leave_one_out(offsets: IntArray, positive: NDArray[np.bool_]) -> Split:
         positive: bool [events].
     """
     positions = np.flatnonzero(positive)
-    through = np.concatenate([[0], np.cumsum(positive)])[offsets[1:]]  # positive events up to each user's end
-    eligible = _count(positive, offsets) >= 3
+    among = offsets_among(offsets, positive)
+    through = among[1:]  # positive events up to each user's end
+    eligible = np.diff(among) >= 3
     train_end, validation_end = offsets[1:].copy(), offsets[1:].copy()
     train_end[eligible] = positions[through[eligible] - 2]
     validation_end[eligible] = positions[through[eligible] - 1]
@@ -96,4 +98,4 @@ def leave_one_out(offsets: IntArray, positive: NDArray[np.bool_]) -> Split:
 
 def _count(flags: NDArray[np.bool_], offsets: IntArray) -> IntArray:
     """True flags of each user, int64 [users]."""
-    return np.diff(np.concatenate([[0], np.cumsum(flags)])[offsets])
+    return np.diff(offsets_among(offsets, flags))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Queries, Sequences
 
 IntArray = NDArray[np.int64]
@@ -74,7 +75,7 @@ class Search:
             exclude_seen: leave out events on items that the history has seen (they would never be shown).
         """
         held = self.asked
-        owner = np.repeat(np.arange(held.n_users), np.diff(held.offsets))
+        owner = owners(held.offsets)
         place = np.arange(len(held.items))
         wanted = held.positive & (place >= held.train_end[owner]) & (place < held.validation_end[owner])
         if exclude_seen:

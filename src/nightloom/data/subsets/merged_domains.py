@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.files import write_json
+from nightloom.core.ragged import offsets_among
 from nightloom.core.sequences import COLUMNS, Histories, Sequences
 from nightloom.data.subsets.held_out_users import Search
 from nightloom.data.subsets.time_cutoff import cutoff_of
@@ -88,7 +89,7 @@ def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], prot
 
 def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
     """All events of every user, those of validation and test too, less those that are not kept (bool [events])."""
-    offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets].astype(np.int64)
+    offsets = offsets_among(sequences.offsets, kept)
     columns = {name: getattr(sequences, name)[kept] for name in COLUMNS}
     return Histories(offsets, request_time=np.zeros(sequences.n_users, dtype=np.int64), **columns)
 

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
-from nightloom.models.baselines.item_knn import interactions, popularity_prior
+from nightloom.models.baselines.interactions import interactions, popularity_prior
 from nightloom.models.baselines.profile import recency_bags
 from nightloom.models.scorers.popularity import positive_counts
 

@@ -12,7 +12,7 @@ from scipy.linalg import lapack
 from nightloom.core.errors import InputError
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
-from nightloom.models.baselines.item_knn import BLOCK_CELLS, interactions, popularity_prior
+from nightloom.models.baselines.interactions import BLOCK_CELLS, interactions, popularity_prior
 from nightloom.models.scorers.popularity import positive_counts
 
 MOST_ITEMS = 20_000

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nightloom.core.ragged import gather, offsets_of, owners
 from nightloom.core.sequences import Histories
 from nightloom.models.baselines.neural import NeuralRecommender
 from nightloom.models.sequential.losses import negatives_draw
-from nightloom.models.sequential.windows import spans
 
 CELLS = 1 << 22
 """Floats of hidden layers that are held at once when the whole catalogue is scored (16 MiB)."""
@@ -130,8 +130,8 @@ class MLP(NeuralRecommender):
     def _bags(self, histories: Histories, begin: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Items, weights and offsets of bags: the latest events of `begin[i]:end[i]`, weights of a bag summing to 1."""
         start = np.maximum(begin, end - self.memory)
-        offsets, flat = spans(start, end - start)
-        owner = np.repeat(np.arange(len(end)), end - start)
+        offsets, flat = offsets_of(end - start), gather(start, end - start)
+        owner = owners(offsets)
         weights = np.power(self.recency, end[owner] - 1 - flat, dtype=np.float64)
         weights /= np.bincount(owner, weights, minlength=len(end))[owner]
         content = (histories.items[flat].astype(np.int64), weights.astype(np.float32), offsets[:-1])

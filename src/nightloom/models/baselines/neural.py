@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nightloom.core.errors import TrainingError
+from nightloom.core.ragged import offsets_among, owners
 from nightloom.core.ranking import ndcg_sum
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
-from nightloom.models.baselines.item_knn import popularity_prior
+from nightloom.models.baselines.interactions import popularity_prior
 from nightloom.models.baselines.profile import positive_events
 from nightloom.models.scorers.popularity import positive_counts
 from nightloom.models.sequential.network import inference
@@ -156,12 +157,11 @@ def hold_out(liked: Histories, seed: int) -> tuple[Histories, Queries]:
     last = liked.offsets[1:][long] - 1
     keep = np.ones(len(liked.items), dtype=bool)
     keep[last] = False
-    offsets = np.concatenate([[0], np.cumsum(liked.lengths - long)]).astype(np.int64)
-    kept = liked.of_events(keep, offsets)
+    kept = liked.of_events(keep, offsets_among(liked.offsets, keep))
     rows, targets = np.flatnonzero(long), liked.items[last]
     known = kept.take(rows)
     # An item had before would be masked in the ranking, so it says nothing.
-    owner = np.repeat(np.arange(len(known)), known.lengths)
+    owner = owners(known.offsets)
     fresh = np.bincount(owner, known.items == targets[owner], minlength=len(known)) == 0
     asked = np.flatnonzero(fresh)
     if len(asked) > MOST_HELD_OUT:

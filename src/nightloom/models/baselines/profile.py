@@ -5,23 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
+from nightloom.core.ragged import ages, offsets_among, owners
 from nightloom.core.sequences import Histories
 
 
 def positive_events(histories: Histories) -> Histories:
     """The same histories, positive events alone."""
     kept = histories.positive
-    before = np.concatenate([[0], np.cumsum(kept)])
-    offsets = before[histories.offsets].astype(np.int64)
-    return replace(histories.of_events(kept, offsets), links=None)
-
-
-def ages(histories: Histories) -> NDArray[np.int64]:
-    """Events that came after each event in its history, int64 [events]; 0 for the latest."""
-    return np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.items))
+    return replace(histories.of_events(kept, offsets_among(histories.offsets, kept)), links=None)
 
 
 def recency_bags(histories: Histories, n_items: int, recency: float) -> sparse.csr_matrix:
@@ -36,7 +29,7 @@ def recency_bags(histories: Histories, n_items: int, recency: float) -> sparse.c
         float32 [len(histories), n_items]; an empty history has an empty row.
     """
     liked = positive_events(histories)
-    owner = np.repeat(np.arange(len(liked)), liked.lengths)
-    weights = np.power(recency, ages(liked), dtype=np.float64)
+    owner = owners(liked.offsets)
+    weights = np.power(recency, ages(liked.offsets), dtype=np.float64)
     weights /= np.bincount(owner, weights, minlength=len(liked))[owner]
     return sparse.csr_matrix((weights.astype(np.float32), (owner, liked.items)), shape=(len(liked), n_items))

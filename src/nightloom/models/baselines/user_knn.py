@@ -1,4 +1,4 @@
-"""Family user_knn: what users with a like history had (cosine over TF-IDF weights)."""
+"""Baseline user_knn: what users with a similar history interacted with (cosine of TF-IDF weights)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from scipy import sparse
 
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
-from nightloom.models.baselines.item_knn import BLOCK_CELLS, interactions, keep_largest, popularity_prior
+from nightloom.core.top_k import top_k
+from nightloom.models.baselines.interactions import BLOCK_CELLS, interactions, popularity_prior
 from nightloom.models.scorers.popularity import positive_counts
 
 
@@ -75,3 +76,11 @@ class UserKNN(Recommender):
         weighted = (had @ sparse.diags_array(self.weights)).tocsr()
         norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
         return (sparse.diags_array(1 / np.where(norms > 0, norms, 1).astype(np.float32)) @ weighted).tocsr()
+
+
+def keep_largest(block: NDArray[np.float32], k: int) -> sparse.csr_matrix:
+    """The k largest values of each row that are not zero, ties by column, as a sparse matrix."""
+    columns = np.sort(top_k(block, k), axis=1)
+    kept = np.zeros_like(block)
+    np.put_along_axis(kept, columns, np.take_along_axis(block, columns, axis=1), axis=1)
+    return sparse.csr_matrix(kept)

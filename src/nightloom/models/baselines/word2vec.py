@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
-from nightloom.models.baselines.item_knn import popularity_prior
+from nightloom.models.baselines.interactions import popularity_prior
 from nightloom.models.baselines.profile import positive_events, recency_bags
 from nightloom.models.scorers.popularity import positive_counts
 

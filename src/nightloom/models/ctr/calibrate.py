@@ -11,9 +11,9 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
+from nightloom.core.calibration import Line
 from nightloom.core.click_metrics import losses
 from nightloom.models.ctr.base import BoolArray, FloatArray
 
@@ -45,13 +45,8 @@ class Calibrator:
         if kind == "none" or clicked.all() or not clicked.any():
             return cls()
         if kind == "temperature":
-
-            def loss(given: FloatArray) -> float:
-                score = given[0] * log_odds + given[1]
-                return float((np.logaddexp(0, score) - clicked * score).mean())
-
-            slope, offset = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(1e-3, None), (None, None)]).x
-            return cls("temperature", float(slope), float(offset))
+            line = Line.fit(log_odds, clicked)
+            return cls("temperature", line.slope, line.offset)
         from sklearn.isotonic import IsotonicRegression
 
         least = 1 / (len(clicked) + 2)  # no probability of 0 or 1: a first click would refute it at any price

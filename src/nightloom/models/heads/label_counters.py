@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.counters import count
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
@@ -43,7 +44,7 @@ class LabelCounters:
 
     def of_events(self, histories: Histories) -> FloatArray:
         """Counters for each event of some histories, as they were just before it: float32 [events, COUNTERS]."""
-        owner, timed = np.repeat(np.arange(len(histories)), histories.lengths), bool(histories.times.any())
+        owner, timed = owners(histories.offsets), bool(histories.times.any())
         past = count(owner, histories.times if timed else np.arange(len(owner)), histories.positive)
         since = np.where(np.isnan(past.since) | (not timed), -1, past.since)
         own = _columns(past.shown, past.clicked, since)
@@ -58,7 +59,7 @@ class LabelCounters:
             items: int64 [questions].
         """
         n, asked, timed = len(histories), histories.request_time, histories.request_time > 0
-        row = np.repeat(np.arange(n), histories.lengths)
+        row = owners(histories.offsets)
         known = ~timed[row] | (histories.times < asked[row])
         latest = np.full(n, NEVER)
         np.maximum.at(latest, row[known], histories.times[known])

@@ -10,8 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.calibration import Line
 from nightloom.models.heads.label_counters import LabelCounters
-from nightloom.models.heads.reranker import Line
 
 FILE = "label.json"
 

@@ -21,8 +21,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from nightloom.core.calibration import Line
+from nightloom.core.ragged import owners
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Histories
+from nightloom.core.top_k import top_k
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
@@ -75,18 +78,6 @@ class Numbers:
         """Numbers [rows, columns] -> inputs, float32 [rows, width]."""
         parts = [piecewise_linear(column, bin_edges).astype(np.float32) for column, bin_edges in zip(table.T, self.bin_edges, strict=True)]
         return torch.from_numpy(np.column_stack([(table - self.centre) / self.scale, *parts]))
-
-
-@dataclass(frozen=True)
-class Line:
-    """Log-odds that grow evenly with a score: slope * score + offset."""
-
-    slope: float
-    offset: float
-
-    def __call__(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """Log-odds, of the shape of the scores."""
-        return self.slope * scores + self.offset
 
 
 @dataclass
@@ -211,8 +202,7 @@ def candidates_of(
     if exclude_seen:
         allowed = fused.copy()
         mask_seen(allowed, histories, items)
-    found: NDArray[np.int64] = torch.topk(torch.from_numpy(allowed), min(CANDIDATES, fused.shape[1])).indices.numpy()
-    return found
+    return top_k(allowed, CANDIDATES)
 
 
 def describe(
@@ -267,7 +257,8 @@ def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> t
     """Of each candidate in its own user's history: how often and when last (NEVER), [n, k]; of each user: events, days of rest as
     `_days` gives them, and the share of events that are the first of their item, [n]."""
     n, lengths = len(histories), histories.lengths
-    pair = np.repeat(np.arange(n, dtype=np.int64), lengths) * n_items + histories.items
+    owner = owners(histories.offsets)
+    pair = owner * n_items + histories.items
     pairs, place, counts = np.unique(pair, return_inverse=True, return_counts=True)
     latest = np.full(len(pairs), NEVER)
     np.maximum.at(latest, place, histories.times)
@@ -277,6 +268,6 @@ def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> t
     had = np.where(found, counts[at], 0) if len(pairs) else np.zeros(asked.shape, dtype=np.int64)
     last = np.where(found, latest[at], NEVER) if len(pairs) else np.full(asked.shape, NEVER)
     newest = np.full(n, NEVER)
-    np.maximum.at(newest, np.repeat(np.arange(n), lengths), histories.times)
+    np.maximum.at(newest, owner, histories.times)
     kinds = np.bincount(pairs // n_items, minlength=n)
     return had, last, lengths, _days(histories.request_time, newest), kinds / np.maximum(lengths, 1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.ragged import ages, gather, owners
 from nightloom.core.sequences import Histories
+from nightloom.core.top_k import top_k
 from nightloom.models.scorers.sparse import Base, SparseScorer, Summands
 
 TRACE = 1e-6
@@ -111,7 +112,7 @@ def joined(parts: list[Edges]) -> Edges:
 
 
 def strongest(block: NDArray[np.float32], first: int, k: int) -> Edges:
-    """The k largest positive values of each row, as edges from row to column; an item is no neighbour of itself.
+    """The k largest positive values of each row, as edges from row to column; ties by column; an item is no neighbour of itself.
 
     Args:
         block: float32 [rows, items], written to.
@@ -120,8 +121,7 @@ def strongest(block: NDArray[np.float32], first: int, k: int) -> Edges:
     """
     here = np.arange(len(block))
     block[here, first + here] = 0
-    k = min(k, block.shape[1])
-    columns = np.sort(np.argpartition(-block, k - 1, axis=1)[:, :k], axis=1) if k else np.zeros((len(block), 0), np.int64)
+    columns = np.sort(top_k(block, k), axis=1)
     values = np.take_along_axis(block, columns, axis=1)
     kept = values > 0
     return first + np.nonzero(kept)[0], columns[kept], values[kept]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nightloom.core.ragged import gather
 from nightloom.models.sequential.windows import Windows
 
 MASK_ROWS = 2**15
@@ -61,7 +62,7 @@ def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, d
     if p == 0:
         return None
     starts = np.array([seed_of(seed, window) % MASK_ROWS for window in windows.ids.tolist()], dtype=np.int64)
-    first = np.repeat(starts - windows.offsets[:-1], windows.lengths) + np.arange(len(windows.items))
+    first = gather(starts, windows.lengths)
     rows = (first + np.arange(sites)[:, None] * (MASK_ROWS // sites)) % MASK_ROWS
     rows = np.concatenate([rows, np.full((sites, fillers), MASK_ROWS)], 1)
     return mask_rows(dim, p, device).index_select(0, torch.from_numpy(rows.ravel()).to(device)).view(sites, -1, dim)

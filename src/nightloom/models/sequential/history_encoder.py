@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nightloom.core.ragged import owners, places
 from nightloom.models.sequential.attention import POSITION_BUCKETS, TIME_BUCKETS, Attention, Span, bias_table, spans, time_bucket
 from nightloom.models.sequential.windows import BOS, Windows
 
@@ -79,8 +80,8 @@ class Packed:
         """
         n, lengths = len(windows), windows.lengths
         longest = -(-int(lengths.max()) // STEP) * STEP
-        window = np.repeat(np.arange(n), lengths)
-        cell = window * longest + np.arange(len(window)) - np.repeat(windows.offsets[:-1], lengths)
+        window = owners(windows.offsets)
+        cell = window * longest + places(windows.offsets)
         free = np.flatnonzero((np.arange(longest) >= lengths[:, None]).ravel())
         filler = free[: few_shapes(len(cell)) - len(cell)]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import gather, offsets_of, owners, places
 from nightloom.core.sequences import Histories
 
 IntArray = NDArray[np.int64]
@@ -60,11 +61,14 @@ class Windows:
 
     def take(self, rows: IntArray) -> Windows:
         """Some windows, in that order."""
-        offsets, flat = spans(self.offsets[rows], self.lengths[rows])
+        lengths = self.lengths[rows]
+        flat = gather(self.offsets[rows], lengths)
         items, event_types, times, asked, targets = (
             one[flat] for one in (self.items, self.event_types, self.times, self.asked, self.targets)
         )
-        return Windows(offsets, items, event_types, times, asked, targets, self.ids[rows], self.following[flat], self.negative[flat])
+        return Windows(
+            offsets_of(lengths), items, event_types, times, asked, targets, self.ids[rows], self.following[flat], self.negative[flat]
+        )
 
     def last_earlier_token(self) -> IntArray:
         """Tokens that may answer for the label of each token's next event: the latest one of strictly before it in time.
@@ -103,8 +107,8 @@ class Windows:
         n = histories.lengths
         shift = np.where(n > max_history, random.integers(0, max_history, len(n)), 0)
         pieces = -(-(n + shift) // max_history)
-        owner = np.repeat(np.arange(len(n)), pieces)
-        piece = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        offsets = offsets_of(pieces)
+        owner, piece = owners(offsets), places(offsets)
         start = np.maximum(piece * max_history - shift[owner], 0)
         stop = np.minimum((piece + 1) * max_history - shift[owner], n[owner])
         windows = cls._cut(histories, owner, start, stop - start)
@@ -116,7 +120,7 @@ class Windows:
     @classmethod
     def _cut(cls, histories: Histories, owner: IntArray, start: IntArray, length: IntArray) -> Windows:
         """Windows of `length` tokens of histories `owner` from token `start`; token t stands for event t - 1, token 0 for BOS."""
-        offsets, token = spans(start, length)
+        offsets, token = offsets_of(length), gather(start, length)
         who = np.repeat(owner, length)
         first, count = histories.offsets[:-1][who], histories.lengths[who]
         is_bos, is_last = token == 0, token == count
@@ -138,9 +142,3 @@ class Windows:
             np.where(is_last, -1, following).astype(np.int64),
             ~is_bos & ~histories.positive[event],
         )
-
-
-def spans(starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-    """Offsets int64 [n + 1] and flat positions of the ranges `starts[i] : starts[i] + lengths[i]`, one after the other."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
