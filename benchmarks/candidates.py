@@ -51,8 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     qualities, costs = [QUALITY, ("---",) * len(QUALITY)], [COST, ("---",) * len(COST)]
     for preset in given.presets:
         recommender, queries, exclude_seen = load(preset, given)
-        recommender.reranker = None
+        reranker, recommender.reranker = recommender.reranker, None
         qualities.append(measure_quality(preset, recommender, queries, exclude_seen=exclude_seen))
+        if reranker is not None:
+            recommender.reranker = reranker
+            qualities.append(measure_quality(f"{preset}, re-ranked", recommender, queries, exclude_seen=exclude_seen))
+            recommender.reranker = None
         costs.append(measure_cost(preset, recommender, queries.histories))
         print(qualities[-1], costs[-1], flush=True)
     for n_items in given.items:
@@ -85,13 +89,12 @@ def measure_quality(name: str, recommender: SequentialRecommender, queries: Quer
     for part in blocks(queries, recommender.n_items * 64):
         histories = part.histories
         everything = np.tile(np.arange(recommender.n_items), (len(part), 1))
-        tables = {NETWORK: recommender.network_scores(histories), **recommender.scorer_scores(histories)}
-        members = {one: standard(table) for one, table in tables.items()}
-        full, every = fuse(members, recommender.weights), recommender.candidate_scores(histories, everything)
+        network, scorers = recommender.network_scores(histories), recommender.scorer_scores(histories)
+        full, every = recommender.finish(network, scorers, histories), recommender.candidate_scores(histories, everything)
         furthest = max(furthest, float(np.abs(full - every).max()))
         retrieved = np.full_like(full, -np.inf)
         for row in range(len(part)):
-            candidates = np.unique([np.argpartition(-table[row], RETRIEVED)[:RETRIEVED] for table in members.values()])
+            candidates = np.unique([np.argpartition(-table[row], RETRIEVED)[:RETRIEVED] for table in (network, *scorers.values())])
             retrieved[row, candidates] = recommender.candidate_scores(histories.take(slice(row, row + 1)), candidates[None])[0]
             widths.append(len(candidates))
         many = np.diff(part.target_offsets)
@@ -168,7 +171,7 @@ def markdown(qualities: list[tuple[str, ...]], costs: list[tuple[str, ...]], arg
     tables = ["\n".join(f"| {' | '.join(cells)} |" for cells in rows) for rows in (qualities, costs)]
     when = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), one thread, shared with other work"
     said = f"{when}. Command: `python -m benchmarks.candidates {arguments}`."
-    kept = "NDCG@10 on the test part, leave-one-out, whole catalogue less seen items, before the re-ranker."
+    kept = "NDCG@10 on the test part, leave-one-out, whole catalogue less seen items; before the re-ranker unless said."
     return "\n\n".join(["# Score fusion on candidates", kept, tables[0], "One query at a time, mean of 200.", tables[1], said]) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Scorers whose scores are the same for every history but for a few items: the base of all that need no training.
 
-A score is a base plus what the history adds. So a few candidates can be scored, and the moments of the whole catalogue's scores
-told, from the items that the history says something of.
+A score is a base plus what the history adds. So candidates are scored, and the moments of the whole catalogue's scores are found,
+from the items that the history adds to.
 """
 
 from __future__ import annotations

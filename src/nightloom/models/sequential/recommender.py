@@ -103,7 +103,7 @@ class SequentialRecommender(Recommender):
 
         Args:
             histories: n queries.
-            candidates: int64 [n, k], dense items, distinct within a row.
+            candidates: int64 [n, k], dense items, distinct within a row; in ascending order ties fall as in the full table.
 
         Returns:
             float32 [n, k].
