@@ -147,11 +147,13 @@ def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contra
     frame = table.assign(**marked)
     rules = [(rule, rule.expected()) for rule in contract.rows]
     results = engine.validate(frame, gx.ExpectationSuite(name=f"{name}, rows", expectations=[expected for _, expected in rules]))
+    broken = [expected for (_, expected), result in zip(rules, results, strict=True) if not result.success]
+    failing = iter(engine.failing(frame, broken))
     breaches = []
-    for (rule, expected), result in zip(rules, results, strict=True):
+    for (rule, _), result in zip(rules, results, strict=True):
         line = _line(name, rule.column, rule.name, "critical", result.success, "")
         if not result.success:
-            breach = Breach(rule.column, rule.name, engine.failing(frame, expected))
+            breach = Breach(rule.column, rule.name, next(failing))
             breaches.append(breach)
             line["bad"] = int(breach.rows.sum())
             line["share"] = line["bad"] / len(table)
