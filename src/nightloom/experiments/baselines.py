@@ -83,8 +83,7 @@ def measure(
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores))
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 tell(line.strip())
             code = process.wait()
         finally:

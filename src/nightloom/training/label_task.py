@@ -64,7 +64,8 @@ class LabelTask:
             windows: the tokens.
             seed: of the step.
         """
-        assert net.label_head is not None
+        if net.label_head is None:
+            raise ValueError("the network has no label head")
         asked = self.asked(windows)
         events, heard = windows.following[asked], windows.last_earlier_token()[asked]
 

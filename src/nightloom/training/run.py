@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nightloom.core.calibration import Line
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.data.subsets.held_out_users import Search
@@ -96,8 +96,8 @@ class Training:
             if state is not None:
                 fitter.restore(state["fitter"])
             self._search(recommender, fitter)
-        assert self.best is not None
-        recommender = self._finished(recommender, fitter, self.best["weights"])
+        best = self._chosen()
+        recommender = self._finished(recommender, fitter, best["weights"])
         searched, searched_rows = {name: value.clone() for name, value in recommender.net.state_dict().items()}, recommender.content.id_rows
         fusion = self._fusion(recommender, histories)
         reranker, calibration = self._reranker(recommender, histories, fusion), self._calibration(recommender, histories)
@@ -114,8 +114,8 @@ class Training:
             recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS))
         figures = {
             "epochs": len(self.curves),
-            "best_epoch": self.best["epoch"],
-            "best_validation_ndcg_at_10": self.best["ndcg"],
+            "best_epoch": best["epoch"],
+            "best_validation_ndcg_at_10": best["ndcg"],
             "validation_ndcg_at_10": fusion.ndcg,
             "validation_alone": fusion.alone,
             "weights": fusion.weights,
@@ -187,11 +187,17 @@ class Training:
 
     def _refit(self, fitter: Fitter) -> None:
         """Train on train and validation for as many epochs as were best."""
-        assert self.best is not None
-        while fitter.epoch < self.best["epoch"]:
+        epochs = self._chosen()["epoch"]
+        while fitter.epoch < epochs:
             began = time.monotonic()
             loss = fitter.run_epoch()
             self._record(REFIT, fitter, loss, None, began)
+
+    def _chosen(self) -> dict[str, Any]:
+        """Epoch, NDCG@10 and weights of the search's best epoch."""
+        if self.best is None:
+            raise TrainingError("no epoch was run. Raise training.epochs.")
+        return self.best
 
     def _settled(self, epoch: int) -> bool:
         """Whether the search has gone on for long enough since its best epoch; asked before each, as it may have been cut off there."""

@@ -36,7 +36,8 @@ class Friends(Untrained):
         return out
 
     def _votes(self, part: Histories) -> NDArray[np.float64]:
-        assert part.links is not None
+        if part.links is None:
+            return np.zeros((len(part), self.n_items))
         row, item = np.divmod(_pairs(part, self.n_items), self.n_items)
         mine = np.zeros((len(part), self.n_items), dtype=bool)
         mine[row, item] = True

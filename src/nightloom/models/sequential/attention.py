@@ -27,7 +27,7 @@ SPAN = 64
 def time_bucket(seconds: Tensor) -> Tensor:
     """Log-bucket of gaps in int32 seconds, int32 of the same shape; `NO_TIME` for what is negative.
 
-    baseline(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
+    floor(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
     """
     exponent = seconds.float().add_(1).clamp_(min=0.5).view(torch.int32).bitwise_right_shift_(23)
     return exponent.sub_(126)
@@ -148,6 +148,7 @@ class Attention(torch.autograd.Function):
             for span, p in zip(reversed(found), reversed(ps), strict=True):
                 rows, seen = slice(span.first, span.stop), slice(span.stop)
                 to_v = p.transpose(1, 2) @ d_out[:, rows]
+                # The one private function of torch in use: by public ones the scores would be passed over three times more.
                 d_scores = torch._softmax_backward_data(d_out[:, rows] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
                 to_k = d_scores.transpose(1, 2) @ q[:, rows]
                 torch.mul(d_scores @ k[:, seen], width**-0.5, out=at_q[:, rows])

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightloom.core.ragged import owners, places
-from nightloom.models.sequential.attention import POSITION_BUCKETS, TIME_BUCKETS, Attention, Span, bias_table, spans, time_bucket
+from nightloom.models.sequential.attend import attend
+from nightloom.models.sequential.attention import POSITION_BUCKETS, TIME_BUCKETS, Span, bias_table, spans, time_bucket
 from nightloom.models.sequential.windows import BOS, Windows
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Block(nn.Module):
         """Tokens [tokens, dim] -> the same; biases: float32 [heads, cells]; keep: scaled dropout masks [2, tokens, dim]."""
         some = CHUNK if x.device.type == "cpu" else len(x)
         qkv, gates = zip(*(self._read(part) for part in x.split(some)), strict=True)
-        attended = Attention.apply(torch.cat(qkv), biases, batch.place, batch.inside, batch.spans)
+        attended = attend(torch.cat(qkv), biases, batch.place, batch.inside, batch.spans)
         masks = [None] * len(gates) if keep is None else keep.split(some, 1)
         parts = zip(x.split(some), attended.split(some), gates, masks, strict=True)
         return torch.cat([self._write(*part) for part in parts])
