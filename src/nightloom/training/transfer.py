@@ -34,7 +34,8 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import LANGUAGE_MODEL, Bundle
-from nightloom.training.warm_start import BIAS, CODES, EVENT_TYPES, IDS, NUMBERS, PHASES, START_FILE, by_name
+from nightloom.training.remap_weights import BIAS, CODES, EVENT_TYPES, IDS, NUMBERS, by_name
+from nightloom.training.warm_start import PHASES, START_FILE
 
 Mode = Literal["full", "adapter"]
 ADAPTER = "fusion.adapter."
