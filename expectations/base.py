@@ -193,10 +193,10 @@ def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
 
 
 def _ends(tables: Tables) -> tuple[RowRule, ...]:
-    people = pd.concat([tables.events["user_id"], *([tables.users["user_id"]] if tables.users is not None else [])]).drop_duplicates()
+    users = pd.concat([tables.events["user_id"], *([tables.users["user_id"]] if tables.users is not None else [])]).drop_duplicates()
     return (
-        known("user_id", people, "users or events"),
-        known("other_id", people, "users or events"),
+        known("user_id", users, "users or events"),
+        known("other_id", users, "users or events"),
         RowRule("other_id", "links a user to itself", lambda t: t["user_id"].notna() & (t["user_id"] == t["other_id"])),
     )
 

@@ -34,7 +34,7 @@ class Known:
 
 
 def remap(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known) -> dict[str, Tensor]:
-    """Weights over another catalogue: the vectors of items, values and event names that both know stay what they were.
+    """Weights over another catalogue: items, attribute values and event names that both know keep their vectors.
 
     Args:
         net: the network's state.
@@ -60,7 +60,7 @@ def remap(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known
 
 
 def _rescaled(weight: Tensor, bias: Tensor, before: FeatureSpec, tonight: FeatureSpec) -> tuple[Tensor, Tensor]:
-    """The layer of numbers under tonight's means and spreads, giving what it gave: a linear layer takes up a linear change.
+    """The layer of numeric features under tonight's means and spreads: its output stays the same.
 
     With z = (x - m) / s before and z' = (x - m') / s' tonight, z = z' s'/s + (m' - m)/s; the constant goes to the bias and, since a
     missing number is 0 under both, is taken back by the weight of "missing".

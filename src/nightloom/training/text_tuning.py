@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nightloom.training.run_json import Run
 
 TEXTS_PER_STEP = 256
-"""Texts that are encoded with gradients in a step: beyond it, a random part of the batch's items is."""
+"""Most texts that are encoded with gradients in a step; of more, a random part is."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Starting tonight's network from the champion's instead of from probability.
+"""Starting tonight's network from the champion's weights instead of random ones.
 
-The caller's process decides whether the champion may be used and lays its weights out for tonight's catalogue
+The caller's process decides whether the champion may be used and remaps its weights to tonight's catalogue
 (`write_start`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,
 refitted on everything before its test cutoff, and `search.safetensors`, which learned only from what came before its
-validation cutoff. Tonight's search starts from the second and tonight's refit from the first, so the epoch and the
-fusion are still chosen on events that no weight has seen.
+validation cutoff. Tonight's search starts from the second and tonight's refit from the first. So the epoch and the
+fusion weights are still chosen on events that no weight has seen.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nightloom.core.errors import InputError
 from nightloom.encoders.vectors import Vectors
+from nightloom.training.curves import PHASES
 from nightloom.training.remap_weights import IDS, Known, id_rows_of, remap
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
 SEARCH_FILE = "search.safetensors"
 START_FILE = "warm_start.safetensors"
-PHASES = ("search", "refit")
 SAME = 0.99
-"""Smallest median cosine of two nights' vectors of the same items: below it another model has made them."""
+"""Smallest median cosine between two nights' vectors of the same items; below it another model made them."""
 
 
 class ColdStart(Exception):
@@ -45,7 +45,7 @@ class ColdStart(Exception):
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Weights remapped out for tonight's catalogue, as a worker reads them.
+    """Weights remapped to tonight's catalogue, as a worker reads them.
 
     Attributes:
         tensors: `<phase>.<name>` -> weights; NaN where the champion knows nothing. Ids have a row for the unknown id, then one
@@ -78,7 +78,7 @@ class WarmStart:
         for name, value in net.state_dict().items():
             place = f"{PHASES[phase]}.{name}"
             if name.startswith("label_head.") and place not in self.tensors:
-                continue  # a champion without a label head says all the same what the rest starts from
+                continue  # of a champion without a label head, the rest still counts
             given = self.tensors[place]
             if name == IDS and net.fusion.use_ids:
                 given = given[torch.from_numpy(np.concatenate([[0], seen + 1]))]
@@ -129,12 +129,12 @@ def check_cutoffs(champion: dict[str, Any], tonight: dict[str, Any], protocol: s
         protocol: which split.
 
     Raises:
-        ColdStart: the champion has seen held-out events, or nobody can tell.
+        ColdStart: the champion has seen held-out events, or that can not be ruled out.
     """
     if protocol != "temporal":
         raise ColdStart("leave-one-out holds out each user's last events, and a model of an earlier night has learned from them")
     if not (champion.get("has_time") and tonight.get("has_time")):
-        raise ColdStart("without timestamps it can not be told which events the champion has learned from")
+        raise ColdStart("without timestamps the events that the champion has learned from are unknown")
     theirs, ours = (meta.get("cutoffs", {}).get(protocol) for meta in (champion, tonight))
     seen = champion.get("trained_until", {}).get(protocol)
     if not theirs or not ours or seen is None:
@@ -240,10 +240,10 @@ def _check_vectors(bundle: Any, tonight: Known, vectors: Vectors) -> None:
     here, content = np.array([bundle.index.get(item, -1) for item in tonight.item_ids.tolist()], dtype=np.int64), bundle.recommender.content
     for kind, said in (("text", "language model has read the texts"), ("image", "vision model has seen the pictures")):
         ours, mask = getattr(vectors, kind), getattr(vectors, f"has_{kind}")
-        theirs, had = getattr(content, kind).numpy(), getattr(content, f"has_{kind}").numpy()
+        theirs, known = getattr(content, kind).numpy(), getattr(content, f"has_{kind}").numpy()
         if ours.shape[1] != theirs.shape[1]:
             raise ColdStart(f"{kind} vectors are {ours.shape[1]} wide tonight, the champion's are {theirs.shape[1]}")
-        both = np.flatnonzero((here >= 0) & mask & had[np.maximum(here, 0)])
+        both = np.flatnonzero((here >= 0) & mask & known[np.maximum(here, 0)])
         if len(both):
             a, b = ours[both], theirs[here[both]]
             cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)

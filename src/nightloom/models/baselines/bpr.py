@@ -1,4 +1,4 @@
-"""Family bpr: matrix factorisation trained to rank what a user has had above what not."""
+"""Baseline bpr: matrix factorisation trained to rank the items of a user's positive events above all others."""
 
 from __future__ import annotations
 

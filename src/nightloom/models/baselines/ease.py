@@ -1,4 +1,4 @@
-"""Family ease: a linear model of each item from all the others, in closed form."""
+"""Baseline ease: a linear model of each item from all the others, in closed form."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Causal attention within packed windows, with a learned bias on how far apart two events are in time and in place.
 
-Queries are taken a span at a time and see the keys up to the span's end only, since the rest lies in their future. Forward and backward
-are written out: heads are taken one by one, as copies of a strided head cost many times those of whole rows, biases are gathered straight
-into the scores, and their gradient is summed by bucket, which on CPU is many times faster than the gradient of an index.
+Queries are taken a span at a time and see the keys up to the span's end only, since the rest lies in their future. On CPUs, forward
+and backward are written out. Heads are taken one by one, as copies of a strided head cost many times those of whole rows. Biases are
+gathered straight into the scores, and their gradient is summed by bucket: many times faster there than the gradient of an index.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Pre-norm blocks with a gated attention output and SwiGLU. Time enters twice: to 
 the gap between its event and the next request, and attention has a learned bias per head on the time between the
 request and each past event (HSTU, Zhai et al. 2024), beside one on relative position. Linear layers run on real
 tokens only; attention alone pads, to the longest window of the batch. Both counts are rounded up to few numbers, since the CPU's
-library compiles a matrix product for every shape that it meets.
+library compiles a kernel for every shape that it meets.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def few_shapes(n: int) -> int:
 class Packed:
     """A batch of windows on the device: flat tokens, and where each stands in the padded batch.
 
-    The tokens of the windows come first. A few that follow only round up their number: they look like BOS and stand in places that
-    the padded batch has free, behind the ends of windows, where nothing real looks.
+    The tokens of the windows come first. A few fillers round up their number: they look like BOS and stand in free places of the
+    padded batch, behind the ends of windows, which no real token attends to.
 
     Attributes:
         items: int64 [tokens], -1 for BOS.
@@ -141,12 +141,12 @@ class Block(nn.Module):
         return torch.cat([self._write(*part) for part in parts])
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What attention is given of some tokens, and the gate of what it finds."""
+        """Queries, keys and values of some tokens, and the gate of the attention's output."""
         normed = cast(self.attention_norm(x))
         return self.qkv(normed), torch.sigmoid(self.gate(normed))
 
     def _write(self, x: Tensor, attended: Tensor, gate: Tensor, keep: Tensor | None) -> Tensor:
-        """Some tokens with what attention found and what SwiGLU makes of it."""
+        """Some tokens after the attention's residual and SwiGLU's."""
         y = self.out(attended * gate)
         x = x + (y if keep is None else y * keep[0])
         normed = cast(self.ffn_norm(x))
