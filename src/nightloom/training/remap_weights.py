@@ -43,7 +43,7 @@ def remap(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known
         tonight: what the result refers to.
 
     Returns:
-        The state, NaN where only tonight knows a value; the id table has one row for the unknown id and one for each item, and
+        The state, NaN where only tonight knows a value. The id table has one row for the unknown id and one for each item;
         an item that was not known starts from the unknown id.
     """
     state = dict(net)

@@ -1,8 +1,8 @@
 """A causal transformer over packed histories, with a learned sense of time.
 
-Pre-norm blocks with a gated attention output and SwiGLU. Time enters twice: to each token is added an embedding of
-the gap between its event and the next request, and attention has a learned bias per head on the time between the
-request and each past event (HSTU, Zhai et al. 2024), beside one on relative position. Linear layers run on real
+Pre-norm blocks with a gated attention output and SwiGLU. Time enters twice. An embedding of the gap between its
+event and the next request is added to each token. Attention has a learned bias per head on the time between the request
+and each past event (HSTU, Zhai et al. 2024), beside one on relative position. Linear layers run on real
 tokens only; attention alone pads, to the longest window of the batch. Both counts are rounded up to few numbers, since the CPU's
 library compiles a kernel for every shape that it meets.
 """
