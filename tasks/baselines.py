@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.core.files import write_json
 from nightloom.experiments.baselines import VARIANTS, measure, varied
 from nightloom.report.baselines import markdown, rows
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
 from tasks.progress import artifact_key, log_done, report_progress
@@ -55,4 +56,5 @@ def compare_families(night: Night, run: str, collected: Manifest, families: Sequ
     (night.folder / "baselines.md").write_text(text, encoding="utf-8")
     write_json(night.folder / "baselines.json", results)
     tracking.client.log_artifact(run, str(night.folder / "baselines.md"))
+    publish_folder(night)
     return text

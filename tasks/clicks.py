@@ -15,6 +15,7 @@ from nightloom.core.files import write_json
 from nightloom.data.preparation.impressions import Impressions, impressions
 from nightloom.experiments.click_baselines import calibration_plot, differences, fit_and_measure
 from nightloom.report.clicks import NOTE, apart, markdown, rows
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
 from tasks.progress import artifact_key, log_done, report_progress
@@ -75,4 +76,5 @@ def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence
     calibration_plot(night.folder / "calibration.png", folders, f"Calibration on the test part, {night.config.name}, {night.night}")
     for name, place in (("clicks.md", None), ("calibration.png", "plots")):
         tracking.client.log_artifact(run, str(night.folder / name), place)
+    publish_folder(night)
     return text, runs

@@ -13,6 +13,7 @@ from expectations.run import read_checked
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.experiments import replay
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
@@ -76,6 +77,7 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
     key = artifact_key("replay", night.config.name)
     create_markdown_artifact(text, key=key, description="Nights of the past, retrained against frozen")
     create_table_artifact([{"night": line["day"], "users": line["users"]} | line[replay.METRIC] for line in lines], key=f"{key}-nights")
+    publish_folder(night)
     return {"table": text, "folder": str(night.folder)} | found
 
 

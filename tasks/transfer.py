@@ -18,6 +18,7 @@ from nightloom.core.sequences import Sequences
 from nightloom.data.subsets.merged_domains import write_merged_domains
 from nightloom.data.subsets.user_subset import draw_users, write_user_subset
 from nightloom.experiments import transfer
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
@@ -109,6 +110,7 @@ def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifes
         for arm, value in line[transfer.METRIC].items():
             tracking.client.log_metric(run, f"transfer/{arm}/{transfer.METRIC}", value, step=step)
     create_markdown_artifact(text, key=artifact_key("transfer", night.config.name), description="Transfer between domains")
+    publish_folder(night)
     return {"table": text, "folder": str(night.folder), "shares": lines}
 
 

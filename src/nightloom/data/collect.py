@@ -13,7 +13,8 @@ from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
-from nightloom.runs.stages import disk_of, in_use
+from nightloom.runs.locks import in_use
+from nightloom.runs.stages import disk_of
 
 
 def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:
