@@ -26,8 +26,9 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
     def body(folder: Path) -> dict[str, Any]:
         return measure(night.config, family, prepared.path, pretrained.path, folder, report_progress)
 
-    parts = {"evaluation", "training", "promotion"} | ({"model", "pretrained"} if family in VARIANTS else set())
-    sections = varied(night.config, family).model_dump(mode="json", include=parts)
+    trained = varied(night.config, family)
+    parts = ("evaluation", "training", "promotion", *(("model", "pretrained") if family in VARIANTS else ()))
+    sections = {name: getattr(trained, name) for name in parts}
     inputs = [prepared, pretrained]
     manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=sections, resumable=family in VARIANTS)
     protocol = night.config.evaluation.protocols[0]

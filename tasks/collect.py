@@ -20,7 +20,7 @@ def collect(night: Night) -> Manifest:
     began = time.perf_counter()
     fetch_latest(night)
     with PeakMemory() as memory:
-        snapshot = read_sources(night.config, night.root, report_progress)
+        snapshot = read_sources(night.config.name, night.config.data, night.root, report_progress)
     night.storage.publish(snapshot.path.relative_to(night.root).as_posix())
     counts = ", ".join(f"{count:,} {table}" for table, count in snapshot.counts.items())
     figures = {

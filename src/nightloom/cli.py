@@ -50,7 +50,7 @@ def data(
         raise InputError("name either --preset NAME or --config FILE.yaml.")
     settings = load_preset(preset) if preset is not None else load_config(config or "")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    snapshot = collect(settings, root, lambda line: errors.print(line, style="dim", markup=False))
+    snapshot = collect(settings.name, settings.data, root, lambda line: errors.print(line, style="dim", markup=False))
     console = _console()
     for name, frame in read_snapshot(snapshot.path).present().items():
         table = Table(

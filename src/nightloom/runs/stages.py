@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import BaseModel
 
 from nightloom.config import RunConfig, hash_json
 from nightloom.core.errors import InputError
@@ -131,7 +132,7 @@ def run_stage(
         stage: name of the stage.
         body: writes the outputs into the folder that it gets, and returns the stage's figures.
         inputs: manifests of the stages that this one reads.
-        config: the part of the config that shapes the result (JSON values).
+        config: the part of the config that shapes the result: its sections, and plain values, by name. Hand the same to `body`.
         salt: anything else that tells results apart (a content hash, a forced night's id).
         resumable: whether `body` can go on from what a killed run left in the folder.
 
@@ -142,7 +143,8 @@ def run_stage(
         InputError: another run is making the same stage now, or the disk is full.
         NightloomError: the store can not be reached.
     """
-    key = hash_json([stage, [made.key for made in inputs], config, salt, code_version()])[:16]
+    settings = {name: one.model_dump(mode="json") if isinstance(one, BaseModel) else one for name, one in config.items()}
+    key = hash_json([stage, [made.key for made in inputs], settings, salt, code_version()])[:16]
     in_use(night.root.resolve())
     storage, place = night.storage, f"stages/{night.config.name}/{stage}/{key}"
     final = night.root / place
