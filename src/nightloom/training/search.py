@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from nightloom.config import hash_json
 from nightloom.core.errors import InputError, TrainingError
-from nightloom.runs.stages import disk_of, lock
+from nightloom.runs.locks import stage_lock
+from nightloom.runs.stages import disk_of
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values
 
@@ -146,7 +147,7 @@ class Tuner:
         """
         import optuna
 
-        with disk_of(self.folder), lock(self.folder / "study.lock"):
+        with disk_of(self.folder), stage_lock(self.folder / "study.lock"):
             study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
             while self._left(study) > 0:
                 trial = study.ask()
