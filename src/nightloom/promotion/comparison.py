@@ -91,8 +91,8 @@ class Pair:
         fresh = ~np.isin(other.users.astype(str), self.users.astype(str))
         if not fresh.any():
             return self
-        columns = ((getattr(self, name), getattr(other, name)[fresh]) for name in ("users", "mine", "its"))
-        return Pair(*(np.concatenate(column) for column in columns), self.same and other.same, self.nights + 1)
+        users, mine, its = (np.concatenate([getattr(self, name), getattr(other, name)[fresh]]) for name in ("users", "mine", "its"))
+        return Pair(users, mine, its, self.same and other.same, self.nights + 1)
 
     def difference(self, config: PromotionConfig, seed: int) -> Difference:
         """The difference of the means with its interval; users who agree on hits alone do not show that nobody would lose one."""
