@@ -49,7 +49,7 @@ def fit_and_measure_nights(rows: Impressions, family: str, config: RunConfig, fo
         part = folder / f"night-{number}"
         if not (part / "result.json").exists():
             part.mkdir(parents=True, exist_ok=True)
-            fit_and_measure(known, family, config, part)
+            fit_and_measure(known, family, part, clicks=config.clicks, seed=config.training.seed, confidence=config.promotion.confidence)
         results.append(pd.read_json(part / "result.json", typ="series"))
         parts.append(pd.read_parquet(part / "probabilities.parquet"))
     asked = pd.concat(parts, ignore_index=True)

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for source in given.config or given.presets:
             config = config_of(source, given)
-            rows = impressions(read_snapshot(collect(config, root).path), config)
+            rows = impressions(read_snapshot(collect(config.name, config.data, root).path), config.prepare, config.clicks.test_from)
             found, lines = measure(rows, source, given, root / "bench" / "clicks", console)
             results[config.name] = found
             console.print(shown(config.name, found), *lines, sep="\n", soft_wrap=True)
@@ -72,7 +72,9 @@ def measure(
                 if given.nights:
                     fit_and_measure_nights(rows, family, config, folder, given.nights)
                 else:
-                    fit_and_measure(rows, family, config, folder)
+                    fit_and_measure(
+                        rows, family, folder, clicks=config.clicks, seed=config.training.seed, confidence=config.promotion.confidence
+                    )
             found.append(json.loads((folder / "result.json").read_text(encoding="utf-8")))
             folders[family, seed] = folder
             console.print(f"{config.name}, {family}, seed {seed}: {found[-1]['test']}", soft_wrap=True)

@@ -102,7 +102,13 @@ def texts_of(config: RunConfig) -> list[str]:
     """A config's item texts as prepared, each once, in catalogue order."""
     root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
     with tempfile.TemporaryDirectory() as folder:
-        prepare(read_snapshot(collect(config, root).path), config, Path(folder))
+        prepare(
+            read_snapshot(collect(config.name, config.data, root).path),
+            Path(folder),
+            prepare=config.prepare,
+            evaluation=config.evaluation,
+            tags_separator=config.data.tags_separator,
+        )
         column = pd.read_parquet(Path(folder) / "items.parquet", columns=["text"])["text"]
     texts = list(dict.fromkeys(text for text in column.tolist() if isinstance(text, str) and text.strip()))
     if len(texts) <= 1:

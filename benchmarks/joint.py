@@ -59,7 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
         prepared, pretrained = home / "prepared", home / "pretrained"
         for place in (prepared, pretrained):
             place.mkdir(parents=True, exist_ok=True)
-        prepare(read_snapshot(collect(config, root).path), config, prepared)
+        prepare(
+            read_snapshot(collect(config.name, config.data, root).path),
+            prepared,
+            prepare=config.prepare,
+            evaluation=config.evaluation,
+            tags_separator=config.data.tags_separator,
+        )
         load_pretrained(config.pretrained, prepared, root, pretrained)
         sequences = Sequences.load(prepared / f"sequences_{given.protocol}.npz")
         found: dict[str, list[dict[str, Any]]] = {}

@@ -86,7 +86,13 @@ def row(config: RunConfig, protocol: str, root: Path) -> tuple[str, ...]:
     prepared, pretrained = home / "prepared", home / weights.fingerprint[:12]
     for place in (prepared, pretrained):
         place.mkdir(parents=True, exist_ok=True)
-    prepare(read_snapshot(collect(config, root).path), config, prepared)
+    prepare(
+        read_snapshot(collect(config.name, config.data, root).path),
+        prepared,
+        prepare=config.prepare,
+        evaluation=config.evaluation,
+        tags_separator=config.data.tags_separator,
+    )
     with tempfile.TemporaryDirectory() as fresh:  # a cache of its own, so that everything is encoded now
         began = time.process_time()
         figures = load_pretrained(config.pretrained, prepared, Path(fresh), pretrained)

@@ -70,7 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         prepared, pretrained = home / "prepared", home / "pretrained"
         for place in (prepared, pretrained):
             place.mkdir(parents=True, exist_ok=True)
-        prepare(read_snapshot(collect(first, root).path), first, prepared)
+        prepare(
+            read_snapshot(collect(first.name, first.data, root).path),
+            prepared,
+            prepare=first.prepare,
+            evaluation=first.evaluation,
+            tags_separator=first.data.tags_separator,
+        )
         load_pretrained(first.pretrained, prepared, root, pretrained)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in given.variants}
         for seed in given.seeds:

@@ -168,7 +168,8 @@ def _texts(tables: Tables) -> tuple[TableRule, ...]:
 def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
     """An item without a picture is allowed, and said; pictures that are named must nearly all be there."""
     items, limit, rules = tables.items, config.pretrained.max_bad_images, []
-    assert items is not None
+    if items is None:
+        return ()
     for column in (column for column, kind in tables.features.items() if kind == "image" and column in items):
         named = items[column].dropna()
         lost = named[named.str.startswith(UNREADABLE)].str.removeprefix(UNREADABLE)
@@ -192,10 +193,10 @@ def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
 
 
 def _ends(tables: Tables) -> tuple[RowRule, ...]:
-    people = pd.concat([tables.events["user_id"], *([tables.users["user_id"]] if tables.users is not None else [])]).drop_duplicates()
+    users = pd.concat([tables.events["user_id"], *([tables.users["user_id"]] if tables.users is not None else [])]).drop_duplicates()
     return (
-        known("user_id", people, "users or events"),
-        known("other_id", people, "users or events"),
+        known("user_id", users, "users or events"),
+        known("other_id", users, "users or events"),
         RowRule("other_id", "links a user to itself", lambda t: t["user_id"].notna() & (t["user_id"] == t["other_id"])),
     )
 

@@ -1,4 +1,4 @@
-"""Which columns a canonical table must have, and of which type. Without them no row can be judged, so this is asked first."""
+"""Which columns a canonical table must have, and of which type. Without them no row can be judged, so this is checked first."""
 
 from __future__ import annotations
 

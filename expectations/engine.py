@@ -1,9 +1,10 @@
-"""Great Expectations, and nothing of ours: run a suite on a frame, find the rows that failed, render Data Docs."""
+"""Great Expectations by its public interface: run a checkpoint on a table, find the rows that failed, render Data Docs."""
 
 from __future__ import annotations
 
 import logging
 import os
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read by great_expectat
 import great_expectations as gx
 import great_expectations.expectations as gxe
 from great_expectations.expectations.metadata_types import FailureSeverity
-from great_expectations.validator.metric_configuration import MetricConfiguration
 
 __all__ = ["Engine", "FailureSeverity", "gx", "gxe"]
 
 SITE = "data_docs"
+PLACES = {"result_format": "COMPLETE", "exclude_unexpected_values": True, "return_unexpected_index_query": False}
+"""A result that lists the index of every failing row, and neither its values nor a query: an int a row at most."""
 
 
 class Engine:
@@ -46,32 +48,53 @@ class Engine:
         )
 
     def validate(self, frame: pd.DataFrame, suite: gx.ExpectationSuite) -> list[Any]:
-        """Results of a suite's expectations, in their order (SUMMARY: counts and a few examples)."""
+        """Run a checkpoint of one suite on a table.
+
+        Args:
+            frame: the table.
+            suite: its name must be new to this engine; Data Docs show it.
+
+        Returns:
+            The results of the suite's expectations, in their order (SUMMARY: counts and a few examples).
+        """
         if not suite.expectations:
             return []
         batch = self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
         suite = self._context.suites.add(suite)
-        definition = self._context.validation_definitions.add(gx.ValidationDefinition(name=suite.name, data=batch, suite=suite))
-        results = definition.run(batch_parameters={"dataframe": frame}, result_format="SUMMARY").results
-        by_id = {result.expectation_config.id: result for result in results}
+        definition = gx.ValidationDefinition(name=suite.name, data=batch, suite=suite)
+        definition = self._context.validation_definitions.add(definition)
+        checkpoint = gx.Checkpoint(name=suite.name, validation_definitions=[definition], result_format="SUMMARY")
+        checkpoint = self._context.checkpoints.add(checkpoint)
+        (found,) = checkpoint.run(batch_parameters={"dataframe": frame}).run_results.values()
+        by_id = {result.expectation_config.id: result for result in found.results}
         return [by_id[expectation.id] for expectation in suite.expectations]
 
-    def failing(self, frame: pd.DataFrame, expectation: Any) -> NDArray[np.bool_]:
-        """The rows that fail a row expectation: bool [rows].
+    def failing(self, frame: pd.DataFrame, expectations: list[Any]) -> list[NDArray[np.bool_]]:
+        """The rows that fail each row expectation; a row without a value fails the not-null rule alone.
 
-        This is the condition that Great Expectations itself counts, asked for as a metric: a COMPLETE result would hold
-        a Python object for every bad row.
+        This second question is put to the batch itself, so that lists of a million rows never reach Data Docs.
+
+        Args:
+            frame: the table, with a unique index.
+            expectations: column map expectations of a suite that `validate` found broken on it.
+
+        Returns:
+            bool [rows] each, in the order of the expectations.
+
+        Raises:
+            RuntimeError: Great Expectations could not judge one, for example since its column is not there.
         """
-        name = f"rows of {expectation.id}"
-        definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
-        batch = definition.get_batch(batch_parameters={"dataframe": frame})
-        wanted = expectation.get_validation_dependencies(runtime_configuration={"result_format": {"result_format": "BASIC"}})
-        count = wanted.metric_configurations[f"{expectation.map_metric}.unexpected_count"]
-        domain = {**count.metric_domain_kwargs, "batch_id": batch.id}
-        metric = MetricConfiguration(f"{expectation.map_metric}.condition", domain, count.metric_value_kwargs)
-        condition = self._context.get_validator(batch_list=[batch]).get_metric(metric)[0]
-        # Rows without a value are not in the condition: only the not-null rule is about them.
-        return condition.reindex(frame.index, fill_value=False).to_numpy(dtype=bool)
+        if not expectations:
+            return []
+        suite = gx.ExpectationSuite(name=f"rows of {expectations[0].id}", expectations=[copy(one) for one in expectations])
+        suite = self._context.suites.add(suite)  # gives each copy an id of its own
+        batch = self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
+        results = batch.get_batch(batch_parameters={"dataframe": frame}).validate(suite, result_format=PLACES).results
+        for result in results:
+            if "element_count" not in result.result:
+                raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
+        places = {result.expectation_config.id: result.result.get("unexpected_index_list") or [] for result in results}
+        return [frame.index.isin(places[expectation.id]) for expectation in suite.expectations]
 
     def write_docs(self) -> None:
         """Render all results so far; the first page is index.html."""

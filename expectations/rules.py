@@ -22,7 +22,7 @@ class RowRule:
 
     Attributes:
         column: the column it is about.
-        name: short and plain, as people read it in the quarantine.
+        name: short and plain, as the quarantine shows it.
         breaks: table -> bool [rows], true where the rule is broken; Great Expectations gets it as a helper column. For rules
             that look at other rows or tables, or that a large value_set would make slow.
         expectation: a column map expectation, which itself says which rows break it.

@@ -62,10 +62,10 @@ class Outcome:
 
 
 def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime) -> dict[str, Any]:
-    """Check the tables and part good rows from bad.
+    """Check the tables and separate good rows from bad.
 
-    Three questions in turn: are the columns there and of their type, which rows break a rule, are the good rows together fit to
-    train on. Writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
+    Three questions in turn: are the columns there and of their type, which rows break a rule, and can the good rows together be
+    trained on? Writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
     `data_docs/`, and every rule's outcome as `checks.json`; all of it before a broken contract is raised.
 
     Args:
@@ -128,30 +128,32 @@ def _suite(name: str) -> ModuleType:
 
 
 def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig, outcome: Outcome) -> None:
-    kinds = kinds_of(tables.present()[name])
+    types = kinds_of(tables.present()[name])
     suite = columns_suite(name, tables, config)
-    for rule, result in zip(suite.expectations, engine.validate(kinds, suite), strict=True):
+    for rule, result in zip(suite.expectations, engine.validate(types, suite), strict=True):
         column = rule.column
-        if column in kinds:
-            words, found = f"must hold {' or '.join(rule.value_set)}", f"holds {kinds[column].iloc[0]}"
+        if column in types:
+            words, found = f"must hold {' or '.join(rule.value_set)}", f"holds {types[column].iloc[0]}"
         else:
-            words, found = "must be there", f"is missing; columns there are {', '.join(kinds.columns)}"
+            words, found = "must be there", f"is missing; columns there are {', '.join(types.columns)}"
         outcome.checks.append(_line(name, column, words, "critical", result.success, found))
         if not result.success:
             outcome.stops.append(f"{name}.{column}: {words}, but it {found}. Map the right column in data.columns.{name}.")
 
 
 def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contract, outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask the row rules; returns the good rows, and the bad ones with their reasons."""
+    """Check the row rules; returns the good rows, and the bad ones with their reasons."""
     marked = {rule.flag: ~rule.breaks(table).to_numpy(dtype=bool, na_value=False) for rule in contract.rows if rule.breaks is not None}
     frame = table.assign(**marked)
     rules = [(rule, rule.expected()) for rule in contract.rows]
     results = engine.validate(frame, gx.ExpectationSuite(name=f"{name}, rows", expectations=[expected for _, expected in rules]))
+    broken = [expected for (_, expected), result in zip(rules, results, strict=True) if not result.success]
+    failing = iter(engine.failing(frame, broken))
     breaches = []
-    for (rule, expected), result in zip(rules, results, strict=True):
+    for (rule, _), result in zip(rules, results, strict=True):
         line = _line(name, rule.column, rule.name, "critical", result.success, "")
         if not result.success:
-            breach = Breach(rule.column, rule.name, engine.failing(frame, expected))
+            breach = Breach(rule.column, rule.name, next(failing))
             breaches.append(breach)
             line["bad"] = int(breach.rows.sum())
             line["share"] = line["bad"] / len(table)
@@ -161,15 +163,15 @@ def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contra
 
 
 def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contract, outcome: Outcome) -> None:
-    """Ask the table rules of the good rows."""
+    """Check the table rules on the good rows."""
     suite = gx.ExpectationSuite(name=f"{name}, good rows", expectations=[rule.expectation for rule in contract.table])
     for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
         column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
         found = _found(result)
         outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found))
         if not result.success:
-            told = outcome.stops if rule.severity == "critical" else outcome.warnings
-            told.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
+            notes = outcome.stops if rule.severity == "critical" else outcome.warnings
+            notes.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
 
 
 def _found(result: Any) -> str:

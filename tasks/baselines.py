@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.core.files import write_json
 from nightloom.experiments.baselines import VARIANTS, measure, varied
 from nightloom.report.baselines import markdown, rows
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
 from tasks.progress import artifact_key, log_done, report_progress
@@ -25,8 +26,9 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
     def body(folder: Path) -> dict[str, Any]:
         return measure(night.config, family, prepared.path, pretrained.path, folder, report_progress)
 
-    parts = {"evaluation", "training", "promotion"} | ({"model", "pretrained"} if family in VARIANTS else set())
-    sections = varied(night.config, family).model_dump(mode="json", include=parts)
+    trained = varied(night.config, family)
+    parts = ("evaluation", "training", "promotion", *(("model", "pretrained") if family in VARIANTS else ()))
+    sections = {name: getattr(trained, name) for name in parts}
     inputs = [prepared, pretrained]
     manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=sections, resumable=family in VARIANTS)
     protocol = night.config.evaluation.protocols[0]
@@ -55,4 +57,5 @@ def compare_families(night: Night, run: str, collected: Manifest, families: Sequ
     (night.folder / "baselines.md").write_text(text, encoding="utf-8")
     write_json(night.folder / "baselines.json", results)
     tracking.client.log_artifact(run, str(night.folder / "baselines.md"))
+    publish_folder(night)
     return text

@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from nightloom.data.collect import collect as read_sources
+from nightloom.runs.nights import fetch_latest
 from nightloom.runs.stages import Manifest, Night, PeakMemory
 from tasks.progress import log_done, report_progress, worth_retrying
 
@@ -17,8 +18,10 @@ from tasks.progress import log_done, report_progress, worth_retrying
 def collect(night: Night) -> Manifest:
     """Read the sources. This stage always runs: only reading tells whether they changed; its key is the content's hash."""
     began = time.perf_counter()
+    fetch_latest(night)
     with PeakMemory() as memory:
-        snapshot = read_sources(night.config, night.root, report_progress)
+        snapshot = read_sources(night.config.name, night.config.data, night.root, report_progress)
+    night.storage.publish(snapshot.path.relative_to(night.root).as_posix())
     counts = ", ".join(f"{count:,} {table}" for table, count in snapshot.counts.items())
     figures = {
         "hash": snapshot.hash,

@@ -21,14 +21,14 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     registry = Registry(night.root)
     trained = f"{tuned.key} {config.evaluation.protocols[0]}"
     champion = registry.standing(config.name, trained) if config.promotion.mode != "disabled" else None
+    sections: dict[str, Any] = {"evaluation": config.evaluation, "promotion": config.promotion}
 
     def body(folder: Path) -> dict[str, Any]:
         standing = registry.fetch(champion, night.root / "cache" / "champions") if champion else None
         bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
-        figures = rank(config, prepared.path, bundles, standing, pretrained.path, folder, report_progress)
+        figures = rank(prepared.path, bundles, standing, pretrained.path, folder, report_progress, seed=config.training.seed, **sections)
         return figures | {"champion": champion.version if champion else None}
 
-    sections = config.model_dump(mode="json", include={"evaluation", "promotion"})
     salt = f"champion {champion.version if champion else 'none'}"
     manifest = run_stage(night, "evaluate", body, inputs=[prepared, pretrained, tuned], config=sections, salt=salt)
     protocol = config.evaluation.protocols[0]

@@ -16,11 +16,13 @@ from tasks.progress import log_done, report_progress
 @task(name="explain", cache_policy=NO_CACHE)
 def explain(night: Night, prepared: Manifest, tuned: Manifest) -> Manifest:
     """Say why, for some held-out users, the first recommendation is what it is."""
+    evaluation, seed = night.config.evaluation, night.config.training.seed  # these are in the keys of the stages before
+    protocol = evaluation.protocols[0]
+    sections: dict[str, Any] = {"explain": night.config.explain}
 
     def body(folder: Path) -> dict[str, Any]:
-        bundle = tuned.path / night.config.evaluation.protocols[0] / "bundle"
-        return find_reasons(night.config, prepared.path, bundle, folder, report_progress)
+        bundle, left_out = tuned.path / protocol / "bundle", evaluation.exclude_seen
+        return find_reasons(prepared.path, bundle, folder, report_progress, protocol=protocol, exclude_seen=left_out, seed=seed, **sections)
 
-    sections = night.config.model_dump(mode="json", include={"explain"})
     manifest = run_stage(night, "explain", body, inputs=[prepared, tuned], config=sections)
     return log_done(manifest, f"reasons for {manifest.figures['users']} users")

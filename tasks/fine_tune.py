@@ -35,7 +35,7 @@ def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifes
             for protocol in config.evaluation.protocols
         }
 
-    sections = config.model_dump(mode="json", include={"model", "training", "pretrained"})
+    sections = {"model": config.model, "training": config.training, "pretrained": config.pretrained}
     salt = night.night if night.force else f"start {version.run_id}" if version else ""
     manifest = run_stage(night, "fine_tune", body, inputs=[prepared, pretrained], config=sections, salt=salt, resumable=True)
     first = manifest.figures[config.evaluation.protocols[0]]

@@ -35,8 +35,7 @@ def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
             raise broken.moved(night.folder) from None
         return figures | {"fingerprints": models}
 
-    sections = night.config.model_dump(mode="json", include={"pretrained"})
-    manifest = run_stage(night, "load_pretrained", body, inputs=[prepared], config=sections, salt=" ".join(models.values()))
+    manifest = run_stage(night, "load_pretrained", body, inputs=[prepared], config={"pretrained": config}, salt=" ".join(models.values()))
     figures, images = manifest.figures, manifest.figures["images"]
     words = f"{figures['encoded']:,} texts encoded, {figures['reused']:,} from the cache, {figures['missing']:,} without text"
     if images:

@@ -17,13 +17,12 @@ from tasks.progress import log_done
 @task(name="prepare", cache_policy=NO_CACHE)
 def prepare(night: Night, checked: Manifest) -> Manifest:
     """Clean, label, split and pack."""
+    config = night.config
+    sections: dict[str, Any] = {"prepare": config.prepare, "evaluation": config.evaluation, "tags_separator": config.data.tags_separator}
 
     def body(folder: Path) -> dict[str, Any]:
-        return pack(read_checked(checked.path), night.config, folder)
+        return pack(read_checked(checked.path), folder, **sections)
 
-    sections = night.config.model_dump(mode="json", include={"prepare", "evaluation"}) | {
-        "tags_separator": night.config.data.tags_separator
-    }
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=sections)
     figures = manifest.figures
     return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")

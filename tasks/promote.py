@@ -53,7 +53,6 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
         return {"decision": decision, "versions": versions}
 
-    sections = config.model_dump(mode="json", include={"promotion"})
     # Promotion moves aliases, so each night does it for itself.
-    manifest = run_stage(night, "promote", body, inputs=[evaluated], config=sections, salt=night.night)
+    manifest = run_stage(night, "promote", body, inputs=[evaluated], config={"promotion": config.promotion}, salt=night.night)
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

@@ -65,7 +65,8 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
             registry.promote(registry.register_served(name, click_head(served), head_run, marks, card))
         return {"decision": decision, "versions": registry.aliases(name) if config.promotion.mode == "enabled" else {}}
 
-    sections = config.model_dump(mode="json", include={"promotion"})
     # Promotion moves aliases, so each night does it for itself.
-    manifest = run_stage(night, "promote_clicks", body, inputs=[prepared, *fitted], config=sections, salt=night.night)
+    manifest = run_stage(
+        night, "promote_clicks", body, inputs=[prepared, *fitted], config={"promotion": config.promotion}, salt=night.night
+    )
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

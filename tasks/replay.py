@@ -13,6 +13,7 @@ from expectations.run import read_checked
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.experiments import replay
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
@@ -28,7 +29,14 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
         prepared, pretrained = folder / "prepared", folder / "pretrained"
         if not (prepared / "meta.json").exists():
             prepared.mkdir(exist_ok=True)
-            replay.write_moment(read_checked(checked.path), config, moment, prepared)
+            replay.write_moment(
+                read_checked(checked.path),
+                moment,
+                prepared,
+                rules=config.prepare,
+                evaluation=config.evaluation,
+                tags_separator=config.data.tags_separator,
+            )
         pretrained.mkdir(exist_ok=True)
         load_pretrained(config.pretrained, prepared, night.root, pretrained, lambda *_: None)
         base = before.path / "warm" / "bundle" if before else None
@@ -43,9 +51,10 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
             figures["warm"] = figures["scratch"]
         frozen = (first.path if first else folder) / "scratch" / "bundle"
         bundles = {"scratch": folder / "scratch" / "bundle", "warm": folder / "warm" / "bundle", "frozen": frozen}
-        return {"day": moment.day} | replay.write(folder, replay.judge(config, prepared, pretrained, bundles), figures)
+        judged = replay.judge(prepared, pretrained, bundles, exclude_seen=config.evaluation.exclude_seen)
+        return {"day": moment.day} | replay.write(folder, judged, figures)
 
-    sections = config.model_dump(mode="json", include={"model", "training", "pretrained", "prepare", "evaluation"})
+    sections = {name: getattr(config, name) for name in ("model", "training", "pretrained", "prepare", "evaluation")}
     inputs = [one for one in (checked, before, first) if one]
     manifest = run_stage(night, "replay", body, inputs=inputs, config=sections, salt=f"{moment.at} {moment.until}", resumable=True)
     quality = ", ".join(f"{arm} {value:.4f}" for arm, value in manifest.figures[replay.METRIC].items())
@@ -76,6 +85,7 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
     key = artifact_key("replay", night.config.name)
     create_markdown_artifact(text, key=key, description="Nights of the past, retrained against frozen")
     create_table_artifact([{"night": line["day"], "users": line["users"]} | line[replay.METRIC] for line in lines], key=f"{key}-nights")
+    publish_folder(night)
     return {"table": text, "folder": str(night.folder)} | found
 
 

@@ -22,6 +22,7 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
+from nightloom.runs.nights import finish, publish_folder
 from nightloom.runs.stages import Manifest, Night, code_version
 from nightloom.runs.tracking import Tracking, git_state, run_tags
 from tasks.progress import artifact_key
@@ -91,10 +92,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     _publish(night, run, content, plots)
     if address := os.environ.get("NIGHTLOOM_MLFLOW_UI"):
         create_link_artifact(f"{address}/{Tracking(night.root).run_url(run)}", key="mlflow-run", link_text="MLflow run of this night")
-    link = night.latest.with_name(f".latest.{os.getpid()}")
-    link.unlink(missing_ok=True)
-    link.symlink_to(night.night)
-    link.replace(night.latest)
+    finish(night)
     return content
 
 
@@ -120,6 +118,7 @@ def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[N
             model=SequentialRecommender.family,
         )
         _publish(night, run, content | {"code": code_version()}, {})
+        publish_folder(night)
         raise
 
 

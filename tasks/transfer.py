@@ -18,13 +18,14 @@ from nightloom.core.sequences import Sequences
 from nightloom.data.subsets.merged_domains import write_merged_domains
 from nightloom.data.subsets.user_subset import draw_users, write_user_subset
 from nightloom.experiments import transfer
+from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.transfer import Transfer, same_items
 from tasks.progress import artifact_key, log_done, report_progress
 
-SECTIONS = {"model", "training", "pretrained", "evaluation"}
+SECTIONS = ("model", "training", "pretrained", "evaluation")
 
 
 @task(name="transfer-source", cache_policy=NO_CACHE)
@@ -38,7 +39,7 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
         same = int((_same(prepared.path, target.path) >= 0).sum()) if shared else 0
         return figures | learned | {"left_out": prepared.figures["users"] - learned["users"], "same": same}
 
-    sections = night.config.model_dump(mode="json", include=SECTIONS)
+    sections = {name: getattr(night.config, name) for name in SECTIONS}
     inputs = [prepared, pretrained, target]
     manifest = run_stage(night, "transfer_source", body, inputs=inputs, config=sections, salt=str(same_people), resumable=True)
     said = f"{manifest.figures['users']:,} users learned from, {manifest.figures['left_out']:,} of both domains left out"
@@ -77,11 +78,12 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
             for arm, start in starts.items()
         }
         bundles = {arm: folder / arm / "bundle" for arm in starts}
-        judged = transfer.judge(config, prepared.path, pretrained.path, part, bundle, bundles, shared=shared)
+        left_out = config.evaluation.exclude_seen
+        judged = transfer.judge(protocol, prepared.path, pretrained.path, part, bundle, bundles, exclude_seen=left_out, shared=shared)
         judged.to_parquet(folder / "per_user.parquet", index=False)
         return transfer.line_of(share, judged, learned, figures, config.promotion.confidence)
 
-    sections = config.model_dump(mode="json", include=SECTIONS | {"promotion"})
+    sections = {name: getattr(config, name) for name in (*SECTIONS, "promotion")}
     manifest = run_stage(
         night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g} {shared}", resumable=True
     )
@@ -109,6 +111,7 @@ def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifes
         for arm, value in line[transfer.METRIC].items():
             tracking.client.log_metric(run, f"transfer/{arm}/{transfer.METRIC}", value, step=step)
     create_markdown_artifact(text, key=artifact_key("transfer", night.config.name), description="Transfer between domains")
+    publish_folder(night)
     return {"table": text, "folder": str(night.folder), "shares": lines}
 
 

@@ -30,7 +30,7 @@ def validate(night: Night, collected: Manifest) -> Manifest:
             keep_findings(folder, night)
             raise broken.moved(night.folder) from None
 
-    sections = night.config.model_dump(mode="json", include={"validation", "prepare"})
+    sections = {"validation": night.config.validation, "prepare": night.config.prepare}
     # Freshness and growth depend on the day and on the last night, not on the snapshot alone; what was fresh this morning is judged again
     # when it has grown too old.
     salt = f"{last} {now.date() if night.config.validation.max_age_days else ''}{' stale' if stale(night) else ''}"

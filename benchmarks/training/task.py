@@ -74,7 +74,13 @@ def make_task(config: RunConfig, root: Path, folder: Path) -> BenchTask:
     prepared, pretrained, events = folder / "prepared", folder / "pretrained", folder / "events"
     for place in (prepared, pretrained, events):
         place.mkdir(parents=True, exist_ok=True)
-    prepare(read_snapshot(collect(config, root).path), config, prepared)
+    prepare(
+        read_snapshot(collect(config.name, config.data, root).path),
+        prepared,
+        prepare=config.prepare,
+        evaluation=config.evaluation,
+        tags_separator=config.data.tags_separator,
+    )
     load_pretrained(config.pretrained, prepared, root, pretrained)
     task = BenchTask(config, prepared, pretrained, events, Sequences.load(prepared / f"sequences_{PROTOCOL}.npz"))
     hand_over(task)

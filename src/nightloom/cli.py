@@ -50,7 +50,7 @@ def data(
         raise InputError("name either --preset NAME or --config FILE.yaml.")
     settings = load_preset(preset) if preset is not None else load_config(config or "")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    snapshot = collect(settings, root, lambda line: errors.print(line, style="dim", markup=False))
+    snapshot = collect(settings.name, settings.data, root, lambda line: errors.print(line, style="dim", markup=False))
     console = _console()
     for name, frame in read_snapshot(snapshot.path).present().items():
         table = Table(
@@ -166,24 +166,33 @@ def trim(
 
     All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
     """
-    from nightloom.promotion.trim import aliased, alone, delete, old
+    from nightloom.promotion.trim import aliased, delete, old
+    from nightloom.promotion.trim_store import old_places
+    from nightloom.runs.locks import not_in_use
+    from nightloom.runs.storage import Storage
 
     root = root.resolve()
-    with alone(root):
+    storage = Storage.of(root)
+    with not_in_use(root):
         known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
-        found = old(root, keep, aliased(root, _registry(root)) if known else {})
+        versions = aliased(storage, _registry(root)) if known else {}
+        found, stored = old(root, keep, versions), old_places(storage, keep, versions)
         if not dry_run:
             delete(found)
+            for away in stored:
+                storage.delete(away.place)
     lines: dict[str, list[int]] = {}
     for one in found:  # pictures are many, and their names say nothing
         place = f"{one.path.parents[1].relative_to(root)} (some of it)" if one.kind == "pictures" else str(one.path.relative_to(root))
         lines.setdefault(place, []).append(one.bytes)
     for place, sizes in lines.items():
         _console().print(f"{sum(sizes) / 2**20:10,.1f} MiB  {place}", markup=False, soft_wrap=True)
+    done = f"{'would be ' if dry_run else ''}deleted under"
     total = sum(one.bytes for one in found) / 2**20
-    _console().print(
-        f"{total:10,.1f} MiB in {len(found):,} folders and files {'would be ' if dry_run else ''}deleted under {root}", markup=False
-    )
+    _console().print(f"{total:10,.1f} MiB in {len(found):,} folders and files {done} {root}", markup=False)
+    if storage.url:
+        total = sum(one.bytes for one in stored) / 2**20
+        _console().print(f"{total:10,.1f} MiB in {len(stored):,} folders {done} {storage.url}", markup=False)
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def test_nights_ask_the_latter_half_and_know_nothing_of_what_comes_after(tmp_pat
     arguments = ["--config", str(path), "--seeds", "1", "--families", "logistic", "--nights", "3", "--table", str(tmp_path / "table.md")]
     assert main(arguments) == 0
     config = config_of(path, parse(arguments), 1)
-    rows = impressions(read_snapshot(collect(config, root).path), config)
+    rows = impressions(read_snapshot(collect(config.name, config.data, root).path), config.prepare, config.clicks.test_from)
     nights = cut(rows, 3)
     (pooled,) = (root / "bench" / "clicks").glob("*/*/probabilities.parquet")
     asked = pd.read_parquet(pooled)

@@ -20,6 +20,7 @@ from nightloom.data.collect import collect
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.explain import plots
 from nightloom.explain.reasons import Reason
+from tests.sections import of_collect
 from tests.tiny_models import tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_either_encoding_gives_the_same_good_tables(home: Path, tmp_path: Path) -> None:
-    made = [collect(load_config(home / f"{encoding}.yaml"), tmp_path) for encoding in ("utf-8", "gb18030")]
+    made = [collect(*of_collect(load_config(home / f"{encoding}.yaml")), tmp_path) for encoding in ("utf-8", "gb18030")]
     assert made[0].hash == made[1].hash
     assert made[0].features == {"标题": "text", "标签": "tags"}
     tables = read_snapshot(made[1].path)
@@ -107,7 +108,7 @@ def test_either_encoding_gives_the_same_good_tables(home: Path, tmp_path: Path) 
 def test_the_wrong_encoding_is_refused_with_the_likely_one(home: Path, tmp_path: Path) -> None:
     config = load_config(home / "gb18030.yaml", ["data.encoding=utf-8"])
     with pytest.raises(InputError, match=r"for example data\.encoding: gb18030"):
-        collect(config, tmp_path)
+        collect(config.name, config.data, tmp_path)
 
 
 def test_a_night_reads_ranks_and_reports_chinese(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

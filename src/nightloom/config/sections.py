@@ -323,8 +323,10 @@ class PromotionConfig(Section):
     resamples: int = Field(2000, ge=100)
     """Bootstrap resamples."""
     slice_margin: float = Field(0.1, ge=0)
-    """Largest relative loss allowed on any slice with enough users; the slice's interval must exclude no-loss to veto."""
-    min_slice_users: int = Field(50, ge=1)
-    """Slices with fewer users do not guard."""
+    """Largest relative loss allowed on any slice with enough users; by more than chance."""
+    anchor_margin: float = Field(0.03, ge=0)
+    """The same against the anchor, the best model of before: losses of many nights may not add up to more."""
+    min_slice_users: int = Field(200, ge=1)
+    """Slices with fewer users guard only where they would show a loss of a fifth."""
     must_beat_baselines: bool = True
-    """Whether a first champion must at least match every baseline within the margin."""
+    """Whether a first champion must match every baseline within the margin, and no later one may fall surely below one."""

@@ -1,4 +1,7 @@
-"""How good probabilities of a click are: do they order the rows (AUC), are they sharp (log-loss, normalised entropy), are they true.
+"""How good probabilities of a click are: their order (AUC), sharpness (log-loss, normalised entropy) and calibration.
+
+scikit-learn gives the same AUC and log-loss, as the tests hold, in two to fifteen times the time: the bootstrap measures a
+thousand times. Its calibration curve has no counts, and bins of equal mass only where no probabilities are equal.
 
 Sources: Fawcett, An introduction to ROC analysis, 2006 (AUC as a share of pairs); He et al., Practical Lessons from Predicting Clicks on
 Ads at Facebook, ADKDD 2014 (normalised entropy); Naeini, Cooper and Hauskrecht, AAAI 2015, and Nixon et al., Measuring Calibration in
@@ -43,7 +46,7 @@ def losses(clicked: BoolArray, probability: FloatArray) -> FloatArray:
 
 
 def normalised_entropy(clicked: BoolArray, probability: FloatArray) -> float:
-    """Log-loss as a share of that of always saying the rows' own click rate; below 1 is better than knowing nothing of a row."""
+    """Log-loss as a share of that of always saying the rows' own click rate; below 1 is better than the rate alone."""
     rate = float(clicked.mean())
     if rate in (0.0, 1.0):
         return float("nan")
@@ -52,7 +55,7 @@ def normalised_entropy(clicked: BoolArray, probability: FloatArray) -> float:
 
 @dataclass(frozen=True)
 class Curve:
-    """Calibration in bins of equal mass: the rows sorted by chance, cut into parts of as many rows each (give or take one).
+    """Calibration in bins of equal mass: the rows sorted by probability, cut into parts of equal size (give or take one).
 
     Attributes:
         rows: int64 [bins].
@@ -66,7 +69,7 @@ class Curve:
 
 
 def calibration(clicked: BoolArray, probability: FloatArray, bins: int = BINS) -> Curve:
-    """The calibration curve; rows of equal probability stay in the order in which they are, fewer rows than bins give a bin each."""
+    """The calibration curve; rows of equal probability keep their order, and fewer rows than bins give a bin each."""
     parts = np.array_split(np.argsort(probability, kind="stable"), max(1, min(bins, len(probability))))
     sizes = np.array([len(part) for part in parts], dtype=np.int64)
     means = [(probability[part].mean(), clicked[part].mean()) for part in parts if len(part)]
@@ -84,7 +87,7 @@ def calibration_error(clicked: BoolArray, probability: FloatArray, bins: int = B
 
 
 def calibration_noise(probability: FloatArray, bins: int = BINS, draws: int = 500, seed: int = 0) -> float:
-    """The mean calibration error of these very probabilities if they were true: what no model of as many rows can be measured to beat."""
+    """The mean calibration error of these probabilities if they were true: no model can be measured to beat it on as many rows."""
     random = np.random.default_rng(seed)
     return float(np.mean([calibration_error(random.random(len(probability)) < probability, probability, bins) for _ in range(draws)]))
 

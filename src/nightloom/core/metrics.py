@@ -27,8 +27,7 @@ NAMES = tuple(f"{stem}_at_{k}" for stem in ("hr", "recall", "ndcg", "mrr") for k
 def per_user(ranks: NDArray[np.integer], offsets: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Metrics of each user over the ranks of that user's held-out items.
 
-    hr: any item in the first k. recall: share of the items in the first k. ndcg: sum of 1 / log2(1 + rank) over the items in
-    the first k, divided by the same sum of a perfect list, that is over ranks 1 to min(items, k) (Järvelin and Kekäläinen
+    hr: any item in the first k. recall: share of the items in the first k. ndcg: see `ndcg` (Järvelin and Kekäläinen
     2002, with binary gains). mrr: 1 / best rank if it is in the first k.
 
     Args:

@@ -25,7 +25,7 @@ BLOCK_CELLS = 1 << 25
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a recommender made of some queries.
+    """How a recommender ranked some queries.
 
     Attributes:
         ranks: int32 [rows], in the order of the queries' targets; 1 is first over the whole catalogue less what
@@ -43,7 +43,7 @@ def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, ba
     """Rank every held-out item over the whole catalogue; candidates are never sampled.
 
     Ties are broken by dense item id, as a stable sort would. An item can not be ranked when its score is -inf or NaN,
-    or when the user has had it and `exclude_seen` is set.
+    or when the history has seen it and `exclude_seen` is set.
 
     Args:
         model: answers the queries' dense item ids.

@@ -47,8 +47,8 @@ def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         kept[row, tied] = True
         many[row] = np.count_nonzero(above) + len(tied)
     flat = np.flatnonzero(kept)
-    row, item = np.divmod(flat, n_items)
-    order = np.lexsort((-scores.ravel()[flat], row))  # stable, and items come in the order of their ids
+    rows, item = np.divmod(flat, n_items)
+    order = np.lexsort((-scores.ravel()[flat], rows))  # stable, and items come in the order of their ids
     found: NDArray[np.int64] = item[order[offsets_of(many)[:-1, None] + np.arange(k)]]
     return found
 

@@ -6,29 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nightloom.config import RunConfig
+from nightloom.config import DataConfig
 from nightloom.data.sources import named
 from nightloom.data.sources.files import RawTable, read_table
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
-from nightloom.runs.stages import disk_of, in_use
+from nightloom.runs.locks import in_use
+from nightloom.runs.stages import disk_of
 
 
-def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:
+def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:
     """Read the sources, make them canonical, and write the snapshot (or find it written).
 
     Args:
-        config: `name` and `data` count.
+        name: of the recommender.
+        data: where its tables are, and how they are read.
         root: the mlruns folder; snapshots are under `snapshots/<name>/`, downloads under `cache/downloads/`.
-        progress: told what is read, one line at a time.
+        progress: gets what is read, one line at a time.
 
     Raises:
         InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; the event filter leaves none.
     """
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
-    data = config.data
     licence: str | None = None
     tables: dict[str, RawTable] = {}
     source: dict[str, Any] = {}
@@ -38,20 +39,20 @@ def collect(config: RunConfig, root: Path, progress: Callable[[str], None] = lam
         source = {"set": data.set, "from": fetched.origin, "left_out": dict(fetched.left_out)}
     else:
         places = {"events": data.events, "items": data.items, "users": data.users, "links": data.links}
-        for name, place in places.items():
+        for table, place in places.items():
             if place is not None:
-                tables[name] = read_table(place, data, name)
-                source[name] = tables[name].place
-                progress(f"read {len(tables[name].frame):,} {name} from {source[name]}")
+                tables[table] = read_table(place, data, table)
+                source[table] = tables[table].place
+                progress(f"read {len(tables[table].frame):,} {table} from {source[table]}")
     made = canonical(tables, data)
-    for name, rows in made.rejected.items():
+    for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
-        progress(f"{name}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
+        progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
     made, left_out = filter_events(made, data.event_filter)
     if left_out:
         source["left_out"] = source.get("left_out", {}) | left_out
         progress("; ".join(f"events: {rows:,} rows left out: {reason}" for reason, rows in left_out.items()))
-    home, pictures = root / "snapshots" / config.name, None
+    home, pictures = root / "snapshots" / name, None
     with disk_of(home):
         if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:
             made.items, pictures = take_in(made.items, columns, _folder(data.items), home / STORE)

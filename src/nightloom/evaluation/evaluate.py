@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nightloom.config import RunConfig
+from nightloom.config import EvaluationConfig, PromotionConfig
 from nightloom.core.files import write_json
 from nightloom.core.metrics import mean, per_user
 from nightloom.core.ragged import owners
@@ -84,26 +84,31 @@ class Asked:
 
 
 def evaluate(
-    config: RunConfig,
     prepared: Path,
     bundles: Mapping[str, Path],
     champion: Path | None,
     pretrained: Path,
     folder: Path,
     progress: Callable[[str], None] | None = None,
+    *,
+    evaluation: EvaluationConfig,
+    promotion: PromotionConfig,
+    seed: int,
 ) -> dict[str, Any]:
     """Rank every family over the whole catalogue and write what ARCHITECTURE.md lists for this stage.
 
     Baselines learn from all events before the test, validation included: some part of the model has learned from each.
 
     Args:
-        config: the run's configuration; `evaluation` and `promotion` (for the plots) count.
         prepared: folder of stage prepare.
         bundles: protocol -> bundle of tonight's model; each bundle has its `curves.json` beside it.
         champion: bundle of the standing champion, ranked under the first protocol; None when there is none.
         pretrained: folder of stage load_pretrained, for items that the champion does not know.
         folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json` and `plots/*.png`.
-        progress: told what is done, in words.
+        progress: gets what is done, in words.
+        evaluation: protocols, baselines, and whether items of the history are left out.
+        promotion: the gate's metric and confidence, which intervals and plots share.
+        seed: of the baselines that draw.
 
     Returns:
         Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `probabilities` by protocol
@@ -120,19 +125,19 @@ def evaluate(
         "label_probabilities": {},
     }
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
-        for protocol in config.evaluation.protocols:
-            asked = ask(config, protocol, prepared, items, users)
+        for protocol in evaluation.protocols:
+            asked = ask(protocol, prepared, items, users, exclude_seen=evaluation.exclude_seen)
             figures["test_users"][protocol], figures["test_rows"][protocol] = len(asked.queries), len(asked.queries.targets)
             bundle = Bundle.load(bundles[protocol])
-            standing = Bundle.load(champion) if champion and protocol == config.evaluation.protocols[0] else None
+            standing = Bundle.load(champion) if champion and protocol == evaluation.protocols[0] else None
             vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
-            for family, model in _families(config, bundle, standing, items, pretrained, asked.train):
+            for family, model in _families(bundle, standing, items, pretrained, asked.train, evaluation.baselines, seed):
                 queries = asked.queries
                 if family == CHAMPION and standing is not None:
                     queries = standing.event_names.recoded(queries, bundle.meta["event_types"])
-                ranked = ranks(model, queries, exclude_seen=config.evaluation.exclude_seen)
+                ranked = ranks(model, queries, exclude_seen=evaluation.exclude_seen)
                 vectors[family] = per_user(ranked.ranks, ranked.offsets)
-                note(results, family, protocol, asked, ranked, vectors[family], config.promotion.confidence)
+                note(results, family, protocol, asked, ranked, vectors[family], promotion.confidence)
                 writer.write_table(rows_of(asked, family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {len(queries):,} users")
@@ -146,17 +151,26 @@ def evaluate(
                 figures["label_probabilities"][protocol] = measure_labels(
                     bundle.recommender, sequences, place, f"Probabilities of a positive event, {protocol}"
                 )
-            _draw(config, protocol, results, vectors, bundle.recommender.family, bundles[protocol].parent / "curves.json", folder / "plots")
+            _draw(
+                promotion,
+                evaluation.baselines,
+                protocol,
+                results,
+                vectors,
+                bundle.recommender.family,
+                bundles[protocol].parent / "curves.json",
+                folder / "plots",
+            )
     write_json(folder / "metrics.json", results.metrics)
     write_json(folder / "intervals.json", results.intervals)
     write_json(folder / "slices.json", results.slices)
     return figures
 
 
-def ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame) -> Asked:
+def ask(protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame, *, exclude_seen: bool) -> Asked:
     """The test of one protocol; items and users are the tables of stage prepare."""
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-    queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    queries = sequences.queries("test", exclude_seen=exclude_seen)
     train = sequences.train(with_validation=True)  # as the model's graph does under every protocol, so no baseline knows less
     popularity = positive_counts(train, sequences.n_items)
     lengths = queries.histories.lengths
@@ -175,14 +189,20 @@ def ask(config: RunConfig, protocol: str, prepared: Path, items: pd.DataFrame, u
 
 
 def _families(
-    config: RunConfig, bundle: Bundle, standing: Bundle | None, items: pd.DataFrame, pretrained: Path, train: Histories
+    bundle: Bundle,
+    standing: Bundle | None,
+    items: pd.DataFrame,
+    pretrained: Path,
+    train: Histories,
+    baselines: Sequence[str],
+    seed: int,
 ) -> Iterator[tuple[str, Recommender]]:
     """Every family with its recommender, made when it is asked for, so that one at a time is in memory."""
     yield bundle.recommender.family, bundle.recommender
     if standing is not None:
         yield CHAMPION, standing.reindex(items, Vectors.load(pretrained))
-    for name in config.evaluation.baselines:
-        yield name, build(name, config.training.seed).fit(train, len(items))
+    for name in baselines:
+        yield name, build(name, seed).fit(train, len(items))
 
 
 def note(
@@ -215,7 +235,8 @@ def rows_of(asked: Asked, family: str, protocol: str, ranked: Ranked) -> pa.Tabl
 
 
 def _draw(
-    config: RunConfig,
+    gate: PromotionConfig,
+    baselines: Sequence[str],
     protocol: str,
     results: Results,
     vectors: Mapping[str, Mapping[str, NDArray[np.float64]]],
@@ -227,19 +248,18 @@ def _draw(
     epochs = json.loads(curves.read_text(encoding="utf-8"))
     if epochs:
         plots.learning_curve(folder / f"learning_curve_{protocol}.png", epochs, f"Training, {protocol}")
-    users = len(vectors[model][config.promotion.metric])
+    users = len(vectors[model][gate.metric])
     if not users:
         return
     asked = f"{protocol}, {users:,} held-out users"
-    metrics, metric = results.of("metrics", protocol), config.promotion.metric
+    metrics, metric = results.of("metrics", protocol), gate.metric
     plots.families(folder / f"families_{protocol}.png", metrics, results.of("intervals", protocol), model, f"All families, {asked}")
-    baselines = [name for name in config.evaluation.baselines if name in metrics]
-    if baselines:
-        best = max(baselines, key=lambda name: metrics[name][metric])
+    ranked = [name for name in baselines if name in metrics]
+    if ranked:
+        best = max(ranked, key=lambda name: metrics[name][metric])
         by_family = results.of("slices", protocol)
         path = folder / f"slices_{protocol}.png"
         plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best baseline)"), metric, f"By slice, {asked}")
     if CHAMPION in vectors:
-        gate = config.promotion
         found = paired(vectors[model], vectors[CHAMPION], confidence=gate.confidence, resamples=gate.resamples)
         plots.differences(folder / f"champion_{protocol}.png", found, gate.confidence, gate.margin, f"Challenger against champion, {asked}")

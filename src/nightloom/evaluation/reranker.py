@@ -26,7 +26,8 @@ def measure_probabilities(recommender: SequentialRecommender, queries: Queries, 
     Returns:
         AUC, log-loss, normalised entropy and expected calibration error over the candidates, `rows` and the share that was `had`.
     """
-    assert recommender.reranker is not None, "the model has no re-ranker"
+    if recommender.reranker is None:
+        raise ValueError("the model has no re-ranker")
     described, _, held = candidate_rows(
         recommender, queries, recommender.reranker.item_counters, exclude_seen=recommender.reranker.exclude_seen
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.metrics import NAMES, from_frame
+from nightloom.evaluation.score_interval import Spread
 
 BLOCK_CELLS = 1 << 22
 """Drawn users that are held at once."""
@@ -76,7 +77,10 @@ def paired(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """Compare metrics of two runs on the same users with the percentile interval of the mean difference.
+    """Compare metrics of two runs on the same users: the mean difference with its interval.
+
+    The interval is the percentile interval, or the score interval where that is wider: the former collapses where few users differ
+    (see `nightloom.evaluation.score_interval`). Two runs that differ nowhere differ by nothing.
 
     Args:
         a: metric -> float64 [users].
@@ -94,6 +98,8 @@ def paired(
     apart = first - second
     drawn = resampled_means(apart, resamples, seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    half = np.array([Spread.of(*pair).half_width(confidence) for pair in zip(first.T, second.T, strict=True)]) * apart.any(axis=0)
+    low, high = np.minimum(low, apart.mean(axis=0) - half), np.maximum(high, apart.mean(axis=0) + half)
     share = np.minimum(1, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)))
     means = (first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0))
     figures = np.column_stack([*means, low, high, share]).tolist()

@@ -83,8 +83,7 @@ def measure(
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores))
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 tell(line.strip())
             code = process.wait()
         finally:
@@ -106,7 +105,7 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
     figures: dict[str, dict[str, Any]] = {name: {} for name in ("fit_cpu_seconds", "seconds", "curves", "users")}
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
-            asked = ask(config, protocol, prepared, items, users)
+            asked = ask(protocol, prepared, items, users, exclude_seen=config.evaluation.exclude_seen)
             (folder / protocol).mkdir(exist_ok=True)
             began, cpu = time.perf_counter(), _cpu_seconds()
             if family in VARIANTS:

@@ -20,7 +20,7 @@ from nightloom.models.ctr.save import save
 from nightloom.models.ctr.train import Fitted, fit
 
 if TYPE_CHECKING:
-    from nightloom.config import RunConfig
+    from nightloom.config import ClicksConfig
 
 FLOOR = "lightgbm"
 """What the head is held against, row by row."""
@@ -28,16 +28,25 @@ COLOURS = {"head": MODEL, "lightgbm": "#E69F00", "logistic": OTHER}
 
 
 def fit_and_measure(
-    rows: Impressions, family: str, config: RunConfig, folder: Path, tell: Callable[[str, float], None] = lambda _words, _share: None
+    rows: Impressions,
+    family: str,
+    folder: Path,
+    progress: Callable[[str, float], None] = lambda _words, _share: None,
+    *,
+    clicks: ClicksConfig,
+    seed: int,
+    confidence: float,
 ) -> dict[str, Any]:
     """Fit one family, ask it about the test part, and write `probabilities.parquet`, `result.json` and, of the head, what answering needs.
 
     Args:
         rows: what was shown.
         family: one of `nightloom.models.ctr.train.FAMILIES`.
-        config: the run's configuration; `clicks`, `training.seed` and `promotion.confidence` count.
         folder: where to write; it exists.
-        tell: told what is done, and which share of it.
+        progress: gets what is done, and which share of it.
+        clicks: how click models are fitted.
+        seed: of the fit.
+        confidence: of the intervals.
 
     Returns:
         The content of `result.json`: `family`, `seed`, `validation` and `test` (metric -> value), `intervals` of the test,
@@ -47,15 +56,15 @@ def fit_and_measure(
         InputError: the rows can not be cut into folds.
     """
     began = time.process_time()
-    fitted: Fitted = fit(rows, family, config.clicks, config.training.seed, lambda words, share: tell(f"{family}: {words}", share))
+    fitted: Fitted = fit(rows, family, clicks, seed, lambda words, share: progress(f"{family}: {words}", share))
     seconds = time.process_time() - began
     clicked = rows.clicked[rows.test_start :]
     result = {
         "family": family,
-        "seed": config.training.seed,
+        "seed": seed,
         "validation": fitted.choice.metrics,
         "test": measure(clicked, fitted.probabilities),
-        "intervals": intervals(clicked, fitted.probabilities, confidence=config.promotion.confidence),
+        "intervals": intervals(clicked, fitted.probabilities, confidence=confidence),
         "noise": calibration_noise(fitted.probabilities),
         "calibrator": fitted.choice.calibrator.kind,
         "step": fitted.choice.step,

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.config import RunConfig
+from nightloom.config import EvaluationConfig, PrepareConfig
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
 from nightloom.core.metrics import per_user
@@ -95,18 +95,28 @@ def moments(events: pd.DataFrame, nights: int, step_days: float, first: str | No
     return [Moment(start + night * step, start + (night + 1) * step) for night in range(nights)]
 
 
-def write_moment(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict[str, Any]:
+def write_moment(
+    tables: Tables, moment: Moment, folder: Path, *, rules: PrepareConfig, evaluation: EvaluationConfig, tags_separator: str
+) -> dict[str, Any]:
     """Stage prepare for one night of the past, its test part being the period that the night is judged on.
 
     The split goes by shares, so those that put its cutoffs at the night are worked out here; the validation part is
     `prepare.validation_share` of what the night knows.
 
+    Args:
+        tables: canonical, validated tables.
+        moment: the night.
+        folder: where to write; it exists.
+        rules: the config's section `prepare`.
+        evaluation: see `nightloom.data.preparation.prepare.prepare`.
+        tags_separator: likewise.
+
     Raises:
         InputError: nothing positive happened before or in the period.
     """
     events = tables.events[event_times(tables.events) < moment.until].reset_index(drop=True)
-    kept = clean(events, config.prepare)[0]
-    good = positive(kept, config.prepare)
+    kept = clean(events, rules)[0]
+    good = positive(kept, rules)
     known = event_times(kept)[good] < moment.at
     held_out = 1 - known.mean()
     if not 0 < held_out < 0.5:
@@ -114,32 +124,33 @@ def write_moment(tables: Tables, config: RunConfig, moment: Moment, folder: Path
             f"night {moment.day}: {int(known.sum()):,} positive events are known and {int((~known).sum()):,} follow in its period. "
             "Both must be there, the second the fewer: use a later --from, or another --step-days."
         )
-    shares = {"test_share": held_out, "validation_share": config.prepare.validation_share * (1 - held_out)}
+    shares = {"test_share": held_out, "validation_share": rules.validation_share * (1 - held_out)}
     past = Tables(events, tables.items, tables.users, None, rejected={}, features=tables.features, pictures=tables.pictures)
-    dated = config.model_copy(update={"prepare": config.prepare.model_copy(update=shares)})
-    return prepare(past, dated, folder, must_ask=False)  # a night that asks nobody counts nothing among the others
+    dated = rules.model_copy(update=shares)
+    # A night without queries counts nothing among the others.
+    return prepare(past, folder, prepare=dated, evaluation=evaluation, tags_separator=tags_separator, must_ask=False)
 
 
-def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[str, Path]) -> pd.DataFrame:
+def judge(prepared: Path, pretrained: Path, bundles: Mapping[str, Path], *, exclude_seen: bool) -> pd.DataFrame:
     """NDCG@10 of every arm for the users of one night's period.
 
     Args:
-        config: the run's config; `evaluation.exclude_seen` counts.
         prepared: the night's prepared folder.
         pretrained: its vectors of texts and pictures.
         bundles: `scratch` and `warm`, trained this night, and `frozen`, of the first.
+        exclude_seen: whether items of the history are left out.
 
     Returns:
         One row a user: `user_id` and a column an arm.
     """
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     sequences = Sequences.load(prepared / "sequences_temporal.npz")
-    queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    queries = sequences.queries("test", exclude_seen=exclude_seen)
     event_types = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))["event_types"]
     found: dict[str, Any] = {"user_id": users["user_id"].to_numpy(dtype=object)[queries.users]}
 
     def ask(model: Recommender, names: EventNames) -> NDArray[np.float64]:
-        ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=config.evaluation.exclude_seen)
+        ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
     for arm in ("scratch", "warm"):

@@ -130,23 +130,31 @@ def write_source(source: Path, target: Path, protocol: str, folder: Path, *, sam
 
 
 def judge(
-    config: RunConfig, prepared: Path, pretrained: Path, part: Path, source: Path, bundles: Mapping[str, Path], *, shared: bool = False
+    protocol: str,
+    prepared: Path,
+    pretrained: Path,
+    part: Path,
+    source: Path,
+    bundles: Mapping[str, Path],
+    *,
+    exclude_seen: bool,
+    shared: bool = False,
 ) -> pd.DataFrame:
     """NDCG@10 of every arm for the target's test users.
 
     Args:
-        config: the target's config; its first protocol counts, and `evaluation.exclude_seen`.
+        protocol: which split.
         prepared: the target's folder of stage prepare.
         pretrained: its folder of stage load_pretrained.
         part: prepared folder of the users that were learned from.
         source: the source's bundle.
         bundles: arm of `TRAINED` -> its bundle.
+        exclude_seen: whether items of the history are left out.
         shared: whether items of the same text are the same items.
 
     Returns:
         One row a user: `user_id`, a column an arm, and `<arm>_network` for those with a network, without scorers.
     """
-    protocol, exclude_seen = config.evaluation.protocols[0], config.evaluation.exclude_seen
     whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
     queries = whole.queries("test", exclude_seen=exclude_seen)
 

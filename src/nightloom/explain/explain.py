@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.config import RunConfig
+from nightloom.config import ExplainConfig
 from nightloom.core.files import write_json
 from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Queries, Sequences
@@ -60,36 +60,49 @@ class Explanation:
         return sorted((reason for reason in self.reasons if reason.kind == kind), key=lambda reason: -abs(reason.value))
 
 
-def explain(config: RunConfig, prepared: Path, bundle: Path, folder: Path, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Explain the first recommendation of some test users of the first protocol, picked by the training seed.
+def explain(
+    prepared: Path,
+    bundle: Path,
+    folder: Path,
+    progress: Callable[[str], None] | None = None,
+    *,
+    explain: ExplainConfig,
+    protocol: str,
+    exclude_seen: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """Explain the first recommendation of some test users of one protocol.
 
     Args:
-        config: the run's configuration; `explain`, `evaluation` and the seed count.
         prepared: folder of stage prepare.
-        bundle: folder of the model under the first protocol.
+        bundle: folder of the model under the protocol.
         folder: gets `reasons.parquet`, `reasons.json` and `plots/*.png`.
-        progress: told what is done, in words.
+        progress: gets what is done, in words.
+        explain: how many users, and how closely their histories are looked at.
+        protocol: which split.
+        exclude_seen: whether items of the history are left out of the recommendations.
+        seed: of the choice of users and of the sampling.
 
     Returns:
         Figures: `users`, `model_evaluations`, `largest_gap` (of the efficiency axiom, zero but for rounding),
         `largest_error` (standard error of a value) and `fidelity` (see `fidelity.summarise`).
     """
     model = Bundle.load(bundle)
-    sequences = Sequences.load(prepared / f"sequences_{config.evaluation.protocols[0]}.npz")
-    queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
+    queries = sequences.queries("test", exclude_seen=exclude_seen)
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
     names = titles(model)
-    rows = pick(queries, config.explain.users, config.training.seed)
+    rows = pick(queries, explain.users, seed)
     asked = queries.histories.take(rows)
-    best = model.recommender.recommend(asked, 1, exclude_seen=config.evaluation.exclude_seen)[0][:, 0]
+    best = model.recommender.recommend(asked, 1, exclude_seen=exclude_seen)[0][:, 0]
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():
         user_id = users[queries.users[rows[at]]]
-        found.append(_one(config, model, asked.take(slice(at, at + 1)), int(best[at]), user_id, names))
+        found.append(_one(model, asked.take(slice(at, at + 1)), int(best[at]), user_id, names, explain, exclude_seen, seed))
         if progress:
             progress(f"explained {len(found)} of {len(rows)} recommendations")
     fidelity = summarise([one.removals for one in found])
-    _write(found, fidelity, config.evaluation.protocols[0], folder)
+    _write(found, fidelity, protocol, folder)
     games = [game for one in found for game in (one.events, one.fields)]
     return {
         "users": len(found),
@@ -115,9 +128,18 @@ def titles(model: Bundle) -> NDArray[np.object_]:
     return np.where(named.notna(), named, model.item_ids).astype(object)
 
 
-def _one(config: RunConfig, model: Bundle, history: Histories, item: int, user_id: str, names: NDArray[np.object_]) -> Explanation:
-    recommender, samples, seed = model.recommender, config.explain.samples, config.training.seed
-    older, owner = history_players(int(history.lengths[0]), config.explain.max_events)
+def _one(
+    model: Bundle,
+    history: Histories,
+    item: int,
+    user_id: str,
+    names: NDArray[np.object_],
+    settings: ExplainConfig,
+    exclude_seen: bool,
+    seed: int,
+) -> Explanation:
+    recommender, samples = model.recommender, settings.samples
+    older, owner = history_players(int(history.lengths[0]), settings.max_events)
     events = shapley(history_game(recommender, history, item, owner), int(owner[-1]) + 1, samples, seed)
     players = field_players(recommender, model.spec, item)
     fields = shapley(field_game(recommender, history, item, model.spec, players), len(players), samples, seed)
@@ -129,7 +151,7 @@ def _one(config: RunConfig, model: Bundle, history: Histories, item: int, user_i
         reasons=[*_event_reasons(history, older, events, model, names), *_field_reasons(item, players, fields, model)],
         events=events,
         fields=fields,
-        removals=removals(recommender, history, item, ranked.tolist(), config.evaluation.exclude_seen, seed),
+        removals=removals(recommender, history, item, ranked.tolist(), exclude_seen, seed),
     )
 
 

@@ -31,6 +31,7 @@ def model_card(
         licence: terms of the data.
     """
     protocol, training = config.evaluation.protocols[0], config.training
+    pictures = _seen_by(config.pretrained.image_model, config.data.features, config.model.use_images)
     measured = {family: found[protocol] for family, found in metrics.items() if protocol in found}
     shown = [name for name in COLUMNS if any(name in found for found in measured.values())]
     label = COLUMNS.get(decision["metric"], decision["metric"])
@@ -38,7 +39,7 @@ def model_card(
     parts = [
         f"# nightloom-{config.name}",
         "Ranks a catalogue for a history of item ids. Users never seen in training are answered like any other.",
-        f"Text is read by {config.pretrained.model} ({training.tuning}){_seen_by(config)}; a causal transformer over the history, "
+        f"Text is read by {config.pretrained.model} ({training.tuning}){pictures}; a causal transformer over the history, "
         f"fused with scorers that need no training, scores every item. Blocks: {config.model.blocks}, "
         f"width: {config.model.dim}, events read: {config.model.max_history}.",
         "## How to load it",
@@ -71,10 +72,9 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _seen_by(config: RunConfig) -> str:
+def _seen_by(image_model: str, features: Mapping[str, str], used: bool) -> str:
     """Who sees the pictures, where there are any and they count."""
-    seen = config.model.use_images and "image" in config.data.features.values()
-    return f", pictures are seen by {config.pretrained.image_model}" if seen else ""
+    return f", pictures are seen by {image_model}" if used and "image" in features.values() else ""
 
 
 def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:

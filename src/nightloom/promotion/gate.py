@@ -1,52 +1,30 @@
-"""The gate between challenger and champion: pure functions from per-user results to a decision with its reasons."""
+"""The gate between challenger and champion: pure functions from per-user results to a decision with its reasons.
+
+What it promises is simulated in `benchmarks/gate.py`: how often a model that is worse by the margin passes, how often a harmless one is
+stopped, and what is left after ninety nights of small losses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pandas as pd
 
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import from_frame, whole_ranks
-from nightloom.evaluation.statistics import Difference, pair_rows, paired
+from nightloom.core.metrics import whole_ranks
+from nightloom.evaluation.score_interval import holm, loss_by_chance
+from nightloom.evaluation.statistics import pair_rows
+from nightloom.promotion import gate_words as words
+from nightloom.promotion.comparison import Comparison, Pair, Rows, compare, described, earlier_pairs, slices_of
 
 if TYPE_CHECKING:
     from nightloom.config import PromotionConfig
 
-FEW_USERS = 30
-"""Below this many users the decision says that its interval is rough."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The challenger against a champion on one slice, or against one baseline.
-
-    Attributes:
-        name: the slice or the baseline.
-        users: users that both were asked for.
-        challenger: the challenger's mean.
-        other: the mean of what it is compared with.
-        difference: challenger - other.
-        relative: difference / other; None when other is 0.
-        low: lower end of the difference's interval.
-        high: upper end.
-        guards: whether it counts: a slice needs enough users, a baseline counts when there is no champion.
-        passed: False when it stands against promotion.
-    """
-
-    name: str
-    users: int
-    challenger: float
-    other: float
-    difference: float
-    relative: float | None
-    low: float
-    high: float
-    guards: bool
-    passed: bool
+CHAMPION, ANCHOR = "champion", "anchor"
+MOST_NIGHTS = 7
+"""Nights whose users are pooled at most, tonight among them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +46,12 @@ class Decision:
         superior: whether the whole interval lies above zero.
         slices: every slice, against the champion.
         baselines: every baseline.
-        guards: names of the slices and baselines that stand against promotion.
+        guards: names of the slices, baselines and the anchor that stand against promotion.
+        anchor: the best model of before, which losses may not add up against; None where there is none, or it is the champion.
+        moves_anchor: whether the challenger, once promoted, is the best model from now on.
+        nights: nights whose users are pooled.
+        smallest_loss: smallest loss against the champion that these users could show, as a share of its mean.
+        equal_passes: probability that an equal model passes the margin on such users.
     """
 
     decision: Literal["promote", "reject"]
@@ -86,6 +69,11 @@ class Decision:
     slices: tuple[Comparison, ...] = ()
     baselines: tuple[Comparison, ...] = ()
     guards: tuple[str, ...] = ()
+    anchor: Comparison | None = None
+    moves_anchor: bool = False
+    nights: int = 1
+    smallest_loss: float | None = None
+    equal_passes: float | None = None
 
 
 def decide(
@@ -95,15 +83,20 @@ def decide(
     config: PromotionConfig,
     *,
     seed: int = 0,
+    anchor: pd.DataFrame | None = None,
+    earlier: Sequence[Rows] = (),
 ) -> Decision:
     """Decide whether the challenger may become champion.
 
-    With a champion: both are compared on the held-out items that both were asked for, with a paired bootstrap over users. The
-    challenger is not inferior when the whole interval of the difference is at or above -margin * the champion's mean; and no slice
-    with at least `min_slice_users` users may have lost more than `slice_margin` of the champion's mean there with an interval
-    below zero. Without a champion: the challenger must be not inferior, in the same sense, to every baseline.
+    Without a champion the challenger must be not inferior to every baseline: the whole interval of the difference lies at or above
+    -margin times the baseline's mean. With a champion:
 
-    The result depends on the rows and the seed alone, not on the order of the rows.
+    - It must be not inferior to the champion, in the same sense.
+    - It must be not inferior to the anchor within `anchor_margin`. Compared with the champion alone, losses inside the margin add up.
+    - No guarding slice, and no baseline, may have lost more than is allowed in a way that is no chance (see `slices_of`).
+
+    Where tonight's users are so few that an equal model would fail more often than not, users of earlier nights are added, each
+    user once. The result depends on the rows and the seed alone, not on the order of the rows.
 
     Args:
         challenger: rows of per_user.parquet of the gate's protocol and one family. Slices are read from `slices` (user slices,
@@ -112,6 +105,8 @@ def decide(
         baselines: family -> its rows.
         config: the gate's settings.
         seed: of the bootstrap.
+        anchor: rows of the best model of before; None when that is the champion.
+        earlier: of each earlier night with the same champion, the latest first: "challenger", "champion", "anchor" -> rows.
     """
     if challenger.empty:
         return _reject(config, "There are no held-out users, so nothing can be said about the challenger. Give newer or more events.")
@@ -121,165 +116,103 @@ def decide(
         return _reject(config, f"The challenger's results are broken. {error}")
     if not ranks.any():
         return _reject(config, f"The challenger could rank none of the {len(ranks):,} held-out items: its scores are not numbers.")
-    return _first(challenger, baselines, config, seed) if champion is None else _against(challenger, champion, baselines, config, seed)
+    try:
+        if champion is None:
+            return _first(challenger, baselines, config, seed)
+        return _against(challenger, champion, anchor, baselines, config, seed, earlier[: MOST_NIGHTS - 1])
+    except InputError as error:
+        return _reject(config, f"The results can not be compared. {error}")
 
 
 def _against(
-    challenger: pd.DataFrame, champion: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame,
+    anchor: pd.DataFrame | None,
+    baselines: Mapping[str, pd.DataFrame],
+    config: PromotionConfig,
+    seed: int,
+    earlier: Sequence[Rows],
 ) -> Decision:
-    """Non-inferiority to the champion, and the slice guards."""
-    try:
-        mine, its = pair_rows(challenger, champion)
-        if mine.empty:
-            return _reject(config, "Challenger and champion share no held-out user, so they can not be compared.")
-        whole = _compare(mine, its, config, seed)
-        slices = tuple(_slices(mine, its, config, seed))
-        compared = tuple(_baselines(challenger, baselines, config, seed, guards=False))
-    except InputError as error:
-        return _reject(config, f"The results can not be compared. {error}")
-    threshold = -config.margin * whole.b
-    vetoes = [one for one in slices if not one.passed]
-
-    against, told = [], [_in_words("the champion", whole, config)]
-    if whole.low < threshold:
-        against.append(
-            f"The challenger may be worse than the margin allows: the interval's lower end {whole.low:+.4f} is below "
-            f"{threshold:+.4f} ({config.margin:.1%} of the champion's {whole.b:.4f})."
-        )
-    else:
-        told.append(
-            f"The challenger is not inferior: the interval's lower end {whole.low:+.4f} is not below "
-            f"{threshold:+.4f} ({config.margin:.1%} of the champion's {whole.b:.4f})."
-        )
-    if whole.low > 0:
-        told.append("It is superior: the whole interval is above zero.")
-    against += [
-        f"Slice '{one.name}' ({one.users:,} users) lost {-(one.relative or 0):.1%} ({one.challenger:.4f} against {one.other:.4f}), "
-        f"more than the {config.slice_margin:.0%} allowed, and its interval {one.low:+.4f} to {one.high:+.4f} excludes no loss."
-        for one in vetoes
+    """Non-inferiority to champion and anchor, and the guards."""
+    mine, its = pair_rows(challenger, champion)
+    if mine.empty:
+        return _reject(config, "Challenger and champion share no held-out user, so they can not be compared.")
+    metric = config.metric
+    whole = compare(CHAMPION, Pair.of(mine, its, metric), earlier_pairs(CHAMPION, earlier, metric), config.margin, config, seed)
+    best = None
+    if anchor is not None:
+        pair = Pair.of(*pair_rows(challenger, anchor), metric)
+        best = compare(ANCHOR, pair, earlier_pairs(ANCHOR, earlier, metric), config.anchor_margin, config, seed)
+    slices = tuple(slices_of(mine, its, config, seed))
+    compared = tuple(_shown_losses(challenger, baselines, config, seed))
+    stand = ([whole] if best is None else [whole, best]) + [*slices, *compared]
+    against = [
+        *words.margins(whole, best, config),
+        *(words.slice_lost(one, config) for one in slices if not one.passed),
+        *(words.baseline_lost(one, config) for one in compared if not one.passed),
     ]
-    guarding = sum(one.guards for one in slices)
-    if not vetoes:
-        told.append(
-            f"No slice stands against it ({guarding} of {len(slices)} slices have the {config.min_slice_users:,} users that guard)."
-        )
-    told += _warnings(whole.users, challenger["user_id"].nunique())
+    rows, users = challenger["user_id"].nunique(), len(set(mine["user_id"]))
     return Decision(
         decision="reject" if against else "promote",
-        reasons=(*against, *told),
+        reasons=(*against, *words.told(whole, best, slices, config), *words.warnings(users, rows, whole)),
         metric=config.metric,
         mode=config.mode,
         users=whole.users,
-        challenger=whole.a,
-        champion=whole.b,
+        challenger=whole.challenger,
+        champion=whole.other,
         difference=whole.difference,
         relative=whole.relative,
         interval=(whole.low, whole.high),
-        threshold=threshold,
+        threshold=-config.margin * whole.other,
         superior=whole.low > 0,
         slices=slices,
         baselines=compared,
-        guards=tuple(one.name for one in vetoes),
+        guards=tuple(one.name for one in stand if not one.passed and one is not whole),
+        anchor=best,
+        moves_anchor=not against and (best or whole).low > 0,
+        nights=whole.nights,
+        smallest_loss=whole.smallest_loss,
+        equal_passes=whole.equal_passes,
     )
 
 
 def _first(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int) -> Decision:
     """No champion stands: the baselines are what the challenger must match."""
-    try:
-        metric = from_frame(challenger)[config.metric]
-        compared = tuple(_baselines(challenger, baselines, config, seed, guards=config.must_beat_baselines))
-    except InputError as error:
-        return _reject(config, f"The results can not be compared. {error}")
+    alone = Pair.of(challenger, challenger, config.metric)
+    compared = tuple(
+        compare(name, Pair.of(*pair_rows(challenger, baselines[name]), config.metric), iter(()), config.margin, config, seed)
+        for name in sorted(baselines)
+    )
+    if not config.must_beat_baselines:
+        compared = tuple(replace(one, guards=False, passed=True) for one in compared)
     beaten_by = [one for one in compared if not one.passed]
-    against = [
-        f"BaselineName '{one.name}' is not matched: {one.challenger:.4f} against {one.other:.4f}, difference {one.difference:+.4f}, whose "
-        f"interval's lower end {one.low:+.4f} is below {-config.margin * one.other:+.4f} ({config.margin:.1%} of the baseline)."
-        for one in beaten_by
-    ]
-    told = [f"No champion stands. The challenger's {config.metric} is {metric.mean():.4f} on {len(metric):,} held-out users."]
-    best = max(compared, key=lambda one: one.other, default=None)
-    if best is None:
-        told.append("No baseline was measured, so nothing had to be matched.")
-    elif not config.must_beat_baselines:
-        told.append(f"Baselines do not count (must_beat_baselines is off); the best is '{best.name}' with {best.other:.4f}.")
-    elif not beaten_by:
-        told.append(
-            f"Every baseline is matched within the margin; the best is '{best.name}' with {best.other:.4f}: difference "
-            f"{best.difference:+.4f}, {config.confidence:.0%} interval {best.low:+.4f} to {best.high:+.4f}."
-        )
+    against = [words.not_matched(one, config) for one in beaten_by]
+    users = len(alone.users)
+    told = words.first(float(alone.mine.mean()), users, compared, config)
     return Decision(
         decision="reject" if against else "promote",
-        reasons=(*against, *told, *_warnings(len(metric), len(metric))),
+        reasons=(*against, *told, *words.warnings(users, users)),
         metric=config.metric,
         mode=config.mode,
-        users=len(metric),
-        challenger=float(metric.mean()),
+        users=users,
+        challenger=float(alone.mine.mean()),
         baselines=compared,
         guards=tuple(one.name for one in beaten_by),
+        moves_anchor=not against,
     )
 
 
-def _baselines(
-    challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int, *, guards: bool
-) -> list[Comparison]:
-    """The challenger against every baseline, by name."""
+def _shown_losses(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int) -> list[Comparison]:
+    """The challenger against every baseline, by name; one guards by a loss beyond the margin that is no chance, as slices do."""
+    pairs = {name: Pair.of(*pair_rows(challenger, baselines[name]), config.metric) for name in sorted(baselines)}
+    chances = [loss_by_chance(pair.mine - pair.its) for pair in pairs.values()]
+    lost = dict(zip(pairs, holm(chances, 1 - config.confidence), strict=True))
     found = []
-    for name in sorted(baselines):
-        one = _compare(*pair_rows(challenger, baselines[name]), config, seed)
-        found.append(_comparison(name, one, guards=guards, passed=not guards or one.low >= -config.margin * one.b))
+    for name, pair in pairs.items():
+        one = pair.difference(config, seed)
+        passed = not (config.must_beat_baselines and lost[name] and one.difference < -config.margin * one.b)
+        found.append(described(name, pair, one, config.margin, config, guards=config.must_beat_baselines, passed=passed))
     return found
-
-
-def _slices(mine: pd.DataFrame, its: pd.DataFrame, config: PromotionConfig, seed: int) -> list[Comparison]:
-    """Challenger against champion on every slice, by name; the two frames hold the same rows."""
-    found = []
-    for name, rows in sorted(_masks(mine).items()):
-        one = _compare(mine[rows], its[rows], config, seed)
-        guards = one.users >= config.min_slice_users
-        lost = one.difference < -config.slice_margin * one.b and one.high < 0
-        found.append(_comparison(name, one, guards=guards, passed=not (guards and lost)))
-    return found
-
-
-def _masks(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Slice name -> bool [rows]: rows of the slice's users, or of its held-out items."""
-    masks: dict[str, np.ndarray] = {}
-    if "slices" in frame:
-        joined, names = pd.factorize(frame["slices"])
-        for code, labels in enumerate(names):
-            for name in filter(None, str(labels).split("|")):
-                masks[name] = masks.get(name, np.zeros(len(frame), dtype=bool)) | (joined == code)
-    if "item_slice" in frame:
-        masks |= {str(name): (frame["item_slice"] == name).to_numpy(dtype=bool) for name in frame["item_slice"].dropna().unique()}
-    return masks
-
-
-def _compare(mine: pd.DataFrame, its: pd.DataFrame, config: PromotionConfig, seed: int) -> Difference:
-    """The deciding metric over rows that two families share."""
-    metric: str = config.metric
-    a, b = ({metric: from_frame(frame)[metric].to_numpy(dtype=np.float64)} for frame in (mine, its))
-    return paired(a, b, confidence=config.confidence, resamples=config.resamples, seed=seed)[metric]
-
-
-def _comparison(name: str, one: Difference, *, guards: bool, passed: bool) -> Comparison:
-    return Comparison(name, one.users, one.a, one.b, one.difference, one.relative, one.low, one.high, guards, passed)
-
-
-def _in_words(other: str, one: Difference, config: PromotionConfig) -> str:
-    relative = "" if one.relative is None else f" ({one.relative:+.1%})"
-    return (
-        f"{config.metric} {one.a:.4f} against {one.b:.4f} of {other} on the same {one.users:,} held-out users: difference "
-        f"{one.difference:+.4f}{relative}, {config.confidence:.0%} interval {one.low:+.4f} to {one.high:+.4f}."
-    )
-
-
-def _warnings(users: int, asked: int) -> list[str]:
-    said = []
-    if users < asked:
-        said.append(f"{asked - users:,} of the challenger's {asked:,} held-out users were not asked of the champion and are left out.")
-    if users < FEW_USERS:
-        said.append(f"With only {users:,} held-out users the interval is rough.")
-    return said
 
 
 def _reject(config: PromotionConfig, reason: str) -> Decision:

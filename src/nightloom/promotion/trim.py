@@ -1,30 +1,29 @@
 """Deleting what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
 
 What is kept: all that one of a recommender's last nights used, the night that `latest` points at, the nights of registered versions with
-an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it; so are people's
-files (`mlruns/nights/`), and MLflow's own. Nothing is deleted while a process works under the same mlruns folder.
+an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it; so are reports
+(`mlruns/nights/`), and MLflow's own files. Nothing is deleted while a process works under the same mlruns folder.
+The store behind that folder, where there is one, is trimmed by its own nights: `nightloom.promotion.trim_store`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nightloom.core.errors import InputError
 from nightloom.data.tables.pictures import PICTURES, STORE
 from nightloom.promotion.registry import CLICKS, Registry, Version
-from nightloom.runs.stages import IN_USE, Manifest
+from nightloom.runs.storage import Storage
 
 TRIMMED = ".trimmed-"
 """A folder is renamed so before it is deleted: one that a kill left by halves must not look finished."""
@@ -48,26 +47,9 @@ class Old:
     bytes: int
 
 
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Be the only one who works under an mlruns folder while the block runs; who starts there waits.
-
-    Raises:
-        InputError: somebody works there.
-    """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder. Set --root to the mlruns folder.")
-    with (root / IN_USE).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"a night or another run is at work under {root}. Trim when it has ended.") from error
-        yield
-
-
-def aliased(root: Path, registry: Registry) -> dict[str, list[Version]]:
-    """Registered versions that hold an alias, of every recommender with nights under an mlruns folder; its click heads are among them."""
-    names = sorted(home.name for home in (root / "nights").glob("*"))
+def aliased(storage: Storage, registry: Registry) -> dict[str, list[Version]]:
+    """Registered versions with an alias, of every recommender with nights in the mlruns folder or the store; click heads are among them."""
+    names = sorted({home.name for home in (storage.root / "nights").glob("*")} | set(storage.names("nights")))
     return {name: [one for end in ("", CLICKS) for one in registry.versions(name + end) if one.aliases] for name in names}
 
 
@@ -80,25 +62,25 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         versions: what `aliased` gave.
     """
     nights = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
-    began = {name: _began(found[-keep]) for name, found in nights.items() if len(found) > keep}
-    needed = _needed(_kept(root, keep, nights, versions), versions)
+    starts = {name: began(found[-keep].name) for name, found in nights.items() if len(found) > keep}
+    stays = needed((file for night in sorted(_kept(root, keep, nights, versions)) for file in _files(night)), versions)
     found = [
         Old(path, kind, _size(path))
-        for name, start in began.items()
+        for name, start in starts.items()
         for kind, path in _made(root, name)
-        if path.relative_to(root).parts not in needed and (TRIMMED in path.name or _written(path) < start)
+        if path.relative_to(root).parts not in stays and (TRIMMED in path.name or _written(path) < start)
     ]
-    models = {f"nightloom-{name}{end}" for name in began for end in ("", CLICKS)}
+    models = {f"nightloom-{name}{end}" for name in starts for end in ("", CLICKS)}
     fetched = {f"{one.model}-v{one.version}-{one.run_id[:8]}" for held in versions.values() for one in held}
     gone = {one.path for one in found}
-    for name, start in began.items():
+    for name, start in starts.items():
         found += _pictures(root / "snapshots" / name, gone, start)
     found += [
         Old(path, "champions", _size(path))
         for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
         if path.name not in fetched and path.name.rpartition("-v")[0] in models
     ]
-    return found + _texts(root, gone, min(began.values(), default=0.0))
+    return found + _texts(root, gone, min(starts.values(), default=0.0))
 
 
 def delete(found: Iterable[Old]) -> None:
@@ -113,14 +95,38 @@ def delete(found: Iterable[Old]) -> None:
             one.path.unlink()
 
 
+def began(night: str) -> float:
+    """When a night began, in seconds since 1970: its name says so."""
+    return datetime.strptime(night[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+
+
+def needed(files: Iterable[tuple[str, Mapping[str, Any]]], versions: Mapping[str, Sequence[Version]]) -> set[tuple[str, ...]]:
+    """Stages and snapshots that must stay, by their places under the mlruns folder (which may have been moved since).
+
+    Args:
+        files: name and content of the manifests and reports of the nights that are kept.
+        versions: what `aliased` gave.
+    """
+    places: set[tuple[str, ...]] = {
+        ("snapshots", name, one.tags.get("nightloom.data_hash", "")[:16]) for name, held in versions.items() for one in held
+    }
+    for file, content in files:
+        if file == "report.json":  # a night that was refused has no manifest of what it read
+            places.add(("snapshots", content["name"], (content["data_hash"] or "")[:16]))
+            continue
+        place = Path(content["folder"]).parts
+        if content["stage"] == "collect":
+            places.add(place[-3:])
+            continue
+        places.add(place[-4:])
+        if "collect" in content["inputs"]:
+            places.add(("snapshots", place[-3], content["inputs"]["collect"]))
+    return places
+
+
 def _nights(home: Path) -> list[Path]:
     """Folders of a recommender's nights, oldest first."""
     return sorted(path for path in home.iterdir() if NIGHT.match(path.name) and not path.is_symlink())
-
-
-def _began(night: Path) -> float:
-    """When a night began, in seconds since 1970: its name says so."""
-    return datetime.strptime(night.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
 
 
 def _kept(root: Path, keep: int, nights: Mapping[str, list[Path]], versions: Mapping[str, Sequence[Version]]) -> set[Path]:
@@ -133,25 +139,11 @@ def _kept(root: Path, keep: int, nights: Mapping[str, list[Path]], versions: Map
     return kept
 
 
-def _needed(kept: set[Path], versions: Mapping[str, Sequence[Version]]) -> set[tuple[str, ...]]:
-    """Stages and snapshots that must stay, by their places under the mlruns folder (which may have been moved since)."""
-    needed: set[tuple[str, ...]] = {
-        ("snapshots", name, one.tags.get("nightloom.data_hash", "")[:16]) for name, held in versions.items() for one in held
-    }
-    for night in kept:
-        for path in night.rglob("manifests/*.json"):  # a transfer keeps those of its source in a folder of their own
-            made = Manifest.load(path)
-            place = Path(made.folder).parts
-            if made.stage == "collect":
-                needed.add(place[-3:])
-                continue
-            needed.add(place[-4:])
-            if "collect" in made.inputs:
-                needed.add(("snapshots", place[-3], made.inputs["collect"]))
-        if (night / "report.json").exists():  # a night that was refused has no manifest of what it read
-            report = json.loads((night / "report.json").read_text(encoding="utf-8"))
-            needed.add(("snapshots", report["name"], (report["data_hash"] or "")[:16]))
-    return needed
+def _files(night: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Manifests and report of a night; a transfer keeps those of its source in a folder of their own."""
+    for path in [*night.rglob("manifests/*.json"), night / "report.json"]:
+        if path.exists():
+            yield path.name, json.loads(path.read_text(encoding="utf-8"))
 
 
 def _made(root: Path, name: str) -> Iterator[tuple[str, Path]]:

@@ -6,11 +6,12 @@ killed and started again finds what was done and goes on from there.
 
     mlruns/stages/<name>/<stage>/<key>/manifest.json + outputs      finished
     mlruns/stages/<name>/<stage>/<key>.partial/                     being made, or left by a kill
+
+With a store (`nightloom.runs.storage`) a finished folder is published there, and one that another machine published is fetched.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import shutil
@@ -22,16 +23,16 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
+from pydantic import BaseModel
 
 from nightloom.config import RunConfig, hash_json
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
-
-IN_USE = ".in-use"
-"""File under the mlruns folder that all who work there share the lock of."""
+from nightloom.runs.locks import in_use, stage_lock
+from nightloom.runs.storage import Storage, files_in
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class Night:
         return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, run_directory)
 
     @property
+    def storage(self) -> Storage:
+        """The mlruns folder, and the store behind it where there is one."""
+        return Storage.of(self.root)
+
+    @property
     def folder(self) -> Path:
         """`mlruns/nights/<name>/<night>`, where report.json and what a person reads go."""
         return self.root / (self.run_directory or f"nights/{self.config.name}/{self.night}")
@@ -119,14 +125,14 @@ def run_stage(
     salt: str = "",
     resumable: bool = False,
 ) -> Manifest:
-    """Make a stage's folder, or find it made.
+    """Make a stage's folder, or find it made: here, or in the store.
 
     Args:
         night: the night that runs.
         stage: name of the stage.
-        body: writes the outputs into the folder it is given and returns the stage's figures.
+        body: writes the outputs into the folder that it gets, and returns the stage's figures.
         inputs: manifests of the stages that this one reads.
-        config: the part of the config that shapes the result (JSON values).
+        config: the part of the config that shapes the result: its sections, and plain values, by name. Hand the same to `body`.
         salt: anything else that tells results apart (a content hash, a forced night's id).
         resumable: whether `body` can go on from what a killed run left in the folder.
 
@@ -135,13 +141,16 @@ def run_stage(
 
     Raises:
         InputError: another run is making the same stage now, or the disk is full.
+        NightloomError: the store can not be reached.
     """
-    key = hash_json([stage, [made.key for made in inputs], config, salt, code_version()])[:16]
+    settings = {name: one.model_dump(mode="json") if isinstance(one, BaseModel) else one for name, one in config.items()}
+    key = hash_json([stage, [made.key for made in inputs], settings, salt, code_version()])[:16]
     in_use(night.root.resolve())
-    home = night.root / "stages" / night.config.name / stage
-    final, partial = home / key, home / f"{key}.partial"
-    with disk_of(home), lock(home / f"{key}.lock"):
-        if (final / "manifest.json").exists():
+    storage, place = night.storage, f"stages/{night.config.name}/{stage}/{key}"
+    final = night.root / place
+    partial = final.with_name(f"{key}.partial")
+    with disk_of(final.parent), stage_lock(final.with_name(f"{key}.lock")):
+        if (final / "manifest.json").exists() or storage.fetch(place):
             manifest = replace(Manifest.load(final / "manifest.json"), folder=str(final), status="reused")
         else:
             if partial.exists() and not resumable:
@@ -155,13 +164,14 @@ def run_stage(
                 key=key,
                 folder=str(final),
                 inputs={made.stage: made.key for made in inputs} | ({"salt": salt} if salt else {}),
-                outputs={str(f.relative_to(partial)): f.stat().st_size for f in sorted(partial.rglob("*")) if f.is_file()},
+                outputs=files_in(partial),
                 figures=figures,
                 seconds=round(time.perf_counter() - began, 3),
                 peak_mb=round(memory.peak_mb, 1),
             )
             manifest.save(partial / "manifest.json")
             partial.rename(final)
+        storage.publish(place)
         copies = night.folder / "manifests"
         copies.mkdir(parents=True, exist_ok=True)
         manifest.save(copies / f"{stage}.json")
@@ -205,34 +215,6 @@ class PeakMemory:
             self.peak_mb = max(self.peak_mb, total / 2**20)
             if self._stop.wait(0.1):
                 return
-
-
-@functools.cache
-def in_use(root: Path) -> IO[str]:
-    """Say that this process works under an mlruns folder: until it ends, nothing is trimmed there (`nightloom.promotion.trim`).
-
-    Where something is being trimmed now, this waits for its end.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    handle = (root / IN_USE).open("w")
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    return handle  # kept by the cache: the system gives the lock back when the process ends, however it ends
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a file's lock while the block runs.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another run is making {path.with_suffix('')} now. Wait for it, or stop it, then start again.") from error
-        yield
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from nightloom.config import RunConfig
 from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import reached, tracking_uri
 from nightloom.runs.stages import Night, code_version
+from nightloom.runs.storage import Storage
 
 NIGHT_TAG = "nightloom.night"
 FAMILY_TAG = "nightloom.family"
@@ -35,7 +36,8 @@ class Tracking:
     """The MLflow server or file that holds the runs.
 
     Args:
-        root: the mlruns folder; without NIGHTLOOM_MLFLOW_URI the runs are in `mlflow.db` there, their files in `artifacts/`.
+        root: the mlruns folder; without NIGHTLOOM_MLFLOW_URI the runs are in `mlflow.db` there. A server says itself where files go;
+            without one they are in `artifacts/`, there or in the store of NIGHTLOOM_STORE.
 
     Raises:
         NightloomError: the server does not answer, or the database is locked or of another MLflow.
@@ -46,7 +48,7 @@ class Tracking:
         from mlflow import MlflowClient
 
         self.uri = tracking_uri(root)
-        self.artifacts = None if self.uri.startswith("http") else (root.resolve() / "artifacts").as_uri()
+        self.artifacts = None if self.uri.startswith("http") else Storage.of(root).artifacts
         root.mkdir(parents=True, exist_ok=True)
         with self.reached():
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

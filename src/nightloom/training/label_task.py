@@ -1,4 +1,4 @@
-"""What the label head learns from: every event of training, whether positive or not, asked about just before it happened."""
+"""Training targets of the label head: the label of every training event, predicted just before it happened."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.models.sequential.windows import Windows
 
 LEAST_SHARE = 0.01
-"""Share of the events that each label must have: with less there are no two labels to tell apart."""
+"""Share of the events that each label must have; with less there is nothing to learn."""
 FEWEST_QUESTIONS, MOST_QUESTIONS = 100, 20_000
-"""Validation events that a calibration needs, and those that are asked about at most."""
+"""Validation events that a calibration needs at least, and uses at most."""
 
 
 class LabelTask:
-    """The events of some histories as questions: will this one be positive?
+    """The events of some histories as binary targets: positive or not.
 
     Args:
         histories: what to learn from.
@@ -46,15 +46,15 @@ class LabelTask:
         return cls(histories, n_items)
 
     def asked(self, windows: Windows) -> NDArray[np.int64]:
-        """Tokens whose next event is asked about, int64 [n]."""
+        """Tokens whose next event is a target, int64 [n]."""
         return np.flatnonzero((windows.following >= 0) & (windows.last_earlier_token() >= 0))
 
     def items(self, windows: Windows) -> NDArray[np.int64]:
-        """Items that are asked about, int64 [n]."""
+        """Items of those events, int64 [n]."""
         return self.histories.items[windows.following[self.asked(windows)]].astype(np.int64)
 
     def loss(self, net: SequentialNetwork, users: Tensor, vectors: Tensor, place: NDArray[np.int64], windows: Windows, seed: int) -> Tensor:
-        """Binary cross-entropy of labels, summed over the events asked about: float64 [].
+        """Binary cross-entropy of labels, summed over the events: float64 [].
 
         Args:
             net: with a label head.
@@ -64,9 +64,10 @@ class LabelTask:
             windows: the tokens.
             seed: of the step.
         """
-        assert net.label_head is not None
+        if net.label_head is None:
+            raise ValueError("the network has no label head")
         asked = self.asked(windows)
-        events, heard = windows.following[asked], windows.last_earlier_token()[asked]
+        events, earlier = windows.following[asked], windows.last_earlier_token()[asked]
 
         def on_device(values: NDArray[Any]) -> Tensor:
             return torch.from_numpy(values).to(users.device)
@@ -74,22 +75,22 @@ class LabelTask:
         items = vectors.index_select(0, on_device(place[self.histories.items[events]])).float()
         keep = dropout_masks(windows, SITES, items.shape[1], DROPOUT, seed_of(seed, SITES), users.device)
         keep = None if keep is None else keep.index_select(1, on_device(asked))
-        log_odds = net.label_head(users.index_select(0, on_device(heard)), items, on_device(self.counters[events]), keep)
+        log_odds = net.label_head(users.index_select(0, on_device(earlier)), items, on_device(self.counters[events]), keep)
         positive = on_device(self.histories.positive[events].astype(np.float32))
         return F.binary_cross_entropy_with_logits(log_odds, positive, reduction="none").sum(dtype=torch.float64)
 
 
 def calibrate(recommender: SequentialRecommender, sequences: Sequences, known: Histories, seed: int) -> Line | None:
-    """The line from the label head's log-odds to true ones, learnt on validation.
+    """Platt scaling of the label head, fitted on validation.
 
-    None where there is nothing to learn from: no label head, or not both labels before the border or behind it. Under leave-one-out,
-    where each part is cut by the labels themselves, the share of positive events in it is no truth: do not call this there.
+    None without a label head, or without both labels before and after the cut-off. Leave-one-out cuts its parts by the labels,
+    so their rates are no truth: do not call this there.
 
     Args:
-        recommender: network that has not learnt from the validation part.
-        sequences: all events with the split's borders.
+        recommender: its network was not trained on the validation part.
+        sequences: all events with the split's cut-offs.
         known: the training part.
-        seed: draws the events that are asked about.
+        seed: draws the events that are used.
     """
     if recommender.net.label_head is None or not both_labels(known):
         return None
@@ -101,5 +102,5 @@ def calibrate(recommender: SequentialRecommender, sequences: Sequences, known: H
 
 
 def both_labels(histories: Histories) -> bool:
-    """Whether a share of the events that counts is positive, and another is not."""
+    """Whether both labels have at least `LEAST_SHARE` of the events."""
     return len(histories.positive) > 0 and LEAST_SHARE <= float(histories.positive.mean()) <= 1 - LEAST_SHARE

@@ -60,14 +60,14 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         began = output.tell()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment(workers))
         try:
-            told = 0
+            seen = 0
             while True:
                 try:
                     code = process.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
-                    told = _tell(curves, told, on_epoch)
+                    seen = _report(curves, seen, on_epoch)
                     continue
-                _tell(curves, told, on_epoch)
+                _report(curves, seen, on_epoch)
                 break
         finally:
             _kill_group(process)
@@ -131,22 +131,22 @@ def tie_to_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _tell(curves: Path, told: int, on_epoch: Progress | None) -> int:
+def _report(curves: Path, seen: int, on_epoch: Progress | None) -> int:
     """Report whole new lines of the curves; returns how many have been reported.
 
     Lines are counted, not bytes: workers that are started again write the file anew, up to their checkpoint.
     """
     if on_epoch is None or not curves.exists():
-        return told
+        return seen
     text = curves.read_bytes()
     whole = text[: text.rfind(b"\n") + 1].splitlines()
-    for line in whole[told:]:
+    for line in whole[seen:]:
         on_epoch(json.loads(line))
-    return max(told, len(whole))
+    return max(seen, len(whole))
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End the whole group: asked first, then killed; workers whose leader is gone are killed at once."""
+    """End the whole group: SIGTERM first, then SIGKILL; workers whose leader is gone are killed at once."""
 
     def send(number: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A whole training run, as one worker sees it: search for the best epoch, refit, choose the fusion, write the bundle.
+"""A training run at one worker: search for the best epoch, refit, choose the fusion weights, write the bundle.
 
 Needs torch, numpy, pandas and transformers alone; the config comes as plain attributes from run.json.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nightloom.core.calibration import Line
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.data.subsets.held_out_users import Search
@@ -29,7 +29,7 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
-from nightloom.training import checkpoint
+from nightloom.training import checkpoint, curves
 from nightloom.training.distributed import World
 from nightloom.training.fusion_weights import Fusion, choose_fusion
 from nightloom.training.label_task import calibrate
@@ -69,8 +69,8 @@ class Training:
             )
         self.exclude_seen = bool(self.config.evaluation.exclude_seen)
         self.search = Search.load(run.prepared, run.protocol)
-        asked = (self.search.questions if self.search else partial(self.sequences.queries, "validation"))(exclude_seen=self.exclude_seen)
-        self.queries = sample(asked, self.config.training.seed)
+        queries = (self.search.questions if self.search else partial(self.sequences.queries, "validation"))(exclude_seen=self.exclude_seen)
+        self.queries = sample(queries, self.config.training.seed)
         self.refits = bool(self.config.training.refit and (run.protocol == "temporal" or self.search))
         self.curves: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -80,8 +80,8 @@ class Training:
 
         Returns:
             The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
-            (of the fused scores), validation_alone (of each member), weights (scorer -> share), reranker (whether the head
-            was kept, its gain in NDCG@10, the standard error of that, how many were asked), parameters, refitted, workers,
+            (of the fused scores), validation_alone (of each member), weights (scorer -> fusion weight), reranker (whether it was
+            kept, its gain in NDCG@10, the standard error of that, its queries), parameters, refitted, workers,
             seconds, cpu_seconds (of all workers).
         """
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
@@ -89,15 +89,16 @@ class Training:
             self.curves, self.best = state["curves"], state["best"]
             self.began -= state["seconds"]
             self.cpu = state["cpu_seconds"]
-        self._rewrite_curves()
+        if self.world.rank == 0:
+            curves.rewrite(self.run.out, self.curves)
         histories = (self.search.learned if self.search else self.sequences).train()
         recommender, fitter = self._start(histories, SEARCH)
         if state is None or state["phase"] == SEARCH:
             if state is not None:
                 fitter.restore(state["fitter"])
             self._search(recommender, fitter)
-        assert self.best is not None
-        recommender = self._finished(recommender, fitter, self.best["weights"])
+        best = self._chosen()
+        recommender = self._finished(recommender, fitter, best["weights"])
         searched, searched_rows = {name: value.clone() for name, value in recommender.net.state_dict().items()}, recommender.content.id_rows
         fusion = self._fusion(recommender, histories)
         reranker, calibration = self._reranker(recommender, histories, fusion), self._calibration(recommender, histories)
@@ -114,8 +115,8 @@ class Training:
             recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS))
         figures = {
             "epochs": len(self.curves),
-            "best_epoch": self.best["epoch"],
-            "best_validation_ndcg_at_10": self.best["ndcg"],
+            "best_epoch": best["epoch"],
+            "best_validation_ndcg_at_10": best["ndcg"],
             "validation_ndcg_at_10": fusion.ndcg,
             "validation_alone": fusion.alone,
             "weights": fusion.weights,
@@ -134,7 +135,7 @@ class Training:
         return figures
 
     def _start(self, histories: Histories, phase: int) -> tuple[SequentialRecommender, Fitter]:
-        """A network for some histories, fresh or with the champion's weights; items that they lack have no id of their own."""
+        """A network for some histories, fresh or with the champion's weights; items without an event have no id embedding."""
         torch.manual_seed(self.config.training.seed + phase)
         seen = np.unique(histories.items).astype(np.int64)
         rows = np.zeros(self.sequences.n_items, dtype=np.int64)
@@ -170,31 +171,37 @@ class Training:
         """Train until validation NDCG@10 no longer rises, keeping the best weights."""
         training = self.config.training
         if self.best is None and self.run.mode is not None:
-            # What the champion or another domain taught may be better than anything that the events here can add.
+            # The champion's or another domain's weights may be better than anything that these events can add.
             with fitter.products():
                 ndcg = network_ndcg(recommender, self.queries, self.world, exclude_seen=self.exclude_seen)
             self.best = {"epoch": 0, "ndcg": ndcg, "weights": [parameter.detach().cpu().clone() for parameter in fitter.parameters]}
         while fitter.epoch < training.epochs and not self._settled(fitter.epoch) and not self._over():
             began = time.monotonic()
             loss = fitter.run_epoch()
-            asked = time.monotonic()
+            trained = time.monotonic()
             with fitter.averaged(), fitter.products():
                 recommender.content = fitter.refresh_text()
                 ndcg = network_ndcg(recommender, self.queries, self.world, exclude_seen=self.exclude_seen)
             if self.best is None or ndcg > self.best["ndcg"] or not len(self.queries):
                 self.best = {"epoch": fitter.epoch, "ndcg": ndcg, "weights": [average.cpu().clone() for average in fitter.average]}
-            self._record(SEARCH, fitter, loss, ndcg, began, time.monotonic() - asked)
+            self._record(SEARCH, fitter, loss, ndcg, began, time.monotonic() - trained)
 
     def _refit(self, fitter: Fitter) -> None:
         """Train on train and validation for as many epochs as were best."""
-        assert self.best is not None
-        while fitter.epoch < self.best["epoch"]:
+        epochs = self._chosen()["epoch"]
+        while fitter.epoch < epochs:
             began = time.monotonic()
             loss = fitter.run_epoch()
             self._record(REFIT, fitter, loss, None, began)
 
+    def _chosen(self) -> dict[str, Any]:
+        """Epoch, NDCG@10 and weights of the search's best epoch."""
+        if self.best is None:
+            raise TrainingError("no epoch was run. Raise training.epochs.")
+        return self.best
+
     def _settled(self, epoch: int) -> bool:
-        """Whether the search has gone on for long enough since its best epoch; asked before each, as it may have been cut off there."""
+        """Whether the search has gone on for long enough since its best epoch; a resumed run may begin settled."""
         return self.best is not None and epoch - self.best["epoch"] >= self.config.training.patience
 
     def _over(self) -> bool:
@@ -206,7 +213,7 @@ class Training:
         return bool(self.world.agree(sum(line["seconds"] for line in self.curves) > limit * 60 * share))
 
     def _record(self, phase: int, fitter: Fitter, loss: float, ndcg: float | None, began: float, validation: float = 0.0) -> None:
-        """Note an epoch, for people and for a resumed run; `validation` is its last part, in seconds."""
+        """Record an epoch in curves.jsonl and in the checkpoint; `validation` is its last part, in seconds."""
         rate = fitter.optimizer.param_groups[0]["lr"]
         line = {
             "epoch": fitter.epoch,
@@ -230,19 +237,11 @@ class Training:
             "cpu_seconds": cpu,
         }
         checkpoint.save(self.run.out, state)
-        with (self.run.out / "curves.jsonl").open("a", encoding="utf-8") as handle:
-            more = {"label_loss": fitter.label_loss, "phase": ("search", "refit")[phase], "validation_seconds": round(validation, 3)}
-            handle.write(json.dumps(line | more) + "\n")
+        curves.append(self.run.out, line, phase, fitter.label_loss, validation)
 
     def _cpu_seconds(self) -> float:
         """Processor time of all workers, that of a run cut off included; all workers call it together."""
         return self.cpu + float(self.world.sum_(torch.tensor([time.process_time()], dtype=torch.float64, device=self.world.device)))
-
-    def _rewrite_curves(self) -> None:
-        """Let curves.jsonl say what the checkpoint says."""
-        if self.world.rank == 0:
-            lines = [json.dumps(line | {"phase": "search"}) + "\n" for line in self.curves]
-            (self.run.out / "curves.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def _finished(self, recommender: SequentialRecommender, fitter: Fitter, weights: list[Tensor]) -> SequentialRecommender:
         """The model with some weights, on the CPU, and with the text vectors that a tuned language model then gives."""
@@ -252,7 +251,7 @@ class Training:
         return SequentialRecommender(recommender.config, recommender.shape, recommender.net.to(cpu), content.to(cpu), {}, {})
 
     def _fusion(self, recommender: SequentialRecommender, histories: Histories) -> Fusion:
-        """Shares of the scorers that can say anything here, chosen on validation; they are built by one worker."""
+        """Fusion weights of the scorers that apply here, chosen on validation; one worker builds the scorers."""
         silent = {
             "repeats": self.exclude_seen,
             "text_neighbours": not (self.config.model.use_text and bool(recommender.content.has_text.any())),
@@ -268,9 +267,9 @@ class Training:
         return agreed
 
     def _reranker(self, recommender: SequentialRecommender, histories: Histories, fusion: Fusion) -> RerankerChoice:
-        """The re-ranker, where it is wanted and better for sure. Another domain's model has none.
+        """The re-ranker, where it is configured and its gain exceeds its standard error. Another domain's model has none.
 
-        The first worker alone fits it and knows it, since it writes the bundle; the others wait for it where they next add up.
+        The first worker alone fits it, since it writes the bundle; the others wait at the next all-reduce.
         """
         if self.world.rank != 0 or not self.config.model.reranker or self.run.mode not in (None, WARM):
             return RerankerChoice()
@@ -279,17 +278,17 @@ class Training:
         return choose_reranker(recommender, self.queries, item_counters, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
 
     def _calibration(self, recommender: SequentialRecommender, histories: Histories) -> Line | None:
-        """How the label head's answers become probabilities; None under leave-one-out, which cuts its parts by the labels."""
+        """Calibration of the label head; None under leave-one-out, which cuts its parts by the labels."""
         if self.world.rank != 0 or self.run.protocol != "temporal":
             return None
         return calibrate(recommender, self.sequences, histories, self.config.training.seed)
 
     def _item_counters(self, known: Histories) -> ItemCounters:
-        """Counters of what is known; a temporal split asks after all of it, leave-one-out at any time."""
+        """Counters of what is known; temporal queries come after all of it, those of leave-one-out at any time."""
         return ItemCounters.of(known, self.sequences.n_items, KEPT_DAYS if self.run.protocol == "temporal" else None)
 
     def _write(self, recommender: SequentialRecommender, fitter: Fitter, figures: dict[str, Any]) -> None:
-        """Write bundle, curves and figures; figures.json comes last and says that all is there."""
+        """Write bundle, curves and figures; figures.json comes last and marks the run as complete."""
         bundle = self.run.out / "bundle"
         Bundle(recommender, self.run.prepared).save(bundle)
         if fitter.tuner is not None:

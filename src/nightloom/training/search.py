@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from nightloom.config import hash_json
 from nightloom.core.errors import InputError, TrainingError
-from nightloom.runs.stages import disk_of, lock
+from nightloom.runs.locks import stage_lock
+from nightloom.runs.stages import disk_of
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values
 
@@ -32,7 +33,7 @@ STARTUP_TRIALS = 4
 WARM_UP_EPOCHS = 4
 """Epochs in which no trial is cut short: the first say little about the last."""
 IMPORTANCE_TRIALS = 8
-"""Whole trials below which nothing is said of which key matters."""
+"""Fewest whole trials for which key importances are given."""
 SEED_STEP = 1009
 
 
@@ -136,8 +137,8 @@ class Tuner:
         """Try until the budget is spent.
 
         Args:
-            on_trial: told of each trial that has ended.
-            on_epoch: told (number of the trial, line of curves.jsonl) after each epoch.
+            on_trial: called with each trial that has ended.
+            on_epoch: called with (number of the trial, line of curves.jsonl) after each epoch.
             pruner: Optuna's; None: the median rule.
 
         Raises:
@@ -146,24 +147,24 @@ class Tuner:
         """
         import optuna
 
-        with disk_of(self.folder), lock(self.folder / "study.lock"):
+        with disk_of(self.folder), stage_lock(self.folder / "study.lock"):
             study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
             while self._left(study) > 0:
                 trial = study.ask()
                 values = {part.key: part.suggest(trial) for part in self.space}
                 try:
-                    told = study.tell(trial, self._train(study, trial, values, on_epoch))
+                    ended = study.tell(trial, self._train(study, trial, values, on_epoch))
                 except optuna.TrialPruned:
-                    told = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    ended = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 except TrainingError:
-                    told = study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                    ended = study.tell(trial, state=optuna.trial.TrialState.FAIL)
                     if not _ended(study):
                         raise
                 except _TimeUp:
                     _again(study, trial.number, values)
                     break
                 if on_trial:
-                    on_trial(self._attempt(told))
+                    on_trial(self._attempt(ended))
             return self._found(study)
 
     def _open(self, pruner: Any) -> Study:
@@ -207,27 +208,27 @@ class Tuner:
         folder = self.folder / "trials" / hash_json([self.identity, dict(values)])[:16]
         trial.set_user_attr("folder", folder.name)
         left, may_cut = self._left(study), bool(_whole(study))
-        began, told, found = time.monotonic(), 0.0, []
+        began, trained, found = time.monotonic(), 0.0, []
         for number in range(self.budget.seeds):
 
             def after(line: dict[str, Any], number: int = number) -> None:
-                nonlocal told
-                told += line["seconds"]  # of epochs before a kill too
-                trial.set_user_attr("seconds", round(max(told, time.monotonic() - began), 3))
+                nonlocal trained
+                trained += line["seconds"]  # of epochs before a kill too
+                trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))
                 if on_epoch:
                     on_epoch(trial.number, line)
                 if number == 0:
                     trial.report(line["validation_ndcg_at_10"], line["epoch"])
                     if trial.should_prune():
                         raise optuna.TrialPruned
-                if told > left and may_cut:
+                if trained > left and may_cut:
                     raise _TimeUp
 
             one = with_values(config, {"training.seed": config.training.seed + SEED_STEP * number})
             figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, folder / f"seed-{number}", after)
             shutil.rmtree(folder / f"seed-{number}" / "bundle", ignore_errors=True)
             found.append(float(figures["validation_ndcg_at_10"]))
-        trial.set_user_attr("seconds", round(max(told, time.monotonic() - began), 3))
+        trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))
         return sum(found) / len(found)
 
     def _found(self, study: Study) -> Tuned:

@@ -1,7 +1,7 @@
 """What a tuning may change: keys of the config with their ranges, in one place.
 
-The ranges are about those that pay for recommenders of this size; a config that starts outside of one widens it, so that the
-config as given is always a point of the space, and the first one that is tried.
+The ranges are those that pay for recommenders of this size. A config that starts outside of one widens it: the config as given
+is always a point of the space, and the first one that is tried.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tuning the language model along with the recommender (LoRA or full).
 
 In each step the texts of some of the batch's items are encoded again, with gradients; all other items keep the
-vectors of the last refresh. The texts are shared out over the workers: each encodes its share, all get all
-vectors, and the gradient of a vector, summed over the workers, goes back through the worker that made it. Dropout
+vectors of the last refresh. The texts are shared out over the workers: each encodes its share, and all get all
+vectors. The gradient of a vector, summed over the workers, goes back through the worker that made it. Dropout
 inside the language model is off, so the vectors do not depend on the number of workers.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nightloom.training.run_json import Run
 
 TEXTS_PER_STEP = 256
-"""Texts that are encoded with gradients in a step: beyond it, a random part of the batch's items is."""
+"""Most texts that are encoded with gradients in a step; of more, a random part is."""
 
 
 @dataclass(frozen=True)

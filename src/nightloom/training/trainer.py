@@ -43,9 +43,9 @@ class Fitter:
         histories: what to learn from.
         config: the run's config (attributes as in RunConfig).
         world: this worker among all.
-        phase: tells the random numbers of one fit from those of the next.
+        phase: part of the seed, so that search and refit draw other random numbers.
         tuner: the language model when it is tuned too.
-        falls_over: epochs in which the rate falls to nothing, of a network that starts from the champion's weights; None: it stays.
+        falls_over: epochs over which the learning rate falls to zero, for a warm start; None: it stays at its peak.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Fitter:
         )  # fmt: skip
         self.epoch = self.step = 0
         self.precision = precision_of(config.training.precision, world.device)
-        # Items that no history has are no negatives: they would only teach that the unknown id is never right.
+        # Items without an event are no negatives: they would only teach that the unknown id is never right.
         self.seen = np.unique(histories.items).astype(np.int64)
         training = config.training
         self.n_negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else 0)
@@ -73,7 +73,7 @@ class Fitter:
         self.labels = LabelTask.of(net, histories, len(content))
         self.label_loss: float | None = None
         """Mean label loss of the last epoch (nats an event); None where no labels are learnt."""
-        # Of a frozen language model: whitened once, and taken once where every step needs the same items.
+        # With a frozen language model, texts are whitened once, and gathered once where every step needs the same items.
         self.white = net.fusion.whitened(content) if tuner is None else None
         self.taken = (
             self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white is not None and not self.n_negatives else None
@@ -103,11 +103,13 @@ class Fitter:
         total, targets, asked = torch.zeros(2, dtype=torch.float64, device=self.world.device), 0, 0
         for rows in plan:
             batch = windows.take(rows)
+            # By hand, not by LambdaLR: the steps of an epoch, and so of warm-up and fall, change with the cuts of the windows.
             for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
                 group["lr"] = peak * min(1.0, (self.step + 1) / warm_up, 1.0 if steps is None else max(1 - self.step / steps, 0.0))
             total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
             targets, asked = targets + batch.n_targets, asked + self._labels_of(batch)
-            # The average lags while few steps are behind it, so it starts as a plain mean.
+            # The average lags while few steps are behind it, so it starts as a plain mean. swa_utils.AveragedModel would keep a
+            # second copy of the frozen weights and buffers, language model included.
             update = get_ema_multi_avg_fn(min(decay, self.step / (self.step + 9)))
             update(self.average, [parameter.detach() for parameter in self.parameters], self.step)
         self.epoch += 1
@@ -174,12 +176,12 @@ class Fitter:
         return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing), label_loss
 
     def _items_of(self, batch: Windows) -> NDArray[np.int64]:
-        """Items that a batch reads or asks for, int64, ascending, each once."""
+        """Items that a batch reads or predicts, int64, ascending, each once."""
         asked = [] if self.labels is None else [self.labels.items(batch)]
         return np.unique(np.concatenate([batch.items[batch.items != BOS], batch.targets[batch.targets != NO_TARGET], *asked]))
 
     def _labels_of(self, batch: Windows) -> int:
-        """Labels that are asked for in a batch."""
+        """Labels of a batch."""
         return 0 if self.labels is None else len(self.labels.asked(batch))
 
     def products(self) -> torch.autocast:
@@ -198,7 +200,7 @@ class Fitter:
 
     @torch.no_grad()
     def keep(self, weights: list[Tensor]) -> None:
-        """Take some weights (a best epoch's, the average) for the network and, when it is tuned, the language model."""
+        """Copy weights (a best epoch's, the average) into the network and, when it is tuned, the language model."""
         for parameter, weight in zip(self.parameters, weights, strict=True):
             parameter.copy_(weight)
 
@@ -209,7 +211,7 @@ class Fitter:
         return self.content
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs to go on as if never stopped."""
+        """All that `restore` needs to continue the same run."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -219,7 +221,7 @@ class Fitter:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Continue from what `state` gave."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.keep(state["parameters"])
         for average, mean in zip(self.average, state["average"], strict=True):

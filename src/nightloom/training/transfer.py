@@ -1,13 +1,13 @@
 """Starting the network of one domain from that of another.
 
-Carried over is what speaks of texts and of histories: how text vectors become item vectors, what stands for an item without an
-id, and the whole encoder. Not carried is what names things of the source: no row of its id table, no attribute value, whatever
-the two domains call alike. All that only the target knows starts by adding nothing, so before its first step the target's
-network gives the zero-shot answers, and `WarmStart` copies it in as it does a champion's.
+Transferred are the weights that read texts and histories: the projection of text vectors, the vector of an item without an id,
+and the whole encoder. Ids and attribute values of the source are not transferred, even where both domains use the same names.
+What only the target knows starts at zero, so before its first step the target's network gives the zero-shot answers.
+`WarmStart` copies the weights in as it does a champion's.
 
-Where the two catalogues hold the same items (films, or a shop's goods in another year), `shared` carries what was learned of these too:
-their id vectors, and in a zero-shot model the source's scorers. An item is the same when its whole text is; ids mean nothing
-across domains. The source's histories of these items can then be learned from beside the target's (`data/subsets/merged_domains.py`).
+Where the two catalogues hold the same items (films, or a shop's goods in another year), `shared` transfers what was learned of these too:
+their id vectors, and in a zero-shot model the source's scorers. Items are the same when their whole texts are; ids mean nothing
+across domains. The source's histories of these items can then be trained on beside the target's (`data/subsets/merged_domains.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import LANGUAGE_MODEL, Bundle
-from nightloom.training.warm_start import BIAS, CODES, EVENT_TYPES, IDS, NUMBERS, PHASES, START_FILE, by_name
+from nightloom.training.curves import PHASES
+from nightloom.training.remap_weights import BIAS, CODES, EVENT_TYPES, IDS, NUMBERS, by_name
+from nightloom.training.warm_start import START_FILE
 
 Mode = Literal["full", "adapter"]
 ADAPTER = "fusion.adapter."
@@ -49,16 +51,16 @@ IMAGE = ("fusion.image.weight", "fusion.no_image")
 WHITE_IMAGE = "fusion.whiten_image."
 OF_TIME = ("encoder.gaps.weight", "encoder.time_bias")
 LEARNED_BY_ADAPTER = (ADAPTER, "log_scale")
-"""What an adapter-only run learns: the adapter, and the temperature that its item vectors need."""
+"""What an adapter-only run trains: the adapter, and the temperature that its item vectors need."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Where a run's weights come from, and what it may change of them.
+    """Where a run's weights come from, and which of them it trains.
 
     Attributes:
         bundle: the source domain's.
-        mode: full: all weights learn; adapter: the carried ones stay as they are, an adapter over the item vectors learns.
+        mode: full: all weights are trained; adapter: the transferred ones are frozen, an adapter over the item vectors is trained.
         shared: whether items of the same text are the same items.
     """
 

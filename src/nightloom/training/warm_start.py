@@ -1,10 +1,10 @@
-"""Starting tonight's network from the champion's instead of from probability.
+"""Starting tonight's network from the champion's weights instead of random ones.
 
-The caller's process decides whether the champion may be used and lays its weights out for tonight's catalogue
+The caller's process decides whether the champion may be used and remaps its weights to tonight's catalogue
 (`write_start`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,
 refitted on everything before its test cutoff, and `search.safetensors`, which learned only from what came before its
-validation cutoff. Tonight's search starts from the second and tonight's refit from the first, so the epoch and the
-fusion are still chosen on events that no weight has seen.
+validation cutoff. Tonight's search starts from the second and tonight's refit from the first. So the epoch and the
+fusion weights are still chosen on events that no weight has seen.
 """
 
 from __future__ import annotations
@@ -25,22 +25,18 @@ from torch import Tensor
 
 from nightloom.core.errors import InputError
 from nightloom.encoders.vectors import Vectors
+from nightloom.training.curves import PHASES
+from nightloom.training.remap_weights import IDS, Known, id_rows_of, remap
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nightloom.data.preparation.items import FeatureSpec
     from nightloom.models.sequential.network import SequentialNetwork
 
 SEARCH_FILE = "search.safetensors"
 START_FILE = "warm_start.safetensors"
-PHASES = ("search", "refit")
 SAME = 0.99
-"""Smallest median cosine of two nights' vectors of the same items: below it another model has made them."""
-
-IDS, CODES, NUMBERS, BIAS, EVENT_TYPES = (
-    "fusion.ids.weight", "fusion.codes.weight", "fusion.numbers.weight", "fusion.numbers.bias", "encoder.event_types.weight",
-)  # fmt: skip
+"""Smallest median cosine between two nights' vectors of the same items; below it another model made them."""
 
 
 class ColdStart(Exception):
@@ -48,23 +44,8 @@ class ColdStart(Exception):
 
 
 @dataclass(frozen=True)
-class Known:
-    """What weights refer to: the catalogue, its vocabularies and its event names.
-
-    Attributes:
-        item_ids: object [items], by dense id.
-        spec: how attributes are coded.
-        event_types: event names by code.
-    """
-
-    item_ids: NDArray[np.object_]
-    spec: FeatureSpec
-    event_types: list[str]
-
-
-@dataclass(frozen=True)
 class WarmStart:
-    """Weights remapped out for tonight's catalogue, as a worker reads them.
+    """Weights remapped to tonight's catalogue, as a worker reads them.
 
     Attributes:
         tensors: `<phase>.<name>` -> weights; NaN where the champion knows nothing. Ids have a row for the unknown id, then one
@@ -97,7 +78,7 @@ class WarmStart:
         for name, value in net.state_dict().items():
             place = f"{PHASES[phase]}.{name}"
             if name.startswith("label_head.") and place not in self.tensors:
-                continue  # a champion without a label head says all the same what the rest starts from
+                continue  # of a champion without a label head, the rest still counts
             given = self.tensors[place]
             if name == IDS and net.fusion.use_ids:
                 given = given[torch.from_numpy(np.concatenate([[0], seen + 1]))]
@@ -148,12 +129,12 @@ def check_cutoffs(champion: dict[str, Any], tonight: dict[str, Any], protocol: s
         protocol: which split.
 
     Raises:
-        ColdStart: the champion has seen held-out events, or nobody can tell.
+        ColdStart: the champion has seen held-out events, or that can not be ruled out.
     """
     if protocol != "temporal":
         raise ColdStart("leave-one-out holds out each user's last events, and a model of an earlier night has learned from them")
     if not (champion.get("has_time") and tonight.get("has_time")):
-        raise ColdStart("without timestamps it can not be told which events the champion has learned from")
+        raise ColdStart("without timestamps the events that the champion has learned from are unknown")
     theirs, ours = (meta.get("cutoffs", {}).get(protocol) for meta in (champion, tonight))
     seen = champion.get("trained_until", {}).get(protocol)
     if not theirs or not ours or seen is None:
@@ -213,72 +194,13 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
                 was = "none" if given is None else tuple(given.shape)
                 raise ColdStart(f"layer {name} has the shape {tuple(value.shape)} tonight, the champion's is {was}")
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, out / START_FILE)
-    kept = int((_rows(before.item_ids, tonight.item_ids, phases["refit"][1]) > 0).sum())
+    kept = int((id_rows_of(before.item_ids, tonight.item_ids, phases["refit"][1]) > 0).sum())
     return {
         "sha256": sha256((out / START_FILE).read_bytes()).hexdigest(),
         "items_kept": kept,
         "items_new": len(tonight.item_ids) - kept,
         "trained_until": bundle.meta["trained_until"][protocol],
     }
-
-
-def remap(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known) -> dict[str, Tensor]:
-    """Weights over another catalogue: the vectors of items, values and event names that both know stay what they were.
-
-    Args:
-        net: the network's state.
-        id_rows: int64 [items of before], rows of the id table.
-        before: what the state refers to.
-        tonight: what the result refers to.
-
-    Returns:
-        The state, NaN where only tonight knows a value; the id table has one row for the unknown id and one for each item, and
-        an item that was not known starts from the unknown id.
-    """
-    state = dict(net)
-    if len(state[IDS]) > 1:
-        rows = _rows(before.item_ids, tonight.item_ids, id_rows)
-        state[IDS] = torch.cat([state[IDS][:1], state[IDS][torch.from_numpy(rows)]])
-    if CODES in state:
-        state[CODES] = by_name(state[CODES], before.spec.describe(), tonight.spec.describe())
-    if EVENT_TYPES in state:
-        state[EVENT_TYPES] = by_name(state[EVENT_TYPES], before.event_types, tonight.event_types)
-    if NUMBERS in state:
-        state[NUMBERS], state[BIAS] = _rescaled(state[NUMBERS], state[BIAS], before.spec, tonight.spec)
-    return state
-
-
-def _rescaled(weight: Tensor, bias: Tensor, before: FeatureSpec, tonight: FeatureSpec) -> tuple[Tensor, Tensor]:
-    """The layer of numbers under tonight's means and spreads, giving what it gave: a linear layer takes up a linear change.
-
-    With z = (x - m) / s before and z' = (x - m') / s' tonight, z = z' s'/s + (m' - m)/s; the constant goes to the bias and, since a
-    missing number is 0 under both, is taken back by the weight of "missing".
-    """
-    old, new = list(before.scales), list(tonight.scales)
-    out, shifted = weight.new_full((len(weight), 2 * len(new)), torch.nan), bias.clone()
-    for column, name in enumerate(new):
-        if name not in old:
-            continue
-        (mean, spread), (mean_now, spread_now) = before.scales[name], tonight.scales[name]
-        known, missing = weight[:, old.index(name)], weight[:, len(old) + old.index(name)]
-        constant = known * ((mean_now - mean) / spread)
-        out[:, column], out[:, len(new) + column] = known * (spread_now / spread), missing - constant
-        shifted += constant
-    return out, shifted
-
-
-def by_name(table: Tensor, before: list[Any], tonight: list[Any]) -> Tensor:
-    """Rows of an embedding in tonight's order; NaN for names that are new."""
-    where = {name: row for row, name in enumerate(before)}
-    rows = torch.tensor([where.get(name, -1) for name in tonight], dtype=torch.int64)
-    return torch.where((rows >= 0)[:, None], table[rows.clamp(min=0)], torch.nan)
-
-
-def _rows(before: NDArray[np.object_], tonight: NDArray[np.object_], id_rows: Tensor) -> NDArray[np.int64]:
-    """Row of the champion's id table for each of tonight's items, 0 where it has none; int64 [items]."""
-    where = {item: dense for dense, item in enumerate(before.tolist())}
-    here = np.array([where.get(item, -1) for item in tonight.tolist()], dtype=np.int64)
-    return np.where(here >= 0, id_rows.numpy()[np.maximum(here, 0)], 0)
 
 
 def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
@@ -318,10 +240,10 @@ def _check_vectors(bundle: Any, tonight: Known, vectors: Vectors) -> None:
     here, content = np.array([bundle.index.get(item, -1) for item in tonight.item_ids.tolist()], dtype=np.int64), bundle.recommender.content
     for kind, said in (("text", "language model has read the texts"), ("image", "vision model has seen the pictures")):
         ours, mask = getattr(vectors, kind), getattr(vectors, f"has_{kind}")
-        theirs, had = getattr(content, kind).numpy(), getattr(content, f"has_{kind}").numpy()
+        theirs, known = getattr(content, kind).numpy(), getattr(content, f"has_{kind}").numpy()
         if ours.shape[1] != theirs.shape[1]:
             raise ColdStart(f"{kind} vectors are {ours.shape[1]} wide tonight, the champion's are {theirs.shape[1]}")
-        both = np.flatnonzero((here >= 0) & mask & had[np.maximum(here, 0)])
+        both = np.flatnonzero((here >= 0) & mask & known[np.maximum(here, 0)])
         if len(both):
             a, b = ours[both], theirs[here[both]]
             cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)

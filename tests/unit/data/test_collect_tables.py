@@ -12,6 +12,7 @@ from nightloom.config import RunConfig, load_config
 from nightloom.core.errors import InputError
 from nightloom.data.collect import collect
 from nightloom.data.tables.snapshot import read_snapshot
+from tests.sections import of_collect
 
 YAML = """
 name: mine
@@ -34,7 +35,7 @@ def config(tmp_path: Path) -> RunConfig:
 
 def test_own_csv_files_become_a_snapshot(config: RunConfig, tmp_path: Path) -> None:
     said: list[str] = []
-    snapshot = collect(config, tmp_path / "mlruns", said.append)
+    snapshot = collect(config.name, config.data, tmp_path / "mlruns", said.append)
     assert snapshot.path == tmp_path / "mlruns/snapshots/mine" / snapshot.hash[:16]
     assert snapshot.counts == {"events": 2, "items": 2}
     assert snapshot.rejected == {"events": 1}
@@ -50,23 +51,23 @@ def test_own_csv_files_become_a_snapshot(config: RunConfig, tmp_path: Path) -> N
 
 
 def test_unchanged_tables_are_the_same_snapshot_and_a_correction_is_another(config: RunConfig, tmp_path: Path) -> None:
-    first = collect(config, tmp_path)
-    assert collect(config, tmp_path) == first
+    first = collect(config.name, config.data, tmp_path)
+    assert collect(config.name, config.data, tmp_path) == first
     path = tmp_path / "ratings.csv"
     path.write_text(path.read_text().replace("?", "5"))
-    second = collect(config, tmp_path)
+    second = collect(config.name, config.data, tmp_path)
     assert second.counts["events"] == 3
     assert second.rejected == {}
     assert len(list((tmp_path / "snapshots/mine").iterdir())) == 2
 
 
 def test_the_same_rows_from_a_database_are_the_same_snapshot(config: RunConfig, tmp_path: Path) -> None:
-    from_csv = collect(config, tmp_path)
+    from_csv = collect(config.name, config.data, tmp_path)
     with closing(sqlite3.connect(tmp_path / "shop.db")) as connection, connection:
         pd.read_csv(tmp_path / "ratings.csv", dtype="str").to_sql("ratings", connection, index=False)
     address = f"sqlite:///{tmp_path}/shop.db?table=ratings"
     data = config.data.model_copy(update={"events": address})
-    snapshot = collect(config.model_copy(update={"data": data}), tmp_path / "other")
+    snapshot = collect(*of_collect(config.model_copy(update={"data": data})), tmp_path / "other")
     assert snapshot.hash == from_csv.hash
     assert snapshot.source["events"].endswith("shop.db (table ratings)")
 
@@ -74,7 +75,7 @@ def test_the_same_rows_from_a_database_are_the_same_snapshot(config: RunConfig, 
 def test_a_named_set_brings_its_licence(tmp_path: Path) -> None:
     config = RunConfig.model_validate({"name": "films", "data": {"set": "movies-small"}})
     try:
-        snapshot = collect(config, tmp_path)
+        snapshot = collect(config.name, config.data, tmp_path)
     except InputError as error:
         if "cannot be fetched" not in str(error):
             raise

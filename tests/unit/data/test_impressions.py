@@ -8,16 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nightloom.config import RunConfig, config_from_dict
+from nightloom.config import PrepareConfig
 from nightloom.core.errors import InputError
 from nightloom.data.preparation.impressions import Impressions, hashed, impressions
 from nightloom.data.tables.schema import Tables
 from tests.made_clicks import log
 
-
-def config(**clicks: object) -> RunConfig:
-    content = {"name": "ads", "data": {"events": "e.csv"}, "prepare": {"positive_events": ["click"], "keep_repeats": True}}
-    return config_from_dict(content | {"clicks": clicks})
+RULES = PrepareConfig(positive_events=("click",), keep_repeats=True)
 
 
 def tables() -> Tables:
@@ -30,7 +27,7 @@ def tables() -> Tables:
 def test_rows_are_in_order_with_all_that_is_known() -> None:
     given = tables()
     given.events = given.events.sample(frac=1, random_state=1).reset_index(drop=True)
-    rows = impressions(given, config(test_from=1200))
+    rows = impressions(given, RULES, 1200)
     assert rows.times.tolist() == list(range(1500))
     assert rows.test_start == 1200
     assert rows.clicked.tolist() == (log()["event"] == "click").tolist()
@@ -48,7 +45,7 @@ def test_rows_are_in_order_with_all_that_is_known() -> None:
 def test_counters_do_not_hear_of_clicks_after_the_border() -> None:
     given, later = tables(), tables()
     later.events.loc[later.events["order"] >= 1200, "event"] = "impression"
-    one, other = (impressions(which, config(test_from=1200)).counters(1200) for which in (given, later))
+    one, other = (impressions(which, RULES, 1200).counters(1200) for which in (given, later))
     for name, column in one.items():
         np.testing.assert_array_equal(column, other[name])
     assert np.unique(one["item_id rate"][1200:]).size <= 12  # frozen: one figure an ad, however often it is shown again
@@ -59,7 +56,7 @@ def test_missing_values_and_rows_of_one_time() -> None:
     assert len(set(hashed(pd.Series(["a", None, "a", "b"])).tolist())) == 3
     given = tables()
     given.events["order"] //= 7
-    rows = impressions(given, config())
+    rows = impressions(given, RULES)
     assert rows.times[rows.test_start - 1] < rows.times[rows.test_start]
     cutoff = rows.cutoff(0.5)
     assert rows.times[cutoff - 1] < rows.times[cutoff]
@@ -68,7 +65,7 @@ def test_missing_values_and_rows_of_one_time() -> None:
 def test_times_that_are_times_give_gaps_and_files_give_the_same_back(tmp_path: Path) -> None:
     given = tables()
     given.events["timestamp"] = pd.to_datetime(given.events.pop("order") * 60_000, unit="ms", utc=True).astype("datetime64[ms, UTC]")
-    rows = impressions(given, config())
+    rows = impressions(given, RULES)
     assert "user_id since" in rows.counters(rows.test_start)
     rows.save(tmp_path)
     again = Impressions.load(tmp_path)
@@ -80,6 +77,6 @@ def test_without_both_kinds_of_rows_nothing_is_learnt() -> None:
     given = tables()
     given.events["event"] = "click"
     with pytest.raises(InputError, match="some clicked and some not"):
-        impressions(given, config())
+        impressions(given, RULES)
     with pytest.raises(InputError, match="100 rows lie before the test part"):
-        impressions(tables(), config(test_from=100))
+        impressions(tables(), RULES, 100)

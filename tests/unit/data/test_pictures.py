@@ -19,6 +19,7 @@ from nightloom.data.tables.features import infer
 from nightloom.data.tables.pictures import PICTURES, UNREADABLE, content, places
 from nightloom.data.tables.snapshot import Snapshot, read_snapshot
 from tests.pictures import paint, picture
+from tests.sections import of_collect, of_prepare
 
 
 def key(data: bytes) -> str:
@@ -53,7 +54,7 @@ def photos(snapshot: Snapshot) -> list[str | None]:
 
 def test_a_path_becomes_the_digest_of_what_it_shows(shop: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    snapshot = collect(config(shop), tmp_path / "mlruns", said.append)
+    snapshot = collect(*of_collect(config(shop)), tmp_path / "mlruns", said.append)
     red, blue = ((shop / name).read_bytes() for name in ("photos/a.png", "b.jpg"))
     assert photos(snapshot) == [key(red), key(blue), None, UNREADABLE + "photos/gone.png", key(red)]
     found = places(snapshot.path / PICTURES)
@@ -63,24 +64,24 @@ def test_a_path_becomes_the_digest_of_what_it_shows(shop: Path, tmp_path: Path) 
 
 
 def test_a_changed_picture_is_changed_data_and_a_moved_one_is_not(shop: Path, tmp_path: Path) -> None:
-    first = collect(config(shop), tmp_path / "mlruns")
-    assert collect(config(shop), tmp_path / "mlruns").hash == first.hash
+    first = collect(*of_collect(config(shop)), tmp_path / "mlruns")
+    assert collect(*of_collect(config(shop)), tmp_path / "mlruns").hash == first.hash
     other = shop.rename(tmp_path / "elsewhere")
     items = pd.read_csv(other / "items.csv")
     items["photo"] = items["photo"].replace(str(shop / "b.jpg"), "b.jpg")
     items.to_csv(other / "items.csv", index=False)
-    moved = collect(config(other), tmp_path / "mlruns")
+    moved = collect(*of_collect(config(other)), tmp_path / "mlruns")
     assert moved.hash == first.hash
     assert all(content(one)[1] in (None, "no such file") for one in places(moved.path / PICTURES).values())  # found where they are now
     paint(other / "photos" / "a.png", "green")
-    changed = collect(config(other), tmp_path / "mlruns")
+    changed = collect(*of_collect(config(other)), tmp_path / "mlruns")
     assert changed.hash != first.hash
     paint(other / "photos" / "gone.png", "green", 5)  # one that was missing is there
-    assert len({first.hash, changed.hash, collect(config(other), tmp_path / "mlruns").hash}) == 3
+    assert len({first.hash, changed.hash, collect(*of_collect(config(other)), tmp_path / "mlruns").hash}) == 3
 
 
 def test_a_picture_that_changes_while_the_night_runs_is_not_taken_for_the_old_one(shop: Path, tmp_path: Path) -> None:
-    found = places(collect(config(shop), tmp_path / "mlruns").path / PICTURES)
+    found = places(collect(*of_collect(config(shop)), tmp_path / "mlruns").path / PICTURES)
     before = key((shop / "b.jpg").read_bytes())
     paint(shop / "b.jpg", "green")
     assert content(found[before]) == (b"", "changed while the night ran")
@@ -95,11 +96,11 @@ def test_bytes_get_to_the_prepared_catalogue(shop: Path, tmp_path: Path, form: s
         blue = (shop / "b.png").read_bytes()
     pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": cells}).to_parquet(shop / "items.parquet")
     run = config(shop, "items.parquet")
-    snapshot = collect(run, tmp_path / "mlruns")
+    snapshot = collect(run.name, run.data, tmp_path / "mlruns")
     assert photos(snapshot) == [key(red), key(blue), None, None, key(red)]
     shutil.rmtree(shop)
     (folder := tmp_path / "prepared").mkdir()
-    prepare(read_snapshot(snapshot.path), run, folder)
+    prepare(read_snapshot(snapshot.path), folder, **of_prepare(run))
     cells = pd.read_parquet(folder / "items.parquet")["photo"]
     assert cells.tolist()[:2] == [key(red), key(blue)]
     found = places(folder / PICTURES)
@@ -116,14 +117,14 @@ def test_pictures_in_a_database_are_read(shop: Path, tmp_path: Path) -> None:
     run = config(shop).model_copy(
         update={"data": config(shop).data.model_copy(update={"items": f"sqlite:///{tmp_path}/shop.db?table=items"})}
     )
-    assert photos(collect(run, tmp_path / "mlruns")) == [None, key(picture("red")), None, None, None]
+    assert photos(collect(run.name, run.data, tmp_path / "mlruns")) == [None, key(picture("red")), None, None, None]
 
 
 def test_what_is_no_picture_is_told_apart_from_nothing(tmp_path: Path, shop: Path) -> None:
     (shop / "empty.png").touch()
     items = pd.read_csv(shop / "items.csv").assign(photo=["https://shop/a.png", "photos", " ", "empty.png", 17])
     items.astype({"photo": "str"}).to_csv(shop / "items.csv", index=False)
-    found = places(collect(config(shop), tmp_path / "mlruns").path / PICTURES)
+    found = places(collect(*of_collect(config(shop)), tmp_path / "mlruns").path / PICTURES)
     reasons = {one.path: one.reason for one in found.values()}
     assert reasons["empty.png"] == "an empty file"
     assert reasons["17"] == "no such file"
@@ -134,7 +135,7 @@ def test_what_is_no_picture_is_told_apart_from_nothing(tmp_path: Path, shop: Pat
 
 def test_numbers_are_neither_paths_nor_bytes(tmp_path: Path, shop: Path) -> None:
     pd.DataFrame({"item_id": list("abcde"), "photo": [1, 2, 3, 4, 5]}).to_parquet(shop / "items.parquet")
-    found = places(collect(config(shop, "items.parquet"), tmp_path / "mlruns").path / PICTURES)
+    found = places(collect(*of_collect(config(shop, "items.parquet")), tmp_path / "mlruns").path / PICTURES)
     assert {one.reason for one in found.values()} == {"neither a path nor bytes, but int"}
 
 
@@ -142,7 +143,7 @@ def test_bytes_that_nobody_calls_images_are_left_out(tmp_path: Path, shop: Path)
     assert infer(pd.Series([np.nan, picture("red"), None], dtype=object)) == "ignore"
     assert infer(pd.Series([np.array(["a", "b"]), np.array(["b"])] * 20, dtype=object)) == "tags"  # lists are no pictures
     pd.DataFrame({"item_id": list("abcde"), "title": "thing", "photo": [picture("red")] * 5}).to_parquet(shop / "items.parquet")
-    tables = read_snapshot(collect(config(shop, "items.parquet", features={}), tmp_path / "mlruns").path)
+    tables = read_snapshot(collect(*of_collect(config(shop, "items.parquet", features={})), tmp_path / "mlruns").path)
     assert tables.items is not None
     assert set(tables.items) == {"item_id", "title"}
     assert tables.pictures is None

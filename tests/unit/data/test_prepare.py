@@ -16,6 +16,7 @@ from nightloom.data.preparation.clean import REPEAT
 from nightloom.data.preparation.items import FeatureSpec, ItemFeatures
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
+from tests.sections import of_prepare
 
 
 def config(**prepare_keys: Any) -> RunConfig:
@@ -58,7 +59,7 @@ def in_words(folder: Path, protocol: str) -> set[tuple[str, str, int, int, bool,
 
 
 def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> None:
-    figures = prepare(tables, config(positive_events=["buy"]), tmp_path)
+    figures = prepare(tables, tmp_path, **of_prepare(config(positive_events=["buy"])))
     names = {"items.parquet", "item_features.npz", "feature_spec.json", "users.parquet", "meta.json", "removed.parquet"}
     assert {path.name for path in tmp_path.iterdir()} == names | {"sequences_temporal.npz", "sequences_leave_one_out.npz"}
     items, users = pd.read_parquet(tmp_path / "items.parquet"), pd.read_parquet(tmp_path / "users.parquet")
@@ -80,7 +81,7 @@ def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
 def test_sequences_hold_every_event_once_in_time_order(tables: Tables, tmp_path: Path, protocol: str) -> None:
-    prepare(tables, config(positive_events=["buy"]), tmp_path)
+    prepare(tables, tmp_path, **of_prepare(config(positive_events=["buy"])))
     events = tables.events
     seconds = events["timestamp"].astype("int64") // 1000
     expected = set(zip(events["user_id"], events["item_id"], seconds, events["event"] != "buy", events["event"] == "buy", strict=True))
@@ -93,7 +94,7 @@ def test_sequences_hold_every_event_once_in_time_order(tables: Tables, tmp_path:
 @pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
 def test_a_question_knows_of_friends_what_was_known_then(tables: Tables, tmp_path: Path, protocol: str) -> None:
     pairs = pd.DataFrame({"user_id": ["u1", "u2", "u1", "nobody", "u3"], "other_id": ["u2", "u1", "u2", "u1", "u3"]})
-    prepare(Tables(tables.events, tables.items, tables.users, pairs, features=tables.features), config(), tmp_path)
+    prepare(Tables(tables.events, tables.items, tables.users, pairs, features=tables.features), tmp_path, **of_prepare(config()))
     sequences, users, _ = read(tmp_path, protocol)
     for part, ends in (("validation", sequences.train_end), ("test", sequences.validation_end)):
         queries = sequences.queries(part)
@@ -109,7 +110,7 @@ def test_row_order_does_not_change_a_split_by_distinct_times(tables: Tables, tmp
     shuffled = Tables(tables.events.sample(frac=1, random_state=1), tables.items, tables.users, features=tables.features)
     for name, one in (("a", tables), ("b", shuffled)):
         (tmp_path / name).mkdir()
-        prepare(one, config(positive_events=["buy"]), tmp_path / name)
+        prepare(one, tmp_path / name, **of_prepare(config(positive_events=["buy"])))
     for protocol in ("temporal", "leave_one_out"):
         assert in_words(tmp_path / "a", protocol) == in_words(tmp_path / "b", protocol)
 
@@ -118,14 +119,14 @@ def test_events_of_one_time_keep_the_order_of_the_source(tmp_path: Path) -> None
     events = pd.DataFrame({"user_id": ["u"] * 20, "item_id": [f"i{n * 7 % 20}" for n in range(20)], "event": ["e"] * 20})
     events["timestamp"] = pd.Series(pd.to_datetime([5] * 20, unit="s", utc=True)).astype("datetime64[ms, UTC]")
     only = config_from_dict({"name": "t", "data": {"events": "e"}, "evaluation": {"protocols": ["leave_one_out"]}})
-    prepare(Tables(events), only, tmp_path)
+    prepare(Tables(events), tmp_path, **of_prepare(only))
     sequences, _, items = read(tmp_path, "leave_one_out")
     assert [items[code] for code in sequences.items] == events["item_id"].tolist()
 
 
 def test_order_instead_of_time(tables: Tables, tmp_path: Path) -> None:
     tables.events["order"] = tables.events.pop("timestamp").rank().astype("int64")
-    prepare(tables, config(), tmp_path)
+    prepare(tables, tmp_path, **of_prepare(config()))
     sequences, _, _ = read(tmp_path, "temporal")
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert not sequences.has_time
@@ -136,7 +137,7 @@ def test_order_instead_of_time(tables: Tables, tmp_path: Path) -> None:
 
 
 def test_without_an_items_table_the_catalogue_is_that_of_the_events(tables: Tables, tmp_path: Path) -> None:
-    prepare(Tables(tables.events), config(min_item_events=8), tmp_path)
+    prepare(Tables(tables.events), tmp_path, **of_prepare(config(min_item_events=8)))
     items = pd.read_parquet(tmp_path / "items.parquet")
     assert items["item_id"].tolist() == tables.events.sort_values("timestamp")["item_id"].unique().tolist()
     assert items["text"].isna().all()
@@ -148,7 +149,7 @@ def test_without_an_items_table_the_catalogue_is_that_of_the_events(tables: Tabl
 
 def test_removed_events_are_counted_and_kept_aside(tables: Tables, tmp_path: Path) -> None:
     doubled = Tables(pd.concat([tables.events, tables.events.head(3)], ignore_index=True), tables.items, features=tables.features)
-    figures = prepare(doubled, config(), tmp_path)
+    figures = prepare(doubled, tmp_path, **of_prepare(config()))
     removed = pd.read_parquet(tmp_path / "removed.parquet")
     assert len(removed) == sum(figures["removed"].values()) == 3
     assert removed["reason"].str.startswith("duplicate").all()
@@ -156,18 +157,18 @@ def test_removed_events_are_counted_and_kept_aside(tables: Tables, tmp_path: Pat
 
 def test_refusals_say_what_to_do(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cleaning leaves none of 120 events.*Loosen"):
-        prepare(tables, config(min_user_events=1000), tmp_path)
+        prepare(tables, tmp_path, **of_prepare(config(min_user_events=1000)))
     with pytest.raises(InputError, match=r"item_id that is not in the items table, for example 'i\d+'"):
-        prepare(Tables(tables.events, tables.items.head(3)), config(), tmp_path)  # type: ignore[union-attr]  # the fixture has items
+        prepare(Tables(tables.events, tables.items.head(3)), tmp_path, **of_prepare(config()))  # type: ignore[union-attr]  # the fixture has items
     lonely = tables.events.drop_duplicates("user_id")
     only = config_from_dict({"name": "t", "data": {"events": "e"}, "evaluation": {"protocols": ["leave_one_out"]}})
     with pytest.raises(InputError, match="three positive events"):
-        prepare(Tables(lonely), only, tmp_path)
+        prepare(Tables(lonely), tmp_path, **of_prepare(only))
 
 
 def test_one_item_is_nothing_to_rank(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing to rank.*flows\.clicks"):
-        prepare(Tables(tables.events.assign(item_id="undisclosed")), config(), tmp_path)
+        prepare(Tables(tables.events.assign(item_id="undisclosed")), tmp_path, **of_prepare(config()))
 
 
 @pytest.mark.parametrize("protocol", ["temporal", "leave_one_out"])
@@ -178,10 +179,10 @@ def test_a_test_without_a_question_is_refused_with_the_keys_that_help(tmp_path: 
     events["timestamp"] = pd.to_datetime(events["timestamp"], unit="s", utc=True).astype("datetime64[ms, UTC]")
     made = {"name": "t", "data": {"events": "e"}, "prepare": {"keep_repeats": True}, "evaluation": {"protocols": [protocol]}}
     with pytest.raises(InputError, match=rf"{protocol} test has no question: each of its \d+ .*evaluation\.exclude_seen: false"):
-        prepare(Tables(events), config_from_dict(made), tmp_path)
-    assert prepare(Tables(events), config_from_dict(made), tmp_path, must_ask=False)["parts"][protocol]["test_users"] == 0
+        prepare(Tables(events), tmp_path, **of_prepare(config_from_dict(made)))
+    assert prepare(Tables(events), tmp_path, must_ask=False, **of_prepare(config_from_dict(made)))["parts"][protocol]["test_users"] == 0
     made["evaluation"] = {"protocols": [protocol], "exclude_seen": False}
-    assert prepare(Tables(events), config_from_dict(made), tmp_path)["parts"][protocol]["test_users"] == 5
+    assert prepare(Tables(events), tmp_path, **of_prepare(config_from_dict(made)))["parts"][protocol]["test_users"] == 5
 
 
 def test_a_view_neither_bars_an_item_nor_tells_of_its_purchase(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_a_view_neither_bars_an_item_nor_tells_of_its_purchase(tmp_path: Path) -
     events = pd.DataFrame(rows, columns=["user_id", "item_id", "event", "timestamp"])
     events["timestamp"] = pd.to_datetime(1_600_000_000 + events["timestamp"], unit="s", utc=True).astype("datetime64[ms, UTC]")
     wanted = RunConfig.model_validate(config(positive_events=["buy"]).model_dump() | {"evaluation": {"protocols": ["temporal"]}})
-    figures = prepare(Tables(events, None, None), wanted, tmp_path)
+    figures = prepare(Tables(events, None, None), tmp_path, **of_prepare(wanted))
     assert figures["removed"][REPEAT] == 0
     queries = Sequences.load(tmp_path / "sequences_temporal.npz").queries("test", exclude_seen=True)
     assert len(queries.targets) == figures["parts"]["temporal"]["test"]
@@ -209,4 +210,4 @@ def test_a_view_neither_bars_an_item_nor_tells_of_its_purchase(tmp_path: Path) -
     assert sorted(zip(users[queries.users[row]], items[item], strict=True)) == sorted(map(tuple, expected))
     every = wanted.model_copy(update={"prepare": wanted.prepare.model_copy(update={"seen_events": ("buy", "view")})})
     with pytest.raises(InputError, match="has no question"):  # all was viewed before it was bought
-        prepare(Tables(events, None, None), every, tmp_path)
+        prepare(Tables(events, None, None), tmp_path, **of_prepare(every))

@@ -15,6 +15,7 @@ from nightloom.data.collect import collect
 from nightloom.data.sources import named
 from nightloom.data.sources.sets.files import Content, FileSet
 from nightloom.data.tables.snapshot import read_snapshot
+from tests.sections import of_collect
 
 
 def read(events: Path, items: Path) -> Content:
@@ -83,7 +84,7 @@ def test_where_the_set_is_not_the_message_says_how_to_have_it(folder: Path, tmp_
 
 def test_the_snapshot_keeps_context_licence_and_what_was_left_out(folder: Path, tmp_path: Path) -> None:
     put(folder)
-    snapshot = collect(RunConfig.model_validate({"name": "toys", "data": {"set": "office"}}), tmp_path)
+    snapshot = collect(*of_collect(RunConfig.model_validate({"name": "toys", "data": {"set": "office"}})), tmp_path)
     assert snapshot.source == {"set": "office", "from": "data", "left_out": {"too late": 1}}
     assert snapshot.licence == "Toys may be used by all."
     events = read_snapshot(snapshot.path).events

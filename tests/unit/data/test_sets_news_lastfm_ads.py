@@ -14,6 +14,7 @@ from nightloom.data.sources.files import RawTable
 from nightloom.data.sources.sets import ads, lastfm, news
 from nightloom.data.tables.canonical import canonical
 from nightloom.models.baselines.named import build
+from tests.sections import of_prepare
 from tests.unit.data.conftest import RealSet
 
 
@@ -110,7 +111,7 @@ def test_nobody_is_recommended_to_himself_or_whom_he_follows(family: str, tmp_pa
     )
     config = load_preset("follow")
     raw = {name: RawTable.of(frame, "files") for name, frame in lastfm.read_follow(*paths).tables.items()}
-    figures = prepare(canonical(raw, config.data), config, tmp_path)
+    figures = prepare(canonical(raw, config.data), tmp_path, **of_prepare(config))
     assert figures["positive"] == len(sides)
     sequences = Sequences.load(tmp_path / "sequences_temporal.npz")
     queries = sequences.queries("test")

@@ -24,6 +24,7 @@ from nightloom.data.tables.schema import Tables
 from nightloom.experiments.transfer import write_source
 from nightloom.runs.stages import Manifest, Night
 from tasks.transfer import train_source
+from tests.sections import of_prepare
 
 HOUR, USERS, EVENTS = 3600, 10, 200
 START = 1_400_000_000
@@ -46,7 +47,7 @@ def domain(folder: Path, first_hour: int, *, timed: bool = True, protocol: str =
         events["order"] = hours
     items = pd.DataFrame({"item_id": events["item_id"].unique(), "title": "a title"})
     folder.mkdir()
-    prepare(Tables(events, items, features={"title": "text"}), config(protocol), folder)
+    prepare(Tables(events, items, features={"title": "text"}), folder, **of_prepare(config(protocol)))
     return folder
 
 

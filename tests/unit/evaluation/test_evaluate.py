@@ -23,6 +23,7 @@ from nightloom.promotion.gate import decide
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
+from tests.sections import of_evaluate, of_prepare
 
 PROTOCOLS = ("temporal", "leave_one_out")
 N_USERS = 120
@@ -62,7 +63,7 @@ def night(folder: Path, n_items: int, events: tuple[str, ...], protocols: tuple[
     prepared, pretrained = folder / "prepared", folder / "pretrained"
     prepared.mkdir()
     pretrained.mkdir()
-    prepare(tables(n_items, events), config(), prepared)
+    prepare(tables(n_items, events), prepared, **of_prepare(config()))
     np.save(pretrained / "text_vectors.npy", np.random.default_rng(1).normal(size=(n_items, 12)).astype(np.float32))
     np.save(pretrained / "text_mask.npy", np.ones(n_items, dtype=bool))
     for protocol in protocols:
@@ -82,7 +83,7 @@ def tonight(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     made = night(tmp_path_factory.mktemp("tonight"), 30, ("buy", "view", "wish"), PROTOCOLS)
     folder = tmp_path_factory.mktemp("evaluate")
     heard: list[str] = []
-    figures = evaluate(config(), made.prepared, made.bundles, champion, made.pretrained, folder, heard.append)
+    figures = evaluate(made.prepared, made.bundles, champion, made.pretrained, folder, heard.append, **of_evaluate(config()))
     read = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals", "slices")}
     return SimpleNamespace(
         **vars(made), folder=folder, figures=figures, heard=heard, rows=pd.read_parquet(folder / "per_user.parquet"), **read
@@ -145,7 +146,7 @@ def test_the_gate_reads_the_rows(tonight: SimpleNamespace) -> None:
 
 def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: SimpleNamespace, tmp_path: Path) -> None:
     only = config(protocols=["temporal"], baselines=[])
-    evaluate(only, tonight.prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path)
+    evaluate(tonight.prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path, **of_evaluate(only))
     rows = pd.read_parquet(tmp_path / "per_user.parquet")
     found = decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == CHAMPION], {}, only.promotion)
     assert (found.decision, found.difference) == ("promote", pytest.approx(0, abs=1e-9))
@@ -157,7 +158,7 @@ def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespac
     whole = Sequences.load(prepared / "sequences_temporal.npz")
     replace(whole, validation_end=whole.offsets[1:]).save(prepared / "sequences_temporal.npz")
     only = config(protocols=["temporal"])
-    figures = evaluate(only, prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path)
+    figures = evaluate(prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path, **of_evaluate(only))
     assert figures["test_users"] == {"temporal": 0}
     assert json.loads((tmp_path / "metrics.json").read_text())["als"] == {"temporal": {}}
     found = decide(pd.read_parquet(tmp_path / "per_user.parquet"), None, {}, only.promotion)
@@ -166,4 +167,4 @@ def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespac
 
 def test_a_bundle_that_is_not_whole_is_refused(tonight: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a whole bundle"):
-        evaluate(config(), tonight.prepared, dict.fromkeys(PROTOCOLS, tmp_path), None, tonight.pretrained, tmp_path)
+        evaluate(tonight.prepared, dict.fromkeys(PROTOCOLS, tmp_path), None, tonight.pretrained, tmp_path, **of_evaluate(config()))

@@ -86,7 +86,6 @@ def test_the_rows_found_are_those_that_great_expectations_counts(tmp_path: Path)
     found = [[2], [0, 1, 3, 4, 5], [3, 4], [3, 4, 5], [3, 4, 5], [0], [3, 5], [3, 4]]
     engine = Engine(tmp_path)
     results = engine.validate(table, gx.ExpectationSuite(name="many", expectations=rules))
-    for rule, result, rows in zip(rules, results, found, strict=True):
-        mask = engine.failing(table, rule)
+    for mask, result, rows in zip(engine.failing(table, rules), results, found, strict=True):
         assert np.flatnonzero(mask).tolist() == rows
         assert result.result["unexpected_count"] == mask.sum()

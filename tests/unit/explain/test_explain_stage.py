@@ -13,6 +13,7 @@ from nightloom.core.sequences import Sequences
 from nightloom.explain.explain import COLUMNS, explain
 from nightloom.explain.reasons import Reason, sentence, shares
 from tests.described_bundle import described_bundle, described_prepared
+from tests.sections import of_explain
 
 
 def config(**explain_section):
@@ -28,7 +29,7 @@ def made(tmp_path_factory):
     prepared = described_prepared(root / "prepared")
     told: list[str] = []
     (root / "out").mkdir()
-    figures = explain(config(), prepared, root / "bundle", root / "out", told.append)
+    figures = explain(prepared, root / "bundle", root / "out", told.append, **of_explain(config()))
     return root, bundle, figures, told
 
 
@@ -80,13 +81,13 @@ def test_labels_are_for_people(made):
 
 def test_the_same_night_explains_the_same(made, tmp_path):
     root, _, figures, _ = made
-    assert explain(config(), root / "prepared", root / "bundle", tmp_path) == figures
+    assert explain(root / "prepared", root / "bundle", tmp_path, **of_explain(config())) == figures
     assert (tmp_path / "reasons.json").read_text() == (root / "out" / "reasons.json").read_text()
 
 
 def test_no_users_asked_for_gives_empty_files(made, tmp_path):
     root, _, _, _ = made
-    assert explain(config(users=0), root / "prepared", root / "bundle", tmp_path)["users"] == 0
+    assert explain(root / "prepared", root / "bundle", tmp_path, **of_explain(config(users=0)))["users"] == 0
     assert pd.read_parquet(tmp_path / "reasons.parquet").empty
     assert json.loads((tmp_path / "reasons.json").read_text())["sample"] == []
 

@@ -7,14 +7,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nightloom.core.sequences import Histories
 from nightloom.models.sequential import attention
+from nightloom.models.sequential.attend import attend, with_kernels
 from nightloom.models.sequential.attention import (
     NO_TIME,
     POSITION_BUCKETS,
     TIME_BUCKETS,
     Attention,
+    Span,
     bias_table,
     position_bucket,
     time_bucket,
@@ -80,6 +83,41 @@ def test_answers_and_gradients_are_those_of_plain_attention(span: int, use_time:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     for one, other in zip(gradients, torch.autograd.grad((wanted * weight).sum(), learning), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("span", [8, 64])
+@pytest.mark.parametrize("use_time", [True, False])
+@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4), gap=st.sampled_from([0, 7, 100_000]))
+@settings(deadline=None, max_examples=10)
+def test_the_kernels_of_other_devices_give_the_same(span: int, use_time: bool, lengths: list[int], gap: int) -> None:
+    """By the plain kernel (`SDPBackend.MATH`), since those of a GPU are not here."""
+    windows = windows_of(lengths, gap)
+    torch.manual_seed(0)
+    position = torch.randn(HEADS, POSITION_BUCKETS, requires_grad=True)
+    time = torch.randn(HEADS, TIME_BUCKETS, requires_grad=True) if use_time else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "SPAN", span)
+        batch = Packed.of(windows, CPU, use_time=use_time)
+    tokens = len(windows.items)
+    qkv = torch.randn(len(batch.items), 3 * HEADS * WIDTH, requires_grad=True)
+    weight = torch.randn(tokens, HEADS * WIDTH)
+    learning = [qkv, position, *([] if time is None else [time])]
+    found = []
+    for path in (attend, with_kernels):
+        with sdpa_kernel(SDPBackend.MATH):
+            answers = path(qkv, bias_table(position, time), batch.place, batch.inside, batch.spans)[:tokens]
+            found.append([answers, *torch.autograd.grad((answers * weight).sum(), learning)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_device_other_than_a_cpu_takes_the_kernels() -> None:
+    """Shapes alone: torch's device "meta" computes nothing."""
+    batch = Packed.of(windows_of([3, 9], 7), CPU, use_time=True)
+    elsewhere = [Span(one.first, one.stop, one.cells.to("meta")) for one in batch.spans]
+    qkv, table = torch.zeros(len(batch.items), 3 * HEADS * WIDTH, device="meta"), torch.zeros(HEADS, 3000, device="meta")
+    attended = attend(qkv, table, batch.place.to("meta"), batch.inside.to("meta"), elsewhere)
+    assert attended.shape == (len(batch.items), HEADS * WIDTH)
 
 
 def test_buckets_of_time_are_logarithms_and_what_is_unknown_has_its_own() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightloom.config import ClicksConfig, config_from_dict
+from nightloom.config import ClicksConfig, PrepareConfig
 from nightloom.core.click_metrics import auc, losses
 from nightloom.core.errors import InputError
 from nightloom.data.preparation.impressions import Impressions, impressions
@@ -25,8 +25,8 @@ ROWS = 12_000
 
 @pytest.fixture(scope="module")
 def rows() -> Impressions:
-    content = {"name": "ads", "data": {"events": "e.csv"}, "prepare": {"positive_events": ["click"], "keep_repeats": True}}
-    return impressions(Tables(log(ROWS).drop(columns="probability")), config_from_dict(content))
+    rules = PrepareConfig(positive_events=("click",), keep_repeats=True)
+    return impressions(Tables(log(ROWS).drop(columns="probability")), rules)
 
 
 @pytest.fixture(scope="module")

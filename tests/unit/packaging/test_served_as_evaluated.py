@@ -19,6 +19,7 @@ from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.pyfunc_model import Recommender
+from tests.sections import of_prepare
 from tests.small_bundle import N_ITEMS, random_bundle
 
 START, USERS = 1_700_000_000, 12
@@ -47,7 +48,7 @@ def served(folder: Path, **rules: Any) -> SimpleNamespace:
     """What a night prepares, a model of it, and a function that asks that as MLflow does with a store of events."""
     prepared, tables = folder / "prepared", shop()
     prepared.mkdir()
-    prepare(tables, config_from_dict({"name": "shop", "data": {"events": "e.csv"}, "prepare": RULES | rules}), prepared)
+    prepare(tables, prepared, **of_prepare(config_from_dict({"name": "shop", "data": {"events": "e.csv"}, "prepare": RULES | rules})))
     bundle = random_bundle(prepared, folder / "bundle", labelled=True)
 
     def ask(rows: list[dict[str, Any]], events: pd.DataFrame, **params: Any) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightloom.config import PromotionConfig
+from nightloom.evaluation.score_interval import holm, loss_by_chance
 from nightloom.promotion.gate import Decision, decide
 
 FAST = {"resamples": 200}
@@ -54,7 +56,7 @@ def test_a_worse_challenger_is_rejected_with_figures() -> None:
     found = gate([2] * 100, [1] * 100)
     assert found.decision == "reject"
     assert found.reasons[0] == (
-        "The challenger may be worse than the margin allows: the interval's lower end -0.3691 is below -0.0200 "
+        "The challenger may be worse than the margin allows: the interval's lower end -0.4004 is below -0.0200 "
         "(2.0% of the champion's 1.0000)."
     )
 
@@ -104,14 +106,14 @@ def test_swapping_the_roles_negates_the_difference(one: list[int | None], random
 
 
 def test_a_slice_that_lost_much_vetoes_although_the_whole_gained() -> None:
-    new = ["new users"] * 60 + ["returning users"] * 340
-    challenger, champion = rows([3] * 60 + [1] * 340, new), rows([1] * 60 + [2] * 340, new)
+    new = ["new users"] * 80 + ["returning users"] * 320
+    challenger, champion = rows([3] * 80 + [1] * 320, new), rows([1] * 80 + [2] * 320, new)
     found = decide(challenger, champion, {}, PromotionConfig(**FAST))
     assert found.superior
     assert found.decision == "reject"
     assert found.guards == ("new users",)
-    assert found.reasons[0].startswith("Slice 'new users' (60 users) lost 50.0% (0.5000 against 1.0000), more than the 10% allowed")
-    few = decide(challenger, champion, {}, PromotionConfig(**FAST, min_slice_users=61))
+    assert found.reasons[0].startswith("Slice 'new users' (80 users) lost 50.0% (0.5000 against 1.0000), more than the 10% allowed")
+    few = decide(challenger[65:], champion[65:], {}, PromotionConfig(**FAST))  # 15 users would hardly show the loss of a fifth
     assert few.decision == "promote"
     assert [(one.name, one.guards) for one in few.slices] == [("new users", False), ("returning users", True)]
     assert decide(challenger, champion, {}, PromotionConfig(**FAST, slice_margin=0.51)).decision == "promote"
@@ -145,7 +147,7 @@ def test_the_first_champion_must_match_every_baseline() -> None:
     found = gate([2] * 50, None, baselines)
     assert found.decision == "reject"
     assert found.guards == ("graph",)
-    assert found.reasons[0].startswith("BaselineName 'graph' is not matched: 0.6309 against 1.0000, difference -0.3691")
+    assert found.reasons[0].startswith("Baseline 'graph' is not matched: 0.6309 against 1.0000, difference -0.3691")
     assert found.difference is found.interval is found.champion is None
     assert [one.name for one in found.baselines] == ["graph", "popularity"]
     assert gate([2] * 50, None, baselines, must_beat_baselines=False).decision == "promote"
@@ -153,10 +155,82 @@ def test_the_first_champion_must_match_every_baseline() -> None:
     assert gate([1] * 50, None).decision == "promote"
 
 
-def test_baselines_do_not_guard_where_a_champion_stands() -> None:
+def test_baselines_guard_where_a_champion_stands_too() -> None:
     found = gate([2] * 50, [2] * 50, {"graph": [1] * 50})
-    assert found.decision == "promote"
-    assert [(one.name, one.guards, one.difference < 0) for one in found.baselines] == [("graph", False, True)]
+    assert (found.decision, found.guards) == ("reject", ("graph",))
+    assert "Baseline 'graph' is better: 0.6309 against 1.0000" in found.reasons[0]
+    assert gate([2] * 50, [2] * 50, {"graph": [1] * 50}, must_beat_baselines=False).decision == "promote"
+    assert gate([2] * 50, [2] * 50, {"graph": [1] * 2 + [2] * 48}).decision == "promote"  # which may be chance
+
+
+def test_losses_that_the_margin_allows_do_not_add_up() -> None:
+    """Each night's challenger is worse than its champion by less than the margin, and the third one by too much in all."""
+    nights = [[1] * (2000 - lost) + [None] * lost for lost in (0, 20, 40, 60)]
+    best = rows(nights[0])
+    config = PromotionConfig(**FAST)
+    found = [decide(rows(challenger), rows(champion), {}, config, anchor=best) for champion, challenger in itertools.pairwise(nights)]
+    assert [one.decision for one in found] == ["promote", "promote", "reject"]
+    assert found[2].guards == ("anchor",)
+    assert found[2].reasons[0].startswith("Losses would add up: against the best model of before (0.9700 against 1.0000)")
+    assert [one.moves_anchor for one in found] == [False, False, False]
+    assert decide(rows(nights[3]), rows(nights[2]), {}, config).decision == "promote"
+
+
+def test_only_a_superior_challenger_becomes_the_anchor() -> None:
+    config = PromotionConfig(**FAST)
+    weak, strong = rows([3] * 100), rows([1] * 100)
+    assert decide(strong, weak, {}, config).moves_anchor
+    assert decide(weak, None, {}, config).moves_anchor
+    assert not decide(weak, weak, {}, config).moves_anchor
+    assert not decide(rows([3] * 99 + [1]), weak, {}, config, anchor=strong).moves_anchor
+
+
+def test_where_few_users_differ_what_was_not_seen_may_still_be() -> None:
+    """Two of a hundred users lost their hit: the percentile interval ends at the six that a draw of users can hold at most."""
+    found = gate([None] * 2 + [1] * 98, [1] * 100, margin=0.06)
+    assert found.decision == "reject"
+    assert found.interval is not None
+    assert found.interval[0] < -0.06
+    unseen = gate([1] * 30 + [12] * 70, [1] * 30 + [11] * 70)  # the same hits, by another model
+    assert (unseen.decision, unseen.difference) == ("reject", 0)
+
+
+@given(st.integers(0, 20))
+@settings(max_examples=20, deadline=None)
+def test_a_mirrored_randomisation_test_sums_to_one_and_the_outcome(seed: int) -> None:
+    apart = np.random.default_rng(seed).normal(size=9)
+    assert loss_by_chance(apart) + loss_by_chance(-apart) == pytest.approx(1 + 2 / 2**9, abs=1.5 / 2**9)
+    assert loss_by_chance(np.zeros(5)) == 1
+
+
+def test_holm_stops_at_the_first_that_stands() -> None:
+    assert holm([0.04, 0.001, 0.02], 0.05) == [True, True, True]
+    assert holm([0.04, 0.001, 0.03], 0.05) == [False, True, False]
+    assert holm([], 0.05) == []
+
+
+def test_nights_of_few_users_are_pooled_each_user_once() -> None:
+    random = np.random.default_rng(3)
+
+    def night(first: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        champion = random.choice([1, 2, 12], 400)
+        challenger = np.where(random.random(400) < 0.1, random.choice([1, 1, 2, 12], 400), champion)
+        frames = [rows([int(rank) for rank in ranks]) for ranks in (challenger, champion)]
+        names = [f"u{first + user}" for user in range(400)]
+        return frames[0].assign(user_id=names), frames[1].assign(user_id=names)
+
+    nights = [night(300 * number) for number in range(9)]  # 100 users come again the next night
+    earlier = [{"challenger": mine, "champion": its} for mine, its in nights[1:]]
+    config = PromotionConfig(**FAST)
+    alone, pooled = (decide(*nights[0], {}, config, earlier=before) for before in ((), earlier))
+    assert (alone.users, alone.nights) == (400, 1)
+    assert pooled.users == 400 + 300 * (pooled.nights - 1)
+    assert 1 < pooled.nights <= 7
+    assert alone.equal_passes < 0.5  # type: ignore[operator]  # there is a champion
+    assert pooled.equal_passes > alone.equal_passes  # type: ignore[operator]
+    assert pooled.smallest_loss < alone.smallest_loss  # type: ignore[operator]
+    assert any("are pooled" in reason for reason in pooled.reasons)
+    assert any("That is little" in reason for reason in alone.reasons)
 
 
 @pytest.mark.parametrize("champion", [None, [1, 2]])
@@ -192,4 +266,4 @@ def test_results_of_several_families_are_rejected() -> None:
 def test_few_users_are_pointed_out_and_the_mode_is_carried() -> None:
     found = gate([1] * 3, [1] * 3, mode="dry_run")
     assert found.mode == "dry_run"
-    assert found.reasons[-1] == "With only 3 held-out users the interval is rough."
+    assert "With only 3 held-out users the interval is rough." in found.reasons

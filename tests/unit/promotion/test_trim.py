@@ -25,8 +25,10 @@ from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
 from nightloom.encoders.text_cache import TextCache
 from nightloom.promotion.registry import CLICKS, Registry, Version
-from nightloom.promotion.trim import TRIMMED, Old, aliased, alone, delete, old
-from nightloom.runs.stages import Manifest, Night, in_use, run_stage
+from nightloom.promotion.trim import TRIMMED, Old, aliased, delete, old
+from nightloom.runs.locks import in_use, not_in_use
+from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.storage import Storage
 from tests.small_bundle import small_bundle, small_config
 
 NAME = "shop"
@@ -143,7 +145,7 @@ def test_registered_versions_with_an_alias_keep_their_night_and_snapshot(nights:
         tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
         registry.promote(registry.register(NAME, bundle, run, tags, "card", [["i1"]]))
         registry.fetch(registry.versions(NAME)[0], tmp_path / "cache" / "champions")
-    found = old(tmp_path, 1, aliased(tmp_path, registry))
+    found = old(tmp_path, 1, aliased(Storage(tmp_path), registry))
     assert places(found, "snapshots") == {nights[3].snapshot.path}
     assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
     (champion,) = places(found, "champions")
@@ -167,7 +169,7 @@ def test_click_heads_are_kept_and_go_as_recommenders_do(nights: list[Made], tmp_
         heads.append(Version(f"nightloom-{NAME}{CLICKS}", str(number), "abcdabcd", tags, aliases))
         (home / f"{heads[-1].model}-v{number}-abcdabcd").mkdir(parents=True)
     (home / f"nightloom-other{CLICKS}-v1-abcdabcd").mkdir()  # of a name without nights here
-    found = old(tmp_path, 1, aliased(tmp_path, Registered(*heads)))
+    found = old(tmp_path, 1, aliased(Storage(tmp_path), Registered(*heads)))
     assert places(found, "champions") == {home / f"nightloom-{NAME}{CLICKS}-v1-abcdabcd"}
     assert places(found, "snapshots") == {nights[3].snapshot.path}
     assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
@@ -285,12 +287,12 @@ def test_nothing_is_trimmed_while_a_night_runs(nights: list[Made], tmp_path: Pat
 
 
 def test_who_starts_while_another_trims_waits_and_two_do_not_trim(tmp_path: Path) -> None:
-    with alone(tmp_path):
-        with pytest.raises(InputError, match="at work"), alone(tmp_path):
+    with not_in_use(tmp_path):
+        with pytest.raises(InputError, match="at work"), not_in_use(tmp_path):
             pass
         waiting = subprocess.Popen([sys.executable, "-c", WORK, str(tmp_path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(3)
     assert waiting.communicate(timeout=60)[0] == "between two stages\n"
-    with pytest.raises(InputError, match="no such folder"), alone(tmp_path / "none"):
+    with pytest.raises(InputError, match="no such folder"), not_in_use(tmp_path / "none"):
         pass

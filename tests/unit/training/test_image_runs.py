@@ -28,6 +28,7 @@ from nightloom.training.run_json import Run
 from nightloom.training.transfer import Transfer, zero_shot
 from nightloom.training.warm_start import START_FILE, ColdStart, settings_of, write_start
 from tests.pictures import COLOURS, picture
+from tests.sections import of_prepare
 from tests.tiny_models import tiny_vit
 
 ITEMS, OLD, USERS, STEPS = 200, 160, 100, 8
@@ -73,7 +74,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     prepared, pretrained = folder / "prepared", folder / "pretrained"
     prepared.mkdir()
     pretrained.mkdir()
-    prepare(tables, run, prepared)
+    prepare(tables, prepared, **of_prepare(run))
     assert load_pretrained(run.pretrained, prepared, folder / "mlruns", pretrained)["images"]["with_image"] == ITEMS
     return SimpleNamespace(prepared=prepared, pretrained=pretrained, config=run, folder=folder)
 

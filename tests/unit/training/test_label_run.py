@@ -20,9 +20,10 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.report.words import labelled
 from nightloom.training.distributed import World
 from nightloom.training.label_task import LabelTask, both_labels, calibrate
+from nightloom.training.remap_weights import IDS
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
-from nightloom.training.warm_start import IDS, WarmStart
+from nightloom.training.warm_start import WarmStart
 from tests.unit.training.conftest import N_ITEMS, write_prepared
 
 USERS, EVENTS = 80, 12

@@ -18,10 +18,11 @@ from nightloom.data.preparation.items import FeatureSpec
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.fine_tune import fine_tune
+from nightloom.training.remap_weights import CODES, EVENT_TYPES, IDS, NUMBERS
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from nightloom.training.transfer import Transfer, same_items, zero_shot
-from nightloom.training.warm_start import CODES, EVENT_TYPES, IDS, NUMBERS, START_FILE
+from nightloom.training.warm_start import START_FILE
 from tests.unit.training.conftest import write_prepared
 
 

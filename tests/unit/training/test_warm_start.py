@@ -10,7 +10,8 @@ import torch
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
-from nightloom.training.warm_start import ColdStart, Known, WarmStart, check_cutoffs, remap, settings_of
+from nightloom.training.remap_weights import Known, remap
+from nightloom.training.warm_start import ColdStart, WarmStart, check_cutoffs, settings_of
 
 EVENT_TYPES = {"fruit": "category", "price": "number"}
 

@@ -21,7 +21,7 @@ from nightloom.data.preparation.labels import positive
 from nightloom.data.tables.schema import OWN, Tables
 
 if TYPE_CHECKING:
-    from nightloom.config import RunConfig
+    from nightloom.config import PrepareConfig
 
 Side = Literal["user", "item", "context"]
 FEWEST = 200
@@ -111,7 +111,7 @@ class Impressions:
         return cls(**content)
 
 
-def impressions(tables: Tables, config: RunConfig) -> Impressions:
+def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = None) -> Impressions:
     """Gather what was shown, with its context and what is known of users and items.
 
     Events are cleaned as for retrieval. Every one that stays is a row, and is clicked if it is positive. Columns of numbers are numbers,
@@ -120,15 +120,16 @@ def impressions(tables: Tables, config: RunConfig) -> Impressions:
 
     Args:
         tables: canonical, validated tables.
-        config: the run's configuration; `prepare` and `clicks` count.
+        prepare: rules of cleaning and labels, and the share of the test.
+        test_from: time at which the test part begins, where it goes by time (`clicks.test_from`).
 
     Raises:
         InputError: events are all clicked or all not, or too few lie before or in the test part.
     """
-    kept, _ = clean(tables.events, config.prepare)
+    kept, _ = clean(tables.events, prepare)
     events = kept.iloc[np.argsort(event_times(kept), kind="stable")].reset_index(drop=True)
-    times, clicked = event_times(events), positive(events, config.prepare)
-    start = _test_start(times, config)
+    times, clicked = event_times(events), positive(events, prepare)
+    start = _test_start(times, test_from, prepare.test_share)
     if start < FEWEST or start >= len(events) or clicked[:start].all() or not clicked[:start].any():
         raise InputError(
             f"events: {start:,} rows lie before the test part, {int(clicked[:start].sum()):,} of them clicked, and {len(events) - start:,} "
@@ -188,10 +189,10 @@ def _tells(codes: NDArray[np.int64]) -> bool:
     return len(times) > 1 and bool((times > 1).any())
 
 
-def _test_start(times: NDArray[np.int64], config: RunConfig) -> int:
-    if config.clicks.test_from is not None:
-        return int(np.searchsorted(times, config.clicks.test_from))
-    return _at_time(times, round((1 - config.prepare.test_share) * len(times)))
+def _test_start(times: NDArray[np.int64], test_from: int | None, test_share: float) -> int:
+    if test_from is not None:
+        return int(np.searchsorted(times, test_from))
+    return _at_time(times, round((1 - test_share) * len(times)))
 
 
 def _at_time(times: NDArray[np.int64], row: int) -> int:

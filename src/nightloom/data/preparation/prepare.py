@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.config import RunConfig
+from nightloom.config import EvaluationConfig, PrepareConfig
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.core.ragged import offsets_of
@@ -22,7 +22,15 @@ from nightloom.data.tables.pictures import link
 from nightloom.data.tables.schema import Tables
 
 
-def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool = True) -> dict[str, Any]:
+def prepare(
+    tables: Tables,
+    folder: Path,
+    *,
+    prepare: PrepareConfig,
+    evaluation: EvaluationConfig,
+    tags_separator: str,
+    must_ask: bool = True,
+) -> dict[str, Any]:
     """Clean, label, split and pack; write what ARCHITECTURE.md lists for this stage, and `removed.parquet`.
 
     Dense items follow the items table (or, without one, the first event of each item, removed events
@@ -30,8 +38,10 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
 
     Args:
         tables: canonical, validated tables.
-        config: the run's configuration; `prepare`, `evaluation.protocols` and `data.tags_separator` count.
         folder: where to write; it exists.
+        prepare: rules of cleaning, labels and splits.
+        evaluation: its protocols, and whether items of the history may be held out.
+        tags_separator: between the tags of a cell.
         must_ask: whether a test part in which nobody is asked anything is refused.
 
     Returns:
@@ -41,12 +51,12 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         InputError: cleaning leaves nothing, nothing is positive, the catalogue has one item only, an event's item is not in the items
             table, the data can not be split as asked, or the test would have no question.
     """
-    events, removed = clean(tables.events, config.prepare)
+    events, removed = clean(tables.events, prepare)
     counts = removed["reason"].value_counts()
     removed_by_reason = {reason: int(counts.get(reason, 0)) for reason in REASONS}
     if events.empty:
         raise InputError(f"events: cleaning leaves none of {len(removed):,} events: {removed_by_reason}. Loosen the limits under prepare.")
-    labels = positive(events, config.prepare)
+    labels = positive(events, prepare)
 
     items = _catalogue(tables)
     if len(items) < 2:
@@ -70,15 +80,15 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
     clock = times[order] // 1000 if has_time else times[order]
     event_types = sorted(events["event"].unique().tolist())
     event_type_codes = pd.Index(event_types).get_indexer(events["event"])[order].astype(np.int16)
-    labels, item_codes, seen_mask = labels[order], item_codes[order].astype(np.int32), seen(events, config.prepare)[order]
+    labels, item_codes, seen_mask = labels[order], item_codes[order].astype(np.int32), seen(events, prepare)[order]
 
     meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
     meta["default_event_type"] = event_types[np.bincount(event_type_codes[labels]).argmax()]
-    meta["prepare"] = config.prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
+    meta["prepare"] = prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
     meta["rare_items"] = sorted(removed["item_id"][removed["reason"] == FEW_ITEM_EVENTS].unique().tolist())
     parts: dict[str, Any] = {}
-    for protocol in config.evaluation.protocols:
-        split = _split(protocol, offsets, clock, labels, config)
+    for protocol in evaluation.protocols:
+        split = _split(protocol, offsets, clock, labels, prepare)
         seconds = clock if has_time else np.zeros_like(clock)
         sequences = Sequences(
             *(offsets, item_codes, seconds, event_type_codes, labels, split.train_end, split.validation_end, len(items)),
@@ -88,7 +98,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         sequences.save(folder / f"sequences_{protocol}.npz")
         meta["cutoffs"][protocol] = {"validation": split.validation_cutoff, "test": split.test_cutoff}
         meta["trained_until"][protocol] = int(clock[_before(split.validation_end, offsets)].max())
-        parts[protocol] = _parts(sequences, config.evaluation.exclude_seen)
+        parts[protocol] = _parts(sequences, evaluation.exclude_seen)
         if must_ask and not parts[protocol]["test_users"]:
             raise InputError(
                 f"events: the {protocol} test has no question: each of its {parts[protocol]['test']:,} positive events is on an item that "
@@ -98,10 +108,10 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
             )
 
     link(tables.pictures, folder)
-    spec = FeatureSpec.fit(items, tables.features, config.data.tags_separator)
+    spec = FeatureSpec.fit(items, tables.features, tags_separator)
     spec.save(folder / "feature_spec.json")
     spec.encode(items).save(folder / "item_features.npz")
-    text = compose_text(items, spec.kinds, config.data.tags_separator)
+    text = compose_text(items, spec.kinds, tags_separator)
     items.assign(text=text).to_parquet(folder / "items.parquet", index=False)
     _users(tables, user_ids).to_parquet(folder / "users.parquet", index=False)
     removed.to_parquet(folder / "removed.parquet", index=False)
@@ -146,9 +156,9 @@ def _links(tables: Tables, user_ids: pd.Index) -> tuple[NDArray[np.int64], NDArr
     return np.searchsorted(pairs[:, 0], np.arange(len(user_ids) + 1)).astype(np.int64), pairs[:, 1].astype(np.int64)
 
 
-def _split(protocol: str, offsets: NDArray[np.int64], clock: NDArray[np.int64], labels: NDArray[np.bool_], config: RunConfig) -> Split:
+def _split(protocol: str, offsets: NDArray[np.int64], clock: NDArray[np.int64], labels: NDArray[np.bool_], prepare: PrepareConfig) -> Split:
     if protocol == "temporal":
-        return temporal(offsets, clock, labels, config.prepare.validation_share, config.prepare.test_share)
+        return temporal(offsets, clock, labels, prepare.validation_share, prepare.test_share)
     split = leave_one_out(offsets, labels)
     if (split.validation_end == offsets[1:]).all():
         raise InputError(

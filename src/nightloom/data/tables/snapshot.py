@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
-from nightloom.core.files import write_json
+from nightloom.core.files import whole_folder, write_json
 from nightloom.data.tables.pictures import PICTURES, linked
 from nightloom.data.tables.schema import Tables
 
@@ -123,9 +121,7 @@ def write_snapshot(
     if (path / "snapshot.json").exists():
         _write_places(pictures, path)
         return Snapshot.load(path)
-    home.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=home))
-    try:
+    with whole_folder(path) as partial:
         for name, table in tables.present().items():
             table.to_parquet(partial / f"{name}.parquet", index=False)
         for name, rows in tables.rejected.items():
@@ -141,14 +137,6 @@ def write_snapshot(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(partial / "snapshot.json", said)
-        partial.chmod(0o755)
-        try:
-            os.rename(partial, path)
-        except OSError:
-            if not (path / "snapshot.json").exists():  # else another run made the same one first
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Snapshot.load(path)
 
 

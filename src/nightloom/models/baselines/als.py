@@ -1,4 +1,4 @@
-"""Family als: matrix factorisation of implicit feedback by alternating least squares."""
+"""Baseline als: matrix factorisation of implicit feedback by alternating least squares."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from nightloom.models.scorers.popularity import positive_counts
 class ALS(Recommender):
     """Weighted matrix factorisation (Hu, Koren and Volinsky 2008, Collaborative filtering for implicit feedback datasets).
 
-    A history's user factors are solved for when asked, against the fixed item factors (their equation 4), so
-    a user never seen in training is served like any other.
+    A history's user factors are solved for at query time against the fixed item factors (their equation 4). A user never
+    seen in training is served like any other.
 
     Args:
         factors: width of the factors.

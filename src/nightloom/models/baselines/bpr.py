@@ -1,4 +1,4 @@
-"""Family bpr: matrix factorisation trained to rank what a user has had above what not."""
+"""Baseline bpr: matrix factorisation trained to rank the items of a user's positive events above all others."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ SETTINGS = ("factors", "iterations", "learning_rate", "regularization", "seed")
 class BPR(Recommender):
     """Bayesian personalised ranking (Rendle et al. 2009, BPR: Bayesian personalized ranking from implicit feedback).
 
-    BPR learns a factor for each user of training and has no equation for another's. Here a history is folded in by a
-    linear map from the mean of its items' factors to the user's factor, fitted by ridge regression on the users of
-    training: it stretches the mean to the scale at which the item biases were learned, and turns it towards where BPR put
-    users with such a history.
+    BPR learns a factor for each user of training and has no equation for another's. Here a linear map folds a history in, from
+    the mean of its items' factors to the user's factor. Ridge regression on the users of training fits it. It brings the mean to
+    the scale at which the item biases were learned, and towards where BPR put users with such a history.
 
     The defaults were the best of eight settings on MovieLens-100K's validation part (NDCG@10 .072 leave-one-out, .307 temporal;
     with the plain mean of item factors .075 and .298).

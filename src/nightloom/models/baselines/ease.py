@@ -1,4 +1,4 @@
-"""Family ease: a linear model of each item from all the others, in closed form."""
+"""Baseline ease: a linear model of each item from all the others, in closed form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.models.baselines.interactions import BLOCK_CELLS, interactions, popularity_prior
@@ -92,8 +92,8 @@ def _inverse(gram: NDArray[np.float32]) -> NDArray[np.float32]:
         return gram
     factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
     inverse, broken = lapack.spotri(factor, lower=1, overwrite_c=1)
-    assert not failed, "X'X + l2 is positive definite for any l2 above 0"
-    assert not broken, "X'X + l2 is positive definite for any l2 above 0"
+    if failed or broken:
+        raise TrainingError("baseline ease: X'X + l2 is not positive definite in float32. Raise its l2.")
     step = max(1, BLOCK_CELLS // len(inverse))
     for first in range(0, len(inverse), step):  # LAPACK fills the lower half
         last = first + step

@@ -1,4 +1,4 @@
-"""Family gru: a recurrent network that reads a history event by event and names the next item."""
+"""Baseline gru: a recurrent network that reads a history event by event and names the next item."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GRUNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, windows: Windows) -> Tensor:
-        """What is asked for after each token, float32 [tokens, dim]; windows are packed, so no padding is computed."""
+        """What comes after each token, float32 [tokens, dim]; windows are packed, so no padding is computed."""
         tokens = np.where(windows.items == BOS, len(self.items.weight) - 1, windows.items)
         vectors = self.dropout(self.items(torch.from_numpy(tokens)))
         states, _ = self.gru(pack_sequence(list(torch.split(vectors, windows.lengths.tolist())), enforce_sorted=False))

@@ -1,4 +1,4 @@
-"""Family mlp: p = f(W u + X_i), a small network that weighs a user's summary against each item."""
+"""Baseline mlp: p = f(W u + X_i), a small network that weighs a user's summary against each item."""
 
 from __future__ import annotations
 

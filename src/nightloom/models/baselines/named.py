@@ -1,4 +1,4 @@
-"""Every family that is fitted by `fit` alone, by the name under which configs and results know it.
+"""Every baseline, by its name in configs and results: the recommenders that `fit` alone trains.
 
 The full model and its text-only and id-only variants are trained by `nightloom.training` and are not here.
 """
@@ -24,7 +24,7 @@ _CLASSES = {
     "mlp": "baselines.mlp:MLP",
     "gru": "baselines.gru:GRU",
 }
-"""Name -> module and class; a new family is one more line. Modules are imported when they are asked for, as some take seconds."""
+"""Name -> module and class; a new baseline is one more line. Modules are imported when first used, as some take seconds."""
 
 NAMES = tuple(_CLASSES)
 """All names, simple families first."""

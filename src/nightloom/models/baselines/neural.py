@@ -1,4 +1,4 @@
-"""The trainer that the small neural families (mlp, gru) share: epochs, early stopping, one safetensors file."""
+"""The trainer that the small neural baselines (mlp, gru) share: epochs, early stopping, one safetensors file."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from nightloom.models.scorers.popularity import positive_counts
 from nightloom.models.sequential.network import inference
 
 MOST_HELD_OUT = 5000
-"""Histories that early stopping asks."""
+"""Histories that early stopping ranks."""
 
 ANSWERS = 256
-"""Histories that are scored at once while early stopping asks."""
+"""Histories that early stopping scores at once."""
 
 CLIP_NORM = 1.0
 
 
 class NeuralRecommender(Recommender):
-    """A network over positive events, fitted with Adam; a subclass says what the network is and what a step's loss is.
+    """A network over positive events, fitted with AdamW; a subclass gives the network and a step's loss.
 
-    The latest event of each history is held out while the number of epochs is searched for (the best NDCG@10 over the
-    whole catalogue); then a fresh network learns from everything for as many epochs. All random numbers follow from the
-    seed, and the caller's own are left as they were.
+    The latest event of each history is held out to find the number of epochs (the best NDCG@10 over the whole catalogue).
+    A fresh network is then trained on everything for as many epochs. All random numbers follow from the seed; the caller's
+    generator is left as it was.
 
     Attributes:
         curves: an epoch of the search each: `epoch`, `loss` (mean of a target, nats), `validation_ndcg_at_10`, `seconds`.
@@ -60,7 +60,7 @@ class NeuralRecommender(Recommender):
 
     @abstractmethod
     def _losses(self, histories: Histories, random: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
-        """The steps of one epoch: summed loss and number of targets of each, computed when asked for."""
+        """The steps of one epoch: summed loss and number of targets of each, computed lazily."""
 
     @abstractmethod
     def _logits(self, histories: Histories) -> NDArray[np.float32]:
@@ -141,7 +141,7 @@ class NeuralRecommender(Recommender):
             total, targets = total + float(loss.detach()), targets + count
         if not np.isfinite(total):
             raise TrainingError(
-                f"family {self.family}, epoch {epoch}: the loss is {total}. Lower its learning_rate ({self.learning_rate})."
+                f"baseline {self.family}, epoch {epoch}: the loss is {total}. Lower its learning_rate ({self.learning_rate})."
             )
         return total / max(targets, 1)
 
@@ -152,7 +152,7 @@ class NeuralRecommender(Recommender):
 
 
 def hold_out(liked: Histories, seed: int) -> tuple[Histories, Queries]:
-    """Histories less their latest event, and that event as a question; histories of one event stay whole and are not asked."""
+    """Histories less their latest event, and that event as a query; histories of one event stay whole and give none."""
     long = liked.lengths > 1
     last = liked.offsets[1:][long] - 1
     keep = np.ones(len(liked.items), dtype=bool)
@@ -160,7 +160,7 @@ def hold_out(liked: Histories, seed: int) -> tuple[Histories, Queries]:
     kept = liked.of_events(keep, offsets_among(liked.offsets, keep))
     rows, targets = np.flatnonzero(long), liked.items[last]
     known = kept.take(rows)
-    # An item had before would be masked in the ranking, so it says nothing.
+    # An item that was seen before is masked in the ranking, so it is no query.
     owner = owners(known.offsets)
     fresh = np.bincount(owner, known.items == targets[owner], minlength=len(known)) == 0
     asked = np.flatnonzero(fresh)

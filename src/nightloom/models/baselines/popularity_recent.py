@@ -1,4 +1,4 @@
-"""Family popularity_recent: the same list for all, by positive events of the last days of training."""
+"""Baseline popularity_recent: the same list for all, by positive events of the last days of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a history says of its user at a glance: which events are positive, and how much each item weighs by now."""
+"""Summaries of a history: its positive events, and the recency weight of each item."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recency_bags(histories: Histories, n_items: int, recency: float) -> sparse.c
     """How much of each history each item is: positive events weighted by recency^age, the weights of a history summing to 1.
 
     Args:
-        histories: who asks.
+        histories: one row each of the result.
         n_items: size of the catalogue.
         recency: weight that an event loses with each later one; 1 makes all weigh alike.
 

@@ -1,4 +1,4 @@
-"""Family word2vec: item vectors from histories read as sentences."""
+"""Baseline word2vec: item vectors from histories read as sentences."""
 
 from __future__ import annotations
 

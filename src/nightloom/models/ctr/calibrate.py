@@ -1,4 +1,4 @@
-"""Calibration: from log-odds to probabilities that are true, learnt on rows that the model has not learnt from.
+"""Calibration: from log-odds to true probabilities, fitted on rows that the model was not trained on.
 
 Temperature and offset: Platt, Probabilistic Outputs for Support Vector Machines, 1999, and Guo et al., On Calibration of Modern Neural
 Networks, ICML 2017. Isotonic: Zadrozny and Elkan, KDD 2002.
@@ -23,13 +23,13 @@ KINDS: tuple[Kind, ...] = ("none", "temperature", "isotonic")
 
 @dataclass(frozen=True)
 class Calibrator:
-    """A map from log-odds to probabilities that never turns their order around.
+    """A map from log-odds to probabilities that keeps their order.
 
     Attributes:
         kind: which of the three.
         slope: probability = sigmoid(slope * log-odds + offset); 1 / temperature.
         offset: see there.
-        places: isotonic, log-odds at which the probability is known; between two the probability is drawn straight.
+        places: isotonic, log-odds at which the probability is known; between two of them it is interpolated.
         probabilities: isotonic, the probabilities there.
     """
 
@@ -41,7 +41,7 @@ class Calibrator:
 
     @classmethod
     def fit(cls, kind: Kind, log_odds: FloatArray, clicked: BoolArray) -> Self:
-        """Learn from rows that the model has not learnt from; without both kinds of rows nothing is changed."""
+        """Fit on rows that the model was not trained on; without both labels nothing is changed."""
         if kind == "none" or clicked.all() or not clicked.any():
             return cls()
         if kind == "temperature":
@@ -62,7 +62,7 @@ class Calibrator:
 
 
 def out_of_fold(kind: Kind, log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> FloatArray:
-    """Probabilities of each fold by what was learnt on the others; with a single fold by what was learnt on it."""
+    """Probabilities of each fold by a calibrator of the others; with a single fold, uncalibrated ones."""
     probabilities = np.empty(len(log_odds))
     for one in np.unique(fold):
         own = fold == one
@@ -71,5 +71,5 @@ def out_of_fold(kind: Kind, log_odds: FloatArray, clicked: BoolArray, fold: NDAr
 
 
 def best_kind(log_odds: FloatArray, clicked: BoolArray, fold: NDArray[np.int64]) -> Kind:
-    """The kind whose probabilities, crossed over the folds, have the smallest log-loss."""
+    """The kind whose out-of-fold probabilities have the smallest log-loss."""
     return min(KINDS, key=lambda kind: float(losses(clicked, out_of_fold(kind, log_odds, clicked, fold)).mean()))

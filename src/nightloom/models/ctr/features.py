@@ -1,7 +1,7 @@
 """What every click model reads: numbers (counters and the context's own) and codes of categorical values.
 
-Counts span orders of magnitude and tell in steps, so a number enters as its signed logarithm and as a piecewise linear encoding over its
-quantiles: Gorishniy, Rubachev and Babenko, On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022.
+Counts span orders of magnitude and act in steps. So a number enters as its signed logarithm and as a piecewise linear encoding over
+its quantiles: Gorishniy, Rubachev and Babenko, On Embeddings for Numerical Features in Tabular Deep Learning, NeurIPS 2022.
 """
 
 from __future__ import annotations

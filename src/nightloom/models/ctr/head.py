@@ -52,7 +52,8 @@ class ClickHead(ClickModel):
     @torch.no_grad()
     def log_odds(self, asked: Inputs) -> FloatArray:
         """Mean over networks."""
-        assert self.net is not None, "fit first"
+        if self.net is None:
+            raise ValueError("the click head is not fitted: call fit first")
         self.net.eval()
         answers = [np.zeros(0, dtype=np.float32)]
         for first in range(0, len(asked.codes), ROWS_AT_ONCE):

@@ -26,7 +26,8 @@ FORMAT = "nightloom-clicks-1"
 
 def save(folder: Path, head: ClickHead, encoder: Encoder, calibrator: Calibrator) -> None:
     """Write `clicks.safetensors` and `clicks.json`."""
-    assert head.net is not None, "fit first"
+    if head.net is None:
+        raise ValueError("the click head is not fitted: call fit first")
     tensors = {f"net.{name}": value.detach().contiguous().clone() for name, value in head.net.state_dict().items()}
     for name in ("centres", "scales", "holes"):
         tensors[f"encoder.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(encoder, name)))

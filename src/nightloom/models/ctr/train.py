@@ -1,8 +1,8 @@
-"""Fitting click models: settings and calibration are chosen on what is held out before the test part, then all before it is learnt from.
+"""Fitting click models: settings and calibration are chosen on folds before the test part, then the model is fitted on all before it.
 
 Validation has a rolling origin (Tashman, International Journal of Forecasting 2000): the latter half of the rows before the test is
-cut into folds, and each is asked about by a model of all that lies before it, with counters that stop there. So validation asks as the
-test does, and where rows are few it has half of them.
+cut into folds. A model of all that lies before a fold predicts it, with counters that stop there. So validation is like the test,
+and where rows are few it has half of them.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from nightloom.config import ClicksConfig
 
 FAMILIES = ("head", "lightgbm", "logistic")
-FIRST_ASKED = 0.5
-"""Share of the rows before the test that only learns."""
+FIRST_HELD_OUT = 0.5
+"""Share of the rows before the test that are only trained on."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What a model learns from and is asked about.
+    """Training rows of a model, and the rows that it predicts.
 
     Attributes:
         encoder: learnt from the rows before `start`.
         inputs: all rows up to `stop`, with counters of what was known before `start`.
         clicked: bool [stop].
-        start: first row that is asked about.
+        start: first row to predict.
         stop: where the rows end.
     """
 
@@ -57,13 +57,13 @@ class Fold:
         return self.inputs.take(slice(0, self.start))
 
     @property
-    def asked(self) -> Inputs:
-        """Rows to answer."""
+    def held_out(self) -> Inputs:
+        """Rows to predict."""
         return self.inputs.take(slice(self.start, self.stop))
 
 
 def fold(rows: Impressions, start: int, stop: int) -> Fold:
-    """The rows before `start` to learn from, those from there to `stop` to be asked about."""
+    """A fold that trains on the rows before `start` and predicts those from there to `stop`."""
     encoder = Encoder.fit(rows, start)
     return Fold(encoder, encoder.encode(rows, start).take(slice(0, stop)), rows.clicked[:stop], start, stop)
 
@@ -74,12 +74,12 @@ def folds(rows: Impressions, count: int) -> list[Fold]:
     Raises:
         InputError: the rows before a fold are all clicked or all not, or too many share one time.
     """
-    borders = sorted({rows.cutoff(share) for share in np.linspace(FIRST_ASKED, 1, count + 1)[:-1]} | {rows.test_start})
+    borders = sorted({rows.cutoff(share) for share in np.linspace(FIRST_HELD_OUT, 1, count + 1)[:-1]} | {rows.test_start})
     first = rows.clicked[: borders[0]]
     if len(borders) < 2 or not first.any() or first.all():
         raise InputError(
             f"events: the first {borders[0]:,} of {rows.test_start:,} rows before the test part hold {int(first.sum()):,} clicks, so the "
-            "rest can not be asked about by what is before it. Give finer times, or more rows of both kinds."
+            "rest can not be predicted from what is before it. Give finer times, or more rows of both kinds."
         )
     return [fold(rows, start, stop) for start, stop in pairwise(borders)]
 
@@ -115,11 +115,11 @@ def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], Click
         asked: the folds.
         config: the run's section `clicks`; `calibration` counts.
         make: an unfitted model for a fold.
-        tell: told the share of folds that is done.
+        tell: called with the share of folds that is done.
     """
     answers = []
     for done, one in enumerate(asked):
-        answers.append(make(one).path(one.learnt, one.clicked[: one.start], one.asked))
+        answers.append(make(one).path(one.learnt, one.clicked[: one.start], one.held_out))
         tell(f"fold {done + 1} of {len(asked)}", (done + 1) / len(asked))
     log_odds = np.concatenate(answers, axis=1)
     clicked = np.concatenate([one.clicked[one.start :] for one in asked])
@@ -158,7 +158,7 @@ def fit(
         family: one of `FAMILIES`.
         config: the run's section `clicks`.
         seed: of everything random.
-        tell: told what is done, and which share of it.
+        tell: called with what is done, and the share of it.
 
     Raises:
         InputError: the rows can not be cut into folds.
@@ -167,4 +167,4 @@ def fit(
     choice = choose(made, config, lambda one: build(family, config, one.encoder, seed), tell)
     last = fold(rows, rows.test_start, len(rows))
     model = build(family, config, last.encoder, seed).fit(last.learnt, last.clicked[: last.start], choice.step)
-    return Fitted(model, last.encoder, choice, choice.calibrator(model.log_odds(last.asked)))
+    return Fitted(model, last.encoder, choice, choice.calibrator(model.log_odds(last.held_out)))

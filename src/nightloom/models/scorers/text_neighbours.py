@@ -57,5 +57,6 @@ class TextNeighbours(ItemGraph):
 
     def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
         """Nothing is learned from histories: the edges are those of `read`."""
-        assert n_items == self.n_items
+        if n_items != self.n_items:
+            raise ValueError(f"text_neighbours: made of {self.n_items:,} items, fitted on {n_items:,}")
         return self

@@ -1,8 +1,8 @@
 """Causal attention within packed windows, with a learned bias on how far apart two events are in time and in place.
 
-Queries are taken a span at a time and see the keys up to the span's end only, since the rest lies in their future. Forward and backward
-are written out: heads are taken one by one, as copies of a strided head cost many times those of whole rows, biases are gathered straight
-into the scores, and their gradient is summed by bucket, which on CPU is many times faster than the gradient of an index.
+Queries are taken a span at a time and see the keys up to the span's end only, since the rest lies in their future. On CPUs, forward
+and backward are written out. Heads are taken one by one, as copies of a strided head cost many times those of whole rows. Biases are
+gathered straight into the scores, and their gradient is summed by bucket: many times faster there than the gradient of an index.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPAN = 64
 def time_bucket(seconds: Tensor) -> Tensor:
     """Log-bucket of gaps in int32 seconds, int32 of the same shape; `NO_TIME` for what is negative.
 
-    baseline(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
+    floor(log2(gap + 1)) is the exponent of a floating-point number, which is read off its bits; that of 1/2 is one less.
     """
     exponent = seconds.float().add_(1).clamp_(min=0.5).view(torch.int32).bitwise_right_shift_(23)
     return exponent.sub_(126)
@@ -148,6 +148,7 @@ class Attention(torch.autograd.Function):
             for span, p in zip(reversed(found), reversed(ps), strict=True):
                 rows, seen = slice(span.first, span.stop), slice(span.stop)
                 to_v = p.transpose(1, 2) @ d_out[:, rows]
+                # The one private function of torch in use: by public ones the scores would be passed over three times more.
                 d_scores = torch._softmax_backward_data(d_out[:, rows] @ v[:, seen].transpose(1, 2), p, -1, p.dtype)
                 to_k = d_scores.transpose(1, 2) @ q[:, rows]
                 torch.mul(d_scores @ k[:, seen], width**-0.5, out=at_q[:, rows])

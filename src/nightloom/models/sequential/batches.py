@@ -1,6 +1,6 @@
 """Which windows make up each step, and what is random in it.
 
-Everything here follows from (seed, epoch, step, window) alone, never from a stream of random numbers, so one
+Everything here follows from (seed, epoch, step, window) alone, never from a stream of random numbers. So one
 worker and many do the same steps, and a resumed run repeats the one that was cut off.
 """
 
@@ -55,8 +55,8 @@ def plan_epoch(lengths: NDArray[np.int64], batch: int, random: np.random.Generat
 def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, device: torch.device, fillers: int = 0) -> Tensor | None:
     """Scaled dropout masks, float32 [sites, tokens, dim]; each window's depend on `seed` and its own id only.
 
-    Drawing them anew in each step took longer than multiplying by them, so rows of masks are drawn once, and a window takes a run of
-    them from a place of its own in each step and at each site. `fillers` are tokens behind those of the windows (see `Packed`); all of
+    Drawing them anew in each step took longer than multiplying by them, so rows of masks are drawn once. In each step and at each
+    site a window takes a run of them from a place of its own. `fillers` are tokens behind those of the windows (see `Packed`); all of
     theirs are dropped.
     """
     if p == 0:

@@ -1,10 +1,10 @@
 """A causal transformer over packed histories, with a learned sense of time.
 
-Pre-norm blocks with a gated attention output and SwiGLU. Time enters twice: to each token is added an embedding of
-the gap between its event and the next request, and attention has a learned bias per head on the time between the
-request and each past event (HSTU, Zhai et al. 2024), beside one on relative position. Linear layers run on real
+Pre-norm blocks with a gated attention output and SwiGLU. Time enters twice. An embedding of the gap between its
+event and the next request is added to each token. Attention has a learned bias per head on the time between the request
+and each past event (HSTU, Zhai et al. 2024), beside one on relative position. Linear layers run on real
 tokens only; attention alone pads, to the longest window of the batch. Both counts are rounded up to few numbers, since the CPU's
-library compiles a matrix product for every shape that it meets.
+library compiles a kernel for every shape that it meets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nightloom.core.ragged import owners, places
-from nightloom.models.sequential.attention import POSITION_BUCKETS, TIME_BUCKETS, Attention, Span, bias_table, spans, time_bucket
+from nightloom.models.sequential.attend import attend
+from nightloom.models.sequential.attention import POSITION_BUCKETS, TIME_BUCKETS, Span, bias_table, spans, time_bucket
 from nightloom.models.sequential.windows import BOS, Windows
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def few_shapes(n: int) -> int:
 class Packed:
     """A batch of windows on the device: flat tokens, and where each stands in the padded batch.
 
-    The tokens of the windows come first. A few that follow only round up their number: they look like BOS and stand in places that
-    the padded batch has free, behind the ends of windows, where nothing real looks.
+    The tokens of the windows come first. A few fillers round up their number: they look like BOS and stand in free places of the
+    padded batch, behind the ends of windows, which no real token attends to.
 
     Attributes:
         items: int64 [tokens], -1 for BOS.
@@ -134,18 +135,18 @@ class Block(nn.Module):
         """Tokens [tokens, dim] -> the same; biases: float32 [heads, cells]; keep: scaled dropout masks [2, tokens, dim]."""
         some = CHUNK if x.device.type == "cpu" else len(x)
         qkv, gates = zip(*(self._read(part) for part in x.split(some)), strict=True)
-        attended = Attention.apply(torch.cat(qkv), biases, batch.place, batch.inside, batch.spans)
+        attended = attend(torch.cat(qkv), biases, batch.place, batch.inside, batch.spans)
         masks = [None] * len(gates) if keep is None else keep.split(some, 1)
         parts = zip(x.split(some), attended.split(some), gates, masks, strict=True)
         return torch.cat([self._write(*part) for part in parts])
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What attention is given of some tokens, and the gate of what it finds."""
+        """Queries, keys and values of some tokens, and the gate of the attention's output."""
         normed = cast(self.attention_norm(x))
         return self.qkv(normed), torch.sigmoid(self.gate(normed))
 
     def _write(self, x: Tensor, attended: Tensor, gate: Tensor, keep: Tensor | None) -> Tensor:
-        """Some tokens with what attention found and what SwiGLU makes of it."""
+        """Some tokens after the attention's residual and SwiGLU's."""
         y = self.out(attended * gate)
         x = x + (y if keep is None else y * keep[0])
         normed = cast(self.ffn_norm(x))

@@ -30,8 +30,8 @@ LARGEST = 60.0
 class _SoftmaxCrossEntropy(torch.autograd.Function):
     """Cross-entropy of `users @ items.T`, with gradients made in the forward pass, block by block.
 
-    With e = exp(logits) and its row sums s, the loss is log s less the target's logit, and its gradients are e @ items / s less the
-    target's vector, and e.T @ (users / s) less the users at their targets: no probability is ever written out.
+    With e = exp(logits) and its row sums s, the loss is log s less the target's logit. Its gradients are e @ items / s less the
+    target's vector, and e.T @ (users / s) less the users at their targets. No probability is ever written out.
     """
 
     @staticmethod

@@ -187,7 +187,8 @@ class SequentialRecommender(Recommender):
             items: int64 [questions], dense items.
             counters: of what is known of the items.
         """
-        assert self.net.label_head is not None, "the model has no label head"
+        if self.net.label_head is None:
+            raise ValueError("the model has no label head: train it with training.label_weight")
         vectors = self.item_vectors()
         users, numbers = self.user_vectors(histories, vectors).float(), torch.from_numpy(counters.of_questions(histories, owner, items))
         rows, asked = torch.from_numpy(owner).to(users.device), torch.from_numpy(items).to(users.device)
@@ -196,7 +197,8 @@ class SequentialRecommender(Recommender):
 
     def probabilities(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Calibrated probabilities that items would be positive, float64 [questions]; arguments as in `label_log_odds`."""
-        assert self.labels is not None, "the model has no calibrated label head"
+        if self.labels is None:
+            raise ValueError("the model has no calibrated label head: train it with training.label_weight under the temporal split")
         return self.labels(self.label_log_odds(histories, owner, items, self.labels.counters))
 
     def save(self, folder: Path) -> None:
