@@ -136,7 +136,7 @@ def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig,
             words, found = f"must hold {' or '.join(rule.value_set)}", f"holds {types[column].iloc[0]}"
         else:
             words, found = "must be there", f"is missing; columns there are {', '.join(types.columns)}"
-        outcome.checks.append(_line(name, column, words, "critical", result.success, found))
+        outcome.checks.append(_line(name, column, words, "critical", result.success, found, "column", len(tables.present()[name])))
         if not result.success:
             outcome.stops.append(f"{name}.{column}: {words}, but it {found}. Map the right column in data.columns.{name}.")
 
@@ -151,7 +151,7 @@ def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contra
     failing = iter(engine.failing(frame, broken))
     breaches = []
     for (rule, _), result in zip(rules, results, strict=True):
-        line = _line(name, rule.column, rule.name, "critical", result.success, "")
+        line = _line(name, rule.column, rule.name, "critical", result.success, "", "row", len(table))
         if not result.success:
             breach = Breach(rule.column, rule.name, next(failing))
             breaches.append(breach)
@@ -168,7 +168,7 @@ def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contra
     for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
         column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
         found = _found(result)
-        outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found))
+        outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found, "table", len(good)))
         if not result.success:
             notes = outcome.stops if rule.severity == "critical" else outcome.warnings
             notes.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
@@ -202,10 +202,10 @@ def _labels(events: pd.DataFrame, config: RunConfig) -> np.ndarray:
         return np.zeros(len(events))
 
 
-def _line(name: str, column: str, rule: str, severity: str, passed: bool, found: str) -> dict[str, Any]:
-    """An entry of checks.json."""
+def _line(name: str, column: str, rule: str, severity: str, passed: bool, found: str, scope: str, rows: int) -> dict[str, Any]:
+    """An entry of checks.json; `scope` is column, row (the rule names what makes a row bad) or table, `rows` the rows checked."""
     line = {"table": name, "column": column, "rule": rule, "severity": severity, "passed": bool(passed), "found": found}
-    return {**line, "bad": 0, "share": 0.0, "examples": []}
+    return {**line, "scope": scope, "rows": rows, "bad": 0, "share": 0.0, "examples": []}
 
 
 def _reasons(outcome: Outcome, rejected: pd.DataFrame | None) -> dict[str, int]:
