@@ -24,7 +24,8 @@ def measure_probabilities(recommender: SequentialRecommender, queries: Queries, 
         title: above the figure.
 
     Returns:
-        AUC, log-loss, normalised entropy and expected calibration error over the candidates, `rows` and the share of them that was a held-out item, `positive`.
+        AUC, log-loss, normalised entropy and expected calibration error over the candidates, `rows`, and `positive`: the share of
+        rows that were held-out items.
     """
     if recommender.reranker is None:
         raise ValueError("the model has no re-ranker")

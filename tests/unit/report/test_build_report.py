@@ -23,6 +23,8 @@ KEYS = {
         "quarantine_reasons",
         "images",
         "explanations",
+        "checks",
+        "sample_lists",
         "refused",
         "links",
     ),
