@@ -167,18 +167,22 @@ def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contra
     suite = gx.ExpectationSuite(name=f"{name}, good rows", expectations=[rule.expectation for rule in contract.table])
     for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
         column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
-        found = _found(result)
+        found = _found(result, share=rule.column in (POSITIVE, HAS_TEXT))
         outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found, "table", len(good)))
         if not result.success:
             notes = outcome.stops if rule.severity == "critical" else outcome.warnings
             notes.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
 
 
-def _found(result: Any) -> str:
-    """What Great Expectations saw: a value, or the share of rows that fail."""
+def _found(result: Any, *, share: bool) -> str:
+    """What Great Expectations measured: a value (a share of the rows in percent), or how many rows fail."""
     if "observed_value" in result.result:
         value = result.result["observed_value"]
-        return "none" if value is None or pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
+        if value is None or pd.isna(value):
+            return "none"
+        if isinstance(value, int | float):
+            return f"{value:.2%}" if share else f"{value:,.6g}"
+        return str(value)
     if "unexpected_count" in result.result:
         return f"{result.result['unexpected_count']:,} of {result.result['element_count']:,} rows against it"
     raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")

@@ -79,6 +79,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         quarantined=checked.figures["quarantined"],
         quarantine_reasons=checked.figures["reasons"],
         counts=collected.figures["counts"],
+        period=(checked.figures["oldest"], checked.figures["newest"]),
         images=by_name["load_pretrained"].figures["images"],
         explanations=_read(explained.path / "reasons.json"),
         checks=_read(checked.path / "checks.json"),

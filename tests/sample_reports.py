@@ -65,7 +65,7 @@ def measures(champion: bool = True) -> dict[str, Any]:
             "weights": {"cooccurrence": 0.2, "graph": 0.1},
             "validation_alone": {"network": 0.09, "graph": 0.08, "cooccurrence": 0.07, "popularity": 0.03},
             "validation_ndcg_at_10": 0.1, "warm_start": None, "cold_because": "training.warm_start is false",
-            "purchase": {"asked": 300, "gain": 0.012, "error": 0.004, "kept": True},
+            "reranker": {"asked": 300, "gain": 0.012, "error": 0.004, "kept": True},
             "probabilities": {"auc": 0.81, "log_loss": 0.11, "ece": 0.004, "rows": 30_100.0, "positive": 0.031},
             "label_probabilities": None,
         }
@@ -122,7 +122,9 @@ def check(table: str, column: str, rule: str, scope: str, passed: bool, **more: 
 
 CHECKS = [
     check("items", "item_id", "must hold string", "column", True, found="holds string", rows=1_682),
-    check("items", "title", "a title for 95% of films", "table", False, severity="warning", found="90 of 1,682 rows against it", rows=1_682),
+    check(
+        "items", "title", "a title for 95% of films", "table", False, severity="warning", found="90 of 1,682 rows against it", rows=1_682
+    ),
     check("events", "user_id", "missing", "row", True),
     check("events", "value", "not between 1 and 5", "row", False, bad=13, share=0.00013, examples=["99", "<i>-1</i>"]),
     check("events", "", "at least 1,000 good events", "table", True, found="99987", rows=99_987),
@@ -150,6 +152,7 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
     common: dict[str, Any] = {
         "data_hash": "8f2c" * 16,
         "git": {"commit": "0123abcd"},
+        "period": ("1997-09-20T03:05:10+00:00", "1998-04-22T23:10:38+00:00"),
         "counts": {"events": 100_000, "items": 1_682, "users": 943},
         "quarantined": {"events": 13, "items": 0},
         "quarantine_reasons": {"events": {"value: not between 1 and 5": 13}},

@@ -40,12 +40,17 @@ def markdown(results: Sequence[Mapping[str, Any]], protocols: Sequence[str], con
     parts = []
     for protocol in protocols:
         users = next(iter(results))["users"][protocol]
-        head = [f"## {split(protocol).capitalize()}, {users:,} held-out users", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        head = [
+            f"## {split(protocol).capitalize()}, {users:,} held-out users",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + "---|" * len(COLUMNS),
+        ]
         parts.append("\n".join(head + ["| " + " | ".join(row.values()) + " |" for row in rows(results, protocol)]))
     said = (
-        f"The whole catalogue is ranked. Interval: {confidence:.0%}, normal, over users. Every model learned from all events before the test, "
-        "the validation part included. The full model and its variants chose their epoch on the validation part. CPU seconds are summed "
-        "over all cores; reading the data is not counted."
+        f"The whole catalogue is ranked. Interval: {confidence:.0%}, normal, over users. Every model learned from all events before the "
+        "test, the validation part included. The full model and its variants chose their epoch on the validation part. "
+        "CPU seconds are summed over all cores; reading the data is not counted."
     )
     return "\n\n".join(["# Models side by side", *parts, said, note]) + "\n"
 

@@ -35,6 +35,7 @@ def build_report(
     quarantined: Mapping[str, int] | None = None,
     quarantine_reasons: Mapping[str, Mapping[str, int]] | None = None,
     counts: Mapping[str, Any] | None = None,
+    period: Sequence[str | int] | None = None,
     images: Mapping[str, Any] | None = None,
     explanations: Mapping[str, Any] | None = None,
     checks: Sequence[Mapping[str, Any]] | None = None,
@@ -61,6 +62,7 @@ def build_report(
         quarantined: table -> rows set aside.
         quarantine_reasons: table -> reason -> rows.
         counts: what the data hold (events, items, users ...).
+        period: times (ISO 8601) of the oldest and of the newest good event; their order where events have no time.
         images: figures of the catalogue's pictures, where it has any (`nightloom.encoders.load_images`).
         explanations: content of `reasons.json`.
         checks: content of `checks.json`.
@@ -100,6 +102,7 @@ def build_report(
         "training": training or {},
         "stages": stages,
         "counts": counts or {},
+        "period": period,
         "quarantined": quarantined or {},
         "quarantine_reasons": quarantine_reasons or {},
         "images": images or {},

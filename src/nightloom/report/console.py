@@ -79,9 +79,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _against(report: Mapping[str, Any]) -> Table:
     gate, protocol, first = report["gate"], report["protocols"][0], report["model"]
-    table = _table(
-        f"{words.metric_label(gate['metric'])}, {words.split(protocol)}", "", "mean", f"{words.confidence(report)} interval"
-    )
+    table = _table(f"{words.metric_label(gate['metric'])}, {words.split(protocol)}", "", "mean", f"{words.confidence(report)} interval")
     for role, family in (("challenger", first), ("champion", "champion")):
         value = gate.get(role)
         if value is None:

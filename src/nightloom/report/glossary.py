@@ -17,10 +17,14 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     (
         "interval",
         "Interval",
-        "The range that holds the true mean with the stated confidence. That of a difference comes from a paired bootstrap: users are drawn "
-        "again and again, and both models are compared on the same ones.",
+        "The range that holds the true mean with the stated confidence. That of a difference comes from a paired bootstrap: users are "
+        "drawn again and again, and both models are compared on the same ones.",
     ),
-    ("held-out", "Held-out items", "Items that a user interacted with later and that the models have not seen. Good models rank them high."),
+    (
+        "held-out",
+        "Held-out items",
+        "Items that a user interacted with later and that the models have not seen. Good models rank them high.",
+    ),
     (
         "protocol",
         "Protocol",

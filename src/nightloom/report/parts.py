@@ -30,7 +30,7 @@ def started(training: Mapping[str, Any]) -> str:
 
 def reranked(training: Mapping[str, Any]) -> str:
     """What the re-ranker does and how well its probabilities are calibrated; empty where none was fitted."""
-    found, probabilities = training.get("purchase"), training.get("probabilities")
+    found, probabilities = training.get("reranker"), training.get("probabilities")
     if not found or not found["asked"]:
         return ""
     change = (

@@ -61,6 +61,14 @@ def moment(iso: str) -> str:
     return f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
+def period(report: Mapping[str, Any]) -> str:
+    """`24 November 2025 to 23 November 2026`; empty where the tables were not checked or events have no time."""
+    ends = report["period"]
+    if not ends or not all(isinstance(end, str) for end in ends):
+        return ""
+    return " to ".join(moment(end).partition(",")[0] for end in ends)
+
+
 def total_seconds(report: Mapping[str, Any]) -> float:
     """Wall time of the stages that this night made; reused ones cost nothing."""
     return sum(stage["seconds"] or 0.0 for stage in report["stages"].values() if stage["status"] == "done")

@@ -19,6 +19,7 @@ KEYS = {
         "training",
         "stages",
         "counts",
+        "period",
         "quarantined",
         "quarantine_reasons",
         "images",

@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-        self.text += " " if tag in ("td", "th", "h2", "h3", "caption", "span") else ""
+        self.text += " " if tag in ("td", "th", "h2", "h3", "summary", "caption", "span") else ""
 
     def handle_data(self, data):
         if self.open and self.open[-1] == "h2":
@@ -126,7 +126,10 @@ def test_the_sections_of_a_whole_night():
 
 def test_times_are_in_words_and_in_utc():
     content = report() | {"finished": "2026-11-24T03:07:59+01:00"}
-    assert "finished 24 November 2026, 02:07 UTC" in render_html(content, {})
+    html = render_html(content, {})
+    assert "finished 24 November 2026, 02:07 UTC" in html
+    assert "20 September 1997 to 22 April 1998" in html
+    assert "Events from" not in render_html(report() | {"period": [0, 99_999]}, {}), "an order is no time"
 
 
 def test_what_changed_for_a_user_shows_titles_and_moves_and_nothing_else_of_the_user():
