@@ -84,7 +84,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         explanations=_read(explained.path / "reasons.json"),
         checks=_read(checked.path / "checks.json"),
         sample_lists=_read(evaluated.path / "sample_lists.json"),
-        links={"mlflow_run_id": run},
+        links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
         model=SequentialRecommender.family,
     )
@@ -113,7 +113,7 @@ def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[N
             data_hash=collected.figures["hash"],
             git={"commit": git_state(Path(__file__).parent)},
             counts=collected.figures["counts"],
-            links={"mlflow_run_id": run},
+            links={"mlflow_run_id": run} | ({"data_docs": str(night.folder / "data_docs" / "index.html")} if checks.exists() else {}),
             licence=collected.figures["licence"],
             quarantined=quarantined(night),
             checks=_read(checks) if checks.exists() else [],

@@ -156,7 +156,12 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
         "counts": {"events": 100_000, "items": 1_682, "users": 943},
         "quarantined": {"events": 13, "items": 0},
         "quarantine_reasons": {"events": {"value: not between 1 and 5": 13}},
-        "links": {"mlflow_run_id": "f00d", "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"},
+        "links": {
+            "mlflow_run_id": "f00d",
+            "data_docs": "/nowhere/data_docs/index.html",
+            "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs/f00d",
+            "mlflow_runs": "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning",
+        },
         "licence": "MovieLens: research, non-commercial use (Harper and Konstan 2015).",
     }
     here = night(root, {"dry_run": "dry_run", "disabled": "disabled"}.get(ending, "enabled"))

@@ -153,7 +153,14 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, path, address or command) pairs: where to look next."""
     links: dict[str, str] = {key: value for key, value in report["links"].items() if value}
     folder = Path(links.pop("folder"))
-    named = {"mlflow_url": "MLflow runs", "mlflow_run_id": "MLflow run id", "prefect_url": "Prefect run", "quarantine": "Rows set aside"}
+    links.pop("data_docs", None)  # pages that need internet; the report itself shows the rules
+    named = {
+        "mlflow_url": "MLflow run",
+        "mlflow_runs": "MLflow runs",
+        "mlflow_run_id": "MLflow run id",
+        "prefect_url": "Prefect run",
+        "quarantine": "Rows set aside",
+    }
     steps = [("Report", str(folder / "report.html"))]
     steps += [(named.get(key, spoken(key).capitalize()), value) for key, value in links.items()]
     others = [family for family in models(report, report["protocols"][0]) if family != report["model"]]

@@ -87,7 +87,8 @@ def test_every_link_leads_somewhere(ending, tmp_path):
 
 def test_a_page_that_stands_alone_links_to_no_file():
     assert [link for link in Page(render_html(report(), {})).links if not link.startswith("#")] == [
-        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
+        "http://127.0.0.1:5000/#/experiments/1/runs/f00d",
+        "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning",
     ]
 
 
