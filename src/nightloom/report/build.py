@@ -67,8 +67,8 @@ def build_report(
         explanations: content of `reasons.json`.
         checks: content of `checks.json`.
         sample_lists: content of `sample_lists.json`.
-        links: where to look next; known keys are folder, data_docs, mlflow_run_id, mlflow_url, mlflow_runs,
-            prefect_url and quarantine, any other key is shown by its own name.
+        links: where to look next; known keys are folder, data_docs, mlflow_run_id, mlflow_url, mlflow_runs and
+            prefect_url, any other key is shown by its own name.
         licence: terms of the data, shown wherever the report is.
         refused: (stage, message) when the night stopped on refused input.
         model: the family that is the challenger.

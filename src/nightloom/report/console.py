@@ -17,7 +17,7 @@ _STYLE = {"promoted": "bold green", "rejected": "bold yellow", "dry_run": "bold 
 
 
 def print_summary(report: Mapping[str, Any], console: Console) -> None:
-    """Print what `build_report` gave: the decision and why, model and baselines, time per stage, where to look next.
+    """Print what `build_report` gave: the decision and why, model and baselines, time, data, where to look next.
 
     Fits 80 columns. Where the console is no terminal, rich leaves the colours out.
     """
@@ -33,10 +33,9 @@ def print_summary(report: Mapping[str, Any], console: Console) -> None:
         if words.models(report, protocol):
             console.print()
             console.print(_models(report, protocol))
-    if report["stages"]:
-        console.print()
-        console.print(_stages(report))
     console.print()
+    if report["stages"]:
+        console.print(Text(f"Time: {words.effort(report)}"), soft_wrap=True)
     console.print(Text(_quarantine(report)))
     if report["checks"]:
         console.print(Text(f"Data contract: {contract.summary(report['checks'])}"), soft_wrap=True)
@@ -54,7 +53,7 @@ def print_unchanged(reason: str, latest: Path, console: Console) -> None:
     """Say why nothing was done and where the last night's report is.
 
     Args:
-        reason: what has not changed, in words.
+        reason: what is as it was, in words.
         latest: folder of the last finished night.
         console: where to print.
     """
@@ -100,16 +99,6 @@ def _models(report: Mapping[str, Any], protocol: str) -> Table:
             is_best = value is not None and value == words.best(report, protocol, metric)
             cells.append(Text(words.number(value) + (" *" if is_best else "  "), style="bold" if is_best else ""))
         table.add_row(Text(family), *cells)
-    return table
-
-
-def _stages(report: Mapping[str, Any]) -> Table:
-    table = _table("Stages", "", "time", "peak memory", "")
-    for name, stage in report["stages"].items():
-        memory = f"{stage['peak_mb']:,.0f} MiB" if stage["peak_mb"] else words.DASH
-        note = {"done": "", "reused": "reused, made before"}.get(stage["status"], stage["status"])
-        table.add_row(words.spoken(name), words.duration(stage["seconds"]), memory, Text(note, style="dim"))
-    table.add_row("tonight", words.duration(words.total_seconds(report)), "", "", style="bold")
     return table
 
 
