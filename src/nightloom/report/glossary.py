@@ -10,8 +10,9 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
         "gate",
         "Gate",
         "The rule that decides on promotion. The whole interval of the difference must lie above minus the margin, and no large slice may "
-        "get much worse. Without a champion, the challenger must match every baseline.",
+        "get much worse. Losses must not add up against the anchor. Without a champion, the challenger must match every baseline.",
     ),
+    ("anchor", "Anchor", "The best model of earlier nights. Comparing with it keeps many small losses from adding up."),
     ("margin", "Margin", "The largest loss against the champion that the gate accepts."),
     ("promotion", "Promotion", "The challenger becomes the champion. The former champion stays available under the alias previous."),
     (
