@@ -136,7 +136,7 @@ def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig,
             words, found = f"must hold {' or '.join(rule.value_set)}", f"holds {types[column].iloc[0]}"
         else:
             words, found = "must be there", f"is missing; columns there are {', '.join(types.columns)}"
-        outcome.checks.append(_line(name, column, words, "critical", result.success, found))
+        outcome.checks.append(_line(name, column, words, "critical", result.success, found, "column", len(tables.present()[name])))
         if not result.success:
             outcome.stops.append(f"{name}.{column}: {words}, but it {found}. Map the right column in data.columns.{name}.")
 
@@ -151,7 +151,7 @@ def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contra
     failing = iter(engine.failing(frame, broken))
     breaches = []
     for (rule, _), result in zip(rules, results, strict=True):
-        line = _line(name, rule.column, rule.name, "critical", result.success, "")
+        line = _line(name, rule.column, rule.name, "critical", result.success, "", "row", len(table))
         if not result.success:
             breach = Breach(rule.column, rule.name, next(failing))
             breaches.append(breach)
@@ -167,18 +167,22 @@ def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contra
     suite = gx.ExpectationSuite(name=f"{name}, good rows", expectations=[rule.expectation for rule in contract.table])
     for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
         column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
-        found = _found(result)
-        outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found))
+        found = _found(result, share=rule.column in (POSITIVE, HAS_TEXT))
+        outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found, "table", len(good)))
         if not result.success:
             notes = outcome.stops if rule.severity == "critical" else outcome.warnings
             notes.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
 
 
-def _found(result: Any) -> str:
-    """What Great Expectations saw: a value, or the share of rows that fail."""
+def _found(result: Any, *, share: bool) -> str:
+    """What Great Expectations measured: a value (a share of the rows in percent), or how many rows fail."""
     if "observed_value" in result.result:
         value = result.result["observed_value"]
-        return "none" if value is None or pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
+        if value is None or pd.isna(value):
+            return "none"
+        if isinstance(value, int | float):
+            return f"{value:.2%}" if share else f"{value:,.6g}"
+        return str(value)
     if "unexpected_count" in result.result:
         return f"{result.result['unexpected_count']:,} of {result.result['element_count']:,} rows against it"
     raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
@@ -202,10 +206,10 @@ def _labels(events: pd.DataFrame, config: RunConfig) -> np.ndarray:
         return np.zeros(len(events))
 
 
-def _line(name: str, column: str, rule: str, severity: str, passed: bool, found: str) -> dict[str, Any]:
-    """An entry of checks.json."""
+def _line(name: str, column: str, rule: str, severity: str, passed: bool, found: str, scope: str, rows: int) -> dict[str, Any]:
+    """An entry of checks.json; `scope` is column, row (the rule names what makes a row bad) or table, `rows` the rows checked."""
     line = {"table": name, "column": column, "rule": rule, "severity": severity, "passed": bool(passed), "found": found}
-    return {**line, "bad": 0, "share": 0.0, "examples": []}
+    return {**line, "scope": scope, "rows": rows, "bad": 0, "share": 0.0, "examples": []}
 
 
 def _reasons(outcome: Outcome, rejected: pd.DataFrame | None) -> dict[str, int]:

@@ -19,6 +19,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.report import figures
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
@@ -78,16 +79,17 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         quarantined=checked.figures["quarantined"],
         quarantine_reasons=checked.figures["reasons"],
         counts=collected.figures["counts"],
+        period=(checked.figures["oldest"], checked.figures["newest"]),
         images=by_name["load_pretrained"].figures["images"],
         explanations=_read(explained.path / "reasons.json"),
+        checks=_read(checked.path / "checks.json"),
+        sample_lists=_read(evaluated.path / "sample_lists.json"),
         links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
         model=SequentialRecommender.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
-    plots = {
-        path.stem.replace("_", " "): path for made in (evaluated.path, explained.path) for path in sorted((made / "plots").glob("*.png"))
-    }
+    plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
     if address := os.environ.get("NIGHTLOOM_MLFLOW_UI"):
@@ -114,6 +116,7 @@ def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[N
             links={"mlflow_run_id": run} | ({"data_docs": str(night.folder / "data_docs" / "index.html")} if checks.exists() else {}),
             licence=collected.figures["licence"],
             quarantined=quarantined(night),
+            checks=_read(checks) if checks.exists() else [],
             refused=(refused, str(error)),
             model=SequentialRecommender.family,
         )
@@ -149,9 +152,10 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
 def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
     """The report as files in the night's folder, in MLflow's run and as Prefect's artifact."""
     write_json(night.folder / "report.json", content)
-    (night.folder / "report.html").write_text(render_html(content, plots), encoding="utf-8")
-    for name in ("report.json", "report.html"):
-        Tracking(night.root).client.log_artifact(run, str(night.folder / name))
+    (night.folder / "report.html").write_text(render_html(content, plots, night.folder), encoding="utf-8")
+    client = Tracking(night.root).client
+    client.log_artifact(run, str(night.folder / "report.json"))
+    client.log_text(run, render_html(content, plots), "report.html")  # there it stands alone: links to files beside it would be dead
     key, said = artifact_key("night", night.config.name), f"Night {night.night}"
     create_markdown_artifact(markdown(content), key=key, description=said)
     rows = [

@@ -65,6 +65,9 @@ def measures(champion: bool = True) -> dict[str, Any]:
             "weights": {"cooccurrence": 0.2, "graph": 0.1},
             "validation_alone": {"network": 0.09, "graph": 0.08, "cooccurrence": 0.07, "popularity": 0.03},
             "validation_ndcg_at_10": 0.1, "warm_start": None, "cold_because": "training.warm_start is false",
+            "reranker": {"asked": 300, "gain": 0.012, "error": 0.004, "kept": True},
+            "probabilities": {"auc": 0.81, "log_loss": 0.11, "ece": 0.004, "rows": 30_100.0, "positive": 0.031},
+            "label_probabilities": None,
         }
     }  # fmt: skip
     return {"metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"temporal": epochs}, "training": training}
@@ -111,21 +114,61 @@ REASONS = {
 }  # fmt: skip
 
 
+def check(table: str, column: str, rule: str, scope: str, passed: bool, **more: Any) -> dict[str, Any]:
+    """An entry of checks.json."""
+    found = {"table": table, "column": column, "rule": rule, "severity": "critical", "passed": passed, "found": "", "scope": scope}
+    return found | {"rows": 100_000, "bad": 0, "share": 0.0, "examples": []} | more
+
+
+CHECKS = [
+    check("items", "item_id", "must hold string", "column", True, found="holds string", rows=1_682),
+    check(
+        "items", "title", "a title for 95% of films", "table", False, severity="warning", found="90 of 1,682 rows against it", rows=1_682
+    ),
+    check("events", "user_id", "missing", "row", True),
+    check("events", "value", "not between 1 and 5", "row", False, bad=13, share=0.00013, examples=["99", "<i>-1</i>"]),
+    check("events", "", "at least 1,000 good events", "table", True, found="99987", rows=99_987),
+]
+
+
+def sample_lists(champion: bool = True) -> dict[str, Any]:
+    """What stage evaluate writes as sample_lists.json."""
+
+    def listed(ranks: list[tuple[str, int | None]]) -> list[dict[str, Any]]:
+        return [
+            {"item_id": title[:2], "title": title, "rank": rank, "other_rank": other if champion else None}
+            for rank, (title, other) in enumerate(ranks, start=1)
+        ]
+
+    mine = listed([("Dark City", 3), ("Heat & Dust", 2), ("A <b>bold</b> title", None), ("Gattaca", 1)])
+    its = listed([("Gattaca", 4), ("Heat & Dust", 2), ("Dark City", 1), ("Sphere", None)])
+    users = [{"user_id": user, "challenger": mine, "champion": its if champion else []} for user in ("42", "7")]
+    figures = {"shared_at_10": 7.25, "same_first": 0.5} if champion else {"shared_at_10": None, "same_first": None}
+    return {"protocol": "temporal", "users": users, "known_ranks": 20} | figures
+
+
 def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> dict[str, Any]:
     """A whole report; `ending` is promoted, first, rejected, dry_run, disabled or refused."""
     common: dict[str, Any] = {
         "data_hash": "8f2c" * 16,
         "git": {"commit": "0123abcd"},
+        "period": ("1997-09-20T03:05:10+00:00", "1998-04-22T23:10:38+00:00"),
         "counts": {"events": 100_000, "items": 1_682, "users": 943},
         "quarantined": {"events": 13, "items": 0},
         "quarantine_reasons": {"events": {"value: not between 1 and 5": 13}},
-        "links": {"mlflow_run_id": "f00d", "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs"},
+        "links": {
+            "mlflow_run_id": "f00d",
+            "data_docs": "/nowhere/data_docs/index.html",
+            "mlflow_url": "http://127.0.0.1:5000/#/experiments/1/runs/f00d",
+            "mlflow_runs": "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning",
+        },
         "licence": "MovieLens: research, non-commercial use (Harper and Konstan 2015).",
     }
     here = night(root, {"dry_run": "dry_run", "disabled": "disabled"}.get(ending, "enabled"))
     if ending == "refused":
         message = "events.value: 5,000 of 100,000 rows (5.0 %) are not between 1 and 5, for example 'row 7: 99'. Correct the rows."
-        return build_report(here, manifests(root)[:1], **common, refused=("validate", message))
+        stop = check("events", "", "at least 1,000 good events", "table", False, found="12", rows=12)
+        return build_report(here, manifests(root)[:1], **common, refused=("validate", message), checks=[*CHECKS[:-1], stop])
     first = ending in ("first", "disabled")
     versions = {"champion": 3, "challenger": 3, "previous": 2}
     if ending in ("rejected", "dry_run"):
@@ -140,4 +183,6 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
         decision=decision("reject" if ending == "rejected" else "promote", champion=not first),
         versions=versions,
         explanations=REASONS,
+        checks=CHECKS,
+        sample_lists=sample_lists(champion=not first),
     )

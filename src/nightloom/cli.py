@@ -110,7 +110,7 @@ def recommend(
     root: Root = MLRUNS,
 ) -> None:
     """Recommend for a history of item ids."""
-    from nightloom.explain.explain import titles
+    from nightloom.evaluation.samples import titles
     from nightloom.packaging.bundle import Bundle
 
     bundle = Bundle.load(_bundle(model, root))

@@ -41,7 +41,7 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
     assert all(f"less that of {baseline} (" in said for baseline in ("lightgbm", "logistic", "the usual rate"))
     assert all(family in said for family in ("head", "lightgbm", "logistic"))
     (folder,) = (tmp_path / "mlruns" / "nights" / "made-ads").glob("*-clicks")
-    assert "less lightgbm (95%, paired): AUC" in (folder / "clicks.md").read_text()
+    assert "minus lightgbm (95%, paired): AUC" in (folder / "clicks.md").read_text()
     assert (folder / "calibration.png").stat().st_size > 5000
     results = {one["family"]: one for one in json.loads((folder / "clicks.json").read_text())}
     (probabilities,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "clicks_head").glob("*/probabilities.parquet")

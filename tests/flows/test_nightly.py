@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,7 +100,15 @@ def test_the_first_night_promotes_and_reports(home: Path, first: subprocess.Comp
     assert set(report["metrics"]) == {"nightloom", "popularity", "item_knn", "als", "graph"}
     assert all(set(found) == {"temporal", "leave_one_out"} for found in report["metrics"].values())
     assert {"seconds", "peak_mb", "status"} <= set(report["stages"]["fine_tune"])
-    assert "<html" in (latest / "report.html").read_text()
+    page = (latest / "report.html").read_text()
+    links = re.findall(r'href="([^"#][^"]*)"', page)
+    assert {"report.json", "per_user.parquet", "checks.json"} <= set(links)
+    assert all(link.startswith("http") or (latest / link).exists() for link in links)
+    assert report["sample_lists"]["users"]
+    assert all(check["passed"] for check in report["checks"] if check["severity"] == "critical")
+    for protocol in ("temporal", "leave_one_out"):
+        fitted = report["training"][protocol]["reranker"]["asked"]
+        assert not fitted or f"{fitted:,} validation users that it was not fitted on" in page
     assert "Warning" not in first.stderr
 
 

@@ -1,4 +1,4 @@
-"""Stage evaluate: the model, the standing champion and the baselines, ranked alike on the same held-out users."""
+"""Stage evaluate: ranks the model, the current champion and the baselines on the same held-out users."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.evaluation import lists, plots, slices
 from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.reranker import measure_probabilities
+from nightloom.evaluation.samples import USERS, pick, sample_lists
 from nightloom.evaluation.statistics import interval, paired
 from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
@@ -32,7 +33,7 @@ from nightloom.models.scorers.popularity import positive_counts
 from nightloom.packaging.bundle import Bundle
 
 CHAMPION = "champion"
-"""Family name of the standing champion."""
+"""Name under which the current champion is ranked."""
 
 SCHEMA = pa.schema(
     [
@@ -51,7 +52,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Results:
-    """What was measured so far: family -> protocol -> ..."""
+    """What was measured so far, by family and protocol."""
 
     metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     intervals: dict[str, dict[str, dict[str, tuple[float, float]]]] = field(default_factory=dict)
@@ -63,8 +64,8 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The test of one protocol: who is asked, and what each row of the results says besides the rank.
+class HeldOut:
+    """The test of one protocol: its queries, and what each row of the results says besides the rank.
 
     Attributes:
         queries: histories and held-out items.
@@ -72,6 +73,7 @@ class Asked:
         popularity: int64 [items], positive events in `train`.
         user_masks: user slice -> bool [n].
         item_slice: object [rows], slice of each held-out item.
+        user_ids: object [n], the user of each query.
         table: the columns of per_user.parquet that are the same for every family.
     """
 
@@ -80,6 +82,7 @@ class Asked:
     popularity: NDArray[np.int64]
     user_masks: dict[str, NDArray[np.bool_]]
     item_slice: NDArray[np.object_]
+    user_ids: NDArray[np.object_]
     table: dict[str, Any]
 
 
@@ -95,20 +98,20 @@ def evaluate(
     promotion: PromotionConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Rank every family over the whole catalogue and write what ARCHITECTURE.md lists for this stage.
+    """Rank the model, the champion and the baselines over the whole catalogue.
 
-    Baselines learn from all events before the test, validation included: some part of the model has learned from each.
+    Baselines learn from all events before the test. The validation part is included, since the model's scorers learn from it too.
 
     Args:
         prepared: folder of stage prepare.
         bundles: protocol -> bundle of tonight's model; each bundle has its `curves.json` beside it.
-        champion: bundle of the standing champion, ranked under the first protocol; None when there is none.
+        champion: bundle of the current champion, ranked under the first protocol; None when there is none.
         pretrained: folder of stage load_pretrained, for items that the champion does not know.
-        folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json` and `plots/*.png`.
-        progress: gets what is done, in words.
+        folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json`, `sample_lists.json` and `plots/*.png`.
+        progress: gets a line in words for each model that was ranked.
         evaluation: protocols, baselines, and whether items of the history are left out.
         promotion: the gate's metric and confidence, which intervals and plots share.
-        seed: of the baselines that draw.
+        seed: of the baselines that draw, and of the sample of users.
 
     Returns:
         Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `probabilities` by protocol
@@ -126,25 +129,32 @@ def evaluate(
     }
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in evaluation.protocols:
-            asked = ask(protocol, prepared, items, users, exclude_seen=evaluation.exclude_seen)
-            figures["test_users"][protocol], figures["test_rows"][protocol] = len(asked.queries), len(asked.queries.targets)
+            held = held_out(protocol, prepared, items, users, exclude_seen=evaluation.exclude_seen)
+            figures["test_users"][protocol], figures["test_rows"][protocol] = len(held.queries), len(held.queries.targets)
             bundle = Bundle.load(bundles[protocol])
-            standing = Bundle.load(champion) if champion and protocol == evaluation.protocols[0] else None
+            current = Bundle.load(champion) if champion and protocol == evaluation.protocols[0] else None
             vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
-            for family, model in _families(bundle, standing, items, pretrained, asked.train, evaluation.baselines, seed):
-                queries = asked.queries
-                if family == CHAMPION and standing is not None:
-                    queries = standing.event_names.recoded(queries, bundle.meta["event_types"])
+            tops: dict[str, NDArray[np.int32]] = {}
+            for family, model in _families(bundle, current, items, pretrained, held.train, evaluation.baselines, seed):
+                queries = held.queries
+                if family == CHAMPION and current is not None:
+                    queries = current.event_names.recoded(queries, bundle.meta["event_types"])
                 ranked = ranks(model, queries, exclude_seen=evaluation.exclude_seen)
                 vectors[family] = per_user(ranked.ranks, ranked.offsets)
-                note(results, family, protocol, asked, ranked, vectors[family], promotion.confidence)
-                writer.write_table(rows_of(asked, family, protocol, ranked))
+                if family in (bundle.recommender.family, CHAMPION):
+                    tops[family] = ranked.top
+                note(results, family, protocol, held, ranked, vectors[family], promotion.confidence)
+                writer.write_table(rows_of(held, family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {len(queries):,} users")
-            if bundle.recommender.reranker is not None and len(asked.queries):
-                title = f"Probabilities of the {CANDIDATES} best of {len(asked.queries):,} users, {protocol}"
+            if protocol == evaluation.protocols[0]:
+                rows, mine = pick(held.queries, USERS, seed), tops[bundle.recommender.family]
+                sample = sample_lists(rows, held.user_ids, bundle, mine, tops.get(CHAMPION))
+                write_json(folder / "sample_lists.json", {"protocol": protocol} | sample)
+            if bundle.recommender.reranker is not None and len(held.queries):
+                title = f"Probabilities of the {CANDIDATES} best of {len(held.queries):,} users, {protocol}"
                 place = folder / "plots" / f"calibration_{protocol}.png"
-                figures["probabilities"][protocol] = measure_probabilities(bundle.recommender, asked.queries, place, title)
+                figures["probabilities"][protocol] = measure_probabilities(bundle.recommender, held.queries, place, title)
             if bundle.recommender.labels is not None:
                 place = folder / "plots" / f"calibration_of_labels_{protocol}.png"
                 sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
@@ -167,40 +177,41 @@ def evaluate(
     return figures
 
 
-def ask(protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame, *, exclude_seen: bool) -> Asked:
+def held_out(protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame, *, exclude_seen: bool) -> HeldOut:
     """The test of one protocol; items and users are the tables of stage prepare."""
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=exclude_seen)
-    train = sequences.train(with_validation=True)  # as the model's graph does under every protocol, so no baseline knows less
+    train = sequences.train(with_validation=True)  # as the model's scorers do, so no baseline knows less
     popularity = positive_counts(train, sequences.n_items)
     lengths = queries.histories.lengths
     who = users.iloc[queries.users].reset_index(drop=True)
     masks = slices.user_slices(lengths, who)
     rows = owners(queries.target_offsets)
     item_slice = slices.item_slices(popularity)[queries.targets]
+    user_ids = who["user_id"].to_numpy(dtype=object)
     table = {
-        "user_id": who["user_id"].to_numpy(dtype=object)[rows],
+        "user_id": user_ids[rows],
         "item_id": items["item_id"].to_numpy(dtype=object)[queries.targets],
         "history": lengths[rows],
         "slices": slices.labels(masks, len(queries))[rows],
         "item_slice": item_slice,
     }
-    return Asked(queries, train, popularity, masks, item_slice, table)
+    return HeldOut(queries, train, popularity, masks, item_slice, user_ids, table)
 
 
 def _families(
     bundle: Bundle,
-    standing: Bundle | None,
+    current: Bundle | None,
     items: pd.DataFrame,
     pretrained: Path,
     train: Histories,
     baselines: Sequence[str],
     seed: int,
 ) -> Iterator[tuple[str, Recommender]]:
-    """Every family with its recommender, made when it is asked for, so that one at a time is in memory."""
+    """Each family with its recommender, made one after the other, so that only one is in memory."""
     yield bundle.recommender.family, bundle.recommender
-    if standing is not None:
-        yield CHAMPION, standing.reindex(items, Vectors.load(pretrained))
+    if current is not None:
+        yield CHAMPION, current.reindex(items, Vectors.load(pretrained))
     for name in baselines:
         yield name, build(name, seed).fit(train, len(items))
 
@@ -209,23 +220,23 @@ def note(
     results: Results,
     family: str,
     protocol: str,
-    asked: Asked,
+    held: HeldOut,
     ranked: Ranked,
     vectors: Mapping[str, NDArray[np.float64]],
     confidence: float,
 ) -> None:
     """Add one family's results under one protocol."""
-    shape = lists.measure(ranked.top, asked.queries.histories, asked.popularity)
+    shape = lists.measure(ranked.top, held.queries.histories, held.popularity)
     results.metrics.setdefault(family, {})[protocol] = mean(vectors) | shape
     spans = {name: interval(values, confidence) for name, values in vectors.items() if len(values)}
     results.intervals.setdefault(family, {})[protocol] = spans
-    results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, asked.user_masks, asked.item_slice)
+    results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, held.user_masks, held.item_slice)
 
 
-def rows_of(asked: Asked, family: str, protocol: str, ranked: Ranked) -> pa.Table:
+def rows_of(held: HeldOut, family: str, protocol: str, ranked: Ranked) -> pa.Table:
     """One family's rows of per_user.parquet."""
     n = len(ranked.ranks)
-    columns = asked.table | {
+    columns = held.table | {
         "family": np.full(n, family, dtype=object),
         "protocol": np.full(n, protocol, dtype=object),
         "rank": pa.array(ranked.ranks, mask=ranked.ranks == 0),
@@ -251,15 +262,15 @@ def _draw(
     users = len(vectors[model][gate.metric])
     if not users:
         return
-    asked = f"{protocol}, {users:,} held-out users"
+    test = f"{protocol}, {users:,} held-out users"
     metrics, metric = results.of("metrics", protocol), gate.metric
-    plots.families(folder / f"families_{protocol}.png", metrics, results.of("intervals", protocol), model, f"All families, {asked}")
+    plots.models(folder / f"models_{protocol}.png", metrics, results.of("intervals", protocol), model, f"Model and baselines, {test}")
     ranked = [name for name in baselines if name in metrics]
     if ranked:
         best = max(ranked, key=lambda name: metrics[name][metric])
         by_family = results.of("slices", protocol)
         path = folder / f"slices_{protocol}.png"
-        plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best baseline)"), metric, f"By slice, {asked}")
+        plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best baseline)"), metric, f"By slice, {test}")
     if CHAMPION in vectors:
         found = paired(vectors[model], vectors[CHAMPION], confidence=gate.confidence, resamples=gate.resamples)
-        plots.differences(folder / f"champion_{protocol}.png", found, gate.confidence, gate.margin, f"Challenger against champion, {asked}")
+        plots.differences(folder / f"champion_{protocol}.png", found, gate.confidence, gate.margin, f"Challenger against champion, {test}")

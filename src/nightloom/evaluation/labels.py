@@ -1,4 +1,4 @@
-"""How true the label head's probabilities are, on events of the test: was this one positive?"""
+"""Calibration of the label head on events of the test."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from nightloom.evaluation import plots
 from nightloom.models.sequential.recommender import SequentialRecommender
 
 MOST_QUESTIONS = 20_000
-"""Test events that are asked about: each needs the vector of its own history."""
+"""Most test events that are scored, since each needs the user vector of its own history."""
 
 
 def measure_labels(recommender: SequentialRecommender, sequences: Sequences, path: Path, title: str) -> dict[str, float]:
-    """Ask the label head about events of the test, positive or not, and draw its calibration.
+    """Score events of the test with the label head, positive or not, and draw its calibration.
 
     Args:
         recommender: a model with a calibrated label head.
-        sequences: all events with the split's borders.
+        sequences: all events with the cutoffs of the split.
         path: PNG file to write.
         title: above the figure.
 
     Returns:
         AUC, log-loss, normalised entropy and expected calibration error, `rows` and the share of them that was `positive`.
     """
-    asked = LabelQuestions.of(sequences, "test", MOST_QUESTIONS)
-    probability = recommender.probabilities(asked.histories, asked.owner, asked.items)
-    plots.calibration(path, {recommender.family: (asked.positive, probability)}, {recommender.family: plots.MODEL}, title)
-    return measure(asked.positive, probability) | {"rows": len(probability), "positive": float(asked.positive.mean())}
+    events = LabelQuestions.of(sequences, "test", MOST_QUESTIONS)
+    probability = recommender.probabilities(events.histories, events.owner, events.items)
+    plots.calibration(path, {recommender.family: (events.positive, probability)}, {recommender.family: plots.MODEL}, title)
+    return measure(events.positive, probability) | {"rows": len(probability), "positive": float(events.positive.mean())}

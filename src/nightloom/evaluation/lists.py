@@ -1,4 +1,4 @@
-"""What the recommended lists look like as a whole: how much of the catalogue they show, and how popular it is."""
+"""Metrics of the recommended lists as a whole: coverage, novelty, popularity bias and exposure."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def coverage(shown: NDArray[np.integer], n_items: int) -> float:
 def novelty(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> float:
     """Mean self-information of the recommended items, in bits: -log2 of an item's share of the events.
 
-    After Zhou et al. 2010, Solving the apparent diversity-accuracy dilemma. Each item is given one event more, so that
-    one without any has a finite value.
+    After Zhou et al. 2010, Solving the apparent diversity-accuracy dilemma. One event is added to each
+    item, so that an item without any has a finite value.
     """
     share = (popularity + 1) / (popularity.sum() + len(popularity))
     return float(-np.log2(share[shown[shown >= 0]]).mean())
 
 
 def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> float | None:
-    """How much more popular the lists are than what the same users had before: 0 as popular, 1 twice as popular.
+    """How much more popular the lists are than the histories of the same users: 0 as popular, 1 twice as popular.
 
     (R - H) / H, where R is the mean over users of the mean popularity of their list, and H that of their history
     (Abdollahpouri et al. 2019, The unfairness of popularity bias in recommendation, delta GAP). Users without a history or
@@ -59,13 +59,13 @@ def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity
     """
     listed = shown >= 0
     lengths = histories.lengths
-    asked = (lengths > 0) & listed.any(axis=1)
+    counted = (lengths > 0) & listed.any(axis=1)
     owner = owners(histories.offsets)
-    had = np.bincount(owner, popularity[histories.items], minlength=len(histories))[asked] / lengths[asked]
-    if not had.any():
+    known = np.bincount(owner, popularity[histories.items], minlength=len(histories))[counted] / lengths[counted]
+    if not known.any():
         return None
-    given = np.where(listed, popularity[shown], 0)[asked].sum(axis=1) / listed[asked].sum(axis=1)
-    return float(given.mean() / had.mean() - 1)
+    given = np.where(listed, popularity[shown], 0)[counted].sum(axis=1) / listed[counted].sum(axis=1)
+    return float(given.mean() / known.mean() - 1)
 
 
 def gini(shown: NDArray[np.integer], n_items: int) -> float:

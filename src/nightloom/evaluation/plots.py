@@ -19,14 +19,14 @@ MODEL, OTHER, CHAMPION, BETTER, WORSE = "#0072B2", "#999999", "#E69F00", "#009E7
 SHOWN = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
 
 
-def families(
+def models(
     path: Path,
     metrics: Mapping[str, Mapping[str, float]],
     intervals: Mapping[str, Mapping[str, tuple[float, float]]],
     model: str,
     title: str,
 ) -> None:
-    """Bars of every family with the confidence interval of each mean, the best NDCG@10 on top.
+    """Bars of the model, the champion and the baselines with confidence intervals, the best NDCG@10 on top.
 
     Args:
         path: PNG file to write.
@@ -55,11 +55,11 @@ def families(
 
 
 def calibration(path: Path, answers: Mapping[str, tuple[BoolArray, FloatArray]], colours: Mapping[str, str], title: str) -> None:
-    """Chance given against share that came true, in bins of equal mass, every family as a line.
+    """Mean predicted probability against the observed share, in bins of equal mass, one line a model.
 
     Args:
         path: PNG file to write.
-        answers: family -> what came true, bool [rows], and the probabilities given, float64 [rows].
+        answers: family -> what happened, bool [rows], and the predicted probabilities, float64 [rows].
         colours: family -> colour.
         title: above the figure.
     """
@@ -69,9 +69,9 @@ def calibration(path: Path, answers: Mapping[str, tuple[BoolArray, FloatArray]],
             curve = clicks.calibration(happened, probability)
             axis.plot(curve.probability, curve.rate, "o-", color=colours[family], label=family, markersize=4)
             most = max(most, float(curve.probability.max()), float(curve.rate.max()))
-        axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="true probabilities")
-        axis.set_xlabel("mean probability given")
-        axis.set_ylabel("share that came true")
+        axis.plot([0, most], [0, most], color="#333333", linewidth=1, linestyle="--", label="perfect calibration")
+        axis.set_xlabel("mean predicted probability")
+        axis.set_ylabel("observed share")
         axis.figure.legend(loc="outside upper right", frameon=False, ncols=4, fontsize=9)
 
 
@@ -106,11 +106,11 @@ def slices(
 
 
 def differences(path: Path, found: Mapping[str, Difference], confidence: float, margin: float, title: str) -> None:
-    """Challenger less champion with its interval for every metric, as a share of the champion's mean.
+    """Challenger minus champion with its interval for every metric, as a share of the champion's mean.
 
     Args:
         path: PNG file to write.
-        found: metric -> difference; metrics on which the champion has nothing are left out.
+        found: metric -> difference; metrics on which the champion scores zero are left out.
         confidence: of the intervals, for the label.
         margin: the gate's margin, drawn as a line.
         title: above the figure.
@@ -124,7 +124,7 @@ def differences(path: Path, found: Mapping[str, Difference], confidence: float, 
         axis.axvline(0, color="#333333", linewidth=1)
         axis.axvline(-100 * margin, color=WORSE, linewidth=1, linestyle="--", label="margin of the gate")
         axis.set_yticks(range(len(shown)), [_label(name) for name, _ in shown])
-        axis.set_xlabel(f"challenger less champion, % of the champion, {confidence:.0%} intervals")
+        axis.set_xlabel(f"challenger minus champion, % of the champion, {confidence:.0%} intervals")
         axis.figure.legend(loc="outside upper right", frameon=False, fontsize=9)
 
 

@@ -1,4 +1,4 @@
-"""How true the re-ranker's probabilities are, on candidates of the test: asked of everybody, had by a few."""
+"""Calibration of the re-ranker on the candidates of the test users."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from nightloom.training.reranking import candidate_rows
 
 
 def measure_probabilities(recommender: SequentialRecommender, queries: Queries, path: Path, title: str) -> dict[str, float]:
-    """Ask the re-ranker about the candidates of each query, and draw its calibration.
+    """Score the candidates of each query with the re-ranker, and draw its calibration.
 
     Args:
         recommender: a model with a re-ranker.
-        queries: who is asked, and what they then had.
+        queries: histories and the items held out after them.
         path: PNG file to write.
         title: above the figure.
 
     Returns:
-        AUC, log-loss, normalised entropy and expected calibration error over the candidates, `rows` and the share that was `had`.
+        AUC, log-loss, normalised entropy and expected calibration error over the candidates, `rows`, and `positive`: the share of
+        rows that were held-out items.
     """
     if recommender.reranker is None:
         raise ValueError("the model has no re-ranker")
@@ -34,4 +35,4 @@ def measure_probabilities(recommender: SequentialRecommender, queries: Queries, 
     probability = expit(recommender.reranker.log_odds(described).astype(np.float64)).ravel()
     happened = held.ravel()
     plots.calibration(path, {recommender.family: (happened, probability)}, {recommender.family: plots.MODEL}, title)
-    return measure(happened, probability) | {"rows": len(probability), "had": float(happened.mean())}
+    return measure(happened, probability) | {"rows": len(probability), "positive": float(happened.mean())}

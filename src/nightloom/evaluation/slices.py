@@ -1,4 +1,4 @@
-"""Groups of users and of held-out items, so that a model that fails some of them is seen to."""
+"""Metrics by group of users and of held-out items, so that a good mean hides no group that is served badly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nightloom.core.ranking import Ranked
 Masks = Mapping[str, NDArray[np.bool_]]
 
 MIN_USERS = 20
-"""Attribute values with fewer asked users make no slice."""
+"""Attribute values with fewer held-out users make no slice."""
 
 MOST_VALUES = 12
 """Values of one attribute that make slices, those with the most users; a number with more values is cut into quarters."""
@@ -30,18 +30,18 @@ ITEM_SLICES = ("head items", "mid items", "tail items", "unseen items")
 
 
 def user_slices(lengths: NDArray[np.int64], attributes: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
-    """Slices of the asked users: new, returning, short and long history, and each attribute's values.
+    """Slices of the held-out users: new, returning, short and long history, and each attribute's values.
 
     Args:
         lengths: int64 [n], events of each history. Short is up to the median of those who have any, long is above.
-        attributes: [n], one row an asked user; `user_id` is no attribute.
+        attributes: [n], one row a held-out user; `user_id` is no attribute.
 
     Returns:
         Slice name -> bool [n], only those with users. A missing attribute value is in no slice.
     """
     new = lengths == 0
-    border = np.median(lengths[~new]) if not new.all() else 0
-    found = {"new users": new, "returning users": ~new, "short history": ~new & (lengths <= border), "long history": lengths > border}
+    middle = np.median(lengths[~new]) if not new.all() else 0
+    found = {"new users": new, "returning users": ~new, "short history": ~new & (lengths <= middle), "long history": lengths > middle}
     for column in attributes.columns.drop("user_id", errors="ignore"):
         found |= _values(str(column), attributes[column])
     return {_plain(name): mask for name, mask in found.items() if mask.any()}

@@ -1,4 +1,4 @@
-"""Paired bootstrap over users: is one run better than another on the same held-out users, and by how much."""
+"""Paired bootstrap over users: by how much one run is better than another on the same held-out users."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nightloom.core.metrics import NAMES, from_frame
 from nightloom.evaluation.score_interval import Spread
 
 BLOCK_CELLS = 1 << 22
-"""Drawn users that are held at once."""
+"""Most drawn users in memory at once."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of run a less that of run b, over the same users.
+    """A metric of run a minus that of run b, over the same users.
 
     Attributes:
         a: mean of run a.
@@ -29,7 +29,7 @@ class Difference:
         low: lower end of the interval of the difference.
         high: upper end.
         share: twice the smaller share of resamples on either side of zero, at most 1. Read like a p-value: small
-            when the difference is unlikely to be probability.
+            when the difference is unlikely to be chance.
         users: number of users.
     """
 

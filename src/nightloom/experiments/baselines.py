@@ -27,7 +27,7 @@ from nightloom.core.metrics import per_user
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
-from nightloom.evaluation.evaluate import SCHEMA, Results, ask, note, rows_of
+from nightloom.evaluation.evaluate import SCHEMA, Results, held_out, note, rows_of
 from nightloom.models.baselines.named import NAMES, build
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
@@ -105,21 +105,21 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
     figures: dict[str, dict[str, Any]] = {name: {} for name in ("fit_cpu_seconds", "seconds", "curves", "users")}
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
-            asked = ask(protocol, prepared, items, users, exclude_seen=config.evaluation.exclude_seen)
+            held = held_out(protocol, prepared, items, users, exclude_seen=config.evaluation.exclude_seen)
             (folder / protocol).mkdir(exist_ok=True)
             began, cpu = time.perf_counter(), _cpu_seconds()
             if family in VARIANTS:
                 model, curves = _tuned(varied(config, family), family, protocol, prepared, pretrained, folder / protocol, tell)
             else:
-                model, curves = _fitted(family, config.training.seed, asked.train, len(items), folder / protocol)
+                model, curves = _fitted(family, config.training.seed, held.train, len(items), folder / protocol)
             figures["fit_cpu_seconds"][protocol] = round(_cpu_seconds() - cpu, 3)
             figures["seconds"][protocol] = round(time.perf_counter() - began, 3)
-            figures["curves"][protocol], figures["users"][protocol] = curves, len(asked.queries)
-            ranked = ranks(model, asked.queries, exclude_seen=config.evaluation.exclude_seen)
+            figures["curves"][protocol], figures["users"][protocol] = curves, len(held.queries)
+            ranked = ranks(model, held.queries, exclude_seen=config.evaluation.exclude_seen)
             vectors = per_user(ranked.ranks, ranked.offsets)
-            note(results, family, protocol, asked, ranked, vectors, config.promotion.confidence)
-            writer.write_table(rows_of(asked, family, protocol, ranked))
-            tell(f"{family}: fitted and ranked, {protocol}, {len(asked.queries):,} users")
+            note(results, family, protocol, held, ranked, vectors, config.promotion.confidence)
+            writer.write_table(rows_of(held, family, protocol, ranked))
+            tell(f"{family}: fitted and ranked, {protocol}, {len(held.queries):,} users")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {"family": family, "metrics": results.metrics[family], "intervals": results.intervals[family], "peak_mb": round(peak, 1)}
     write_json(folder / "result.json", found | figures)

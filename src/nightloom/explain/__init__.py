@@ -1,1 +1,1 @@
-"""Why a recommendation is what it is: Shapley values of history events and item fields, and a check that they hold."""
+"""Reasons of a recommendation: Shapley values of history events and item fields, and a check that they hold."""

@@ -1,4 +1,4 @@
-"""Stage explain: why, for some held-out users, the first recommendation is what it is."""
+"""Stage explain: the reasons of the first recommendation for a sample of held-out users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from nightloom.config import ExplainConfig
 from nightloom.core.files import write_json
 from nightloom.core.fonts import drawable
-from nightloom.core.sequences import Histories, Queries, Sequences
+from nightloom.core.sequences import Histories, Sequences
+from nightloom.evaluation.samples import pick, titles
 from nightloom.explain import plots
 from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players, history_game, history_players
@@ -23,10 +24,8 @@ from nightloom.explain.shapley import Shapley, shapley
 from nightloom.packaging.bundle import Bundle
 
 DAY = 86_400
-FEWEST_EVENTS = 2
-"""Shorter histories leave nothing to share out."""
-TOLD = 6
-"""Events of a recommendation that reasons.json tells; reasons.parquet has all."""
+LISTED = 6
+"""Events of a recommendation in reasons.json; reasons.parquet has all."""
 PLOTTED = 4
 """Recommendations that get a plot of their own."""
 COLUMNS = ["user_id", "item_id", "title", "player_kind", "player", "label", "position", "age_days", "value", "error", "share"]
@@ -38,13 +37,13 @@ class Explanation:
     """One user's first recommendation and its reasons.
 
     Attributes:
-        user_id: who asked.
+        user_id: whose recommendation it is.
         item_id: what was recommended.
         title: its title.
-        reasons: of both games, the events oldest first, then the fields.
-        events: what the history's events add.
-        fields: what the item's fields add.
-        removals: what becomes of it without the most important events.
+        reasons: of both games; the events, oldest first, then the fields.
+        events: Shapley values of the history's events.
+        fields: Shapley values of the item's fields.
+        removals: its score and rank without the most important events.
     """
 
     user_id: str
@@ -77,7 +76,7 @@ def explain(
         prepared: folder of stage prepare.
         bundle: folder of the model under the protocol.
         folder: gets `reasons.parquet`, `reasons.json` and `plots/*.png`.
-        progress: gets what is done, in words.
+        progress: gets a line in words for each recommendation that was explained.
         explain: how many users, and how closely their histories are looked at.
         protocol: which split.
         exclude_seen: whether items of the history are left out of the recommendations.
@@ -93,12 +92,12 @@ def explain(
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
     names = titles(model)
     rows = pick(queries, explain.users, seed)
-    asked = queries.histories.take(rows)
-    best = model.recommender.recommend(asked, 1, exclude_seen=exclude_seen)[0][:, 0]
+    histories = queries.histories.take(rows)
+    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():
         user_id = users[queries.users[rows[at]]]
-        found.append(_one(model, asked.take(slice(at, at + 1)), int(best[at]), user_id, names, explain, exclude_seen, seed))
+        found.append(_one(model, histories.take(slice(at, at + 1)), int(best[at]), user_id, names, explain, exclude_seen, seed))
         if progress:
             progress(f"explained {len(found)} of {len(rows)} recommendations")
     fidelity = summarise([one.removals for one in found])
@@ -111,21 +110,6 @@ def explain(
         "largest_error": max((float(game.errors.max()) for game in games), default=0.0),
         "fidelity": fidelity,
     }
-
-
-def pick(queries: Queries, n: int, seed: int) -> NDArray[np.int64]:
-    """Rows of up to n queries with histories that can be explained, in the order of the queries; the same for the same seed."""
-    able = np.flatnonzero(queries.histories.lengths >= FEWEST_EVENTS)
-    return np.sort(np.random.default_rng(seed).permutation(able)[:n])
-
-
-def titles(model: Bundle) -> NDArray[np.object_]:
-    """What a person calls each item: its first text column, or its id where that is empty, object [items]."""
-    column = next((name for name, kind in model.spec.kinds.items() if kind == "text" and name in model.items), None)
-    if column is None:
-        return model.item_ids
-    named = model.items[column]
-    return np.where(named.notna(), named, model.item_ids).astype(object)
 
 
 def _one(
@@ -143,7 +127,9 @@ def _one(
     events = shapley(history_game(recommender, history, item, owner), int(owner[-1]) + 1, samples, seed)
     players = field_players(recommender, model.spec, item)
     fields = shapley(field_game(recommender, history, item, model.spec, players), len(players), samples, seed)
-    ranked = older + np.argsort(-events.values[int(older > 0) :], kind="stable")  # the older events, together player 0, are not ranked
+    ranked = older + np.argsort(
+        -events.values[int(older > 0) :], kind="stable"
+    )  # the older events are one player, number 0, and are not ranked
     return Explanation(
         user_id=user_id,
         item_id=model.item_ids[item],
@@ -158,10 +144,10 @@ def _one(
 def _event_reasons(history: Histories, older: int, found: Shapley, model: Bundle, names: NDArray[np.object_]) -> list[Reason]:
     figures = list(zip(found.values.tolist(), found.errors.tolist(), shares(found.values).tolist(), strict=True))
     reasons = [Reason("event", "older", f"{older:,} older event{'s' if older > 1 else ''}", *figures.pop(0))] if older else []
-    asked, events = int(history.request_time[0]), int(history.lengths[0])
+    now, events = int(history.request_time[0]), int(history.lengths[0])
     for at, figure in enumerate(figures, start=older):
         item = int(history.items[at])
-        age = (asked - int(history.times[at])) / DAY if asked > 0 else None
+        age = (now - int(history.times[at])) / DAY if now > 0 else None
         reasons.append(Reason("event", model.item_ids[item], names[item], *figure, position=events - at, age_days=age))
     return reasons
 
@@ -176,7 +162,7 @@ def _field_reasons(item: int, players: list[str], found: Shapley, model: Bundle)
         if name == PICTURE:
             return "its picture"
         if name == ID:
-            return "what others went on to (id and transitions)"
+            return "what other users went on to (id and transitions)"
         if name not in spans:
             return f"{name.replace('_', ' ')} ({model.items[name].iloc[item]:g})"
         first, last = spans[name]
@@ -202,7 +188,7 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
             "sentence": sentence(one.title, one.reasons, one.events.all, one.events.none),
             "score": one.events.all,
             "score_without_history": one.events.none,
-            "events": [asdict(reason) for reason in one.of("event")[:TOLD]],
+            "events": [asdict(reason) for reason in one.of("event")[:LISTED]],
             "fields": [asdict(reason) for reason in one.of("field")],
         }
         for one in found

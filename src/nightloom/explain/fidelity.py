@@ -1,4 +1,4 @@
-"""Do the reasons hold? Take the events away that are said to count most, and see what becomes of the recommendation."""
+"""A check of the reasons: remove the events that count most, and measure what happens to the recommendation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from nightloom.core.sequences import Histories
 from nightloom.explain.games import above_mean, subsets
 
 BUDGETS = (1, 2, 3)
-"""Events that are taken away."""
+"""Numbers of events that are removed."""
 DRAWS = 8
-"""Random removals that the named ones are compared with."""
+"""Random removals that each removal is compared with."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """One user's recommendation after some events were taken away; the random figures are means over draws.
+    """One user's recommendation after some events were removed; the random figures are means over draws.
 
     Attributes:
         removed: how many events.
         drop: fall of the item's score (above the catalogue's mean) without the events ranked first.
-        drop_random: fall without as many random ones.
+        drop_random: fall without as many random events.
         rank: the item's rank without the events ranked first, 1 is best.
-        rank_random: mean rank without random ones.
+        rank_random: mean rank without random events.
         still_first: whether it is still recommended first.
         still_first_random: share of the draws in which it is.
     """
@@ -43,14 +43,14 @@ class Removal:
 
 
 def removals(model: Recommender, history: Histories, item: int, ranked: Sequence[int], seen: bool, seed: int = 0) -> list[Removal]:
-    """Take the first 1, 2, 3 events of a ranking away, as POS@1 does at a fixed budget (SPINRec, AAAI 2026).
+    """Remove the first 1, 2, 3 events of a ranking, as POS@1 does at a fixed budget (SPINRec, AAAI 2026).
 
     Args:
         model: the recommender.
         history: exactly one.
         item: the recommended item, dense id.
         ranked: positions in the history, the most important first; random events are drawn from these.
-        seen: whether items of the whole history stay out of the ranking, removed or not.
+        seen: whether items of the whole history are left out of the ranking, removed events included.
         seed: of the draws.
 
     Returns:
@@ -58,10 +58,10 @@ def removals(model: Recommender, history: Histories, item: int, ranked: Sequence
     """
     random = np.random.default_rng(seed)
     budgets = [k for k in BUDGETS if k < len(ranked)]
-    gone = [np.array(ranked[:k]) for k in budgets]
-    gone += [random.choice(np.array(ranked), k, replace=False) for k in budgets for _ in range(DRAWS)]
-    keep = np.ones((1 + len(gone), int(history.lengths[0])), dtype=bool)
-    for row, positions in enumerate(gone, start=1):
+    removed = [np.array(ranked[:k]) for k in budgets]
+    removed += [random.choice(np.array(ranked), k, replace=False) for k in budgets for _ in range(DRAWS)]
+    keep = np.ones((1 + len(removed), int(history.lengths[0])), dtype=bool)
+    for row, positions in enumerate(removed, start=1):
         keep[row, positions] = False
     scores = model.scores(subsets(history, keep))
     worth, rank = above_mean(scores, item), _rank(scores, item, history.items[history.seen] if seen else np.zeros(0, dtype=np.int64))
@@ -84,7 +84,7 @@ def removals(model: Recommender, history: Histories, item: int, ranked: Sequence
 
 
 def _rank(scores: NDArray[np.float32], item: int, seen: NDArray[np.integer]) -> NDArray[np.int64]:
-    """1 + the items that stand before it; ties by dense id, as in the evaluation."""
+    """1 + the number of items ranked before it; ties by dense id, as in the evaluation."""
     scores = scores.copy()
     scores[:, seen] = -np.inf
     mine = scores[:, [item]]

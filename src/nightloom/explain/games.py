@@ -1,7 +1,7 @@
-"""The two games that a recommendation is explained by: who of the history, and what of the item, made its score.
+"""The two games that explain a recommendation: one of the history's events, one of the item's fields.
 
-The worth of a coalition is the item's score less the mean score of the catalogue, so that it says why this
-item rather than others: what raises all scores alike explains nothing.
+The worth of a coalition is the item's score minus the mean score of the catalogue. It says why this item is
+recommended rather than others: what raises all scores alike explains nothing.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from nightloom.models.sequential.network import inference
 from nightloom.models.sequential.recommender import SequentialRecommender
 
 CELLS = 4_000_000
-"""Scores (histories times items) that are held at once."""
+"""Most scores (histories times items) in memory at once."""
 
 ID = "id"
 TEXT = "text"
-PICTURE = "(picture)"  # as no column is called
+PICTURE = "(picture)"  # no column has this name
 
 Masks = NDArray[np.bool_]
 
 
 def subsets(history: Histories, keep: Masks) -> Histories:
-    """One history with some of its events really taken out, not blanked.
+    """Copies of one history with some of its events removed, not blanked.
 
     Args:
         history: exactly one.
         keep: bool [n, events].
 
     Returns:
-        n histories, asked at the same time.
+        n histories with the same request time.
     """
     flat = np.nonzero(keep)[1]
     asked = np.repeat(history.request_time, len(keep))
@@ -57,17 +57,17 @@ def scores_without(model: Recommender, history: Histories, keep: Masks, item: in
 
 
 def above_mean(scores: NDArray[np.float32], item: int) -> NDArray[np.float64]:
-    """An item's score less the mean of the items that can be ranked; zero where the item itself can not be."""
+    """An item's score minus the mean of the items that can be ranked; zero where the item itself can not be."""
     finite = np.isfinite(scores)
     mean = np.where(finite, scores, 0).sum(1, dtype=np.float64) / finite.sum(1).clip(min=1)
     return np.where(finite[:, item], scores[:, item], mean) - mean
 
 
 def history_players(events: int, most: int) -> tuple[int, NDArray[np.int64]]:
-    """Who plays: each of the latest `most` events, and all older ones together as one more player, the first.
+    """The players: each of the latest `most` events, and all older events together as one player, the first.
 
     Returns:
-        How many events are older, and int64 [events], the player that each event belongs to.
+        The number of older events, and int64 [events], the player of each event.
     """
     older = max(0, events - most)
     return older, np.concatenate([np.zeros(older, dtype=np.int64), np.arange(events - older) + (older > 0)])
@@ -79,7 +79,7 @@ def history_game(model: Recommender, history: Histories, item: int, owner: NDArr
 
 
 def field_players(recommender: SequentialRecommender, spec: FeatureSpec, item: int) -> list[str]:
-    """What the model is told of an item: its text, its picture, each attribute column, and which item it is; those the item has."""
+    """The fields of an item that the model reads: text, picture, each attribute column and the id; only those that the item has."""
     content, fusion = recommender.content, recommender.net.fusion
     players = [TEXT] if fusion.use_text and bool(content.has_text[item]) else []
     players += [PICTURE] if fusion.use_images and bool(content.has_image[item]) else []
@@ -95,9 +95,9 @@ def field_players(recommender: SequentialRecommender, spec: FeatureSpec, item: i
 def field_game(recommender: SequentialRecommender, history: Histories, item: int, spec: FeatureSpec, players: list[str]) -> Game:
     """The game of the fields of the recommended item, for one history.
 
-    A field that is out is missing, as it may be for any item: no text, no picture, no such attribute, an unknown id. Without its id
-    the scorers and the re-ranker's counters do not know the item either, and without its text it is no text's neighbour.
-    The other items, and the items of the history, stay as they are.
+    A field outside the coalition is missing, as it may be for any item: no text, no picture, no attribute, an unknown id.
+    Without its id the scorers and the re-ranker's counters do not know the item either.
+    Without its text it has no text neighbours. All other items stay as they are.
     """
     network, scorers = recommender.network_scores(history), recommender.scorer_scores(history)
     user = recommender.user_vectors(history, recommender.item_vectors())
@@ -117,11 +117,11 @@ def field_game(recommender: SequentialRecommender, history: Histories, item: int
                 needs = TEXT if name == TextNeighbours.family else ID
                 if needs in players:
                     scores[~part[:, players.index(needs)], item] = -np.inf
-            asked = history.take(np.zeros(len(part), dtype=np.int64))
-            final = recommender.finish(by_network, by_scorer, asked)
+            repeated = history.take(np.zeros(len(part), dtype=np.int64))
+            final = recommender.finish(by_network, by_scorer, repeated)
             if recommender.reranker is not None and ID in players:
                 named = part[:, players.index(ID)]
-                final = np.where(named[:, None], final, recommender.finish(by_network, by_scorer, asked, ablated=item))
+                final = np.where(named[:, None], final, recommender.finish(by_network, by_scorer, repeated, ablated=item))
             found.append(above_mean(final, item))
         return np.concatenate(found)
 

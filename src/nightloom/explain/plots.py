@@ -1,4 +1,4 @@
-"""Figures of the reasons as PNG files. Blue speaks for the item, red against it."""
+"""Figures of the reasons as PNG files. Blue counts for the item, red against it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nightloom.explain.reasons import Reason
 
 FOR, AGAINST, FIELD = "#0072B2", "#D55E00", "#E69F00"
 SHOWN = 12
-"""Most bars of a kind."""
+"""Most bars of events, and of fields."""
 LONGEST = 44
-"""Letters of a label."""
+"""Most letters of a label."""
 
 
 @with_fonts()
@@ -30,7 +30,7 @@ def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
 
     kinds = [
         (heading, sorted((reason for reason in reasons if reason.kind == kind), key=lambda reason: abs(reason.value))[-SHOWN:])
-        for kind, heading in (("event", "Events of the history"), ("field", "What is known of the item"))
+        for kind, heading in (("event", "Events of the history"), ("field", "Fields of the item"))
     ]
     heights = [len(bars) + 0.8 for _, bars in kinds]
     figure = Figure(figsize=(7.2, 0.3 * sum(heights) + 1.4), layout="constrained")
@@ -54,7 +54,7 @@ def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
 
 @with_fonts()
 def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
-    """Over the sample: how much of a recommendation each field makes, and how much events of each age do.
+    """Over the sample: the mean share of each field, and of the events at each position of the history.
 
     Args:
         path: PNG file to write.
@@ -82,7 +82,7 @@ def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
         [100 * by_field[name] for name in names],
         color=FIELD,
     )
-    left.set_title("What is known of the item", loc="left", fontsize=10)
+    left.set_title("Fields of the item", loc="left", fontsize=10)
     right.bar(range(len(ages)), 100 * ages, color=[FOR] * newest + ["#999999"] * (len(ages) - newest))
     marks = [at for at in range(newest) if at == 0 or ((at + 1) % 5 == 0 and at + 1 < newest)]
     right.set_xticks([*marks, *range(newest, len(ages))], [*(str(at + 1) for at in marks), *["older"] * (len(ages) - newest)])
@@ -95,14 +95,14 @@ def summary(path: Path, recommendations: Sequence[Sequence[Reason]]) -> None:
 
 
 def _label(bar: Reason, row: int) -> str:
-    """What a bar is called, or where that can not be written here its id or field."""
+    """The label of a bar; its id or field where no font here can draw the label."""
     return _short(
         drawable(bar.label, bar.player.replace("_", " "), f"event {bar.position}, 1 the latest" if bar.position else f"field {row + 1}")
     )
 
 
 def _short(text: str, most: int = LONGEST) -> str:
-    """A label that fits, with no sign that would start a formula."""
+    """A label that fits, without a sign that would start a formula."""
     text = text if len(text) <= most else text[: most - 1].rstrip() + "…"
     return text.replace("$", r"\$")
 

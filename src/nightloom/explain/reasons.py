@@ -13,17 +13,17 @@ NAMED = 3
 WORTH_NAMING = 0.08
 """Smallest share that a sentence names."""
 FOR_ANYBODY = 0.75
-"""From this share of the score on, an empty history gives nearly the same, and the sentence says so."""
+"""Where an empty history reaches this share of the score, the sentence says that the item scores high for every user."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One player's part in a recommendation.
+    """The part of one player in a recommendation.
 
     Attributes:
         kind: event (of the history) or field (of the item).
         player: item id of an event, or name of a field; "older" stands for all events before the latest ones.
-        label: what a person reads.
+        label: the name that readers see.
         value: Shapley value, in units of the score.
         error: its standard error; zero when exact.
         share: value over the sum of the absolute values of its kind.
@@ -48,10 +48,10 @@ def shares(values: np.ndarray) -> np.ndarray:
 
 
 def sentence(title: str, reasons: Sequence[Reason], score: float, without_history: float) -> str:
-    """Say why in words: the events and fields that count most, and what speaks against it.
+    """The reasons in words: the events and fields that count most, and what counts against the item.
 
-    For example: "Heat is recommended because of Casino and Fargo in the history. What counts of the item itself: genres (Crime,
-    Drama)." Where the item would score about as well for anybody, that is what is said first.
+    For example: "Heat is recommended because of Casino and Fargo in the history. Of the item itself, these count most:
+    genres (Crime, Drama)." Where the item scores about as well for every user, the text begins with that.
 
     Args:
         title: of the item.
@@ -64,16 +64,16 @@ def sentence(title: str, reasons: Sequence[Reason], score: float, without_histor
     fields = [reason.label for reason in ranked if reason.kind == "field" and reason.share >= WORTH_NAMING]
     against = [reason.label for reason in ranked if reason.share <= -2 * WORTH_NAMING]
     if score > 0 and without_history >= FOR_ANYBODY * score:
-        text = f"{title} stands high for anybody who asks now, whatever the history"
-        text += f"; most of what the history adds comes from {_join(events)}." if events else "."
+        text = f"{title} scores high for every user at this time, whatever the history"
+        text += f"; of the history, {_join(events)} add{'s' if len(events) == 1 else ''} most." if events else "."
     elif events:
         text = f"{title} is recommended because of {_join(events)} in the history."
     else:
         text = f"{title} is recommended for the history as a whole; no single event stands out."
     if fields:
-        text += f" What counts of the item itself: {_join(fields)}."
+        text += f" Of the item itself, {_join(fields)} count{'s' if len(fields) == 1 else ''} most."
     if against:
-        text += f" Against it speaks {against[0]}."
+        text += f" What counts against it: {against[0]}."
     return text
 
 

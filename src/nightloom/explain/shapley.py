@@ -1,6 +1,6 @@
-"""Shapley values of any game that can be asked about many coalitions at once.
+"""Shapley values of any game that scores many coalitions at once.
 
-Few players: all coalitions, exactly. Many: permutations in pairs, one the reverse of the other.
+Few players: exact, over all coalitions. Many: estimated from permutations in pairs, one the reverse of the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Shapley:
         errors: float64 [players], standard errors; zero when exact.
         none: worth of nobody.
         all: worth of everybody.
-        evaluations: coalitions that were asked for.
+        evaluations: coalitions that were scored.
     """
 
     values: NDArray[np.float64]
@@ -49,9 +49,9 @@ def shapley(game: Game, players: int, samples: int, seed: int = 0) -> Shapley:
     errors that come from who arrives early. Each order is efficient by itself, so the sum is always right.
 
     Args:
-        game: asked once, about all coalitions.
+        game: called once, with all coalitions.
         players: how many there are.
-        samples: most coalitions to ask about; at least two pairs of orders are drawn, so that errors are known.
+        samples: most coalitions to score; at least two pairs of orders are drawn, so that errors are known.
         seed: of the orders.
     """
     if 2**players <= samples:

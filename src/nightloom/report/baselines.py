@@ -1,4 +1,4 @@
-"""The table of families side by side: for a terminal, as Markdown, and as rows."""
+"""The table of models side by side: for a terminal, as Markdown, and as rows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 from rich.table import Table
 
-COLUMNS = ("family", "HR@10", "NDCG@10", "NDCG@10 interval", "coverage@10", "fit, CPU seconds")
+from nightloom.report.words import split
+
+COLUMNS = ("model", "HR@10", "NDCG@10", "NDCG@10 interval", "coverage@10", "fit, CPU seconds")
 
 
 def rows(results: Sequence[Mapping[str, Any]], protocol: str) -> list[dict[str, str]]:
-    """A row a family under one protocol, best NDCG@10 first.
+    """A row a model under one protocol, best NDCG@10 first.
 
     Args:
-        results: what `nightloom.experiments.baselines.measure` gave for each family.
+        results: what `nightloom.experiments.baselines.measure` gave for each model.
         protocol: which of its protocols.
     """
     found = []
@@ -38,19 +40,24 @@ def markdown(results: Sequence[Mapping[str, Any]], protocols: Sequence[str], con
     parts = []
     for protocol in protocols:
         users = next(iter(results))["users"][protocol]
-        head = [f"## {protocol}, {users:,} held-out users", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        head = [
+            f"## {split(protocol).capitalize()}, {users:,} held-out users",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + "---|" * len(COLUMNS),
+        ]
         parts.append("\n".join(head + ["| " + " | ".join(row.values()) + " |" for row in rows(results, protocol)]))
     said = (
-        f"The whole catalogue is ranked. Interval: {confidence:.0%}, normal, over users. Every family has learned from all events before "
-        "the test, the validation part included; the full model and its variants chose their epoch on it. CPU seconds are of all "
-        "cores together, without reading the data."
+        f"The whole catalogue is ranked. Interval: {confidence:.0%}, normal, over users. Every model learned from all events before the "
+        "test, the validation part included. The full model and its variants chose their epoch on the validation part. "
+        "CPU seconds are summed over all cores; reading the data is not counted."
     )
-    return "\n\n".join(["# Families side by side", *parts, said, note]) + "\n"
+    return "\n\n".join(["# Models side by side", *parts, said, note]) + "\n"
 
 
 def table(results: Sequence[Mapping[str, Any]], protocol: str) -> Table:
     """One protocol's table for a terminal."""
-    shown = Table(title=f"Families, {protocol}", title_justify="left", title_style="bold", box=None, header_style="dim")
+    shown = Table(title=f"Models, {split(protocol)}", title_justify="left", title_style="bold", box=None, header_style="dim")
     for number, column in enumerate(COLUMNS):
         shown.add_column(column, justify="right" if number else "left")
     for row in rows(results, protocol):

@@ -35,8 +35,11 @@ def build_report(
     quarantined: Mapping[str, int] | None = None,
     quarantine_reasons: Mapping[str, Mapping[str, int]] | None = None,
     counts: Mapping[str, Any] | None = None,
+    period: Sequence[str | int] | None = None,
     images: Mapping[str, Any] | None = None,
     explanations: Mapping[str, Any] | None = None,
+    checks: Sequence[Mapping[str, Any]] | None = None,
+    sample_lists: Mapping[str, Any] | None = None,
     links: Mapping[str, str | None] | None = None,
     licence: str | None = None,
     refused: tuple[str, str] | None = None,
@@ -56,13 +59,16 @@ def build_report(
         training: protocol -> figures of its training.
         decision: the gate's `Decision` as a dict; None when the night never got there.
         versions: champion, challenger and previous version after the night; missing ones are None.
-        quarantined: table -> rows put aside.
+        quarantined: table -> rows set aside.
         quarantine_reasons: table -> reason -> rows.
         counts: what the data hold (events, items, users ...).
+        period: times (ISO 8601) of the oldest and of the newest good event; their order where events have no time.
         images: figures of the catalogue's pictures, where it has any (`nightloom.encoders.load_images`).
         explanations: content of `reasons.json`.
-        links: where to look next; known keys are folder, mlflow_run_id, mlflow_url, prefect_url, data_docs
-            and quarantine, any other key is shown under its own name.
+        checks: content of `checks.json`.
+        sample_lists: content of `sample_lists.json`.
+        links: where to look next; known keys are folder, data_docs, mlflow_run_id, mlflow_url, mlflow_runs and
+            prefect_url, any other key is shown by its own name.
         licence: terms of the data, shown wherever the report is.
         refused: (stage, message) when the night stopped on refused input.
         model: the family that is the challenger.
@@ -96,10 +102,13 @@ def build_report(
         "training": training or {},
         "stages": stages,
         "counts": counts or {},
+        "period": period,
         "quarantined": quarantined or {},
         "quarantine_reasons": quarantine_reasons or {},
         "images": images or {},
         "explanations": explanations or {},
+        "checks": checks or [],
+        "sample_lists": sample_lists or {},
         "refused": {"stage": refused[0], "message": refused[1]} if refused else None,
         "links": {"folder": str(night.folder)} | dict(links or {}),
         "licence": licence,
@@ -120,7 +129,7 @@ def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, 
 
 
 def _gate(decision: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:
-    """The decision with the keys that every reader may count on, even where no decision was made."""
+    """The decision with all its keys, even where no decision was made."""
     empty: dict[str, Any] = {"decision": None, "reasons": [], "metric": metric, "difference": None, "interval": None}
     return empty | dict(decision or {})
 

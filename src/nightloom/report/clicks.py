@@ -22,8 +22,9 @@ COLUMNS = (
 )
 NOTE = (
     "Test part: AUC (more is better), log-loss in nats, normalised entropy NE and expected calibration error ECE (less is better; ten bins "
-    "of equal mass). `ECE of true probabilities` is what true probabilities would be measured to have on so many rows. Validation: all "
-    "settings and the calibration were chosen on it; there a single LightGBM answers, in the test as many, averaged, as the head has nets."
+    "of equal mass). `ECE of true probabilities` is the ECE that the true probabilities would have on so many rows. All settings and the "
+    "calibration were chosen on the validation part. There a single LightGBM is measured; in the test, the mean of as many as the head has "
+    "networks."
 )
 
 
@@ -57,26 +58,26 @@ def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def apart(differences: Mapping[str, Mapping[str, Sequence[float]]], confidence: float) -> list[str]:
-    """A line a model: how it differs from LightGBM on the same test rows."""
+    """A line a model: its difference from LightGBM on the same test rows."""
     words = {"auc": "AUC", "log_loss": "log-loss", "ne": "NE", "ece": "ECE"}
     return [
-        f"{family} less lightgbm ({confidence:.0%}, paired): "
+        f"{family} minus lightgbm ({confidence:.0%}, paired): "
         + "; ".join(f"{words[name]} {by:+.4f} ({low:+.4f} to {high:+.4f})" for name, (by, low, high) in found.items())
         for family, found in differences.items()
     ]
 
 
 def markdown(title: str, results: Sequence[Mapping[str, Any]], lines: Sequence[str], said: str) -> str:
-    """One set's table with what is to be said of it."""
+    """The table of one data set with its notes."""
     of = results[0]["rows"]
-    head = f"{of['learnt']:,} rows to learn from and choose on; test part: {of['test']:,} rows, {of['clicks']:,} clicks."
+    head = f"{of['learnt']:,} rows for training and validation; test part: {of['test']:,} rows, {of['clicks']:,} clicks."
     table = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     table += ["| " + " | ".join(row.values()) + " |" for row in rows(results)]
     return "\n\n".join([f"## {title}", head, "\n".join(table), *lines, said]) + "\n"
 
 
 def shown(title: str, results: Sequence[Mapping[str, Any]]) -> Table:
-    """The table for a terminal, without the columns of validation."""
+    """The table for a terminal, without the validation columns."""
     kept = [column for column in COLUMNS if not column.startswith("validation")]
     table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="dim")
     for number, column in enumerate(kept):

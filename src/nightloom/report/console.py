@@ -1,4 +1,4 @@
-"""The readable end of a night, for a terminal or a log file."""
+"""The summary of a night, for a terminal or a log file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from nightloom.report import words
+from nightloom.report import contract, words
 
 _STYLE = {"promoted": "bold green", "rejected": "bold yellow", "dry_run": "bold yellow", "refused": "bold red", "disabled": "bold"}
 
 
 def print_summary(report: Mapping[str, Any], console: Console) -> None:
-    """Print what `build_report` gave: the decision and why, the families, time per stage, where to look next.
+    """Print what `build_report` gave: the decision and why, model and baselines, time, data, where to look next.
 
-    Fits 80 columns. Where the console is no terminal rich leaves the colours out.
+    Fits 80 columns. Where the console is no terminal, rich leaves the colours out.
     """
     console.print()
     console.print(f"Nightloom · {report['name']} · night {report['night']}", style="dim", markup=False, highlight=False)
@@ -30,14 +30,17 @@ def print_summary(report: Mapping[str, Any], console: Console) -> None:
         console.print()
         console.print(_against(report))
     for protocol in report["protocols"]:
-        if words.families(report, protocol):
+        if words.models(report, protocol):
             console.print()
-            console.print(_families(report, protocol))
-    if report["stages"]:
-        console.print()
-        console.print(_stages(report))
+            console.print(_models(report, protocol))
     console.print()
-    console.print(Text(_put_aside(report)))
+    if report["stages"]:
+        console.print(Text(f"Time: {words.effort(report)}"), soft_wrap=True)
+    console.print(Text(_quarantine(report)))
+    if report["checks"]:
+        console.print(Text(f"Data contract: {contract.summary(report['checks'])}"), soft_wrap=True)
+    if said := words.changed(report):
+        console.print(Text(said))
     if said := words.pictures(report):
         console.print(Text(f"Pictures: {said}"), soft_wrap=True)
     _print_next(words.next_steps(report), console)
@@ -75,9 +78,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _against(report: Mapping[str, Any]) -> Table:
     gate, protocol, first = report["gate"], report["protocols"][0], report["model"]
-    table = _table(
-        f"{words.metric_label(gate['metric'])}, {words.spoken(protocol)} split", "", "mean", f"{words.confidence(report)} interval"
-    )
+    table = _table(f"{words.metric_label(gate['metric'])}, {words.split(protocol)}", "", "mean", f"{words.confidence(report)} interval")
     for role, family in (("challenger", first), ("champion", "champion")):
         value = gate.get(role)
         if value is None:
@@ -89,9 +90,9 @@ def _against(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _families(report: Mapping[str, Any], protocol: str) -> Table:
-    table = _table(f"Families, {words.spoken(protocol)} split", "", *map(words.metric_label, words.MAIN_METRICS))
-    for family in words.families(report, protocol):
+def _models(report: Mapping[str, Any], protocol: str) -> Table:
+    table = _table(f"Model and baselines, {words.split(protocol)}", "", *map(words.metric_label, words.MAIN_METRICS))
+    for family in words.models(report, protocol):
         cells = []
         for metric in words.MAIN_METRICS:
             value = report["metrics"][family][protocol].get(metric)
@@ -101,25 +102,15 @@ def _families(report: Mapping[str, Any], protocol: str) -> Table:
     return table
 
 
-def _stages(report: Mapping[str, Any]) -> Table:
-    table = _table("Stages", "", "time", "peak memory", "")
-    for name, stage in report["stages"].items():
-        memory = f"{stage['peak_mb']:,.0f} MiB" if stage["peak_mb"] else words.DASH
-        note = {"done": "", "reused": "reused, made before"}.get(stage["status"], stage["status"])
-        table.add_row(words.spoken(name), words.duration(stage["seconds"]), memory, Text(note, style="dim"))
-    table.add_row("tonight", words.duration(words.total_seconds(report)), "", "", style="bold")
-    return table
-
-
-def _put_aside(report: Mapping[str, Any]) -> str:
+def _quarantine(report: Mapping[str, Any]) -> str:
     counts = {table: rows for table, rows in report["quarantined"].items() if rows}
     if not counts:
-        return "Quarantine: no row was put aside." if report["quarantined"] else "Quarantine: the tables were not checked."
+        return "Quarantine: no row was set aside." if report["quarantined"] else "Quarantine: the tables were not checked."
     return "Quarantine: " + ", ".join(f"{rows:,} rows of {table}" for table, rows in counts.items())
 
 
 def _print_next(steps: list[tuple[str, str]], console: Console) -> None:
-    """One line each, never folded, so that a path can be copied whole."""
+    """One line each, never wrapped, so that a path can be copied whole."""
     console.print()
     console.print(Text("Where to look next", style="bold"))
     width = max(len(name) for name, _ in steps)

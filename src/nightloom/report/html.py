@@ -1,104 +1,96 @@
-"""The report as one HTML file that needs nothing else: styles and images are inside, nothing is fetched."""
+"""The report as one HTML file that needs nothing else: styles and figures are inside, nothing is fetched."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nightloom.report import words
+from nightloom.report import charts, contract, figures, glossary, parts, words
 
 TABLE = (*words.MAIN_METRICS, "recall_at_10", "coverage_at_10", "novelty_at_10", "popularity_bias_at_10")
-"""Columns of the families table, those that were measured."""
+"""Columns of the table of models, those that were measured."""
 RANKING = frozenset((*words.MAIN_METRICS, "recall_at_10", "coverage_at_10"))
 """Columns of which more is always better, so that the best can be marked."""
 SHOWN_EXPLANATIONS = 4
-WIDTH, HEIGHT = 460, 170
-"""Size of a learning curve, in SVG units."""
+FILES = (
+    ("report.json", "This report as data"),
+    ("per_user.parquet", "The rank of every held-out item"),
+    ("checks.json", "Every rule and what it found"),
+    ("quarantine", "Rows that were set aside, with their reasons"),
+    ("unreadable_images.csv", "Pictures that can not be read"),
+    ("manifests", "What each stage read and wrote"),
+    ("data_docs/index.html", "Great Expectations' own pages (need internet)"),
+)
+"""What lies beside the report, and what it is."""
 
 
-def render_html(report: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
+def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Path | None = None) -> str:
     """Write the report for people.
 
     Args:
         report: what `build_report` gave.
-        plots: caption -> PNG file; each becomes part of the page.
+        plots: stem of a file's name -> PNG file, from `figures.shown`; each becomes part of the page.
+        folder: where the page will lie; files that are there are linked. None: the page stands alone and links to no file.
 
     Returns:
         The whole HTML document.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "label": words.metric_label,
+        "anchor": glossary.anchor_of,
         "spoken": words.spoken,
+        "split": words.split,
         "number": words.number,
         "signed": words.signed,
         "duration": words.duration,
-        "started": words.started,
-        "purchased": words.purchased,
-        "labelled": words.labelled,
+        "moment": words.moment,
+        "started": parts.started,
+        "reranked": parts.reranked,
+        "labelled": parts.labelled,
         "span": words.span,
+        "inline": _data_uri,
     }
-    return environment.get_template("template.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         report=report,
         headline=words.headline(report),
         reasons=words.reasons(report),
         confidence=words.confidence(report),
         tiles=_tiles(report),
-        bars=_family_bars(report),
-        difference=_difference(report),
-        tables=[_table(report, protocol) for protocol in report["protocols"] if words.families(report, protocol)],
+        bars=charts.model_bars(report),
+        difference=charts.difference(report),
+        changes=report["sample_lists"].get("users", []),
+        changes_said=words.changed(report),
+        tables=[_table(report, protocol) for protocol in report["protocols"] if words.models(report, protocol)],
         slices=_slices(report),
-        curves=[_curve(protocol, key, epochs) for protocol, epochs in report["curves"].items() for key in _drawn(epochs)],
-        shares={protocol: words.shares(found) for protocol, found in report["training"].items()},
-        explanations=report["explanations"].get("sample", [])[:SHOWN_EXPLANATIONS],
+        curves=charts.curves(report),
+        weights={protocol: parts.fusion_weights(found) for protocol, found in report["training"].items()},
+        explanations=_explanations(report),
         pictures=words.pictures(report),
-        stages=_stages(report),
+        period=words.period(report),
+        rules=contract.rules(report["checks"]),
+        rules_said=contract.summary(report["checks"]),
+        verdicts=contract.VERDICTS,
+        stages=charts.stage_bars(report),
+        files=[(name, said) for name, said in FILES if folder is not None and (folder / name).exists()],
         next_steps=words.next_steps(report),
+        glossary=glossary.GLOSSARY,
         config=json.dumps(report["config"], indent=2, ensure_ascii=False),
-        plots={caption: _data_uri(path) for caption, path in plots.items()},
+        comparison_figures=figures.of_kind(plots, "champion"),
+        reason_figures=figures.of_kind(plots, "reasons_summary"),
+        part_figures=figures.of_kind(plots, "calibration", "calibration_of_labels"),
     )
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar with its interval; positions are percent of the axis.
-
-    Attributes:
-        name: what it stands for.
-        role: challenger, champion or baseline: decides the colour.
-        value: the figure itself.
-        interval: (low, high) of the figure, or None.
-        width: length of the bar.
-        low: where the interval begins.
-        high: where it ends.
-    """
-
-    name: str
-    role: str
-    value: float
-    interval: Sequence[float] | None
-    width: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A learning curve in SVG units: the line, its best point, and the ends of both axes."""
-
-    title: str
-    points: str
-    best: tuple[float, float]
-    best_text: str
-    ends: tuple[str, str, str, str]
 
 
 def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -110,55 +102,23 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         if value is None:
             value = report["metrics"].get(family, {}).get(protocol, {}).get(gate["metric"])
         if value is not None:
-            tiles.append((f"{role.capitalize()}, {label}", words.number(value), words.span(_interval(report, family))))
+            tiles.append((f"{role.capitalize()}, {label}", words.number(value), words.span(charts.gate_interval(report, family))))
     if words.has_champion(report):
         note = f"{words.confidence(report)}: {words.span(gate['interval'], sign=True)}"
         tiles.append(("Difference", words.signed(gate["difference"]), note))
     if gate.get("users"):
-        tiles.append(("Held-out users", f"{gate['users']:,}", words.spoken(protocol) + " split"))
+        tiles.append(("Held-out users", f"{gate['users']:,}", words.split(protocol)))
     reused = sum(stage["status"] == "reused" for stage in report["stages"].values())
     peak = words.peak_mb(report)
-    note = f"{reused} stage{'s' if reused > 1 else ''} reused" if reused else "all stages made tonight"
+    note = f"{reused} stage{'s' if reused > 1 else ''} reused" if reused else "no stage reused"
     tiles.append(("Time", words.duration(words.total_seconds(report)), note))
     if peak:
-        tiles.append(("Peak memory", f"{peak / 1024:.1f} GiB", "with all child processes"))
+        tiles.append(("Peak memory", f"{peak / 1024:.1f} GiB", "child processes included"))
     return tiles
 
 
-def _family_bars(report: Mapping[str, Any]) -> list[Bar]:
-    """Every family on the gate's metric under its protocol, the best first."""
-    protocol, metric = report["protocols"][0], report["gate"]["metric"]
-    values = {family: report["metrics"][family][protocol].get(metric) for family in words.families(report, protocol)}
-    rows = [(family, value, _interval(report, family)) for family, value in values.items() if value is not None]
-    longest = max((max(value, *(interval or ())) if interval else value for _, value, interval in rows), default=0) or 1
-    roles = {report["model"]: "challenger", "champion": "champion"}
-    scale = 100 / longest
-    return [
-        Bar(family, roles.get(family, "baseline"), value, interval, value * scale, *(scale * end for end in interval or (value, value)))
-        for family, value, interval in sorted(rows, key=lambda row: -row[1])
-    ]
-
-
-def _interval(report: Mapping[str, Any], family: str) -> Sequence[float] | None:
-    return words.interval_of(report, family, report["protocols"][0], report["gate"]["metric"])
-
-
-def _difference(report: Mapping[str, Any]) -> dict[str, float] | None:
-    """Positions, in percent, of the difference, its interval, zero and the margin on one axis."""
-    gate = report["gate"]
-    if not words.has_champion(report) or not gate["interval"]:
-        return None
-    marks = {"low": gate["interval"][0], "high": gate["interval"][1], "value": gate["difference"], "zero": 0.0}
-    if gate.get("threshold") is not None:
-        marks["margin"] = gate["threshold"]
-    least, most = min(marks.values()), max(marks.values())
-    room = 0.14 * (most - least) or 1.0
-    return {name: 100 * (value - least + room) / (most - least + 2 * room) for name, value in marks.items()}
-
-
 def _table(report: Mapping[str, Any], protocol: str) -> dict[str, Any]:
-    families = words.families(report, protocol)
-    measured = {family: report["metrics"][family][protocol] for family in families}
+    measured = {family: report["metrics"][family][protocol] for family in words.models(report, protocol)}
     columns = [metric for metric in TABLE if any(metric in found for found in measured.values())]
     best = {metric: words.best(report, protocol, metric) for metric in columns if metric in RANKING}
     return {
@@ -176,8 +136,7 @@ def _slices(report: Mapping[str, Any]) -> dict[str, Any] | None:
     mine = report["slices"].get(report["model"], {}).get(protocol)
     if not mine:
         return None
-    others = [family for family in words.families(report, protocol) if family not in (report["model"], "champion")]
-    other = "champion" if "champion" in report["slices"] else next(iter(others), None)
+    other = next((family for family in words.models(report, protocol) if family != report["model"]), None)
     its = report["slices"].get(other, {}).get(protocol, {})
     vetoes = set(report["gate"].get("guards") or ()) if words.has_champion(report) else set()
     rows = [
@@ -188,38 +147,11 @@ def _slices(report: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"rows": rows, "metric": metric, "model": report["model"], "other": other, "scale": 100 / longest}
 
 
-def _drawn(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns of curves.json that make a line."""
-    return [key for key in ("loss", "validation_ndcg_at_10") if sum(epoch.get(key) is not None for epoch in epochs) > 1]
-
-
-def _curve(protocol: str, key: str, epochs: Sequence[Mapping[str, Any]]) -> Curve:
-    xs, ys = zip(*((epoch["epoch"], epoch[key]) for epoch in epochs if epoch.get(key) is not None), strict=True)
-    left, right, low, high = min(xs), max(xs), min(ys), max(ys)
-    place = [
-        (8 + (WIDTH - 16) * (x - left) / (right - left or 1), 10 + (HEIGHT - 20) * (high - y) / (high - low or 1))
-        for x, y in zip(xs, ys, strict=True)
-    ]
-    at = (min if key == "loss" else max)(range(len(ys)), key=ys.__getitem__)
-    name = "training loss" if key == "loss" else words.metric_label(key.removeprefix("validation_")) + " on validation"
-    return Curve(
-        f"{words.spoken(protocol).capitalize()}: {name}",
-        " ".join(f"{x:.1f},{y:.1f}" for x, y in place),
-        place[at],
-        f"{'lowest' if key == 'loss' else 'best'} {ys[at]:.4f} at epoch {xs[at]}",
-        (str(left), str(right), f"{low:.3f}", f"{high:.3f}"),
-    )
-
-
-def _stages(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Stages with bar lengths in percent of the slowest and of the hungriest."""
-    stages = report["stages"]
-    slowest = max((stage["seconds"] or 0 for stage in stages.values()), default=0) or 1
-    hungriest = max((stage["peak_mb"] or 0 for stage in stages.values()), default=0) or 1
-    return [
-        dict(stage, name=name, time=100 * (stage["seconds"] or 0) / slowest, memory=100 * (stage["peak_mb"] or 0) / hungriest)
-        for name, stage in stages.items()
-    ]
+def _explanations(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The explanations that are shown, those of the users whose lists are shown first."""
+    listed = {user["user_id"] for user in report["sample_lists"].get("users", [])}
+    sample = report["explanations"].get("sample", [])
+    return sorted(sample, key=lambda one: one["user_id"] not in listed)[:SHOWN_EXPLANATIONS]
 
 
 def _data_uri(path: Path) -> str:

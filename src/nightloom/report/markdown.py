@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nightloom.report import words
+from nightloom.report import contract, words
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The decision and why, the families, time per stage, and where to look next."""
+    """The decision and why, model and baselines, time per stage, and where to look next."""
     lines = [f"# {words.headline(report)}", "", f"`{report['name']}`, night `{report['night']}`", ""]
     lines += [f"- {_safe(reason)}" for reason in words.reasons(report)]
     for protocol in report["protocols"]:
-        families = words.families(report, protocol)
-        if not families:
+        models = words.models(report, protocol)
+        if not models:
             continue
-        lines += ["", f"## Families, {words.spoken(protocol)} split", ""]
+        lines += ["", f"## Model and baselines, {words.split(protocol)}", ""]
         rows = [
             [f"**{_safe(family)}**" if family == report["model"] else _safe(family)]
             + [_cell(report, family, protocol, metric) for metric in words.MAIN_METRICS]
-            for family in families
+            for family in models
         ]
-        lines += _table(["Family", *map(words.metric_label, words.MAIN_METRICS)], rows)
+        lines += _table(["Model", *map(words.metric_label, words.MAIN_METRICS)], rows)
     if report["stages"]:
         lines += ["", "## Stages", ""]
         lines += _table(
@@ -32,9 +32,11 @@ def markdown(report: Mapping[str, Any]) -> str:
                 for name, stage in report["stages"].items()
             ],
         )
-    put_aside = {table: rows for table, rows in report["quarantined"].items() if rows}
-    if put_aside:
-        lines += ["", "## Quarantine", "", *_table(["Table", "Rows"], [[table, f"{rows:,}"] for table, rows in put_aside.items()])]
+    if report["checks"]:
+        lines += ["", "## Data contract", "", contract.summary(report["checks"])]
+    set_aside = {table: rows for table, rows in report["quarantined"].items() if rows}
+    if set_aside:
+        lines += ["", "## Quarantine", "", *_table(["Table", "Rows"], [[table, f"{rows:,}"] for table, rows in set_aside.items()])]
     if said := words.pictures(report):
         lines += ["", "## Pictures", "", said]
     lines += ["", "## Where to look next", ""]
@@ -54,7 +56,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Text that can stand in a list or a table cell: on one line, with no cell cutoff in it."""
+    """Text for a list or a table cell: on one line, with no cell separator in it."""
     return " ".join(text.split()).replace("|", "\\|")
 
 

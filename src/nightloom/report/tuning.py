@@ -1,4 +1,4 @@
-"""What a tuning has found, as rows of a table and on a terminal."""
+"""The results of a tuning, as rows of a table and on a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.table import Table
 from nightloom.training.search import Tuned
 
 MOST = 10
-"""Trials that a terminal shows."""
+"""Most trials that a terminal shows."""
 
 
 def rows(tuned: Tuned) -> list[dict[str, Any]]:
-    """A row a trial, best first, those cut short last."""
+    """A row a trial, the best first, those that were stopped early last."""
     ordered = sorted(tuned.attempts, key=lambda one: (one.ndcg is None, -(one.ndcg or 0.0), one.number))
     return [
         {
@@ -28,14 +28,14 @@ def rows(tuned: Tuned) -> list[dict[str, Any]]:
 
 
 def importances(tuned: Tuned) -> list[dict[str, Any]]:
-    """A row a key, the one that matters most first; empty with too few trials."""
+    """A row a config key, the most important first; empty with too few trials."""
     return [{"key": key, "importance": round(share, 3)} for key, share in sorted(tuned.importance.items(), key=lambda one: -one[1])]
 
 
 def headline(tuned: Tuned) -> str:
     """One sentence: the best trial against the config as given."""
-    cut = sum(one.state == "pruned" for one in tuned.attempts)
-    tried = f"{len(tuned.attempts)} trials, {cut} cut short"
+    stopped = sum(one.state == "pruned" for one in tuned.attempts)
+    tried = f"{len(tuned.attempts)} trials, {stopped} stopped early"
     if tuned.best.number == tuned.given.number:
         return f"{tried}: none is better than the config as given (validation NDCG@10 {tuned.given.ndcg:.4f})"
     found = f"validation NDCG@10 {tuned.best.ndcg:.4f} in trial {tuned.best.number}"
@@ -43,7 +43,7 @@ def headline(tuned: Tuned) -> str:
 
 
 def print_tuned(tuned: Tuned, preset: str, console: Console) -> None:
-    """Print the headline, the best trials, which keys mattered, and what to do next."""
+    """Print the headline, the best trials, the most important keys, and what to do next."""
     console.print()
     console.print(headline(tuned), style="bold", markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -55,5 +55,5 @@ def print_tuned(tuned: Tuned, preset: str, console: Console) -> None:
     console.print(table)
     if shares := importances(tuned):
         said = ", ".join(f"{row['key']} {row['importance']:.0%}" for row in shares)
-        console.print(f"What mattered: {said}", markup=False, highlight=False)
+        console.print(f"Most important keys: {said}", markup=False, highlight=False)
     console.print(f"A night with it: python -m flows.nightly --config {preset}", markup=False, highlight=False, soft_wrap=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-_TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR"}
+_TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "gini": "Exposure Gini", "auc": "AUC"}
 DASH = "\N{EN DASH}"
-"""Stands where there is no figure."""
+"""Shown where there is no figure."""
 MAIN_METRICS = ("hr_at_10", "ndcg_at_10", "mrr_at_10")
-"""The columns of the families table."""
+"""The columns of every table of models."""
 
 
 def metric_label(name: str) -> str:
@@ -21,8 +22,13 @@ def metric_label(name: str) -> str:
 
 
 def spoken(name: str) -> str:
-    """`leave_one_out` -> `leave one out`."""
+    """`fine_tune` -> `fine tune`."""
     return name.replace("_", " ")
+
+
+def split(protocol: str) -> str:
+    """`temporal` -> `temporal split`, `leave_one_out` -> `leave-one-out split`."""
+    return f"{protocol.replace('_', '-')} split"
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -36,7 +42,7 @@ def signed(value: float | None, digits: int = 4) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Seconds in words: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds is None:
         return DASH
     if seconds < 10:
@@ -49,6 +55,20 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def moment(iso: str) -> str:
+    """`2026-11-24T02:03:04+00:00` -> `24 November 2026, 02:03 UTC`."""
+    at = datetime.fromisoformat(iso).astimezone(UTC)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
+def period(report: Mapping[str, Any]) -> str:
+    """`24 November 2025 to 23 November 2026`; empty where the tables were not checked or events have no time."""
+    ends = report["period"]
+    if not ends or not all(isinstance(end, str) for end in ends):
+        return ""
+    return " to ".join(moment(end).partition(",")[0] for end in ends)
+
+
 def total_seconds(report: Mapping[str, Any]) -> float:
     """Wall time of the stages that this night made; reused ones cost nothing."""
     return sum(stage["seconds"] or 0.0 for stage in report["stages"].values() if stage["status"] == "done")
@@ -57,6 +77,19 @@ def total_seconds(report: Mapping[str, Any]) -> float:
 def peak_mb(report: Mapping[str, Any]) -> float | None:
     """Highest memory of the stages that this night made, in MiB."""
     return max((stage["peak_mb"] for stage in report["stages"].values() if stage["status"] == "done"), default=None)
+
+
+def effort(report: Mapping[str, Any]) -> str:
+    """Time and memory of the stages that this night made: `2 min 50 s (fine tune 2 min 23 s), peak memory 0.9 GiB, 2 stages reused`."""
+    made = {name: stage["seconds"] for name, stage in report["stages"].items() if stage["status"] == "done" and stage["seconds"]}
+    said = duration(total_seconds(report))
+    if len(made) > 1:
+        longest = max(made, key=lambda name: made[name])
+        said += f" ({spoken(longest)} {duration(made[longest])})"
+    if peak := peak_mb(report):
+        said += f", peak memory {peak / 1024:.1f} GiB"
+    reused = sum(stage["status"] == "reused" for stage in report["stages"].values())
+    return said + (f", {reused} stage{'s' if reused > 1 else ''} reused" if reused else "")
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -111,16 +144,21 @@ def confidence(report: Mapping[str, Any]) -> str:
     return f"{100 * report['config']['promotion']['confidence']:g} %"
 
 
-def families(report: Mapping[str, Any], protocol: str) -> list[str]:
-    """Families measured under a protocol, the model first, the others by the gate's metric."""
+def models(report: Mapping[str, Any], protocol: str) -> list[str]:
+    """Families measured under a protocol: tonight's model, the champion, then the baselines by the gate's metric."""
     measured = [family for family, by_protocol in report["metrics"].items() if protocol in by_protocol]
-    metric = report["gate"]["metric"]
-    return sorted(measured, key=lambda family: (family != report["model"], -(report["metrics"][family][protocol].get(metric) or 0.0)))
+    metric, first = report["gate"]["metric"], [report["model"], "champion"]
+
+    def order(family: str) -> tuple[int, float]:
+        place = first.index(family) if family in first else len(first)
+        return place, -(report["metrics"][family][protocol].get(metric) or 0.0)
+
+    return sorted(measured, key=order)
 
 
 def best(report: Mapping[str, Any], protocol: str, metric: str) -> float | None:
-    """Highest value of a metric over all families under a protocol."""
-    values = [report["metrics"][family][protocol].get(metric) for family in families(report, protocol)]
+    """Highest value of a metric over all models under a protocol."""
+    values = [report["metrics"][family][protocol].get(metric) for family in models(report, protocol)]
     return max((value for value in values if value is not None), default=None)
 
 
@@ -128,20 +166,23 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, path, address or command) pairs: where to look next."""
     links: dict[str, str] = {key: value for key, value in report["links"].items() if value}
     folder = Path(links.pop("folder"))
+    links.pop("data_docs", None)  # pages that need internet; the report itself shows the rules
     named = {
-        "data_docs": "Data Docs",
         "mlflow_url": "MLflow run",
+        "mlflow_runs": "MLflow runs",
         "mlflow_run_id": "MLflow run id",
         "prefect_url": "Prefect run",
-        "quarantine": "Rows put aside",
     }
-    steps = [("Report", str(folder / "report.html")), ("Night's folder", str(folder))]
+    if "mlflow_url" in links:
+        links.pop("mlflow_run_id", None)
+    steps = [("Report", str(folder / "report.html"))]
+    if any(report["quarantined"].values()):
+        steps.append(("Rows set aside", str(folder / "quarantine")))
     steps += [(named.get(key, spoken(key).capitalize()), value) for key, value in links.items()]
-    others = [family for family in families(report, report["protocols"][0]) if family != report["model"]]
+    others = [family for family in models(report, report["protocols"][0]) if family != report["model"]]
     if others:
         tonight = f"{report['name']}/{report['night']}"
-        other = "champion" if "champion" in others else others[0]
-        steps.append(("Compare", f"nightloom compare {tonight} {tonight} --family-b {other}"))
+        steps.append(("Compare", f"nightloom compare {tonight} {tonight} --family-b {others[0]}"))
     steps.append(("Both UIs", "make ui"))
     return steps
 
@@ -150,20 +191,8 @@ def _version(version: Any, otherwise: str) -> str:
     return otherwise if version is None else f"version {version}"
 
 
-def shares(training: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """What a score is made of: (member, its share, validation NDCG@10 of it alone), the largest share first.
-
-    Args:
-        training: figures of one protocol's training.
-    """
-    weights = training["weights"]
-    parts = {"network": 1 - sum(weights.values())} | weights
-    alone = training["validation_alone"]
-    return sorted(((spoken(name), parts.get(name, 0.0), value) for name, value in alone.items()), key=lambda one: -one[1])
-
-
 def pictures(report: Mapping[str, Any]) -> str:
-    """How many items have a picture and what could not be read; empty where the catalogue has no image column."""
+    """How many items have a picture and which can not be read; empty where the catalogue has no image column."""
     found = report["images"]
     if not found:
         return ""
@@ -173,41 +202,12 @@ def pictures(report: Mapping[str, Any]) -> str:
     return f"{said}; {found['unreadable']:,} pictures can not be read, for example {found['examples'][0]}. All: unreadable_images.csv."
 
 
-def started(training: Mapping[str, Any]) -> str:
-    """From what a network was trained, in a sentence."""
-    if training.get("warm_start"):
-        return "The network was trained on from the champion's weights."
-    reason = training.get("cold_because")
-    return "The network was trained from scratch" + (f": {reason}." if reason else ".")
-
-
-def purchased(training: Mapping[str, Any]) -> str:
-    """What the re-ranker does and how true its probabilities are, in a sentence or two; nothing where none was fitted."""
-    found, probabilities = training.get("purchase"), training.get("probabilities")
-    if not found or not found["asked"]:
-        return ""
-    change = (
-        f"{found['gain']:+.4f} NDCG@10, standard error {found['error']:.4f}, "
-        f"{found['asked']:,} validation users that it had not learnt from"
-    )
-    if not found["kept"]:
-        return f"A re-ranker was tried and left out: it is not better for sure ({change})."
-    said = f"The re-ranker puts the best candidates in order by their probability of being had ({change}); scores are log-odds."
-    if probabilities:
-        said += f" On the test these probabilities have AUC {probabilities['auc']:.3f}, log-loss {probabilities['log_loss']:.4f}, "
-        share = f"{100 * probabilities['had']:.1f} % of {probabilities['rows']:,.0f} candidates"
-        said += f"calibration error {probabilities['ece']:.4f}; {share} were consumed."
-    return said
-
-
-def labelled(training: Mapping[str, Any]) -> str:
-    """How true the label head's probabilities are, in a sentence; nothing where there is no such head."""
-    probabilities = training.get("label_probabilities")
-    if not probabilities:
+def changed(report: Mapping[str, Any]) -> str:
+    """How much the recommendations differ from the champion's, over all held-out users; empty without a champion."""
+    found = report["sample_lists"]
+    if found.get("shared_at_10") is None:
         return ""
     return (
-        f"The label head gives the probability that an event is positive: on {probabilities['rows']:,.0f} test events, "
-        f"{100 * probabilities['positive']:.1f} % of them positive, AUC {probabilities['auc']:.3f}, "
-        f"log-loss {probabilities['log_loss']:.4f}, "
-        f"calibration error {probabilities['ece']:.4f}."
+        f"Over all held-out users, {found['shared_at_10']:.1f} of the first ten items are in both lists on average, and "
+        f"{100 * found['same_first']:.0f} % of the users get the same first item."
     )

@@ -27,7 +27,7 @@ from tests.sections import of_evaluate, of_prepare
 
 PROTOCOLS = ("temporal", "leave_one_out")
 N_USERS = 120
-FLOORS = ["popularity", "item_knn", "als", "graph"]
+BASELINES = ["popularity", "item_knn", "als", "graph"]
 
 
 def tables(n_items: int, events: tuple[str, ...]) -> Tables:
@@ -82,16 +82,16 @@ def tonight(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     champion = night(last, 24, ("view", "wish"), ("temporal",)).bundles["temporal"]
     made = night(tmp_path_factory.mktemp("tonight"), 30, ("buy", "view", "wish"), PROTOCOLS)
     folder = tmp_path_factory.mktemp("evaluate")
-    heard: list[str] = []
-    figures = evaluate(made.prepared, made.bundles, champion, made.pretrained, folder, heard.append, **of_evaluate(config()))
+    lines: list[str] = []
+    figures = evaluate(made.prepared, made.bundles, champion, made.pretrained, folder, lines.append, **of_evaluate(config()))
     read = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals", "slices")}
     return SimpleNamespace(
-        **vars(made), folder=folder, figures=figures, heard=heard, rows=pd.read_parquet(folder / "per_user.parquet"), **read
+        **vars(made), folder=folder, figures=figures, lines=lines, rows=pd.read_parquet(folder / "per_user.parquet"), **read
     )
 
 
 def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> None:
-    assert set(tonight.metrics) == {"nightloom", CHAMPION, *FLOORS}
+    assert set(tonight.metrics) == {"nightloom", CHAMPION, *BASELINES}
     assert set(tonight.metrics[CHAMPION]) == {"temporal"}
     for protocol, of_protocol in tonight.rows.groupby("protocol"):
         asked = {family: set(zip(one["user_id"], one["item_id"], strict=True)) for family, one in of_protocol.groupby("family")}
@@ -99,7 +99,7 @@ def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> No
         assert len(asked) == (6 if protocol == "temporal" else 5)
         assert len(of_protocol) == len(asked) * tonight.figures["test_rows"][protocol]
         assert of_protocol["user_id"].nunique() == tonight.figures["test_users"][protocol]
-    assert len(tonight.heard) == 11
+    assert len(tonight.lines) == 11
 
 
 def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> None:
@@ -127,17 +127,39 @@ def test_ids_are_those_of_the_source_and_what_was_seen_is_not_ranked(tonight: Si
 
 def test_lists_are_measured_and_plots_drawn(tonight: SimpleNamespace) -> None:
     assert {"coverage_at_10", "novelty_at_10", "popularity_bias_at_10", "gini_at_10"} <= set(tonight.metrics["als"]["temporal"])
-    drawn = {f"{plot}_{protocol}.png" for plot in ("families", "slices", "learning_curve") for protocol in PROTOCOLS} | {
+    drawn = {f"{plot}_{protocol}.png" for plot in ("models", "slices", "learning_curve") for protocol in PROTOCOLS} | {
         "champion_temporal.png"
     }
     assert {path.name for path in (tonight.folder / "plots").iterdir()} == drawn
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tonight.folder / "plots").iterdir())
 
 
+def test_a_sample_of_lists_is_set_beside_the_champions(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    found = json.loads((tonight.folder / "sample_lists.json").read_text())
+    assert (found["protocol"], len(found["users"])) == ("temporal", 4)
+    assert 0 <= found["shared_at_10"] <= 10
+    known = set(tonight.rows["user_id"])
+    for user in found["users"]:
+        assert set(user) == {"user_id", "challenger", "champion"}, "nothing of a user but the id"
+        assert user["user_id"] in known
+        assert [one["rank"] for one in user["challenger"]] == list(range(1, 11))
+        its = {one["item_id"]: one["rank"] for one in user["champion"]}
+        for one in user["challenger"]:
+            assert one["title"].startswith("thing ")
+            assert one["item_id"] not in its or one["other_rank"] == its[one["item_id"]]
+    alone = config(protocols=["temporal"], baselines=[])
+    evaluate(tonight.prepared, tonight.bundles, None, tonight.pretrained, tmp_path, **of_evaluate(alone))
+    first = json.loads((tmp_path / "sample_lists.json").read_text())
+    assert [one["user_id"] for one in first["users"]] == [one["user_id"] for one in found["users"]], "the seed draws the same users"
+    assert [one["challenger"][0]["title"] for one in first["users"]] == [one["challenger"][0]["title"] for one in found["users"]]
+    assert first["shared_at_10"] is None
+    assert all(one["champion"] == [] for one in first["users"])
+
+
 def test_the_gate_reads_the_rows(tonight: SimpleNamespace) -> None:
     rows = tonight.rows[tonight.rows["protocol"] == "temporal"]
     by_family = {family: rows[rows["family"] == family] for family in tonight.metrics}
-    found = decide(by_family["nightloom"], by_family[CHAMPION], {name: by_family[name] for name in FLOORS}, config().promotion)
+    found = decide(by_family["nightloom"], by_family[CHAMPION], {name: by_family[name] for name in BASELINES}, config().promotion)
     assert found.users == tonight.figures["test_users"]["temporal"]
     assert found.challenger == pytest.approx(tonight.metrics["nightloom"]["temporal"]["ndcg_at_10"])
     assert found.champion == pytest.approx(tonight.metrics[CHAMPION]["temporal"]["ndcg_at_10"])
@@ -150,6 +172,9 @@ def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: Si
     rows = pd.read_parquet(tmp_path / "per_user.parquet")
     found = decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == CHAMPION], {}, only.promotion)
     assert (found.decision, found.difference) == ("promote", pytest.approx(0, abs=1e-9))
+    lists = json.loads((tmp_path / "sample_lists.json").read_text())
+    assert (lists["shared_at_10"], lists["same_first"]) == (10, 1)
+    assert all(one["rank"] == one["other_rank"] for user in lists["users"] for one in user["challenger"])
 
 
 def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespace, tmp_path: Path) -> None:
@@ -160,6 +185,7 @@ def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespac
     only = config(protocols=["temporal"])
     figures = evaluate(prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path, **of_evaluate(only))
     assert figures["test_users"] == {"temporal": 0}
+    assert json.loads((tmp_path / "sample_lists.json").read_text())["users"] == []
     assert json.loads((tmp_path / "metrics.json").read_text())["als"] == {"temporal": {}}
     found = decide(pd.read_parquet(tmp_path / "per_user.parquet"), None, {}, only.promotion)
     assert (found.decision, found.users) == ("reject", 0)

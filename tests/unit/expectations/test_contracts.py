@@ -243,7 +243,7 @@ def test_missing_text_and_users_with_one_event_are_told_and_no_more(tmp_path: Pa
     figures = check(tables, config(suite="movies"), tmp_path, None, NOW)
     assert figures["quarantined"]["items"] == 0
     assert any("items.title: expected a title for 95% of films, found 2 of 20 rows against it" in line for line in figures["warnings"])
-    assert any("items: expected text for every item, found 0.85" in line for line in figures["warnings"])
+    assert any("items: expected text for every item, found 85.00%" in line for line in figures["warnings"])
     assert figures["users_with_one_event"] == 1
 
 

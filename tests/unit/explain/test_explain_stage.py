@@ -27,18 +27,18 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("explained")
     bundle = described_bundle(root / "bundle")
     prepared = described_prepared(root / "prepared")
-    told: list[str] = []
+    lines: list[str] = []
     (root / "out").mkdir()
-    figures = explain(prepared, root / "bundle", root / "out", told.append, **of_explain(config()))
-    return root, bundle, figures, told
+    figures = explain(prepared, root / "bundle", root / "out", lines.append, **of_explain(config()))
+    return root, bundle, figures, lines
 
 
 def test_figures_and_files(made):
-    root, _, figures, told = made
+    root, _, figures, lines = made
     assert figures["users"] == 5
     assert figures["largest_gap"] < 1e-5
     assert figures["model_evaluations"] > 0
-    assert told[-1] == "explained 5 of 5 recommendations"
+    assert lines[-1] == "explained 5 of 5 recommendations"
     assert sorted(path.name for path in (root / "out" / "plots").iterdir()) == [
         *(f"reasons_{number}.png" for number in (1, 2, 3, 4)),
         "reasons_summary.png",
@@ -99,18 +99,18 @@ def reason(kind, label, share):
 def test_a_sentence_names_what_counts_most():
     found = [reason("event", "Fargo", 0.3), reason("event", "Casino", 0.6), reason("event", "Up", 0.01), reason("field", "its text", 0.9)]
     assert sentence("Heat", found, 3.0, 0.5) == (
-        "Heat is recommended because of Casino and Fargo in the history. What counts of the item itself: its text."
+        "Heat is recommended because of Casino and Fargo in the history. Of the item itself, its text counts most."
     )
 
 
 def test_a_sentence_names_what_speaks_against():
     found = [reason("event", "Casino", 0.6), reason("event", "Up", -0.4)]
-    assert sentence("Heat", found, 3.0, 0.5).endswith("Against it speaks Up.")
+    assert sentence("Heat", found, 3.0, 0.5).endswith("What counts against it: Up.")
 
 
 def test_a_sentence_owns_up_where_the_history_hardly_counts():
     assert sentence("Heat", [reason("event", "Up", 0.02)], 3.0, 0.5).startswith("Heat is recommended for the history as a whole")
-    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 2.9).startswith("Heat stands high for anybody who asks now")
+    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 2.9).startswith("Heat scores high for every user at this time")
 
 
 def test_shares_add_up_in_absolute_terms_and_nothing_is_shared_as_nothing():

@@ -27,7 +27,9 @@ def test_piped_output_has_no_escape_codes_and_only_paths_are_wide(ending):
     text = printed(ending)
     assert "\x1b" not in text
     for line in text.splitlines():
-        assert len(line.rstrip()) <= 80 or line.startswith(("  Report", "  Night's folder", "  Compare"))
+        assert len(line.rstrip()) <= 80 or line.startswith(
+            ("  Report", "  Compare", "  MLflow runs", "  Rows set aside", "Data contract", "Time")
+        )
 
 
 def test_a_terminal_gets_colour():
@@ -61,17 +63,33 @@ def test_without_a_champion_there_is_no_difference():
     assert not any(line.startswith(("difference", "champion ")) for line in printed("first").splitlines())
 
 
-def test_reused_stages_are_marked_and_cost_nothing():
-    lines = printed("promoted").splitlines()
-    assert "reused, made before" in next(line for line in lines if line.startswith("collect"))
-    assert next(line for line in lines if line.startswith("tonight")).split() == ["tonight", "2", "min", "50", "s"]
+def test_reused_stages_are_counted_and_take_no_time():
+    assert "Time: 2 min 50 s (fine tune 2 min 23 s), peak memory 0.9 GiB, 2 stages reused" in printed("promoted").splitlines()
+    assert "Time: 1.2 s, peak memory 0.4 GiB" in " ".join(words_of_a_night_that_made_one_stage())
+
+
+def words_of_a_night_that_made_one_stage() -> list[str]:
+    content = report("refused")
+    content["stages"]["collect"]["status"] = "done"
+    out = io.StringIO()
+    print_summary(content, Console(file=out, width=80))
+    return out.getvalue().splitlines()
 
 
 def test_a_refused_night_says_which_rows_and_what_to_do():
     text = " ".join(printed("refused").split())
     assert "5,000 of 100,000 rows (5.0 %) are not between 1 and 5" in text
     assert "Correct the rows." in text
-    assert "Families" not in text
+    assert "Model and baselines" not in text
+    assert "1 stopped the night" in text
+
+
+def test_the_rules_and_the_change_of_the_lists_are_summed_up():
+    text = " ".join(printed("promoted").split())
+    assert "Data contract: 3 of 5 rules passed, 1 set rows aside, 1 gave a warning." in text
+    assert "7.2 of the first ten items are in both lists on average, and 50 % of the users get the same first item." in text
+    assert "in both lists" not in printed("first")
+    assert "3 of 5 rules passed" in markdown(report("promoted"))
 
 
 def test_where_to_look_next_is_not_folded():
@@ -80,6 +98,8 @@ def test_where_to_look_next_is_not_folded():
     assert "nightloom compare films/20261124-020000 films/20261124-020000 --family-b champion" in text
     assert "--family-b graph" in printed("first")
     assert "make ui" in text
+    assert "f00d" not in text.replace("runs/f00d", ""), "an address says more than an id"
+    assert "Rows set aside  /nowhere/mlruns/nights/films/20261124-020000/quarantine" in printed("refused")
 
 
 def test_unchanged_says_why_and_how_to_force_it():
@@ -106,7 +126,7 @@ def test_markdown_marks_the_best_and_keeps_cells_whole():
     text = markdown(content)
     assert "- a \\| b c\n" in text
     assert "| **nightloom** | **0.1943** | **0.0925** | **0.0740** |" in text
-    assert "[http://127.0.0.1:5000/#/experiments/1/runs]" in text
+    assert "[http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning]" in text
 
 
 @pytest.mark.parametrize(
@@ -116,6 +136,6 @@ def test_durations(seconds, said):
     assert words.duration(seconds) == said
 
 
-@pytest.mark.parametrize(("name", "said"), [("ndcg_at_10", "NDCG@10"), ("recall_at_5", "Recall@5"), ("auc", "Auc")])
+@pytest.mark.parametrize(("name", "said"), [("ndcg_at_10", "NDCG@10"), ("recall_at_5", "Recall@5"), ("auc", "AUC")])
 def test_metric_labels(name, said):
     assert words.metric_label(name) == said

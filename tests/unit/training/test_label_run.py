@@ -17,7 +17,7 @@ from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.evaluation.labels import measure_labels
 from nightloom.models.sequential.windows import Windows
 from nightloom.packaging.bundle import Bundle
-from nightloom.report.words import labelled
+from nightloom.report.parts import labelled
 from nightloom.training.distributed import World
 from nightloom.training.label_task import LabelTask, both_labels, calibrate
 from nightloom.training.remap_weights import IDS

@@ -150,7 +150,7 @@ def test_calibration_is_measured_on_the_test_part(model: SequentialRecommender, 
     _, others = shop(lately=True, seed=9)
     found = measure_probabilities(model, others, tmp_path / "calibration.png", "a shop")
     assert found["rows"] == USERS * N_ITEMS
-    assert found["had"] == pytest.approx(1 / N_ITEMS)
+    assert found["positive"] == pytest.approx(1 / N_ITEMS)
     assert found["auc"] > 0.9
     assert found["ece"] < 0.05
     assert (tmp_path / "calibration.png").stat().st_size > 1000

@@ -1,0 +1,40 @@
+"""The figures of a night that its report shows: only those that it does not draw itself, so that nothing is shown twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+CAPTIONS = {
+    "champion": "Challenger minus champion on every metric",
+    "calibration": "Calibration of the re-ranker: predicted probability against the observed share",
+    "calibration_of_labels": "Calibration of the label head: predicted probability against the observed share",
+    "reasons_summary": "Mean share of each field, and of the events at each position of the history",
+}
+"""Stem of a file's name, without its protocol -> caption. The others are drawn by the report's own tables, bars and curves."""
+
+
+def shown(folders: Iterable[Path], protocols: Iterable[str]) -> dict[str, Path]:
+    """The PNG files that the report shows, by name.
+
+    Args:
+        folders: folders of stages; their `plots/` are looked through.
+        protocols: as in the config.
+
+    Returns:
+        Stem of the file's name -> file.
+    """
+    stems = {stem for kind in CAPTIONS for stem in (kind, *(f"{kind}_{protocol}" for protocol in protocols))}
+    found = {path.stem: path for folder in folders for path in sorted((folder / "plots").glob("*.png"))}
+    return {stem: path for stem, path in found.items() if stem in stems}
+
+
+def of_kind(figures: Mapping[str, Path], *kinds: str) -> dict[str, Path]:
+    """Caption -> file, of the figures of some kinds, in the order of the kinds."""
+    found = {}
+    for kind in kinds:
+        for stem, path in figures.items():
+            protocol = stem.removeprefix(kind).lstrip("_")
+            if stem.startswith(kind) and protocol in ("", "temporal", "leave_one_out"):
+                found[CAPTIONS[kind] + (f" ({protocol.replace('_', '-')} split)" if protocol else "")] = path
+    return found

@@ -1,0 +1,62 @@
+"""What the model is made of, in words: fusion weights, the start of its training, and its two calibrated heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nightloom.report.words import spoken
+
+
+def fusion_weights(training: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """(part of the score, its fusion weight, validation NDCG@10 of it alone), the largest weight first.
+
+    Args:
+        training: figures of one protocol's training.
+    """
+    weights = training["weights"]
+    parts = {"network": 1 - sum(weights.values())} | weights
+    alone = training["validation_alone"]
+    return sorted(((spoken(name), parts.get(name, 0.0), value) for name, value in alone.items()), key=lambda one: -one[1])
+
+
+def started(training: Mapping[str, Any]) -> str:
+    """The weights that the network's training started from, in a sentence."""
+    if training.get("warm_start"):
+        return "The network's training continued from the champion's weights."
+    reason = training.get("cold_because")
+    return "The network was trained from scratch" + (f": {reason}." if reason else ".")
+
+
+def reranked(training: Mapping[str, Any]) -> str:
+    """What the re-ranker does and how well its probabilities are calibrated; empty where none was fitted."""
+    found, probabilities = training.get("reranker"), training.get("probabilities")
+    if not found or not found["asked"]:
+        return ""
+    change = (
+        f"{found['gain']:+.4f} NDCG@10 with a standard error of {found['error']:.4f}, on {found['asked']:,} validation users "
+        "that it was not fitted on"
+    )
+    if not found["kept"]:
+        return f"A re-ranker was fitted and left out, since its gain does not exceed two standard errors ({change})."
+    said = f"The re-ranker orders the best candidates by the probability that the user interacts with them ({change}). Scores are log-odds."
+    if probabilities:
+        said += (
+            f" On {probabilities['rows']:,.0f} test candidates its probabilities have AUC {probabilities['auc']:.3f}, log-loss "
+            f"{probabilities['log_loss']:.4f} and calibration error {probabilities['ece']:.4f}; "
+            f"{100 * probabilities['positive']:.1f} % of the candidates were held-out items."
+        )
+    return said
+
+
+def labelled(training: Mapping[str, Any]) -> str:
+    """How well the label head's probabilities are calibrated, in a sentence; empty where there is no such head."""
+    probabilities = training.get("label_probabilities")
+    if not probabilities:
+        return ""
+    return (
+        f"The label head gives the probability that an event is positive: on {probabilities['rows']:,.0f} test events, "
+        f"{100 * probabilities['positive']:.1f} % of them positive, AUC {probabilities['auc']:.3f}, "
+        f"log-loss {probabilities['log_loss']:.4f}, "
+        f"calibration error {probabilities['ece']:.4f}."
+    )
