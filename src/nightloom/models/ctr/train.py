@@ -13,11 +13,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from nightloom.core.click_metrics import losses, measure
 from nightloom.core.errors import InputError
+from nightloom.core.ragged import offsets_of, owners
 from nightloom.data.preparation.impressions import Impressions
 from nightloom.models.ctr.base import BoolArray, ClickModel, FloatArray
 from nightloom.models.ctr.baselines import Boosted, Logistic
@@ -123,7 +123,7 @@ def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], Click
         tell(f"fold {done + 1} of {len(asked)}", (done + 1) / len(asked))
     log_odds = np.concatenate(answers, axis=1)
     clicked = np.concatenate([one.clicked[one.start :] for one in asked])
-    number: NDArray[np.int64] = np.repeat(np.arange(len(asked)), [one.stop - one.start for one in asked])
+    number = owners(offsets_of([one.stop - one.start for one in asked]))
     path = [float(losses(clicked, expit(step)).mean()) for step in log_odds]
     step = int(np.argmin(path))
     kind: Kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
