@@ -91,7 +91,7 @@ def explain(
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=exclude_seen)
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
-    names = titles(model)
+    names = model.titles()
     rows = pick(queries, explain.users, seed)
     asked = queries.histories.take(rows)
     best = model.recommender.recommend(asked, 1, exclude_seen=exclude_seen)[0][:, 0]
@@ -117,15 +117,6 @@ def pick(queries: Queries, n: int, seed: int) -> NDArray[np.int64]:
     """Rows of up to n queries with histories that can be explained, in the order of the queries; the same for the same seed."""
     able = np.flatnonzero(queries.histories.lengths >= FEWEST_EVENTS)
     return np.sort(np.random.default_rng(seed).permutation(able)[:n])
-
-
-def titles(model: Bundle) -> NDArray[np.object_]:
-    """What a person calls each item: its first text column, or its id where that is empty, object [items]."""
-    column = next((name for name, kind in model.spec.kinds.items() if kind == "text" and name in model.items), None)
-    if column is None:
-        return model.item_ids
-    named = model.items[column]
-    return np.where(named.notna(), named, model.item_ids).astype(object)
 
 
 def _one(

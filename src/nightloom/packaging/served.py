@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from nightloom.packaging.manifest import Manifest
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
 """What the registered model imports; nightloom itself travels with it."""
@@ -58,9 +59,10 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
         ColSpec(Array(Array(DataType.string)), "friends", required=False),
         ColSpec(DataType.string, "user_id", required=False),
         ColSpec(DataType.long, "request_time", required=False),
+        ColSpec(DataType.long, "asked_at", required=False),  # the old name of request_time, for one version more
     ]
-    heads = json.loads((bundle / "recommender.json").read_text(encoding="utf-8"))
-    probabilities = [name for name, head in (("probability", "purchase"), ("label_probability", "labels")) if heads.get(head)]
+    heads = Manifest.read(bundle).heads
+    probabilities = [name for name, head in (("probability", "reranker"), ("label_probability", "labels")) if heads[head]]
     outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *probabilities))]
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
@@ -72,7 +74,7 @@ def click_head(folder: Path) -> Served:
     """A click head that answers rows of what may be shown.
 
     Args:
-        folder: what `models.clicks.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
+        folder: what `nightloom.models.ctr.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema

@@ -172,7 +172,7 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
 
     bundle, meta = Bundle.load(champion), json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     check_cutoffs(bundle.meta, meta, protocol)
-    phases = _weights(champion, bundle, config)
+    phases = _weights(bundle, config)
     tonight = _known(prepared, meta)
     _check_vectors(bundle, tonight, Vectors.load(pretrained))
     before = Known(bundle.item_ids, bundle.spec, bundle.meta["event_types"])
@@ -203,11 +203,11 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
     }
 
 
-def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
+def _weights(bundle: Any, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
     """Phase -> state of the network and rows of its id table."""
     if config["training"]["tuning"] != "frozen":
         raise ColdStart("the language model is tuned too, and its tuning starts anew each night")
-    path = champion / SEARCH_FILE
+    path = bundle.folder / SEARCH_FILE
     if not path.is_file():
         raise ColdStart("the champion keeps no weights from before its validation cutoff")
     with safe_open(path, "pt") as file:

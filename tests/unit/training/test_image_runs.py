@@ -22,6 +22,7 @@ from nightloom.data.tables.schema import Tables
 from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.encoders.vectors import Vectors
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.manifest import seal
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
@@ -120,12 +121,13 @@ def other_pictures(shop: SimpleNamespace, folder: Path, vectors: Vectors) -> Pat
 
 
 def test_another_vision_model_starts_cold(shop: SimpleNamespace, seeing: Bundle, tmp_path: Path) -> None:
-    run, champion = shop.config.model_dump(mode="json"), seeing.source
+    run, champion = shop.config.model_dump(mode="json"), seeing.folder
     found = Vectors.load(shop.pretrained)
     # The champion is of tonight's own data here, which the leak rule forbids: let it be of an earlier night.
     meta = json.loads((champion / "meta.json").read_text())
-    meta["trained_until"]["temporal"] = meta["borders"]["temporal"]["test"] - 1
+    meta["trained_until"]["temporal"] = meta["cutoffs"]["temporal"]["test"] - 1
     (champion / "meta.json").write_text(json.dumps(meta))
+    seal(champion, {})
     laid = write_start(run, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
     assert laid["items_kept"] > 40
     tensors = load_file(tmp_path / START_FILE)

@@ -50,7 +50,7 @@ class LabelCounters:
         own = _columns(past.shown, past.clicked, since)
         return np.column_stack([self._items(histories.items.astype(np.int64), histories.times), own])
 
-    def of_questions(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> FloatArray:
+    def of_pairs(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> FloatArray:
         """Counters for questions of some histories at `request_time`: float32 [questions, COUNTERS].
 
         Args:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from nightloom.core.calibration import Line
 from nightloom.core.ragged import owners
-from nightloom.core.recommender import mask_seen
+from nightloom.core.recommender import Allowed, mask_excluded
 from nightloom.core.sequences import Histories
 from nightloom.core.top_k import top_k
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
@@ -103,17 +103,25 @@ class Reranker:
     exclude_seen: bool
     item_counters: ItemCounters
 
-    def rescore(self, fused: FloatArray, tables: Mapping[str, FloatArray], histories: Histories, ablated: int | None = None) -> FloatArray:
+    def rescore(
+        self,
+        fused: FloatArray,
+        tables: Mapping[str, FloatArray],
+        histories: Histories,
+        ablated: int | None = None,
+        allowed: Allowed | None = None,
+    ) -> FloatArray:
         """Log-odds of the whole catalogue, float32 [n, items].
 
         Args:
             fused: float32 [n, items], the scores of retrieval.
             tables: member -> float32 [n, items], as it gives them.
-            histories: who asks; with `request_time` zero they are asked now, after all that is known.
-            ablated: an item of which only its scores may be known, as if nobody had ever had it.
+            histories: one for each query; where `request_time` is zero, the request is made now, after all known events.
+            ablated: an item whose counters are hidden, as if nobody had ever interacted with it.
+            allowed: items that may be candidates; None: all.
         """
         found = self.fallback(fused).astype(np.float32)
-        candidates = candidates_of(fused, histories, exclude_seen=self.exclude_seen)
+        candidates = candidates_of(fused, histories, exclude_seen=self.exclude_seen, allowed=allowed)
         columns = [standard(tables[name]) for name in self.members]
         inputs = describe(fused, columns, candidates, self._dated(histories), self.item_counters, ablated)
         np.put_along_axis(found, candidates, self.log_odds(inputs), 1)
@@ -179,13 +187,11 @@ def answers(net: HeadNet, numbers: Numbers, described: FloatArray) -> FloatArray
     return mean.reshape(described.shape[:2])
 
 
-def candidates_of(fused: FloatArray, histories: Histories, *, exclude_seen: bool) -> NDArray[np.int64]:
-    """The best items of retrieval, best first, int64 [n, candidates]."""
-    allowed = fused
-    if exclude_seen:
-        allowed = fused.copy()
-        mask_seen(allowed, histories)
-    return top_k(allowed, CANDIDATES)
+def candidates_of(fused: FloatArray, histories: Histories, *, exclude_seen: bool, allowed: Allowed | None = None) -> NDArray[np.int64]:
+    """The best items of retrieval, best first, int64 [n, candidates]; `allowed` as in `Recommender.recommend`."""
+    masked = fused.copy()
+    mask_excluded(masked, histories, exclude_seen=exclude_seen, allowed=allowed)
+    return top_k(masked, CANDIDATES)
 
 
 def describe(
