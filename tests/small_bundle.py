@@ -70,7 +70,7 @@ def random_bundle(source: Path, folder: Path, *, labelled: bool = False) -> Path
 
 
 def headed_bundle(folder: Path) -> Path:
-    """The same with a re-ranker and a calibrated label head, both with random weights, in a shop where i4 sold most."""
+    """The same with a re-ranker and a calibrated label head, both with random weights; item i4 has most events."""
     plain = small_bundle(folder.with_name(f"{folder.name}-plain"))
     recommender, start = Bundle.load(plain).recommender, 1_700_000_000
     known = Histories.of_items([[0, 1, 4], [4, 5], [4, 4, 2]], request_time=start)

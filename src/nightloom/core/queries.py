@@ -44,7 +44,9 @@ class Query:
         """The time of the request as models read it, in seconds since 1970; 0 where the times of its events are not known."""
         if self.times is None and len(self.history):
             return 0
-        return max(self.times or (), default=0) if self.request_time is None else int(self.request_time)
+        if self.request_time is not None:
+            return int(self.request_time)
+        return 0 if self.times is None else int(max(self.times, default=0))
 
 
 def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: EventNames) -> Histories:
@@ -63,22 +65,23 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
     """
     for number, query in enumerate(queries):
         _check(number, query)
-    known = [[place for place, item in enumerate(query.history) if item in index] for query in queries]
-    event_types = [[names.default] * len(one.history) if one.event_types is None else one.event_types for one in queries]
+    kept = [[place for place, item in enumerate(one.history) if item in index] for one in queries]
+    event_types = [one.event_types if one.event_types is not None else [names.default] * len(one.history) for one in queries]
     names.check([name for one in event_types for name in one])
-    codes = names.codes(_flat(event_types, known))
-    positive = [
-        names.positive[names.codes(types)] if one.positive is None else one.positive
-        for one, types in zip(queries, event_types, strict=True)
-    ]
-    times = [[0] * len(one.history) if one.times is None else one.times for one in queries]
-    found = Histories.of_items([[index[one.history[place]] for place in kept] for one, kept in zip(queries, known, strict=True)])
+    codes = names.codes(_flat(event_types, kept))
+    default = iter(names.positive[codes].tolist())
+    positive: list[bool] = []
+    for query, part in zip(queries, kept, strict=True):
+        by_name = [next(default) for _ in part]
+        positive += by_name if query.positive is None else [query.positive[place] for place in part]
+    times = [one.times if one.times is not None else [0] * len(one.history) for one in queries]
+    found = Histories.of_items([[index[one.history[place]] for place in part] for one, part in zip(queries, kept, strict=True)])
     return replace(
         found,
         event_types=codes,
-        positive=np.array(_flat(positive, known), dtype=bool),
+        positive=np.array(positive, dtype=np.bool_),
         seen=names.seen[codes],
-        times=np.array(_flat(times, known), dtype=np.int64),
+        times=np.array(_flat(times, kept), dtype=np.int64),
         request_time=np.array([one.known_time for one in queries], dtype=np.int64),
         links=_links(queries, index, names),
     )

@@ -1,6 +1,6 @@
 """What every recommender does: fit, scores, recommend, save, load.
 
-A recommender answers histories, not user ids, so a user never seen in training is served like any other.
+A recommender ranks for histories, not for user ids, so a user never seen in training is served like any other.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Recommender(ABC):
 
 
 class Scorer(Recommender):
-    """A recommender that is built in seconds, and whose scores are fused late with a network's."""
+    """A recommender that is built in seconds, whose scores are fused with a network's."""
 
     @abstractmethod
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
@@ -83,7 +83,7 @@ class Scorer(Recommender):
 
 
 class Untrained(Scorer):
-    """A scorer that answers from the history and what comes with it: only the size of the catalogue is kept."""
+    """A scorer that reads the query alone: it keeps nothing but the size of the catalogue."""
 
     def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
         """Keep the size of the catalogue."""

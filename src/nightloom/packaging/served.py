@@ -1,4 +1,4 @@
-"""What a registered version is made of: the code that answers, its files, and which columns come and go."""
+"""What a registered version consists of: its code, its files, and its input and output columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from nightloom.packaging.manifest import Manifest
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
-"""What the registered model imports; nightloom itself travels with it."""
+"""Packages that the registered model imports; the code of nightloom is stored with it."""
 HERE = Path(__file__).parent
 
 
@@ -23,7 +23,7 @@ class Served:
     Attributes:
         kind: MLflow's name of the logged model and of its type.
         code: the file that MLflow runs where the model is loaded.
-        files: name that the code knows -> folder.
+        files: name in the code -> folder.
         signature: MLflow's signature.
         example: rows for the input example; None for no example.
         settings: MLflow's model_config.
@@ -38,7 +38,7 @@ class Served:
 
 
 def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
-    """A bundle that answers histories.
+    """A bundle that ranks for histories.
 
     Args:
         bundle: folder that fine_tune made.
@@ -71,10 +71,10 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
 
 
 def click_head(folder: Path) -> Served:
-    """A click head that answers rows of what may be shown.
+    """A click head that gives probabilities for rows of what may be shown.
 
     Args:
-        folder: what `nightloom.models.ctr.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
+        folder: what `nightloom.models.ctr.save.save` and `Impressions.save` wrote: the head, and the log that its counters are made of.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema

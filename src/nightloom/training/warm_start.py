@@ -10,6 +10,7 @@ fusion weights are still chosen on events that no weight has seen.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -120,7 +121,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept | {"training.tuning": config["training"]["tuning"]}
 
 
-def check_cutoffs(champion: dict[str, Any], tonight: dict[str, Any], protocol: str) -> None:
+def check_cutoffs(champion: Mapping[str, Any], tonight: Mapping[str, Any], protocol: str) -> None:
     """The leak rule: weights must not have learned from what tonight holds out.
 
     Args:

@@ -63,6 +63,12 @@ def test_friends_are_linked_to_their_own_query() -> None:
     assert last.known.take(last.people).items.tolist() == [2]
 
 
+def test_no_query_and_arrays_for_lists() -> None:
+    assert len(build()) == 0
+    found = build(Query(np.array(["a", "b"]), np.array([3, 4]), positive=np.array([False, True])))  # type: ignore[arg-type]
+    assert (found.request_time.tolist(), found.positive.tolist()) == ([4], [False, True])
+
+
 @pytest.mark.parametrize("given", [{"times": [1]}, {"event_types": ["buy"] * 3}, {"positive": []}])
 def test_lists_must_match_the_history(given: dict[str, Any]) -> None:
     (name, values) = next(iter(given.items()))
