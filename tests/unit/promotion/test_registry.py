@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
@@ -149,6 +150,23 @@ def test_fetch_gives_the_bundle_that_was_registered(home: SimpleNamespace, tmp_p
     assert home.registry.fetch(version, tmp_path / "champions") == folder
     assert [path.name for path in (tmp_path / "champions").iterdir()] == [folder.name]
     assert Bundle.load(folder).recommend([Query(["i1"])], 3) == Bundle.load(home.bundle).recommend([Query(["i1"])], 3)
+
+
+def test_a_champion_of_the_version_before_can_still_be_compared(home: SimpleNamespace, tmp_path: Path) -> None:
+    version = register(home, "old")
+    place = Path(home.registry.client.get_model_version_download_uri(version.model, version.version).removeprefix("file://"))
+    (bundle,) = (path.parent for path in place.rglob("bundle.json"))
+    shutil.rmtree(bundle)
+    with zipfile.ZipFile(Path(__file__).parents[1] / "packaging" / "bundle_of_format_1.zip") as packed:
+        packed.extractall(bundle)
+    folder = home.registry.fetch(version, tmp_path / "champions")
+    with pytest.warns(RenamedWarning, match="a bundle of the version before"):
+        champion = Bundle.load(folder)
+    histories = champion.histories([Query(["i1", "i2"])])
+    found = champion.reindex(champion.items.iloc[::-1].reset_index(drop=True), None).network_scores(
+        champion.histories([Query(["i8", "i7"])])
+    )
+    np.testing.assert_allclose(found[:, ::-1], champion.recommender.network_scores(histories), rtol=1e-4, atol=1e-5)
 
 
 def test_fetch_of_lost_files_says_what_to_do(home: SimpleNamespace, tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def test_pictures_are_carried_to_another_domain_or_begin_there(shop: SimpleNames
     sees, sees_not = train(here, tmp_path / "sees", **quick), train(blind, tmp_path / "sees-not", **quick)
 
     def laid(source: Bundle, target: SimpleNamespace) -> dict[str, torch.Tensor]:
-        (out := tmp_path / f"{source.source.parent.name}-{target.pretrained.name}").mkdir()
-        Transfer(source.source, "full").write_start(shop.config.model, target.prepared, target.pretrained, out)
+        (out := tmp_path / f"{source.folder.parent.name}-{target.pretrained.name}").mkdir()
+        Transfer(source.folder, "full").write_start(shop.config.model, target.prepared, target.pretrained, out)
         return {name.removeprefix("search."): value for name, value in load_file(out / START_FILE).items() if name.startswith("search.")}
 
     carried = laid(sees, here)
@@ -176,7 +176,7 @@ def test_pictures_are_carried_to_another_domain_or_begin_there(shop: SimpleNames
     assert torch.isnan(begun["fusion.whiten_image.directions"]).all()  # ... and are whitened as the target's own
     assert not [name for name in laid(sees, blind) if "image" in name]
     for source, target in ((sees, here), (sees_not, here), (sees, blind)):
-        scores = zero_shot(source.source, target.prepared, target.pretrained).network_scores(
+        scores = zero_shot(source.folder, target.prepared, target.pretrained).network_scores(
             Sequences.load(shop.prepared / "sequences_temporal.npz").train()
         )
         assert np.isfinite(scores).all()
