@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from nightloom.core.errors import InputError, RenamedWarning
@@ -56,7 +56,7 @@ def upgraded(folder: Path) -> Path:
         copy = tempfile.TemporaryDirectory(prefix="nightloom-bundle-")
         try:
             _upgrade(folder, Path(copy.name))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             copy.cleanup()
             raise InputError(f"{folder}: damaged, it can not be read ({error!r}). Name the bundle folder of a finished run.") from error
         _copies[known] = copy

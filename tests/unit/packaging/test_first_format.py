@@ -71,7 +71,8 @@ def test_the_folder_itself_stays_and_is_copied_once(old: Path) -> None:
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
 
 
-def test_a_broken_one_is_refused(old: Path) -> None:
-    (old / "items.parquet").write_bytes(b"")
+@pytest.mark.parametrize("name", ["items.parquet", "model.safetensors", "purchase.json"])
+def test_a_broken_one_is_refused(old: Path, name: str) -> None:
+    (old / name).write_bytes(b"")
     with pytest.warns(RenamedWarning), pytest.raises(InputError, match="champion: damaged, it can not be read"):
         Bundle.load(old)
