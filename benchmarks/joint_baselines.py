@@ -37,7 +37,7 @@ def ask_baseline(name: str, sequences: Sequences, seed: int) -> tuple[dict[str, 
 
     def asked(part: str, events: Histories) -> tuple[LabelQuestions, Inputs]:
         questions, counters = LabelQuestions.of(sequences, part), LabelCounters.of(events, sequences.n_items)
-        rows = counters.of_questions(questions.histories, questions.owner, questions.items).astype(np.float64)
+        rows = counters.of_pairs(questions.histories, questions.owner, questions.items).astype(np.float64)
         return questions, inputs(rows, questions.items)
 
     def model() -> Logistic | Boosted:

@@ -15,6 +15,7 @@ from prefect.tasks import exponential_backoff
 from nightloom.evaluation.evaluate import CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
+from nightloom.packaging.reader import BundleReader
 from nightloom.promotion.gate import decide
 from nightloom.promotion.registry import TRAINED_TAG, Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
@@ -43,7 +44,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                 bundle = tuned.path / protocol / "bundle"
                 counts, licence = collected.figures["counts"], collected.figures["licence"]
                 card = model_card(config, evaluated.figures["metrics"], decision, tags, counts=counts, licence=licence)
-                example = [pd.read_parquet(bundle / "items.parquet")["item_id"].head(3).tolist()]
+                example = [BundleReader.load(bundle).item_ids[:3].tolist()]
                 store = collected.path / "events.parquet"
                 version = registry.register(
                     config.name, bundle, model_run, tags, card, example, events=store, exclude_seen=config.evaluation.exclude_seen

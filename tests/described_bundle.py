@@ -17,6 +17,7 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.write import write_bundle
 
 N_ITEMS, N_USERS, EVENTS = 12, 6, 9
 
@@ -58,7 +59,7 @@ def described_bundle(folder: Path) -> Bundle:
             for parameter in net.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
-    Bundle(
+    write_bundle(
         SequentialRecommender(
             config,
             net=net,
@@ -68,7 +69,8 @@ def described_bundle(folder: Path) -> Bundle:
             weights=dict.fromkeys(CLASSES, 0.1),
         ),
         source,
-    ).save(folder)
+        folder,
+    )
     return Bundle.load(folder)
 
 

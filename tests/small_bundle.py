@@ -24,6 +24,7 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.write import write_bundle
 
 N_ITEMS = 10
 
@@ -64,14 +65,14 @@ def random_bundle(source: Path, folder: Path, *, labelled: bool = False) -> Path
             for parameter in net.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
-    Bundle(SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1)), source).save(folder)
+    write_bundle(SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1)), source, folder)
     return folder
 
 
 def headed_bundle(folder: Path) -> Path:
-    """The same with a re-ranker and a calibrated label head, both with random weights, in a shop where i4 sold most."""
-    loaded = Bundle.load(small_bundle(folder.with_name(f"{folder.name}-plain")))
-    recommender, start = loaded.recommender, 1_700_000_000
+    """The same with a re-ranker and a calibrated label head, both with random weights; item i4 has most events."""
+    plain = small_bundle(folder.with_name(f"{folder.name}-plain"))
+    recommender, start = Bundle.load(plain).recommender, 1_700_000_000
     known = Histories.of_items([[0, 1, 4], [4, 5], [4, 4, 2]], request_time=start)
     known = replace(known, times=start - 1000 * np.arange(8, 0, -1), positive=np.array([1, 0, 1, 1, 0, 1, 1, 1], dtype=bool))
     members = ("network", *recommender.weights)
@@ -87,7 +88,7 @@ def headed_bundle(folder: Path) -> Path:
                 parameter.normal_(std=0.3)
     reranker = Reranker(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, ItemCounters.of(known, recommender.n_items))
     labels = LabelProbabilities(Line(0.5, -0.2), LabelCounters.of(known, recommender.n_items))
-    Bundle(
+    write_bundle(
         SequentialRecommender(
             recommender.config,
             shape,
@@ -98,6 +99,7 @@ def headed_bundle(folder: Path) -> Path:
             reranker,
             labels,
         ),
-        loaded.source,
-    ).save(folder)
+        plain.with_name(f"{plain.name}-source"),
+        folder,
+    )
     return folder

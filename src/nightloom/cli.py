@@ -110,7 +110,7 @@ def recommend(
     root: Root = MLRUNS,
 ) -> None:
     """Recommend for a history of item ids."""
-    from nightloom.evaluation.samples import titles
+    from nightloom.core.queries import Query
     from nightloom.packaging.bundle import Bundle
 
     bundle = Bundle.load(_bundle(model, root))
@@ -121,10 +121,11 @@ def recommend(
             f"history: {len(unknown)} of {len(asked)} ids are not in the catalogue of {len(bundle.index):,} items, for example "
             f"'{unknown[0]}'. Its ids look like '{bundle.item_ids[0]}'.{comma}"
         )
-    names = titles(bundle)
+    names = bundle.titles()
     named = not (names == bundle.item_ids).all()
-    answers = bundle.recommend([asked], k, exclude_seen=not seen)
-    probabilities = bundle.answer_probabilities([asked], answers)
+    queries = [Query(asked)]
+    answers = bundle.recommend(queries, k, exclude_seen=not seen)
+    probabilities = bundle.answer_probabilities(queries, answers)
     table = Table("rank", "item", *(["title"] if named else []), "score", *(name.replace("_", " ") for name in probabilities))
     for place, (best, score) in enumerate(answers[0]):
         figures = [f"{score:.4f}", *(f"{column[0][place]:.4f}" for column in probabilities.values())]

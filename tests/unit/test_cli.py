@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from nightloom.cli import main
+from nightloom.core.queries import Query
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registry import Registry
@@ -151,7 +152,7 @@ def test_recommend(nightloom, home: SimpleNamespace, by: str) -> None:
     code, out, _ = nightloom("recommend", model, "--history", "i1, i2", "-k", 3, "--root", home.root)
     assert code == 0
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
-    expected = Bundle.load(home.bundle).recommend([["i1", "i2"]], 3)[0]
+    expected = Bundle.load(home.bundle).recommend([Query(["i1", "i2"])], 3)[0]
     assert rows == [[str(rank), item, f"Title [{item[1:]}]", f"{score:.4f}"] for rank, (item, score) in enumerate(expected, start=1)]
 
 

@@ -1,4 +1,4 @@
-"""Event names as a model knows them: their codes, and what is taken of an event whose name is not said.
+"""Event names as a model knows them: their codes, and which one stands for an event without a name.
 
 Needs numpy alone.
 """
@@ -22,8 +22,8 @@ class EventNames:
 
     Attributes:
         known: names by code.
-        default: the name that most positive events have. It stands for a name that is not said, or that the model has never heard.
-        positive: bool [names], whether events of that name are positive, as far as the name tells.
+        default: the name that most positive events have. It stands for a missing name, and for a name that the model does not know.
+        positive: bool [names], whether events of that name are positive, as far as the name decides.
         seen: bool [names], whether an item is not shown again after such an event, where seen items are left out.
     """
 
@@ -34,7 +34,7 @@ class EventNames:
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Self:
-        """As `meta.json` of stage prepare says; one from before it said more than the names takes the first for the usual one."""
+        """From `meta.json` of stage prepare; where it has no default event type, that is the first name."""
         event_types, rules = meta["event_types"], meta.get("prepare", {})
         liked = rules.get("positive_events")
         chosen = (liked, rules.get("seen_events") or liked)
@@ -42,7 +42,7 @@ class EventNames:
         return cls(event_types, meta.get("default_event_type", event_types[0]), *marks)
 
     def codes(self, names: Sequence[str]) -> NDArray[np.int16]:
-        """The code of each name, int16 [len(names)]; that of the usual one where the model does not know it."""
+        """The code of each name, int16 [len(names)]; that of the default where the model does not know it."""
         place = {name: code for code, name in enumerate(self.known)}
         return np.array([place.get(name, place[self.default]) for name in names], dtype=np.int16)
 
@@ -57,5 +57,5 @@ class EventNames:
             raise InputError(f"events: the model knows no event '{unknown[0]}'. It knows: {', '.join(self.known)}.")
 
     def recoded(self, queries: Queries, event_types: Sequence[str]) -> Queries:
-        """Queries whose event names are coded as in `event_types`, coded as here: each night sorts and numbers the names that it has."""
+        """Queries whose event names are coded as in `event_types`, recoded as here: each night numbers its own names."""
         return replace(queries, histories=replace(queries.histories, event_types=self.codes(event_types)[queries.histories.event_types]))

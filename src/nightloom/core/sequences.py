@@ -1,4 +1,4 @@
-"""Histories of all users as flat arrays: packed, with no padding.
+"""Event histories as flat arrays: packed, with no padding.
 
 Needs numpy alone, since training workers on bare machines read these.
 """
@@ -17,7 +17,7 @@ from nightloom.core.ragged import gather, offsets_of, owners
 IntArray = NDArray[np.int64]
 
 COLUMNS = ("items", "times", "event_types", "positive", "seen")
-"""What is known of each event."""
+"""Columns of the events."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Histories:
         times: int64 [events], seconds since 1970 UTC; all zero when the data have no time.
         event_types: int16 [events], codes of event names.
         positive: bool [events], whether the event is a positive label.
-        request_time: int64 [n], when the recommendation is asked for, in seconds (zero without time).
-        links: whom each asker is linked to, and what they have had; None where nothing is known of links.
-        seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
+        request_time: int64 [n], the time of the request, in seconds (zero where times are not known).
+        links: the users that each history's user is linked to, with their histories; None without links.
+        seen: bool [events], whether the event makes its item seen, so that it is left out where seen items are; None: every event does.
     """
 
     offsets: IntArray
@@ -63,12 +63,12 @@ class Histories:
         return replace(events, request_time=self.request_time[index], links=self.links and self.links.take(index))
 
     def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
-        """Some of the events, their places or bool [events], as histories with other offsets; who asks stays."""
+        """Some of the events, by position or bool [events], as histories with other offsets; request times and links stay."""
         return replace(self, offsets=offsets, **{name: getattr(self, name)[events] for name in COLUMNS})
 
     @classmethod
     def of_items(cls, lists: list[list[int]], request_time: int = 0) -> Histories:
-        """Histories from item lists alone (event kind 0, all positive, no time)."""
+        """Histories from item lists alone (event type 0, all positive, no time)."""
         lengths = [len(one) for one in lists]
         total = sum(lengths)
         return cls(
@@ -83,12 +83,12 @@ class Histories:
 
 @dataclass(frozen=True)
 class Links:
-    """The people whom each of some askers is linked to.
+    """The users that the user of each history is linked to (friends).
 
     Attributes:
-        offsets: int64 [n + 1]; asker i's are `people[offsets[i]:offsets[i + 1]]`.
+        offsets: int64 [n + 1]; history i is linked to `people[offsets[i]:offsets[i + 1]]`.
         people: int64 [links], rows of `known`.
-        known: what each person has had, as far as it is known when the question is asked; shared by all askers.
+        known: each friend's history, as far as it is known at the request; shared by all.
     """
 
     offsets: IntArray
@@ -96,7 +96,7 @@ class Links:
     known: Histories
 
     def take(self, rows: IntArray) -> Links:
-        """The links of some askers, in that order."""
+        """The links of some histories, in that order."""
         lengths = np.diff(self.offsets)[rows]
         return Links(offsets_of(lengths), self.people[gather(self.offsets[:-1][rows], lengths)], self.known)
 
@@ -120,7 +120,7 @@ class Sequences:
         n_items: size of the catalogue (items without events included).
         link_offsets: int64 [users + 1]; user u is linked to `link_users[link_offsets[u]:link_offsets[u + 1]]`; empty without links.
         link_users: int64 [links], dense users.
-        seen: bool [events], whether the event's item is not to be shown again, where seen items are left out; None: all.
+        seen: bool [events], whether the event makes its item seen, so that it is left out where seen items are; None: every event does.
     """
 
     offsets: IntArray
@@ -160,11 +160,11 @@ class Sequences:
         return cls(**(content | {"n_items": int(content["n_items"])}))
 
     def train(self, *, with_validation: bool = False) -> Histories:
-        """Training part of every user (perhaps empty); with the validation part when a model is refitted."""
+        """Training part of every user, which may be empty; with the validation part when a model is refitted."""
         return self._span(self.offsets[:-1], self.validation_end if with_validation else self.train_end)
 
     def of_users(self, users: IntArray) -> Sequences:
-        """The sequences of some users alone, int64 [n] dense users, over the same catalogue; user i of the result is `users[i]`."""
+        """The sequences of some users, int64 [n] dense users, over the same catalogue; user i of the result is `users[i]`."""
         part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)
         shift = part.offsets[:-1] - self.offsets[:-1][users]
         ends = (self.train_end[users] + shift, self.validation_end[users] + shift)
@@ -184,15 +184,14 @@ class Sequences:
         return np.searchsorted(one[kept], np.arange(len(users) + 1)).astype(np.int64), other[kept]
 
     def queries(self, part: str, *, exclude_seen: bool = True) -> Queries:
-        """The held-out questions of a part: history before its cutoff, positive items after it.
+        """The held-out queries of a part: history before its cutoff, positive items after it.
 
         Args:
             part: "validation" or "test".
             exclude_seen: leave out held-out items that the history has seen (they would never be shown).
 
         Returns:
-            One query for each user with at least one held-out item. The request's time is that of
-            the user's first held-out event.
+            One query for each user with at least one held-out item, at the time of the user's first held-out event.
         """
         start, stop = (self.train_end, self.validation_end) if part == "validation" else (self.validation_end, self.offsets[1:])
         owner = owners(self.offsets)
@@ -213,7 +212,7 @@ class Sequences:
         )
 
     def before(self, users: IntArray, places: IntArray) -> Histories:
-        """What some users had done before some of their events, int64 [n] dense users and int64 [n] absolute positions."""
+        """Histories of some users, int64 [n] dense users, before some of their events, int64 [n] absolute positions."""
         return self._span(self.offsets[:-1][users], places)
 
     def _span(self, start: IntArray, stop: IntArray) -> Histories:
@@ -226,11 +225,11 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Queries:
-    """Held-out questions: a history, and the items that the user then had.
+    """Held-out queries: histories, and the items that the users interacted with next.
 
     Attributes:
         users: int64 [n], dense user ids.
-        histories: what is known when the recommendation is asked for.
+        histories: what is known at the time of each query.
         target_offsets: int64 [n + 1].
         targets: int32 [rows], held-out items; query i's are `targets[target_offsets[i]:target_offsets[i+1]]`.
     """
@@ -251,6 +250,6 @@ class Queries:
 
 
 def _all_seen(one: Histories | Sequences) -> None:
-    """Where nothing is said, every event counts as seen."""
+    """Without flags every event makes its item seen."""
     if one.seen is None:
         object.__setattr__(one, "seen", np.ones(len(one.items), dtype=bool))

@@ -15,7 +15,7 @@ from nightloom.config import ExplainConfig
 from nightloom.core.files import write_json
 from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Sequences
-from nightloom.evaluation.samples import pick, titles
+from nightloom.evaluation.samples import pick
 from nightloom.explain import plots
 from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players, history_game, history_players
@@ -90,7 +90,7 @@ def explain(
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=exclude_seen)
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
-    names = titles(model)
+    names = model.titles()
     rows = pick(queries, explain.users, seed)
     histories = queries.histories.take(rows)
     best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]

@@ -1,1 +1,1 @@
-"""A trained model as others get it: bundle, pyfunc, card."""
+"""A trained model as it is handed on: bundle, light reader, predictor, pyfunc, card."""

@@ -1,4 +1,4 @@
-"""A model's files as a logged model of MLflow, which a registered version points at."""
+"""A model's files as a logged model of MLflow, to which a registered version points."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def log_model(client: Any, served: Served, run_id: str, tags: Mapping[str, str],
 
     Args:
         client: MLflow's client.
-        served: what answers.
-        run_id: the run that made it.
+        served: the model.
+        run_id: of the run that made it.
         tags: of the logged model.
-        card: Markdown, kept beside the model.
+        card: Markdown, stored beside the model.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput

@@ -15,7 +15,7 @@ from nightloom.models.ctr.save import load
 
 
 class ClickChances(mlflow.pyfunc.PythonModel):
-    """Answers rows of what may be shown. Its counters know the log that it was registered with, up to its end."""
+    """Gives probabilities for rows of what may be shown. Its counters cover the log that it was registered with, up to its end."""
 
     def load_context(self, context: Any) -> None:
         """Read the head and the log."""

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 import pandas as pd
 
-from nightloom.core.errors import InputError
-from nightloom.core.event_names import EventNames
+from nightloom.core.errors import InputError, RenamedWarning
+from nightloom.core.queries import Query
 from nightloom.data.preparation.stored import look_up
 from nightloom.packaging.bundle import Bundle
 
-
-class Asked(NamedTuple):
-    """A question.
-
-    Attributes:
-        history: item ids, oldest first.
-        events: event name of each.
-        positive: whether each event was.
-        times: when each event happened, seconds since 1970; None where that is not known.
-        at: when the question is asked, seconds since 1970; it counts where the times are known.
-    """
-
-    history: list[str]
-    events: list[str]
-    positive: list[bool]
-    times: list[int] | None = None
-    at: int = 0
+RENAMED = {"asked_at": "request_time"}
+"""Input columns of the version before -> their names now."""
 
 
 class Recommender(mlflow.pyfunc.PythonModel):
@@ -47,9 +34,9 @@ class Recommender(mlflow.pyfunc.PythonModel):
         Args:
             context: MLflow's; its model_config says where the store of events is, unless NIGHTLOOM_EVENTS does.
             model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970), `events` (event names; by default
-                the one that most positive events have) and `positive` (whether each event was liked; by default as its name tells), or
-                `user_id`. A row with a history is answered from it; a user's stored events are cleaned, named and marked as stage
-                prepare does it, and a user that the store does not know is answered as one without history. With either there may be
+                the one that most positive events have) and `positive` (whether each event was liked; by default as its name says), or
+                `user_id`. A row with a history is answered from it. A user's stored events are cleaned, named and labelled by the rules
+                of stage prepare; a user that the store does not know is answered as one without history. With either there may be
                 `friends` (lists of item ids, one a friend) and `request_time` (seconds since 1970; by default that of the latest event).
             params: `k`, how many items; `exclude_seen`, whether items of the history are left out.
 
@@ -60,64 +47,55 @@ class Recommender(mlflow.pyfunc.PythonModel):
         Raises:
             InputError: neither histories nor user ids are given, an event name is unknown, or the store of events can not be read.
         """
+        model_input = _renamed(model_input)
         if not {"history", "user_id"} & set(model_input.columns):
             raise InputError(f"the input has the columns {list(model_input.columns)}. Give `history` (lists of item ids) or `user_id`.")
         settings = {"k": 10, "exclude_seen": True} | (params or {})
         rows: list[Mapping[Any, Any]] = list(model_input.to_dict("records"))
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
-        asked = [_asked(row, stored, self.bundle.event_names) for row in rows]
-        answers: dict[str, list[list[Any]]] = {"items": [[]] * len(rows), "scores": [[]] * len(rows)}
-        for timed in (False, True):  # the bundle takes times for all of its histories or for none
-            at = [row for row, one in enumerate(asked) if (one.times is not None) == timed]
-            if at:
-                for name, column in self._answers([asked[row] for row in at], [_friends(rows[row]) for row in at], settings).items():
-                    whole = answers.setdefault(name, [[]] * len(rows))
-                    for row, answer in zip(at, column, strict=True):
-                        whole[row] = answer
-        return pd.DataFrame(answers)
+        queries = [_query(row, stored) for row in rows]
+        found = self.bundle.recommend(queries, settings["k"], exclude_seen=settings["exclude_seen"])
+        answers = {"items": [[item for item, _ in one] for one in found], "scores": [[score for _, score in one] for one in found]}
+        return pd.DataFrame(answers | self.bundle.answer_probabilities(queries, found))
 
-    def _answers(self, asked: list[Asked], friends: list[list[list[str]]], settings: dict[str, Any]) -> dict[str, list[list[Any]]]:
-        """The columns of the answer, for histories that all have times or all have none."""
-        histories, when = [one.history for one in asked], [one.at for one in asked]
-        events, positive = [one.events for one in asked], [one.positive for one in asked]
-        times = [one.times for one in asked if one.times is not None] or None
-        found = self.bundle.recommend(histories, settings["k"], times, when, settings["exclude_seen"], friends, positive, events)
-        answers: dict[str, list[list[Any]]] = {
-            "items": [[item for item, _ in one] for one in found],
-            "scores": [[score for _, score in one] for one in found],
-        }
-        return answers | self.bundle.answer_probabilities(histories, found, times, when, positive, events)
-
-    def _stored(self, users: set[str], place: Path) -> dict[str, Asked]:
+    def _stored(self, users: set[str], place: Path) -> dict[str, Query]:
         """The histories of some users in a table of canonical events."""
         found = {}
         for user, rows in look_up(place, users, self.bundle.meta).groupby("user_id"):
             times = rows["second"].tolist() if "second" in rows else None
-            found[str(user)] = Asked(rows["item_id"].tolist(), rows["event"].tolist(), rows["positive"].tolist(), times, max(times or [0]))
+            found[str(user)] = Query(rows["item_id"].tolist(), times, rows["event"].tolist(), rows["positive"].tolist(), user_id=str(user))
         return found
 
 
+def _renamed(model_input: pd.DataFrame) -> pd.DataFrame:
+    """The input with the columns of the version before under their names of today."""
+    old = {name: now for name, now in RENAMED.items() if name in model_input and model_input[name].notna().any()}
+    for name, now in old.items():
+        if now in model_input and model_input[now].notna().any():
+            raise InputError(f"the input has the columns `{now}` and `{name}`, its old name. Give `{now}` alone.")
+        warnings.warn(f"the column `{name}` is now `{now}`; the old name goes away with the next version.", RenamedWarning, stacklevel=2)
+    return model_input.drop(columns=[now for now in old.values() if now in model_input]).rename(columns=old)
+
+
 def _given(row: Mapping[Any, Any], column: str) -> bool:
-    """Whether a row says something; missing values of strings and lists come as None or NaN."""
+    """Whether a row has a value; missing values of strings and lists come as None or NaN."""
     value = row.get(column)
     return value is not None and not (isinstance(value, float) and value != value)
 
 
-def _asked(row: Mapping[Any, Any], stored: dict[str, Asked], names: EventNames) -> Asked:
+def _query(row: Mapping[Any, Any], stored: Mapping[str, Query]) -> Query:
     if _given(row, "history"):
-        history = [str(item) for item in row["history"]]
-        events = [str(name) for name in row["events"]] if _given(row, "events") else [names.default] * len(history)
-        positive = [bool(flag) for flag in row["positive"]] if _given(row, "positive") else names.positive[names.codes(events)].tolist()
-        times = [int(second) for second in row["times"]] if _given(row, "times") else None if history else []
-        asked = Asked(history, events, positive, times, max(times or [0]))
+        query = Query(
+            [str(item) for item in row["history"]],
+            [int(second) for second in row["times"]] if _given(row, "times") else None,
+            [str(name) for name in row["events"]] if _given(row, "events") else None,
+            [bool(flag) for flag in row["positive"]] if _given(row, "positive") else None,
+        )
     else:
-        asked = stored.get(str(row.get("user_id"))) or Asked([], [], [], [])  # who has had nothing has no time that is not known
-    return asked._replace(at=int(row["request_time"])) if _given(row, "request_time") else asked
-
-
-def _friends(row: Mapping[Any, Any]) -> list[list[str]]:
-    return [[str(item) for item in one] for one in row["friends"]] if _given(row, "friends") else []
+        query = stored.get(str(row.get("user_id")), Query())
+    friends = [[str(item) for item in one] for one in row["friends"]] if _given(row, "friends") else []
+    return replace(query, friends=friends, request_time=int(row["request_time"]) if _given(row, "request_time") else None)
 
 
 def _store(context: Any) -> Path:

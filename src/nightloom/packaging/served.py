@@ -1,8 +1,7 @@
-"""What a registered version is made of: the code that answers, its files, and which columns come and go."""
+"""What a registered version consists of: its code, its files, and its input and output columns."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nightloom.packaging.manifest import Manifest
+
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
-"""What the registered model imports; nightloom itself travels with it."""
+"""Packages that the registered model imports; the code of nightloom is stored with it."""
 HERE = Path(__file__).parent
 
 
@@ -22,7 +23,7 @@ class Served:
     Attributes:
         kind: MLflow's name of the logged model and of its type.
         code: the file that MLflow runs where the model is loaded.
-        files: name that the code knows -> folder.
+        files: name in the code -> folder.
         signature: MLflow's signature.
         example: rows for the input example; None for no example.
         settings: MLflow's model_config.
@@ -37,7 +38,7 @@ class Served:
 
 
 def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
-    """A bundle that answers histories.
+    """A bundle that ranks for histories.
 
     Args:
         bundle: folder that fine_tune made.
@@ -58,9 +59,10 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
         ColSpec(Array(Array(DataType.string)), "friends", required=False),
         ColSpec(DataType.string, "user_id", required=False),
         ColSpec(DataType.long, "request_time", required=False),
+        ColSpec(DataType.long, "asked_at", required=False),  # the old name of request_time, for one version more
     ]
-    heads = json.loads((bundle / "recommender.json").read_text(encoding="utf-8"))
-    probabilities = [name for name, head in (("probability", "purchase"), ("label_probability", "labels")) if heads.get(head)]
+    heads = Manifest.read(bundle).heads
+    probabilities = [name for name, head in (("probability", "reranker"), ("label_probability", "labels")) if heads[head]]
     outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *probabilities))]
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
@@ -69,10 +71,10 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
 
 
 def click_head(folder: Path) -> Served:
-    """A click head that answers rows of what may be shown.
+    """A click head that gives probabilities for rows of what may be shown.
 
     Args:
-        folder: what `models.clicks.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
+        folder: what `nightloom.models.ctr.save.save` and `Impressions.save` wrote: the head, and the log that its counters are made of.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema

@@ -108,13 +108,13 @@ class Registry:
         held = model.aliases if model else {}
         return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
 
-    def fetch(self, version: Version, home: Path, holds: str = "recommender.json") -> Path:
+    def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
         """The files of a version on this machine's disk; fetched once.
 
         Args:
             version: which.
             home: folder that keeps fetched versions.
-            holds: a file by which their folder is known: that of a bundle, or `clicks.json` of a click head.
+            holds: a file by which their folder is known: one that bundles of every format have, or `clicks.json` of a click head.
 
         Raises:
             NightloomError: the version's files are gone, or hold no bundle.

@@ -28,7 +28,8 @@ from nightloom.models.scorers.registry import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.reader import LANGUAGE_MODEL
+from nightloom.packaging.write import write_bundle
 from nightloom.training import checkpoint, curves
 from nightloom.training.distributed import World
 from nightloom.training.fusion_weights import Fusion, choose_fusion
@@ -290,9 +291,9 @@ class Training:
     def _write(self, recommender: SequentialRecommender, fitter: Fitter, figures: dict[str, Any]) -> None:
         """Write bundle, curves and figures; figures.json comes last and marks the run as complete."""
         bundle = self.run.out / "bundle"
-        Bundle(recommender, self.run.prepared).save(bundle)
         if fitter.tuner is not None:
-            fitter.tuner.save(bundle / "language_model")
+            fitter.tuner.save(bundle / LANGUAGE_MODEL)
+        write_bundle(recommender, self.run.prepared, bundle, self.run.pretrained)
         (self.run.out / "curves.json").write_text(json.dumps(self.curves, indent=1) + "\n", encoding="utf-8")
         (self.run.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         checkpoint.remove(self.run.out)

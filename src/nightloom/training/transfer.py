@@ -33,7 +33,8 @@ from nightloom.models.scorers.registry import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.packaging.bundle import LANGUAGE_MODEL, Bundle
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.reader import LANGUAGE_MODEL
 from nightloom.training.curves import PHASES
 from nightloom.training.remap_weights import BIAS, CODES, EVENT_TYPES, IDS, NUMBERS, by_name
 from nightloom.training.warm_start import START_FILE

@@ -10,6 +10,7 @@ fusion weights are still chosen on events that no weight has seen.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -120,7 +121,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept | {"training.tuning": config["training"]["tuning"]}
 
 
-def check_cutoffs(champion: dict[str, Any], tonight: dict[str, Any], protocol: str) -> None:
+def check_cutoffs(champion: Mapping[str, Any], tonight: Mapping[str, Any], protocol: str) -> None:
     """The leak rule: weights must not have learned from what tonight holds out.
 
     Args:
@@ -172,7 +173,7 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
 
     bundle, meta = Bundle.load(champion), json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     check_cutoffs(bundle.meta, meta, protocol)
-    phases = _weights(champion, bundle, config)
+    phases = _weights(bundle, config)
     tonight = _known(prepared, meta)
     _check_vectors(bundle, tonight, Vectors.load(pretrained))
     before = Known(bundle.item_ids, bundle.spec, bundle.meta["event_types"])
@@ -203,11 +204,11 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
     }
 
 
-def _weights(champion: Path, bundle: Any, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
+def _weights(bundle: Any, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
     """Phase -> state of the network and rows of its id table."""
     if config["training"]["tuning"] != "frozen":
         raise ColdStart("the language model is tuned too, and its tuning starts anew each night")
-    path = champion / SEARCH_FILE
+    path = bundle.folder / SEARCH_FILE
     if not path.is_file():
         raise ColdStart("the champion keeps no weights from before its validation cutoff")
     with safe_open(path, "pt") as file:

@@ -40,7 +40,7 @@ def write(folder: Path, data: Sequences, event_types: list[str], protocol: str =
     folder.mkdir(parents=True)
     data.save(folder / f"sequences_{protocol}.npz")
     pd.DataFrame({"user_id": [f"{folder.name}{user}" for user in range(data.n_users)]}).to_parquet(folder / "users.parquet")
-    for name in ("items.parquet", "item_features.npz", "feature_spec.json"):
+    for name in ("items.parquet", "catalogue.safetensors", "item_features.npz", "feature_spec.json"):
         (folder / name).write_bytes(folder.name.encode())
     meta = {
         "event_types": event_types,

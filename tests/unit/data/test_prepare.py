@@ -60,14 +60,22 @@ def in_words(folder: Path, protocol: str) -> set[tuple[str, str, int, int, bool,
 
 def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> None:
     figures = prepare(tables, tmp_path, **of_prepare(config(positive_events=["buy"])))
-    names = {"items.parquet", "item_features.npz", "feature_spec.json", "users.parquet", "meta.json", "removed.parquet"}
+    names = {
+        "items.parquet",
+        "catalogue.safetensors",
+        "item_features.npz",
+        "feature_spec.json",
+        "users.parquet",
+        "meta.json",
+        "removed.parquet",
+    }
     assert {path.name for path in tmp_path.iterdir()} == names | {"sequences_temporal.npz", "sequences_leave_one_out.npz"}
     items, users = pd.read_parquet(tmp_path / "items.parquet"), pd.read_parquet(tmp_path / "users.parquet")
     assert items["item_id"].tolist() == tables.items["item_id"].tolist()  # type: ignore[index]  # the fixture has items
     assert items["text"].tolist() == items["title"].tolist()
     assert users.set_index("user_id")["age"].dropna().to_dict() == {"u3": 30}
     assert len(ItemFeatures.load(tmp_path / "item_features.npz")) == 16
-    assert FeatureSpec.load(tmp_path / "feature_spec.json").event_types == {"title": "text"}
+    assert FeatureSpec.load(tmp_path / "feature_spec.json").kinds == {"title": "text"}
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["event_types"] == ["buy", "view"]
     assert meta["default_event_type"] == "buy"

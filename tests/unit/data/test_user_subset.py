@@ -31,7 +31,7 @@ def write(folder: Path, users: list[str]) -> Path:
     folder.mkdir()
     sequences().save(folder / "sequences_leave_one_out.npz")
     pd.DataFrame({"user_id": users}).to_parquet(folder / "users.parquet")
-    for name in ("items.parquet", "item_features.npz", "feature_spec.json"):
+    for name in ("items.parquet", "catalogue.safetensors", "item_features.npz", "feature_spec.json"):
         (folder / name).write_bytes(b"catalogue")
     (folder / "meta.json").write_text(json.dumps({"event_types": ["buy"]}))
     return folder

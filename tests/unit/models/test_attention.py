@@ -52,7 +52,7 @@ def plainly(qkv: torch.Tensor, position: torch.Tensor, time: torch.Tensor | None
                 scores = k[start : query + 1] @ q[query] / WIDTH**0.5
                 scores = scores + position[head, position_bucket(query - torch.arange(start, query + 1))]
                 if time is not None:
-                    gaps = torch.from_numpy((windows.asked[query] - windows.times[start : query + 1]).astype(np.int32))
+                    gaps = torch.from_numpy((windows.request_times[query] - windows.times[start : query + 1]).astype(np.int32))
                     buckets = time_bucket(gaps).masked_fill(torch.from_numpy(windows.items[start : query + 1] < 0), NO_TIME)
                     scores = scores + time[head, buckets.long()]
                 heads.append(torch.softmax(scores, 0) @ v[start : query + 1])

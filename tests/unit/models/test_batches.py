@@ -29,13 +29,13 @@ def test_each_positive_event_is_asked_for_exactly_once_and_only_from_what_came_b
         for item, target in zip(one.items, one.targets, strict=True):
             if target != NO_TARGET:  # items are numbered in time order, user by user
                 assert (item == BOS and target % 100 == 0) or item == target - 1
-        np.testing.assert_array_equal(one.asked[one.targets != NO_TARGET], one.targets[one.targets != NO_TARGET])
+        np.testing.assert_array_equal(one.request_times[one.targets != NO_TARGET], one.targets[one.targets != NO_TARGET])
 
 
 def test_an_empty_history_is_asked_from_bos_alone() -> None:
     windows = Windows.to_answer(Histories.of_items([[], [4, 5, 6]], request_time=9), 2)
     assert windows.items.tolist() == [BOS, 5, 6]
-    assert windows.asked.tolist()[-1] == 9
+    assert windows.request_times.tolist()[-1] == 9
 
 
 def test_no_events_at_all_can_be_asked() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nightloom.config import ModelConfig
+from nightloom.core.queries import Query
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.encoders.vectors import Vectors
@@ -22,6 +23,8 @@ from nightloom.models.sequential.content_fusion import ItemContent, ItemFusion
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.manifest import seal
+from nightloom.packaging.write import write_bundle
 
 N, TEXT_DIM, IMAGE_DIM = 9, 5, 7
 WITH_IMAGE = np.arange(N) % 3 != 0
@@ -57,9 +60,8 @@ def bundle(tmp_path: Path) -> Bundle:
     content = content_of()
     net = net_of(content)
     config = ModelConfig(dim=8, blocks=1, heads=2, max_history=5)
-    Bundle(SequentialRecommender(config, Shape(TEXT_DIM, 0, 0, N, 1, False, image_dim=IMAGE_DIM), net, content, {}, {}), source).save(
-        tmp_path / "bundle"
-    )
+    shape = Shape(TEXT_DIM, 0, 0, N, 1, False, image_dim=IMAGE_DIM)
+    write_bundle(SequentialRecommender(config, shape, net, content, {}, {}), source, tmp_path / "bundle")
     return Bundle.load(tmp_path / "bundle")
 
 
@@ -118,19 +120,20 @@ def test_a_saved_model_keeps_its_pictures(bundle: Bundle) -> None:
     assert bundle.recommender.content.has_image.tolist() == WITH_IMAGE.tolist()
     with torch.no_grad():
         torch.testing.assert_close(bundle.recommender.item_vectors(), net_of(content).fusion(content), atol=2e-3, rtol=0)
-    assert len(bundle.recommend([["i0", "i1"], []], 3)[0]) == 3
+    assert len(bundle.recommend([Query(["i0", "i1"]), Query()], 3)[0]) == 3
 
 
 def test_a_model_from_before_there_were_pictures_is_read(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     tensors = {name: value for name, value in load_file(folder / "model.safetensors").items() if "image" not in name}
     save_file(tensors, folder / "model.safetensors")
-    said = json.loads((folder / "recommender.json").read_text())
+    said = json.loads((folder / "bundle.json").read_text())
     del said["shape"]["image_dim"], said["model"]["use_images"]
-    (folder / "recommender.json").write_text(json.dumps(said))
+    (folder / "bundle.json").write_text(json.dumps(said))
+    seal(folder, {})
     old = Bundle.load(folder)
     assert not old.recommender.content.has_image.any()
-    assert len(old.recommend([["i0"]], 3)[0]) == 3
+    assert len(old.recommend([Query(["i0"])], 3)[0]) == 3
     both = Vectors(np.zeros((N, TEXT_DIM), np.float32), np.zeros(N, bool), np.ones((N, IMAGE_DIM), np.float32), np.ones(N, bool))
     moved = old.reindex(ITEMS.assign(item_id=[f"n{at}" for at in range(N)]), both)
     assert np.isfinite(moved.scores(Histories.of_items([[0]]))).all()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightloom.core.calibration import Line
 from nightloom.core.errors import InputError
+from nightloom.core.queries import Query
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.label_counters import COUNTERS, LabelCounters
 from nightloom.models.heads.label_head import SITES, LabelHead
@@ -20,6 +21,7 @@ from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.sequential.network import SequentialNetwork, encode, inference
 from nightloom.models.sequential.windows import Windows
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.write import write_bundle
 from tests.small_bundle import small_bundle
 
 N_ITEMS, START = 5, 1_700_000_000
@@ -57,7 +59,7 @@ def test_an_event_changes_no_counter_of_its_time_or_earlier(
     np.testing.assert_array_equal(one[at][:, user:], two[at][:, user:])
     asked = np.arange(len(whole)), np.zeros(len(whole), dtype=np.int64)
     before, after = (
-        LabelCounters.of(known, N_ITEMS).of_questions(replace(known, request_time=whole.request_time * 0 + moment), *asked)
+        LabelCounters.of(known, N_ITEMS).of_pairs(replace(known, request_time=whole.request_time * 0 + moment), *asked)
         for known in (whole, other)
     )
     np.testing.assert_array_equal(before, after)
@@ -69,7 +71,7 @@ def test_a_question_is_told_what_training_was_told() -> None:
     counters = LabelCounters.of(known, N_ITEMS)
     told = counters.of_events(known)
     asked = histories([users[0][:2], users[1][:1]], asked=3)
-    np.testing.assert_allclose(counters.of_questions(asked, np.array([0, 1]), np.array([0, 2])), told[[2, 4]], rtol=1e-6)
+    np.testing.assert_allclose(counters.of_pairs(asked, np.array([0, 1]), np.array([0, 2])), told[[2, 4]], rtol=1e-6)
     item, user = told[2, :2], told[2, 3:5]  # item 0: one liked and one not before hour 3; the user: likewise
     np.testing.assert_allclose(np.concatenate([item, user]), [np.log(3), 0, np.log(3), 0], atol=1e-6)
 
@@ -106,7 +108,7 @@ def test_chances_survive_a_journey_and_another_catalogue(tmp_path: Path) -> None
     bundle = Bundle.load(small_bundle(tmp_path / "first"))
     recommender = bundle.recommender
     with pytest.raises(InputError, match="label_weight"):
-        bundle.probabilities([["i0"]], [["i1"]])
+        bundle.probabilities([Query(["i0"])], [["i1"]])
     torch.manual_seed(1)
     shape = replace(recommender.shape, labelled=True)
     net = SequentialNetwork(recommender.config, shape)
@@ -118,18 +120,19 @@ def test_chances_survive_a_journey_and_another_catalogue(tmp_path: Path) -> None
             parameter.normal_(std=0.5)
     recommender.net, recommender.shape = net.requires_grad_(False), shape
     recommender.labels = LabelProbabilities(Line(0.5, -0.2), LabelCounters.of(known, recommender.n_items))
-    bundle.save(tmp_path / "bundle")
+    write_bundle(recommender, tmp_path / "first-source", tmp_path / "bundle")
     loaded = Bundle.load(tmp_path / "bundle")
     ids = loaded.item_ids.tolist()
-    ask = ([ids[:2], []], [ids[2:4], ids[:1]])
-    given = {"times": [[START, START + 5], []], "positive": [[True, False], []]}
-    probabilities = loaded.probabilities(*ask, **given)
+    queries, items = [Query(ids[:2], [START, START + 5], positive=[True, False]), Query()], [ids[2:4], ids[:1]]
+    probabilities = loaded.probabilities(queries, items)
     assert [len(one) for one in probabilities] == [2, 1]
     assert all(0 < one < 1 for part in probabilities for one in part)
-    assert probabilities == bundle.probabilities(*ask, **given)
-    assert probabilities[0] != loaded.probabilities(*ask, times=given["times"])[0]  # all liked is another history
+    assert probabilities == bundle.probabilities(queries, items)
+    assert (
+        probabilities[0] != loaded.probabilities([replace(one, positive=None) for one in queries], items)[0]
+    )  # all liked is another history
     with pytest.raises(InputError, match="1 items unknown"):
-        loaded.probabilities([[]], [["no such item"]])
+        loaded.probabilities([Query()], [["no such item"]])
     with inference(net):
         assert torch.isfinite(encode(net, recommender.item_vectors(), known, recommender.config.max_history)).all()
     turned = loaded.items.iloc[::-1].reset_index(drop=True)

@@ -191,7 +191,7 @@ def test_parts_can_be_left_out(part: str) -> None:
 
 
 def test_refitting_on_another_catalogue_is_refused() -> None:
-    with pytest.raises(InputError, match="answers 12 items, not 5"):
+    with pytest.raises(InputError, match="ranks 12 items, not 5"):
         LOOM.fit(Histories.of_items([[1]]), 5)
 
 

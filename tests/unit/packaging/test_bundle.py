@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nightloom.core.errors import InputError
+from nightloom.core.queries import Query
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.encoders.vectors import Vectors
@@ -16,6 +17,7 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.write import write_bundle
 
 N_ITEMS, TEXT_DIM = 10, 6
 
@@ -53,24 +55,27 @@ def bundle(tmp_path: Path) -> Bundle:
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     scorers = fit_scorers([*CLASSES], Histories.of_items([[0, 1, 2, 3], [5, 6, 7]]), content)
-    made = Bundle(SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1)), source)
-    made.save(tmp_path / "bundle")
-    return made
+    trained = SequentialRecommender(config, shape, net, content, scorers, dict.fromkeys(CLASSES, 0.1))
+    write_bundle(trained, source, tmp_path / "bundle")
+    loaded = Bundle.load(tmp_path / "bundle")
+    asked = Histories.of_items([[0, 1], [], [9]])
+    np.testing.assert_array_equal(loaded.recommender.scores(asked), trained.scores(asked))
+    return loaded
 
 
-def test_it_answers_the_same_after_a_journey(bundle: Bundle, tmp_path: Path) -> None:
+def test_it_answers_the_same_somewhere_else(bundle: Bundle, tmp_path: Path) -> None:
+    asked = Histories.of_items([[0, 1], [], [9]])
+    expected = bundle.recommender.scores(asked)
     moved = tmp_path / "elsewhere"
     shutil.move(tmp_path / "bundle", moved)
     shutil.rmtree(tmp_path / "prepared")
     loaded = Bundle.load(moved)
-    ask = Histories.of_items([[0, 1], [], [9]])
-    np.testing.assert_array_equal(loaded.recommender.scores(ask), bundle.recommender.scores(ask))
-    loaded.save(tmp_path / "again")
-    np.testing.assert_array_equal(Bundle.load(tmp_path / "again").recommender.scores(ask), bundle.recommender.scores(ask))
+    np.testing.assert_array_equal(loaded.recommender.scores(asked), expected)
+    pd.testing.assert_frame_equal(loaded.items, catalogue())
 
 
 def test_recommendations_are_named_and_unknown_items_skipped(bundle: Bundle) -> None:
-    answers = bundle.recommend([["i0", "no such item", "i1"], ["i0", "i1"], []], 4)
+    answers = bundle.recommend([Query(["i0", "no such item", "i1"]), Query(["i0", "i1"]), Query()], 4)
     assert [item for item, _ in answers[0]] == [item for item, _ in answers[1]]
     assert [len(one) for one in answers] == [4, 4, 4]
     assert not {"i0", "i1"} & {item for item, _ in answers[0]}
@@ -79,22 +84,30 @@ def test_recommendations_are_named_and_unknown_items_skipped(bundle: Bundle) -> 
 
 
 def test_seen_items_may_come_back_when_asked_for(bundle: Bundle) -> None:
-    everything = [f"i{row}" for row in range(N_ITEMS)]
-    assert bundle.recommend([everything], 3) == [[]]
-    assert len(bundle.recommend([everything], 3, exclude_seen=False)[0]) == 3
+    everything = [Query([f"i{row}" for row in range(N_ITEMS)])]
+    assert bundle.recommend(everything, 3) == [[]]
+    assert len(bundle.recommend(everything, 3, exclude_seen=False)[0]) == 3
 
 
-def test_times_count_and_must_fit(bundle: Bundle) -> None:
-    soon = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], request_time=[201])
-    late = bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]], request_time=[10**8])
+def test_items_that_are_not_allowed_never_come_back(bundle: Bundle) -> None:
+    queries = [Query(["i0", "i1"]), Query()]
+    whole = bundle.recommend(queries, N_ITEMS)
+    allowed = np.isin(bundle.item_ids, ["i1", "i2", "i4"])
+    answers = bundle.recommend(queries, N_ITEMS, allowed=allowed)
+    for one, all_of_them, kept in zip(answers, whole, ({"i2", "i4"}, {"i1", "i2", "i4"}), strict=True):
+        assert [item for item, _ in one] == [item for item, _ in all_of_them if item in kept]
+    by_query = bundle.recommend(queries, N_ITEMS, allowed=np.stack([allowed, ~allowed]))
+    assert by_query[0] == answers[0]
+    assert not {"i1", "i2", "i4"} & {item for item, _ in by_query[1]}
+    assert bundle.recommend(queries, 3, allowed=np.zeros(N_ITEMS, dtype=bool)) == [[], []]
+    with pytest.raises(InputError, match=r"allowed: its shape is \(3,\)"):
+        bundle.recommend(queries, 3, allowed=np.ones(3, dtype=bool))
+
+
+def test_the_time_of_the_request_counts(bundle: Bundle) -> None:
+    soon, late, unsaid, latest = (bundle.recommend([Query(["i0", "i1"], [100, 200], request_time=at)], 3) for at in (201, 10**8, None, 200))
     assert soon != late
-    assert bundle.recommend([["i0", "i1"]], 3, times=[[100, 200]]) == bundle.recommend(
-        [["i0", "i1"]], 3, times=[[100, 200]], request_time=[200]
-    )
-    with pytest.raises(InputError, match="one time for each event"):
-        bundle.recommend([["i0", "i1"]], 3, times=[[100]])
-    with pytest.raises(InputError, match="2 times for 1 histories"):
-        bundle.recommend([["i0"]], 3, request_time=[1, 2])
+    assert unsaid == latest
 
 
 def test_onto_another_catalogue_known_items_score_as_before(bundle: Bundle) -> None:
@@ -127,18 +140,9 @@ def test_onto_reads_new_items_by_text_and_attributes(bundle: Bundle) -> None:
         assert not without.content.has_text.any()
 
 
-def test_a_folder_that_is_no_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"recommender\.json.*missing"):
-        Bundle.load(tmp_path)
-    path = tmp_path / "bundle" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match="not a readable model"):
-        Bundle.load(tmp_path / "bundle")
-
-
-def test_friends_are_heard_and_must_match_the_histories(bundle: Bundle) -> None:
-    alone, heard = (bundle.recommend([["i0"]], 9, friends=friends)[0] for friends in ([[]], [[["i0", "i8"], ["i8", "unknown"]]]))
-    assert dict(heard)["i8"] > dict(alone)["i8"]
-    assert alone == bundle.recommend([["i0"]], 9)[0]
-    with pytest.raises(InputError, match="friends: given for 1 of 2 histories"):
-        bundle.recommend([["i0"], ["i1"]], 3, friends=[[]])
+def test_friends_count(bundle: Bundle) -> None:
+    alone, unsaid, with_friends = (
+        bundle.recommend([Query(["i0"], **said)], 9)[0] for said in ({"friends": []}, {}, {"friends": [["i0", "i8"], ["i8", "unknown"]]})
+    )
+    assert alone == unsaid
+    assert dict(with_friends)["i8"] > dict(alone)["i8"]

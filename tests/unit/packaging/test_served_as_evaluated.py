@@ -1,4 +1,4 @@
-"""The registered model answers a stored user as evaluation asks it: the same events, named and marked alike."""
+"""The registered model answers a stored user as evaluation does: the same events, named and labelled alike."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, RenamedWarning
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.manifest import seal
 from nightloom.packaging.pyfunc_model import Recommender
 from tests.sections import of_prepare
 from tests.small_bundle import N_ITEMS, random_bundle
@@ -144,14 +145,14 @@ def test_event_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     shop = served(tmp_path)
     with pytest.raises(InputError, match=r"events: the model knows no event 'buy'\. It knows: add, purchase, view"):
         shop.ask([{"history": ["i1"], "events": ["buy"]}], shop.events)
-    with pytest.raises(InputError, match="events: give one event name for each event"):
+    with pytest.raises(InputError, match="2 event_types for 1 events"):
         shop.ask([{"history": ["i1"], "events": ["view", "view"]}], shop.events)
 
 
 def test_a_store_that_has_gone_on(tmp_path: Path) -> None:
     """A name that came up after the training is the usual one there, and somebody new is asked at the time that is said."""
     shop = served(tmp_path, positive_min_value=None, positive_events=None)
-    usual = shop.bundle.event_names.usual
+    usual = shop.bundle.event_names.default
     renamed = [shop.events.assign(event=shop.events["event"].where(shop.events["event"] != usual, name)) for name in ("brand new", usual)]
     rows = [{"user_id": user} for user in shop.users]
     pd.testing.assert_frame_equal(*(shop.ask(rows, events) for events in renamed))
@@ -164,10 +165,24 @@ def test_a_model_that_does_not_say_how_events_are_prepared_answers_histories_alo
     path = tmp_path / "bundle" / "meta.json"
     meta = json.loads(path.read_text())
     path.write_text(json.dumps({key: meta[key] for key in meta if key not in ("prepare", "default_event_type", "rare_items")}))
+    seal(path.parent, {})
     first = shop.ask([{"history": ["i1"], "events": ["add"]}], shop.events)
     pd.testing.assert_frame_equal(shop.ask([{"history": ["i1"]}], shop.events), first)
     with pytest.raises(InputError, match="Train once more, or send `history`"):
         shop.ask([{"user_id": "u1"}], shop.events)
     path.write_text(json.dumps(meta))
+    seal(path.parent, {})
     with pytest.raises(InputError, match="no canonical events, event is missing"):
         shop.ask([{"user_id": "u1"}], shop.events.drop(columns="event"))
+
+
+def test_the_old_name_of_the_request_time_works_with_a_warning(tmp_path: Path) -> None:
+    shop = served(tmp_path)
+    row = {"history": ["i1", "i2"], "times": [START, START + 60]}
+    now, at_once = (shop.ask([row | {"request_time": at}], shop.events) for at in (START + 10**6, START + 60))
+    with pytest.warns(RenamedWarning, match="`asked_at` is now `request_time`"):
+        old = shop.ask([row | {"asked_at": START + 10**6}], shop.events)
+    pd.testing.assert_frame_equal(old, now)
+    assert old["scores"].tolist() != at_once["scores"].tolist()
+    with pytest.raises(InputError, match="Give `request_time` alone"):
+        shop.ask([row | {"asked_at": START, "request_time": START}], shop.events)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.errors import InputError, NightloomError, RenamedWarning
+from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
 from tests.small_bundle import headed_bundle, small_bundle
@@ -147,7 +149,24 @@ def test_fetch_gives_the_bundle_that_was_registered(home: SimpleNamespace, tmp_p
     folder = home.registry.fetch(version, tmp_path / "champions")
     assert home.registry.fetch(version, tmp_path / "champions") == folder
     assert [path.name for path in (tmp_path / "champions").iterdir()] == [folder.name]
-    assert Bundle.load(folder).recommend([["i1"]], 3) == Bundle.load(home.bundle).recommend([["i1"]], 3)
+    assert Bundle.load(folder).recommend([Query(["i1"])], 3) == Bundle.load(home.bundle).recommend([Query(["i1"])], 3)
+
+
+def test_a_champion_of_the_version_before_can_still_be_compared(home: SimpleNamespace, tmp_path: Path) -> None:
+    version = register(home, "old")
+    place = Path(home.registry.client.get_model_version_download_uri(version.model, version.version).removeprefix("file://"))
+    (bundle,) = (path.parent for path in place.rglob("bundle.json"))
+    shutil.rmtree(bundle)
+    with zipfile.ZipFile(Path(__file__).parents[1] / "packaging" / "bundle_of_format_1.zip") as packed:
+        packed.extractall(bundle)
+    folder = home.registry.fetch(version, tmp_path / "champions")
+    with pytest.warns(RenamedWarning, match="a bundle of the version before"):
+        champion = Bundle.load(folder)
+    histories = champion.histories([Query(["i1", "i2"])])
+    found = champion.reindex(champion.items.iloc[::-1].reset_index(drop=True), None).network_scores(
+        champion.histories([Query(["i8", "i7"])])
+    )
+    np.testing.assert_allclose(found[:, ::-1], champion.recommender.network_scores(histories), rtol=1e-4, atol=1e-5)
 
 
 def test_fetch_of_lost_files_says_what_to_do(home: SimpleNamespace, tmp_path: Path) -> None:
@@ -178,7 +197,16 @@ def test_what_stands_beside_the_model(home: SimpleNamespace) -> None:
     assert not list(folder.rglob("__pycache__"))
     said = Model.load(str(folder))
     assert said.run_id == version.run_id
-    assert [one.name for one in said.signature.inputs] == ["history", "times", "events", "positive", "friends", "user_id", "request_time"]
+    assert [one.name for one in said.signature.inputs] == [
+        "history",
+        "times",
+        "events",
+        "positive",
+        "friends",
+        "user_id",
+        "request_time",
+        "asked_at",
+    ]
     assert said.load_input_example(str(folder)).to_dict("list") == {"history": [["i1", "i2"]]}
     requirements = (folder / "requirements.txt").read_text().split()
     assert any(one.startswith("torch==") and "+" not in one for one in requirements)
@@ -244,7 +272,7 @@ def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, 
     bundle = Bundle.load(home.bundle)
 
     def items(history: list[str], times: list[int] | None = None, k: int = 3) -> list[str]:
-        return [item for item, _ in bundle.recommend([history], k, [times] if times else None, exclude_seen=False)[0]]
+        return [item for item, _ in bundle.recommend([Query(history, times)], k, exclude_seen=False)[0]]
 
     assert "/src/nightloom/" not in said["where"]
     assert said["history"] == [items(["i1", "i2"]), items([]), items([])]
@@ -252,7 +280,7 @@ def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, 
     assert not {"i1", "i2"} & set(said["seen"])
     assert said["ann"] == said["ann_told"] == [items(["i1", "i2", "i3"], [1000, 2000, 3000]), items([])]
     assert said["mixed"] == [items(["i1", "i2"]), said["ann"][0]]
-    linked = bundle.recommend([["i1", "i2"]], 3, exclude_seen=False, friends=[[["i7", "i8"], ["i7"]]])[0]
+    linked = bundle.recommend([Query(["i1", "i2"], friends=[["i7", "i8"], ["i7"]])], 3, exclude_seen=False)[0]
     assert said["friends"] == [item for item, _ in linked]
     assert said["friends"] != items(["i1", "i2"])
     assert said["named"] == items(["i1", "i2"])
@@ -268,7 +296,7 @@ import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/nightloom-heads@champion")
 rows = [{"history": ["i1", "i2"], "times": [1700000000, 1700000500]}, {"history": ["i3"], "times": None}]
-told = [{}, {"positive": [True, False]}, {"request_time": 1700864000}]
+told = [{}, {"positive": [True, False]}, {"request_time": 1700864000}, {"asked_at": 1700864000}]
 said = [model.predict(pd.DataFrame([{**rows[0], **more}, *(rows[1:] if not more else [])]), params={"k": 4}) for more in told]
 signature = model.metadata.signature
 names = [[one.name for one in side] for side in (signature.inputs, signature.outputs)]
@@ -281,18 +309,19 @@ def test_the_registered_model_gives_the_chances_of_its_heads(home: SimpleNamespa
     run = home.registry.tracking.client.create_run(home.registry.tracking.experiment("heads")).info.run_id
     home.registry.promote(home.registry.register("heads", tmp_path / "bundle", run, TAGS, "# A card", [["i1", "i2"]]))
     said = in_a_clean_process(CHANCES, home.registry.tracking.uri, tmp_path)
-    first, liked_less, later = said["answers"]
+    first, liked_less, later, by_the_old_name = said["answers"]
+    assert by_the_old_name == later
     inputs, outputs = said["names"]
     assert list(first) == outputs == ["items", "scores", "probability", "label_probability"]
-    assert inputs == ["history", "times", "events", "positive", "friends", "user_id", "request_time"]
-    for row, (history, times) in enumerate([(["i1", "i2"], [[1_700_000_000, 1_700_000_500]]), (["i3"], None)]):
-        answers = bundle.recommend([history], 4, times)
+    assert inputs == ["history", "times", "events", "positive", "friends", "user_id", "request_time", "asked_at"]
+    for row, query in enumerate([Query(["i1", "i2"], [1_700_000_000, 1_700_000_500]), Query(["i3"])]):
+        answers = bundle.recommend([query], 4)
         items, scores = zip(*answers[0], strict=True)
         assert first["items"][row] == list(items)
         assert first["scores"][row] == pytest.approx(scores, abs=1e-5)
         assert first["probability"][row] == pytest.approx([1 / (1 + np.exp(-score)) for score in scores], abs=1e-6)
-        assert first["label_probability"][row] == pytest.approx(bundle.probabilities([history], [list(items)], times)[0], abs=1e-6)
-    after = bundle.recommend([["i1", "i2"]], 4, [[1_700_000_000, 1_700_000_500]], [1_700_864_000])[0]
+        assert first["label_probability"][row] == pytest.approx(bundle.probabilities([query], [list(items)])[0], abs=1e-6)
+    after = bundle.recommend([Query(["i1", "i2"], [1_700_000_000, 1_700_000_500], request_time=1_700_864_000)], 4)[0]
     assert later["probability"][0] == pytest.approx([1 / (1 + np.exp(-score)) for _, score in after], abs=1e-6)
     assert later["probability"][0] != pytest.approx(first["probability"][0], abs=1e-6)
     assert liked_less["label_probability"][0] != pytest.approx(first["label_probability"][0], abs=1e-6)

@@ -13,6 +13,7 @@ import pytest
 
 from nightloom.config import config_from_dict
 from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.items import FeatureSpec
 
 N_ITEMS, N_USERS, TEXT_DIM = 30, 40, 12
@@ -45,6 +46,7 @@ def write_prepared(folder: Path) -> SimpleNamespace:
         }
     )
     table.to_parquet(prepared / "items.parquet", index=False)
+    write_catalogue(table, prepared)
     spec = FeatureSpec.fit(table, {"fruit": "category", "price": "number"})
     spec.save(prepared / "feature_spec.json")
     spec.encode(table).save(prepared / "item_features.npz")

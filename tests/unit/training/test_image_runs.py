@@ -22,6 +22,7 @@ from nightloom.data.tables.schema import Tables
 from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.encoders.vectors import Vectors
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.manifest import seal
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
@@ -120,12 +121,13 @@ def other_pictures(shop: SimpleNamespace, folder: Path, vectors: Vectors) -> Pat
 
 
 def test_another_vision_model_starts_cold(shop: SimpleNamespace, seeing: Bundle, tmp_path: Path) -> None:
-    run, champion = shop.config.model_dump(mode="json"), seeing.source
+    run, champion = shop.config.model_dump(mode="json"), seeing.folder
     found = Vectors.load(shop.pretrained)
     # The champion is of tonight's own data here, which the leak rule forbids: let it be of an earlier night.
     meta = json.loads((champion / "meta.json").read_text())
-    meta["trained_until"]["temporal"] = meta["borders"]["temporal"]["test"] - 1
+    meta["trained_until"]["temporal"] = meta["cutoffs"]["temporal"]["test"] - 1
     (champion / "meta.json").write_text(json.dumps(meta))
+    seal(champion, {})
     laid = write_start(run, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
     assert laid["items_kept"] > 40
     tensors = load_file(tmp_path / START_FILE)
@@ -162,8 +164,8 @@ def test_pictures_are_carried_to_another_domain_or_begin_there(shop: SimpleNames
     sees, sees_not = train(here, tmp_path / "sees", **quick), train(blind, tmp_path / "sees-not", **quick)
 
     def laid(source: Bundle, target: SimpleNamespace) -> dict[str, torch.Tensor]:
-        (out := tmp_path / f"{source.source.parent.name}-{target.pretrained.name}").mkdir()
-        Transfer(source.source, "full").write_start(shop.config.model, target.prepared, target.pretrained, out)
+        (out := tmp_path / f"{source.folder.parent.name}-{target.pretrained.name}").mkdir()
+        Transfer(source.folder, "full").write_start(shop.config.model, target.prepared, target.pretrained, out)
         return {name.removeprefix("search."): value for name, value in load_file(out / START_FILE).items() if name.startswith("search.")}
 
     carried = laid(sees, here)
@@ -174,7 +176,7 @@ def test_pictures_are_carried_to_another_domain_or_begin_there(shop: SimpleNames
     assert torch.isnan(begun["fusion.whiten_image.directions"]).all()  # ... and are whitened as the target's own
     assert not [name for name in laid(sees, blind) if "image" in name]
     for source, target in ((sees, here), (sees_not, here), (sees, blind)):
-        scores = zero_shot(source.source, target.prepared, target.pretrained).network_scores(
+        scores = zero_shot(source.folder, target.prepared, target.pretrained).network_scores(
             Sequences.load(shop.prepared / "sequences_temporal.npz").train()
         )
         assert np.isfinite(scores).all()

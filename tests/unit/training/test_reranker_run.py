@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nightloom.core.queries import Query
 from nightloom.core.sequences import Sequences
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
@@ -64,8 +65,9 @@ def test_on_another_catalogue_known_items_keep_their_counters(tmp_path: Path, se
     bundle = Bundle.load(tmp_path / "bundle")
     turned = bundle.items.iloc[::-1].reset_index(drop=True)
     other = bundle.reindex(turned, None)
-    histories = bundle.histories([["i3", "i4"], ["i7"]], [[1_710_000_000, 1_710_100_000], [1_710_000_000]])
-    there = bundle.histories([["i26", "i25"], ["i22"]], [[1_710_000_000, 1_710_100_000], [1_710_000_000]])  # the same items, turned
+    times = ([1_710_000_000, 1_710_100_000], [1_710_000_000])
+    histories = bundle.histories([Query(["i3", "i4"], times[0]), Query(["i7"], times[1])])
+    there = bundle.histories([Query(["i26", "i25"], times[0]), Query(["i22"], times[1])])  # the same items, turned
     np.testing.assert_allclose(other.scores(there)[:, ::-1], bundle.recommender.scores(histories), rtol=1e-4, atol=1e-4)
 
 

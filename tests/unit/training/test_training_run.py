@@ -185,7 +185,7 @@ def test_a_frozen_run_does_not_need_pyarrow(tmp_path: Path, settings, write_run)
         "import sys; sys.modules['pyarrow'] = None; from nightloom.training.__main__ import main; sys.exit(main(['--config', sys.argv[1]]))"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
-    assert (tmp_path / "bundle" / "items.parquet").exists()
+    assert (tmp_path / "bundle" / "catalogue.safetensors").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
+from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
@@ -45,6 +46,7 @@ def target(tmp_path: Path) -> SimpleNamespace:
     items = pd.read_parquet(other.prepared / "items.parquet").drop(columns="fruit").assign(colour=["red", "blue"] * 15)
     spec = FeatureSpec.fit(items, {"colour": "category", "price": "number"})
     items.to_parquet(other.prepared / "items.parquet", index=False)
+    write_catalogue(items, other.prepared)
     spec.save(other.prepared / "feature_spec.json")
     spec.encode(items).save(other.prepared / "item_features.npz")
     (other.prepared / "meta.json").write_text(json.dumps({"event_types": ["like", "view"], "has_time": True}))
@@ -105,6 +107,7 @@ def test_shared_items_bring_their_ids_and_companions(tmp_path: Path, settings, s
     items = items.iloc[::-1].reset_index(drop=True).assign(item_id=[f"other{row}" for row in range(len(items))])
     items.loc[0, "text"] = "a text that is new"
     items.to_parquet(target.prepared / "items.parquet", index=False)
+    write_catalogue(items, target.prepared)
     bundle = Bundle.load(source)
     same = same_items(bundle.items["text"], items["text"])
     known = np.flatnonzero(same >= 0)

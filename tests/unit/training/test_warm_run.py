@@ -27,11 +27,11 @@ def _one_thread() -> None:
 
 
 def dated(shop: SimpleNamespace, folder: Path, validation: int, test: int) -> Path:
-    """The shop's prepared folder as of a night with these borders."""
+    """The shop's prepared folder as of a night with these cutoffs."""
     shutil.copytree(shop.prepared, folder)
     meta = json.loads((folder / "meta.json").read_text())
-    borders = {"borders": {"temporal": {"validation": validation, "test": test}}, "trained_until": {"temporal": test - 1}}
-    (folder / "meta.json").write_text(json.dumps(meta | borders))
+    cutoffs = {"cutoffs": {"temporal": {"validation": validation, "test": test}}, "trained_until": {"temporal": test - 1}}
+    (folder / "meta.json").write_text(json.dumps(meta | cutoffs))
     return folder
 
 

@@ -14,6 +14,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Sequences
+from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.preparation.items import FeatureSpec, compose_text
 from nightloom.data.preparation.labels import positive, seen
@@ -113,6 +114,7 @@ def prepare(
     spec.encode(items).save(folder / "item_features.npz")
     text = compose_text(items, spec.kinds, tags_separator)
     items.assign(text=text).to_parquet(folder / "items.parquet", index=False)
+    write_catalogue(items.assign(text=text), folder)
     _users(tables, user_ids).to_parquet(folder / "users.parquet", index=False)
     removed.to_parquet(folder / "removed.parquet", index=False)
 

@@ -18,7 +18,7 @@ from nightloom.core.sequences import Sequences
 from nightloom.data.subsets.held_out_users import Search
 from nightloom.data.subsets.time_cutoff import ended
 
-CATALOGUE = ("items.parquet", "item_features.npz", "feature_spec.json", "meta.json")
+CATALOGUE = ("items.parquet", "catalogue.safetensors", "item_features.npz", "feature_spec.json", "meta.json")
 
 
 def user_ids(prepared: Path) -> NDArray[np.object_]:

@@ -1,1 +1,1 @@
-"""What looks at candidates again: the re-ranker and the label head, with their counters."""
+"""Heads over retrieval: the re-ranker of the best candidates and the label head, with their counters."""

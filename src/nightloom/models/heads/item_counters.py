@@ -1,4 +1,4 @@
-"""When items were had, as far as is known: what the re-ranker's causal counters are read from."""
+"""Events of each item by time: the source of the re-ranker's causal counters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nightloom.core.sequences import Histories
 IntArray = NDArray[np.int64]
 DAY = 86_400
 KEPT_DAYS = 60
-"""Days before the latest event of which every event is kept, where questions come after all of them."""
+"""Days before the latest event of which every event is kept, where queries come after all of them."""
 NEVER = np.int64(-1)
 SPAN = np.int64(1 << 36)
-"""Seconds that a key has room for: two thousand years."""
+"""Seconds that fit into a key: two thousand years."""
 
 
 @dataclass(frozen=True)
 class ItemCounters:
-    """Positive events by item and time. Whatever is read of them is of strictly before the time that is asked about.
+    """Positive events by item and time. Every method counts only events strictly before the given time.
 
     Attributes:
         start: seconds since 1970 of the earliest event that is kept.
@@ -45,9 +45,9 @@ class ItemCounters:
         """Count the positive events of some histories.
 
         Args:
-            known: what has happened.
+            known: the events that are known.
             n_items: size of the catalogue.
-            days: keep the events of so many days before the latest one, and of older ones what `before` says. None: keep all.
+            days: keep the events of this many days before the latest one, and of older ones the counts of `before`. None: keep all.
         """
         items, times = known.items[known.positive].astype(np.int64), known.times[known.positive]
         first = np.full(n_items, np.iinfo(np.int64).max)
@@ -68,7 +68,7 @@ class ItemCounters:
 
     @property
     def now(self) -> int:
-        """Just after the latest event of all, in seconds since 1970: when a question without a time is asked."""
+        """Just after the latest event of all, in seconds since 1970: the time of a query without one."""
         return self.start + int(self.times.max(initial=-1)) + 1
 
     def until(self, items: IntArray, when: IntArray) -> IntArray:

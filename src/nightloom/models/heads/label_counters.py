@@ -1,7 +1,7 @@
-"""What is known of user and item when the label of an event is asked for: counters of strictly earlier events.
+"""Features of user and item for the label head: counters of strictly earlier events.
 
-The item's come from the events that training knows, the user's own from the history that comes with the question; events of the very
-time that is asked about count for neither (see `nightloom.data.preparation.counters`).
+The item's counters come from the events that training knows, the user's from the history of the query. Events of the very time of
+the query count for neither (see `nightloom.data.preparation.counters`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
 
 FloatArray = NDArray[np.float32]
 COUNTERS = tuple(f"{whose} {what}" for whose in ("item", "user") for what in ("events", "rate of positives", "days since the last"))
-"""Of item and user: log(1 + n), log-odds (positives + 1) / (others + 1), log(1 + days), -1 where there was none."""
+"""For item and user: log(1 + n), log-odds (positives + 1) / (others + 1), log(1 + days), -1 where there was no event."""
 SHOWN, POSITIVE = "label_shown", "label_positive"
 
 
 @dataclass(frozen=True)
 class LabelCounters:
-    """All known events of items, and the positive ones among them.
+    """All known events of the items, and the positive ones among them.
 
     Attributes:
         shown: events, positive or not.
@@ -50,22 +50,22 @@ class LabelCounters:
         own = _columns(past.shown, past.clicked, since)
         return np.column_stack([self._items(histories.items.astype(np.int64), histories.times), own])
 
-    def of_questions(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> FloatArray:
-        """Counters for questions of some histories at `request_time`: float32 [questions, COUNTERS].
+    def of_pairs(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> FloatArray:
+        """Counters for pairs of a history and an item at `request_time`: float32 [pairs, COUNTERS].
 
         Args:
-            histories: who asks; with `request_time` zero the item's counters are those of now, after all that is known.
-            owner: int64 [questions], rows of `histories`.
-            items: int64 [questions].
+            histories: one for each query; where `request_time` is zero, the item's counters are those of now, after all known events.
+            owner: int64 [pairs], rows of `histories`.
+            items: int64 [pairs].
         """
-        n, asked, timed = len(histories), histories.request_time, histories.request_time > 0
+        n, when, timed = len(histories), histories.request_time, histories.request_time > 0
         row = owners(histories.offsets)
-        known = ~timed[row] | (histories.times < asked[row])
+        known = ~timed[row] | (histories.times < when[row])
         latest = np.full(n, NEVER)
         np.maximum.at(latest, row[known], histories.times[known])
         shown, positive = (np.bincount(row[flags], minlength=n) for flags in (known, known & histories.positive))
-        own = _columns(shown, positive, np.where(timed & (latest > 0), asked - latest, -1))
-        return np.column_stack([self._items(items, np.where(timed, asked, self.shown.now)[owner]), own[owner]])
+        own = _columns(shown, positive, np.where(timed & (latest > 0), when - latest, -1))
+        return np.column_stack([self._items(items, np.where(timed, when, self.shown.now)[owner]), own[owner]])
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> LabelCounters:
         """The same over another catalogue; see `Scorer.reindex`."""
@@ -88,6 +88,6 @@ class LabelCounters:
 
 
 def _columns(shown: NDArray[Any], positive: NDArray[Any], since: NDArray[Any]) -> FloatArray:
-    """Counts, and seconds since the last (-1 where there was none), as numbers of one size, float32 [rows, 3]."""
+    """Counts, and seconds since the last event (-1 without one), as features of like scale, float32 [rows, 3]."""
     days = np.where(since < 0, -1.0, np.log1p(np.maximum(since, 0) / DAY))
     return np.column_stack([np.log1p(shown), np.log((positive + 1) / (shown - positive + 1)), days]).astype(np.float32)

@@ -1,8 +1,8 @@
 """The label head: the probability that an event is positive (liked, clicked, bought), p = f(W u + X_i + C c) on the vectors of retrieval.
 
-u is the user's vector just before the event, X_i the item's, c what `label_counters.py` says; f(h) = w h + MLP(h). It is
-trained in one loss with retrieval (`training.label_weight`). Retrieval's score of the item is no part of c: the positive events of
-training are what it was fitted to score high, so there it says more than it ever will of a new event.
+u is the user's vector just before the event, X_i the item's, c the counters of `label_counters.py`; f(h) = w h + MLP(h). The head is
+trained in one loss with retrieval (`training.label_weight`). Retrieval's score of the item is not in c: retrieval was fitted to score
+the positive events of training high, so on them its score is more informative than on new events.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional
 from nightloom.models.heads.label_counters import COUNTERS
 
 SCALE = 3.0
-"""Counters are logarithms of up to 10 or so; divided by this they are of the size of everything else."""
+"""Counters are logarithms of up to about 10; divided by this they have the scale of the other inputs."""
 DROPOUT, SITES = 0.3, 3
-"""Dropout in training, and the places where it acts: the user's vector, and before and behind the hidden layer."""
+"""Dropout in training, and the number of places where it acts: the user's vector, and before and after the hidden layer."""
 
 
 class LabelHead(nn.Module):
@@ -41,11 +41,11 @@ class LabelHead(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def mark(self, vectors: Tensor, negative: NDArray[np.bool_]) -> Tensor:
-        """Item vectors of histories' tokens, [tokens, dim], with a mark on those that were not positive.
+        """Item vectors of the histories' tokens, [tokens, dim], with a learned vector added where the event was not positive.
 
         Args:
             vectors: float [tokens, dim].
-            negative: bool [n], of the first n tokens; those behind them are fillers.
+            negative: bool [n], for the first n tokens; the rest is padding.
         """
         marks = torch.from_numpy(negative).to(vectors.device, vectors.dtype)
         return vectors + functional.pad(marks, (0, len(vectors) - len(marks)))[:, None] * self.negative.to(vectors.dtype)
@@ -54,7 +54,7 @@ class LabelHead(nn.Module):
         """Log-odds.
 
         Args:
-            users: float32 [n, dim]; their length says nothing here, since it holds the temperature of retrieval.
+            users: float32 [n, dim]; their length is normalised away, since it carries the temperature of retrieval.
             items: float32 [n, dim].
             counters: float32 [n, COUNTERS].
             keep: scaled dropout masks, float32 [SITES, n, dim]; None for no dropout.

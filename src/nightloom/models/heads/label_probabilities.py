@@ -1,4 +1,4 @@
-"""What makes the label head's log-odds true probabilities: a line learnt on validation, and counters of what is known when it is asked."""
+"""Calibration of the label head: a line fitted on validation, and counters of the events that are known at the time of a query."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LabelProbabilities:
     """Calibration and counters of a label head, whose weights are the network's.
 
     Attributes:
-        calibration: from the head's log-odds to true ones (Platt 1999).
-        counters: of all events that are known.
+        calibration: from the head's log-odds to calibrated ones (Platt 1999).
+        counters: of all known events.
     """
 
     calibration: Line
@@ -30,8 +30,8 @@ class LabelProbabilities:
 
     def __call__(self, log_odds: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities, float64 of the shape of the log-odds."""
-        true: NDArray[np.float64] = self.calibration(log_odds.astype(np.float64))
-        return 1 / (1 + np.exp(-true))
+        calibrated: NDArray[np.float64] = self.calibration(log_odds.astype(np.float64))
+        return 1 / (1 + np.exp(-calibrated))
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> LabelProbabilities:
         """The same over another catalogue; see `Scorer.reindex`."""
@@ -39,12 +39,12 @@ class LabelProbabilities:
 
     def save(self, folder: Path) -> None:
         """Write `label.json` and the counters."""
-        said = {"calibration": [self.calibration.slope, self.calibration.offset]}
-        (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        settings = {"calibration": [self.calibration.slope, self.calibration.offset]}
+        (folder / FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         self.counters.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return cls(Line(*said["calibration"]), LabelCounters.load(folder))
+        settings = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return cls(Line(*settings["calibration"]), LabelCounters.load(folder))

@@ -1,6 +1,6 @@
-"""Networks p = sigmoid(f(W u + X_i + C c)), several side by side.
+"""An ensemble of networks p = sigmoid(f(W u + X_i + C c)).
 
-User u, item i and the occasion's context c are added up in one space, W and C being linear and each categorical value having a vector;
+User u, item i and context c are added up in one space; W and C are linear, and each categorical value has a vector.
 f(h) = w h + MLP(h).
 """
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CODE_SCALE = 0.1
-"""Vectors of categorical values enter at a tenth of their size, so that they move slowly: most values are rare, and counters know them."""
+"""Vectors of categorical values are scaled to a tenth, so that they learn slowly: most values are rare, and counters cover them."""
 HIDDEN_NUMBERS = 0.1
-"""Share of numbers that is hidden in a step of training."""
+"""Dropout of the numeric inputs in training."""
 
 
 class HeadNet(nn.Module):
-    """Networks side by side, with no parameter in common.
+    """An ensemble of networks that share no parameter.
 
     Args:
-        members: how many.
+        members: how many networks.
         n_codes: size of the code space.
         n_numbers: numbers of a row.
-        dim: width of the space in which all is added up.
+        dim: width of the common space.
         dropout: of the hidden layers.
         prior_log_odds: log-odds of the overall rate, where training starts.
     """

@@ -1,11 +1,11 @@
-"""The re-ranker: the probability that an item is had, p = f(W u + X_i + C c), for the candidates that retrieval puts first.
+"""The re-ranker: the probability of an interaction, p = f(W u + X_i + C c), for the candidates that retrieval ranks first.
 
-u is what is told of the user (how much was had, how lately), X_i of the item (causal counters: how often, how lately), c of the two
-together: the standardised scores of the network and its scorers, the place among the candidates, and what the user had of this very
-item. All are added up in one space and f is a small network over it: `HeadNet`. The vectors of network and catalogue are read through
-the scores that they make, not for themselves: they turn with every training, and a head is chosen before a refit and used after it.
+u are features of the user (how many events, how recent), X_i of the item (causal counters: how many events, how recent), c of the two
+together: the standardised scores of the network and the scorers, the rank among the candidates, and the user's own events of the item.
+They are added up in one space, over which f is a small network: `HeadNet`. Vectors of the network are no features, only the scores
+made of them: they change with every training, and a re-ranker is chosen before a refit and used after it.
 
-Scores become log-odds. Candidates have the head's; the others those of a line through the fused scores, so that one scale holds them all.
+Scores become log-odds. Candidates have the head's; the other items have those of a line through the fused scores, on the same scale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from nightloom.core.calibration import Line
 from nightloom.core.ragged import owners
-from nightloom.core.recommender import mask_seen
+from nightloom.core.recommender import Allowed, mask_excluded
 from nightloom.core.sequences import Histories
 from nightloom.core.top_k import top_k
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
@@ -32,31 +32,31 @@ from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
 
 FloatArray = NDArray[np.float32]
 CANDIDATES = 100
-"""Items of each query that the head looks at."""
+"""Items of each query that are re-ranked."""
 WINDOWS = (7, 30)
-"""Days of the counters of what is had lately."""
+"""Days of the counters of recent events."""
 COUNTERS = (
-    "place",
-    "times had by the user",
-    "days since the user had it",
-    "times had",
-    *(f"share of what was had in {days} days" for days in WINDOWS),
-    "days since it was first had",
-    "days since it was last had",
+    "rank",
+    "user's events of the item",
+    "days since the user's last event of the item",
+    "events of the item",
+    *(f"item's share of the events of {days} days" for days in WINDOWS),
+    "days since the item's first event",
+    "days since the item's last event",
     "events of the user",
     "days since the user's last event",
-    "share of the user's events that are of new items",
+    "share of the user's events that are the first of their item",
 )
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """How numbers become inputs: standardised, and in pieces between quantiles (`nightloom.models.heads.piecewise_linear`).
+    """How features become inputs: standardised, and piecewise linear between quantiles (`nightloom.models.heads.piecewise_linear`).
 
     Attributes:
         centre: float32 [columns].
         scale: float32 [columns].
-        bin_edges: of each column its distinct quantiles.
+        bin_edges: distinct quantiles of each column.
     """
 
     centre: FloatArray
@@ -65,7 +65,7 @@ class Numbers:
 
     @classmethod
     def fit(cls, table: FloatArray) -> Self:
-        """Learn from numbers [rows, columns]."""
+        """Fit on numbers [rows, columns]."""
         spread = table.std(0)
         return cls(table.mean(0), np.where(spread > 1e-6, spread, 1).astype(np.float32), tuple(quantiles(one) for one in table.T))
 
@@ -82,16 +82,16 @@ class Numbers:
 
 @dataclass
 class Reranker:
-    """A fitted head.
+    """A fitted re-ranker.
 
     Attributes:
-        net: networks side by side, whose log-odds are averaged.
+        net: an ensemble of networks, whose log-odds are averaged.
         numbers: how its inputs are made.
-        calibration: from the net's log-odds to true ones.
-        fallback: from fused scores to log-odds, for items that are no candidates.
-        members: whose scores it reads, in that order, "network" first.
-        exclude_seen: whether items of the history are no candidates.
-        item_counters: what counters are read from.
+        calibration: from the net's log-odds to calibrated ones.
+        fallback: from fused scores to log-odds, for items that are not candidates.
+        members: whose scores are features, in that order, "network" first.
+        exclude_seen: whether items that the history has seen are left out of the candidates.
+        item_counters: counters of the events of all users.
     """
 
     net: HeadNet
@@ -108,6 +108,7 @@ class Reranker:
         members: Mapping[str, FloatArray],
         histories: Histories,
         ablated: int | None = None,
+        allowed: Allowed | None = None,
         items: NDArray[np.int64] | None = None,
     ) -> FloatArray:
         """Log-odds of the items that are scored, float32 [n, k].
@@ -116,32 +117,40 @@ class Reranker:
             fused: float32 [n, k], the fused scores.
             members: member -> float32 [n, k], its standardised scores.
             histories: n queries; one without a time (`request_time` zero) is a request now, after all events that are known.
-            ablated: an item of which only its scores may be known, as if it had no events.
+            ablated: an item whose counters are hidden, as if it had no events.
+            allowed: items that may be candidates; None: all.
             items: int64 [n, k], the items that are scored; None: the whole catalogue.
         """
         found = self.fallback(fused).astype(np.float32)
-        best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, items=items)
+        best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, allowed=allowed, items=items)
         columns = [np.take_along_axis(table, best, 1) for table in (fused, *(members[name] for name in self.members))]
         chosen = best if items is None else np.take_along_axis(items, best, 1)
         inputs = describe(columns, chosen, self._dated(histories), self.item_counters, ablated)
-        np.put_along_axis(found, best, self.log_odds(inputs), 1)
+        odds = self.log_odds(inputs)
+        # The others stay behind all candidates, in their own order: a line through the scores of all queries can not tell how low this
+        # query's candidates are.
+        edge = np.take_along_axis(found, best[:, -1:], 1)
+        found += np.minimum(odds.min(1, keepdims=True, initial=np.inf) - edge, 0)
+        np.put_along_axis(found, best, odds, 1)
         return found
 
     def log_odds(self, described: FloatArray) -> FloatArray:
-        """Log-odds of rows that `describe` made, [n, candidates, columns] -> float32 [n, candidates]."""
+        """Log-odds of the features of `describe`, [n, candidates, columns] -> float32 [n, candidates]."""
         return self.calibration(answers(self.net, self.numbers, described)).astype(np.float32)
 
     def _dated(self, histories: Histories) -> Histories:
-        """Who asks without a time asks now, and has had all events now: at time zero nobody would have had anything.
+        """A query without a time is made now, and its events happened now: at time zero all counters would be empty.
 
-        Where no event has a time, training knew no counters either, and nothing is changed.
+        Where no event has a time, training had no counters either, and nothing is changed.
         """
         timeless = histories.request_time <= 0
         if not self.item_counters.start or not timeless.any():
             return histories
-        own = np.repeat(timeless, histories.lengths)
+        events = np.repeat(timeless, histories.lengths)
         now = self.item_counters.now
-        return replace(histories, times=np.where(own, now, histories.times), request_time=np.where(timeless, now, histories.request_time))
+        return replace(
+            histories, times=np.where(events, now, histories.times), request_time=np.where(timeless, now, histories.request_time)
+        )
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Reranker:
         """The same over another catalogue; see `Scorer.reindex`."""
@@ -153,19 +162,19 @@ class Reranker:
         tensors |= {f"numbers.{name}": torch.from_numpy(getattr(self.numbers, name).copy()) for name in ("centre", "scale")}
         tensors |= {f"bin_edges.{place}": torch.from_numpy(one.copy()) for place, one in enumerate(self.numbers.bin_edges)}
         save_file(tensors, folder / "reranker.safetensors")
-        said = {
+        settings = {
             "members": self.members,
             "exclude_seen": self.exclude_seen,
             "calibration": [self.calibration.slope, self.calibration.offset],
             "fallback": [self.fallback.slope, self.fallback.offset],
         }
-        (folder / "reranker.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        (folder / "reranker.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         self.item_counters.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        said: dict[str, Any] = json.loads((folder / "reranker.json").read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads((folder / "reranker.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "reranker.safetensors")
         centre, scale = tensors["numbers.centre"].numpy(), tensors["numbers.scale"].numpy()
         numbers = Numbers(centre, scale, tuple(tensors[f"bin_edges.{place}"].numpy() for place in range(len(centre))))
@@ -174,8 +183,8 @@ class Reranker:
         net = HeadNet(members, 0, numbers.width, dim, 0.0)
         net.load_state_dict(state)
         net.requires_grad_(False).eval()
-        calibration, fallback = (Line(*said[name]) for name in ("calibration", "fallback"))
-        return cls(net, numbers, calibration, fallback, tuple(said["members"]), said["exclude_seen"], ItemCounters.load(folder))
+        calibration, fallback = (Line(*settings[name]) for name in ("calibration", "fallback"))
+        return cls(net, numbers, calibration, fallback, tuple(settings["members"]), settings["exclude_seen"], ItemCounters.load(folder))
 
 
 @torch.no_grad()
@@ -188,21 +197,25 @@ def answers(net: HeadNet, numbers: Numbers, described: FloatArray) -> FloatArray
 
 
 def candidates_of(
-    fused: FloatArray, histories: Histories, *, exclude_seen: bool, items: NDArray[np.int64] | None = None
+    fused: FloatArray,
+    histories: Histories,
+    *,
+    exclude_seen: bool,
+    allowed: Allowed | None = None,
+    items: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Columns of the best fused scores, best first, int64 [n, candidates].
 
     Args:
         fused: float32 [n, k].
-        histories: n queries.
+        histories: one for each query.
         exclude_seen: whether items of the history come last.
+        allowed: items that may be recommended, the others come last; None: all.
         items: int64 [n, k], the items that are scored; None: the whole catalogue, so that columns are items.
     """
-    allowed = fused
-    if exclude_seen:
-        allowed = fused.copy()
-        mask_seen(allowed, histories, items)
-    return top_k(allowed, CANDIDATES)
+    masked = fused.copy()
+    mask_excluded(masked, histories, exclude_seen=exclude_seen, allowed=allowed, candidates=items)
+    return top_k(masked, CANDIDATES)
 
 
 def describe(
@@ -223,24 +236,24 @@ def describe(
     """
     n, k = candidates.shape
     when = np.repeat(histories.request_time[:, None], k, 1)
-    had, last_had, events, gap, fresh = _own(candidates, histories, len(item_counters.first))
+    own, last_own, events, gap, fresh = _own(candidates, histories, len(item_counters.first))
     times, last = item_counters.until(candidates, when), item_counters.last(candidates, when)
     first = np.where(item_counters.first[candidates] < when, item_counters.first[candidates], NEVER)
-    lately = [item_counters.within(candidates, when, days) for days in WINDOWS]
+    recent = [item_counters.within(candidates, when, days) for days in WINDOWS]
     if ablated is not None:
         hidden = candidates == ablated
-        for counts in (had, times, *lately):
+        for counts in (own, times, *recent):
             counts[hidden] = 0
-        for dates in (last_had, first, last):
+        for dates in (last_own, first, last):
             dates[hidden] = NEVER
     totals = [np.log1p(item_counters.all_within(histories.request_time, days))[:, None] for days in WINDOWS]
     columns = [
         *scores,
         np.broadcast_to(np.arange(k), (n, k)),
-        np.log1p(had),
-        _days(when, last_had),
+        np.log1p(own),
+        _days(when, last_own),
         np.log1p(times),
-        *(np.log1p(counts) - total for counts, total in zip(lately, totals, strict=True)),
+        *(np.log1p(counts) - total for counts, total in zip(recent, totals, strict=True)),
         _days(when, first),
         _days(when, last),
         *(np.broadcast_to(one[:, None], (n, k)) for one in (np.log1p(events), gap, fresh)),
@@ -249,25 +262,25 @@ def describe(
 
 
 def _days(when: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logarithm of 1 + days that have gone by; -1 where it never was."""
+    """Logarithm of 1 + days passed; -1 for NEVER."""
     return np.where(then == NEVER, -1.0, np.log1p(np.maximum(when - then, 0) / DAY))
 
 
 def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> tuple[NDArray[Any], ...]:
-    """Of each candidate in its own user's history: how often and when last (NEVER), [n, k]; of each user: events, days of rest as
-    `_days` gives them, and the share of events that are the first of their item, [n]."""
+    """For each candidate its events in the user's history and the time of the last (or NEVER), [n, k]; for each user the number of
+    events, the days since the last one as `_days` gives them, and the share of events that are the first of their item, [n]."""
     n, lengths = len(histories), histories.lengths
     owner = owners(histories.offsets)
     pair = owner * n_items + histories.items
     pairs, place, counts = np.unique(pair, return_inverse=True, return_counts=True)
     latest = np.full(len(pairs), NEVER)
     np.maximum.at(latest, place, histories.times)
-    asked = np.arange(n, dtype=np.int64)[:, None] * n_items + candidates
-    at = np.minimum(np.searchsorted(pairs, asked), max(len(pairs) - 1, 0))
-    found = pairs[at] == asked if len(pairs) else np.zeros(asked.shape, dtype=bool)
-    had = np.where(found, counts[at], 0) if len(pairs) else np.zeros(asked.shape, dtype=np.int64)
-    last = np.where(found, latest[at], NEVER) if len(pairs) else np.full(asked.shape, NEVER)
+    wanted = np.arange(n, dtype=np.int64)[:, None] * n_items + candidates
+    at = np.minimum(np.searchsorted(pairs, wanted), max(len(pairs) - 1, 0))
+    found = pairs[at] == wanted if len(pairs) else np.zeros(wanted.shape, dtype=bool)
+    own = np.where(found, counts[at], 0) if len(pairs) else np.zeros(wanted.shape, dtype=np.int64)
+    last = np.where(found, latest[at], NEVER) if len(pairs) else np.full(wanted.shape, NEVER)
     newest = np.full(n, NEVER)
     np.maximum.at(newest, owner, histories.times)
-    kinds = np.bincount(pairs // n_items, minlength=n)
-    return had, last, lengths, _days(histories.request_time, newest), kinds / np.maximum(lengths, 1)
+    distinct = np.bincount(pairs // n_items, minlength=n)
+    return own, last, lengths, _days(histories.request_time, newest), distinct / np.maximum(lengths, 1)

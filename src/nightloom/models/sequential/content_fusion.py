@@ -1,9 +1,8 @@
 """One vector for each item, fused from its text, its pictures, its attributes and its id.
 
 An item never seen in training has no id embedding of its own. It gets the learned "unknown id" vector,
-which id dropout has trained on known items, so text, pictures and attributes alone place it among the others.
-Text and pictures are masked where there are none: a learned vector then stands for them, and what the arrays
-hold in such rows counts for nothing.
+which id dropout has trained on known items, so that text, pictures and attributes alone place it among the others.
+Where an item has no text or no picture, a learned vector takes its place, and the row of the array is ignored.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ItemContent:
-    """What is known about each item of one catalogue, row i for dense item i.
+    """The content of one catalogue, row i for dense item i.
 
     Attributes:
-        text: float32 [items, text_dim], vectors of the language model (zero rows where there is no text).
+        text: float32 [items, text_dim], vectors of the language model (rows without text are ignored).
         has_text: bool [items].
         code_offsets: int64 [items + 1]; item i has the attribute codes `codes[code_offsets[i]:code_offsets[i + 1]]`.
         codes: int64 [codes].
@@ -60,10 +59,10 @@ class ItemContent:
         image: NDArray[np.float32] | None = None,
         has_image: NDArray[np.bool_] | None = None,
     ) -> ItemContent:
-        """Content of a catalogue from the arrays of `prepare` and of the pretrained models.
+        """Content of a catalogue from the arrays of stage prepare and of the pretrained models.
 
         Args:
-            features: coded attributes, or None when the items have none.
+            features: coded attributes, or None where items have none.
             text: float32 [items, text_dim].
             has_text: bool [items].
             id_rows: int64 [items], 0 for an item without an id embedding of its own.
@@ -105,7 +104,7 @@ class ItemContent:
 class Adapter(nn.Module):
     """Residual MLP that maps item vectors of another domain into the space of a trained encoder (Houlsby et al. 2019).
 
-    It gives back what it gets until it has learned something.
+    Before it is trained it is the identity.
     """
 
     def __init__(self, dim: int, width: int) -> None:
@@ -121,10 +120,10 @@ class Adapter(nn.Module):
 
 
 class ItemFusion(nn.Module):
-    """Item vectors [n, dim] from `ItemContent`: the sum of one embedding a source, then a layer norm.
+    """Item vectors [n, dim] from `ItemContent`: the sum of one embedding per source, then a layer norm.
 
     Args:
-        config: widths, and which sources join.
+        config: widths, and which sources are used.
         text_dim: width of the language model's vectors.
         n_codes: size of the attribute code space.
         n_numbers: width of `ItemContent.numbers`.
@@ -142,7 +141,7 @@ class ItemFusion(nn.Module):
         self.use_codes = config.use_attributes and n_codes > 0
         self.use_numbers = config.use_attributes and n_numbers > 0
         self.use_ids = config.use_ids
-        self.use_images = image_dim > 0 and getattr(config, "use_images", True)  # models of before there were pictures have neither
+        self.use_images = image_dim > 0 and getattr(config, "use_images", True)  # models from before Nightloom read pictures have neither
         if self.use_text:
             self.whiten = Whitening(text_dim)
             self.text = nn.Linear(self.whiten.width, dim, bias=False)
@@ -162,7 +161,7 @@ class ItemFusion(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Start small and equal: no source drowns another at the beginning."""
+        """Start with small and equal weights, so that no source dominates at the beginning."""
         nn.init.normal_(self.ids.weight, std=0.02)
         if self.use_text:
             nn.init.normal_(self.text.weight, std=0.02 / self.whiten.width**0.5)
@@ -175,7 +174,7 @@ class ItemFusion(nn.Module):
             nn.init.normal_(self.image.weight, std=0.02 / self.whiten_image.width**0.5)
 
     def fit_whitening(self, content: ItemContent) -> None:
-        """Learn how the vectors of texts and of pictures are whitened, from the items that have them."""
+        """Fit the whitening of text and picture vectors on the items that have them."""
         if self.use_text:
             self.whiten.fit(content.text[content.has_text])
         if self.use_images:
@@ -183,7 +182,7 @@ class ItemFusion(nn.Module):
 
     @torch.no_grad()
     def whitened(self, content: ItemContent) -> ItemContent:
-        """The items with whitened vectors of texts and pictures, for a caller who needs them often: whitening does not learn."""
+        """The items with whitened vectors, computed once for repeated use: whitening is not trained."""
         text = self.whiten(content.text) if self.use_text else content.text
         image = self._white_image(content) if self.use_images else content.image
         return replace(content, text=text, image=image)
@@ -196,8 +195,8 @@ class ItemFusion(nn.Module):
 
         Args:
             content: n items.
-            hidden: bool [n], items whose id is hidden in this step (id dropout).
-            white: whether `content` is what `whitened` gave.
+            hidden: bool [n], items whose id is dropped in this step (id dropout).
+            white: whether `content` comes from `whitened`.
 
         Returns:
             float32 [n, dim].

@@ -93,8 +93,10 @@ class Packed:
         gap, clocks = torch.zeros_like(items), None
         if use_time:
             # int32 holds gaps of up to 68 years, and is several times faster here than int64.
-            now = int(windows.asked.max(initial=0))
-            times, asked = (on_device(np.maximum(one - now, LONGEST_GAP).astype(np.int32), 0) for one in (windows.times, windows.asked))
+            now = int(windows.request_times.max(initial=0))
+            times, asked = (
+                on_device(np.maximum(one - now, LONGEST_GAP).astype(np.int32), 0) for one in (windows.times, windows.request_times)
+            )
             blind = items == BOS
             if timeless is not None:
                 blind = blind | on_device(timeless[window], True)

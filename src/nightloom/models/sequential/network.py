@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nightloom.config import ModelConfig
 
 ANSWER_TOKENS = 16384
-"""Padded tokens of histories that are encoded at once when answering."""
+"""Padded tokens of histories that are encoded at once in inference."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Shape:
     Attributes:
         text_dim: width of the language model's vectors.
         n_codes: size of the attribute code space.
-        n_numbers: numeric columns, those that say what is missing included.
+        n_numbers: numeric columns, missing-value indicators included.
         n_ids: items with an id embedding of their own.
         n_event_types: event names.
         has_time: whether the data have times.
@@ -53,7 +53,7 @@ class Shape:
 
 
 class SequentialNetwork(nn.Module):
-    """The two towers: item vectors, and user vectors that are already divided by the learned temperature."""
+    """The two towers: item vectors, and user vectors already divided by the learned temperature."""
 
     def __init__(self, config: ModelConfig, shape: Shape) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ def encode(net: SequentialNetwork, items: Tensor, histories: Histories, max_hist
     Args:
         net: the network, in evaluation mode.
         items: float32 [n_items, dim], item vectors.
-        histories: who asks.
-        max_history: latest tokens that are read.
+        histories: one for each query; where `request_time` is zero, times count as unknown.
+        max_history: most tokens of a history that are read, the latest ones.
     """
     windows = Windows.to_answer(histories, max_history)
     timeless = histories.request_time <= 0
@@ -93,7 +93,7 @@ def encode(net: SequentialNetwork, items: Tensor, histories: Histories, max_hist
 
 
 def like_lengths(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Cut ascending lengths into runs whose padded size (count times longest) stays within a budget."""
+    """Cut ascending lengths into runs whose padded size (count times longest) stays within the budget."""
     first = 0
     while first < len(lengths):
         last = first + 1

@@ -1,4 +1,4 @@
-"""Family nightloom: item fusion and history transformer over one space, fused late with scorers that need no training."""
+"""Family nightloom: item vectors and a history transformer in one space, whose scores are fused with those of untrained scorers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nightloom.core.errors import InputError
 from nightloom.core.moments import Moments, VectorMoments
-from nightloom.core.recommender import Recommender, Scorer
+from nightloom.core.recommender import Allowed, Recommender, Scorer, best
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from nightloom.config import ModelConfig
 
 PRETRAINED = ("text", "image")
-"""What of a catalogue's content is kept in half precision."""
+"""Vectors of a catalogue that are stored in half precision."""
+DESCRIPTION = "bundle.json"
+"""What the arrays of a bundle mean. The recommender writes its sections; `nightloom.packaging.manifest` completes them."""
 
 
 class SequentialRecommender(Recommender):
@@ -45,9 +47,9 @@ class SequentialRecommender(Recommender):
         net: the trained network.
         content: the catalogue.
         scorers: by name, over the same catalogue.
-        weights: each scorer's share in the fused score, together at most 1; one without a share is not asked.
-        reranker: what reorders the best of them; None where validation found nothing better than the fused scores.
-        labels: what makes the label head's answers true probabilities; None where there is no such head, or nothing to calibrate it on.
+        weights: fusion weight of each scorer, together at most 1; a scorer without one is not computed.
+        reranker: reorders the best items; None where validation found nothing better than the fused scores.
+        labels: calibrates the label head; None where there is no such head, or nothing to calibrate it on.
     """
 
     family: ClassVar[str] = "nightloom"
@@ -71,7 +73,7 @@ class SequentialRecommender(Recommender):
         self._moments: tuple[Tensor, VectorMoments] | None = None
 
     def fit(self, train: Histories, n_items: int) -> Self:
-        """Rebuild scorers and counters, which need no training, from newer histories of the same catalogue; the rest stays.
+        """Rebuild scorers and counters, which need no training, from newer histories over the same catalogue; the rest stays.
 
         The network is trained by `nightloom.training`.
 
@@ -80,7 +82,7 @@ class SequentialRecommender(Recommender):
         """
         if n_items != self.n_items:
             raise InputError(
-                f"the model answers {self.n_items:,} items, not {n_items:,}. Put it onto the new catalogue with Bundle.reindex first."
+                f"the model ranks {self.n_items:,} items, not {n_items:,}. Move it to the new catalogue with Bundle.reindex first."
             )
         self.scorers = fit_scorers(list(self.scorers), train, self.content)
         if self.reranker is not None:
@@ -92,9 +94,16 @@ class SequentialRecommender(Recommender):
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Final scores, float32 [len(histories), n_items]; higher is better, every item can be ranked.
 
-        With a re-ranker they are log-odds of being had, without one the fused scores.
+        With a re-ranker they are log-odds of an interaction, without one the fused scores.
         """
         return self.finish(self.network_scores(histories), self.scorer_scores(histories), histories)
+
+    def recommend(
+        self, histories: Histories, k: int, *, exclude_seen: bool = True, allowed: Allowed | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """As `Recommender.recommend`; the re-ranker's candidates are the best of the allowed items."""
+        scores = self.finish(self.network_scores(histories), self.scorer_scores(histories), histories, allowed=allowed)
+        return best(scores, histories, k, exclude_seen=exclude_seen, allowed=allowed)
 
     def candidate_scores(self, histories: Histories, candidates: NDArray[np.int64]) -> Scores:
         """Final scores of some items only, without scoring the rest of the catalogue.
@@ -113,27 +122,39 @@ class SequentialRecommender(Recommender):
         standardised = {name: moments.standardise(scores) for name, (scores, moments) in members.items()}
         return self._final(standardised, histories, items=candidates)
 
-    def finish(self, network: Scores, scorers: Mapping[str, Scores], histories: Histories, ablated: int | None = None) -> Scores:
-        """Final scores from the full tables of the members; `ablated` as in `Reranker.rescore`."""
+    def finish(
+        self,
+        network: Scores,
+        scorers: Mapping[str, Scores],
+        histories: Histories,
+        ablated: int | None = None,
+        allowed: Allowed | None = None,
+    ) -> Scores:
+        """Final scores from the full tables of the members; `ablated` and `allowed` as in `Reranker.rescore`."""
         members = {NETWORK: standard(network)} | {name: standard(scorers[name]) for name in self.weights}
-        return self._final(members, histories, ablated)
+        return self._final(members, histories, ablated, allowed)
 
     def _final(
-        self, members: Mapping[str, Scores], histories: Histories, ablated: int | None = None, items: NDArray[np.int64] | None = None
+        self,
+        members: Mapping[str, Scores],
+        histories: Histories,
+        ablated: int | None = None,
+        allowed: Allowed | None = None,
+        items: NDArray[np.int64] | None = None,
     ) -> Scores:
         """Final scores from the members' standardised ones; arguments as in `Reranker.rescore`."""
         fused = fuse(members, self.weights)
         if self.reranker is None:
             return fused
-        return self.reranker.rescore(fused, members, histories, ablated, items)
+        return self.reranker.rescore(fused, members, histories, ablated, allowed, items)
 
     def scorer_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
-        """What each scorer with a share says, float32 [len(histories), n_items]."""
+        """Scores of each scorer with a fusion weight, float32 [len(histories), n_items]."""
         return {name: self.scorers[name].scores(histories) for name in self.weights}
 
     @torch.no_grad()
     def network_scores(self, histories: Histories) -> NDArray[np.float32]:
-        """What the network alone says: logits, float32 [len(histories), n_items]."""
+        """Scores of the network alone: logits, float32 [len(histories), n_items]."""
         items = self.item_vectors()
         users = self.user_vectors(histories, items)
         with torch.autocast(items.device.type, enabled=False):  # scores are ranked: rounded ones would be equal
@@ -171,7 +192,7 @@ class SequentialRecommender(Recommender):
         """User vectors, float32 [len(histories), dim], divided by the temperature.
 
         Args:
-            histories: who asks; with `request_time` zero their times are taken as unknown.
+            histories: one for each query; where `request_time` is zero, times count as unknown.
             items: what `item_vectors` gave.
         """
         with inference(self.net):
@@ -179,40 +200,39 @@ class SequentialRecommender(Recommender):
 
     @torch.no_grad()
     def label_log_odds(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64], counters: LabelCounters) -> Scores:
-        """What the label head says before calibration, float32 [questions]: log-odds that items are positive for the histories that ask.
+        """Uncalibrated answers of the label head, float32 [pairs]: log-odds that an item is positive for a history.
 
         Args:
-            histories: who asks, and which of their events were positive.
-            owner: int64 [questions], rows of `histories`.
-            items: int64 [questions], dense items.
-            counters: of what is known of the items.
+            histories: one for each query; which of their events were positive counts too.
+            owner: int64 [pairs], rows of `histories`.
+            items: int64 [pairs], dense items.
+            counters: of the events that are known.
         """
         if self.net.label_head is None:
             raise ValueError("the model has no label head: train it with training.label_weight")
         vectors = self.item_vectors()
-        users, numbers = self.user_vectors(histories, vectors).float(), torch.from_numpy(counters.of_questions(histories, owner, items))
-        rows, asked = torch.from_numpy(owner).to(users.device), torch.from_numpy(items).to(users.device)
-        found: Scores = self.net.label_head(users[rows], vectors[asked].float(), numbers.to(users.device)).cpu().numpy()
+        users, numbers = self.user_vectors(histories, vectors).float(), torch.from_numpy(counters.of_pairs(histories, owner, items))
+        rows, dense = torch.from_numpy(owner).to(users.device), torch.from_numpy(items).to(users.device)
+        found: Scores = self.net.label_head(users[rows], vectors[dense].float(), numbers.to(users.device)).cpu().numpy()
         return found
 
     def probabilities(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Calibrated probabilities that items would be positive, float64 [questions]; arguments as in `label_log_odds`."""
+        """Calibrated probabilities that items would be positive, float64 [pairs]; arguments as in `label_log_odds`."""
         if self.labels is None:
             raise ValueError("the model has no calibrated label head: train it with training.label_weight under the temporal split")
         return self.labels(self.label_log_odds(histories, owner, items, self.labels.counters))
 
     def save(self, folder: Path) -> None:
-        """Write `recommender.json`, `model.safetensors` (network and catalogue), `<name>.npz` of each scorer, and both heads."""
+        """Write `model.safetensors` (network, catalogue), `<name>.npz` of each scorer, both heads, and its sections of `bundle.json`."""
         plain = self.config.model_dump() if hasattr(self.config, "model_dump") else vars(self.config)
         meta = {
             "family": self.family,
             "model": plain,
             "shape": asdict(self.shape),
             "weights": dict(self.weights),
-            "reranker": self.reranker is not None,
-            "labels": self.labels is not None,
+            "heads": {"reranker": self.reranker is not None, "labels": self.labels is not None},
         }
-        (folder / "recommender.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        (folder / DESCRIPTION).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for name in ItemContent.__dataclass_fields__:
             value = getattr(self.content, name)
@@ -232,11 +252,11 @@ class SequentialRecommender(Recommender):
             InputError: a file is missing or is not what `save` wrote.
         """
         try:
-            meta: dict[str, Any] = json.loads((folder / "recommender.json").read_text(encoding="utf-8"))
+            meta: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
             tensors = load_file(folder / "model.safetensors")
             scorers = {name: CLASSES[name].load(folder) for name in meta["weights"]}
-            reranker = Reranker.load(folder) if meta.get("reranker") else None
-            labels = LabelProbabilities.load(folder) if meta.get("labels") else None
+            reranker = Reranker.load(folder) if meta["heads"]["reranker"] else None
+            labels = LabelProbabilities.load(folder) if meta["heads"]["labels"] else None
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
@@ -249,7 +269,7 @@ class SequentialRecommender(Recommender):
 
 
 def _content(tensors: dict[str, Tensor]) -> ItemContent:
-    """A catalogue as `SequentialRecommender.save` wrote it; models of before there were pictures have none."""
+    """A catalogue as `SequentialRecommender.save` wrote it; models from before Nightloom read pictures have none."""
     n = len(tensors["id_rows"])
     without = {"image": torch.zeros(n, 0), "has_image": torch.zeros(n, dtype=torch.bool)}
     return ItemContent(**{name: value.float() if name in PRETRAINED else value for name, value in (without | tensors).items()})
