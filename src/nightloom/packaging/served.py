@@ -60,7 +60,7 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
         ColSpec(DataType.long, "request_time", required=False),
     ]
     heads = json.loads((bundle / "recommender.json").read_text(encoding="utf-8"))
-    probabilities = [name for name, head in (("probability", "purchase"), ("label_probability", "labels")) if heads.get(head)]
+    probabilities = [name for name, head in (("probability", "reranker"), ("label_probability", "labels")) if heads.get(head)]
     outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *probabilities))]
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
