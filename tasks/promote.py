@@ -16,13 +16,21 @@ from nightloom.evaluation.evaluate import CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
 from nightloom.promotion.gate import decide
+from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registry import TRAINED_TAG, Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import run_tags
 from tasks.progress import log_done, worth_retrying
 
 
-@task(name="promote", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
+@task(
+    name="promote",
+    task_run_name="promote {night.config.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(5),
+    retry_condition_fn=worth_retrying,
+)
 def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, model_run: str) -> Manifest:
     """Compare with the champion, and move the aliases when the gate lets the challenger pass."""
     config = night.config
@@ -40,9 +48,19 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
             registry = Registry(night.root)
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: f"{tuned.key} {protocol}"}
+                tags |= quality_tags(decision)
                 bundle = tuned.path / protocol / "bundle"
-                counts, licence = collected.figures["counts"], collected.figures["licence"]
-                card = model_card(config, evaluated.figures["metrics"], decision, tags, counts=counts, licence=licence)
+                slices = json.loads((evaluated.path / "slices.json").read_text(encoding="utf-8"))
+                card = model_card(
+                    config,
+                    evaluated.figures["metrics"],
+                    decision,
+                    tags,
+                    training=tuned.figures[protocol],
+                    slices=slices.get(SequentialRecommender.family, {}).get(protocol),
+                    counts=collected.figures["counts"],
+                    licence=collected.figures["licence"],
+                )
                 example = [pd.read_parquet(bundle / "items.parquet")["item_id"].head(3).tolist()]
                 store = collected.path / "events.parquet"
                 version = registry.register(
