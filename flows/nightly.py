@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flows.command import before_prefect, config_of, parser, run
+from flows.form import NightForm
 
 before_prefect(__name__)
 
@@ -19,7 +20,7 @@ from prefect import State, flow, tags
 from prefect.states import Completed
 from rich.console import Console
 
-from nightloom.config import RunConfig
+from nightloom.config import RunConfig, load_preset
 from nightloom.report.console import print_summary, print_unchanged
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
@@ -36,17 +37,17 @@ from tasks.validate import validate
 
 
 @flow(name="nightly", validate_parameters=True)
-def nightly(config: RunConfig, force: bool = False) -> dict[str, Any] | State[dict[str, Any]]:
+def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()] = None) -> dict[str, Any] | State[dict[str, Any]]:
     """Retrain, and promote the result if it is at least as good as what serves.
 
     Args:
-        config: the run's configuration.
         force: train a challenger even where nothing has changed since the last night.
+        config: the run's configuration; that of the preset movies-small where there is none.
 
     Returns:
         The report. Where nothing has changed since the last night, a state that says so, whose data has the key `unchanged`.
     """
-    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), force=force)
+    night = Night.start(config or load_preset("movies-small"), Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), force=force)
     name_run(night)
     collected = collect(night)
     if same := unchanged(night, collected):
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> Any:
         config = config_of(given)
         with tags(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
-            return nightly(config, force=given.force)
+            return nightly(force=given.force, config=config)
 
     return run(work, _show)
 

@@ -31,7 +31,7 @@ def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, p
     def body(folder: Path) -> dict[str, Any]:
         tracking = Tracking(night.root)
         model_run = tracking.open_family(run, SequentialRecommender.family, run_tags(night, collected.figures["hash"]))
-        figures = {}
+        figures: dict[str, Any] = {}
         for protocol in config.evaluation.protocols:
             said = f"Training of {config.name}, {protocol.replace('_', ' ')} split"
             with ProgressBar(artifact_key("training", config.name, protocol), said) as bar:

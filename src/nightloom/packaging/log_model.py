@@ -91,5 +91,5 @@ def _address(uri: str) -> Iterator[None]:
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None takes it back
+            mlflow.set_tracking_uri(before)  # None takes it back
             sys.path[:], sys.dont_write_bytecode = path, compiles
