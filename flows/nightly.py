@@ -41,8 +41,8 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
     """Retrain, and promote the result if it is at least as good as what serves.
 
     Args:
-        force: train a challenger even where nothing has changed since the last night.
-        config: the run's configuration; that of the preset movies-small where there is none.
+        force: Train even if nothing has changed since the last night.
+        config: The run's configuration. Empty: the preset movies-small.
 
     Returns:
         The report. Where nothing has changed since the last night, a state that says so, whose data has the key `unchanged`.

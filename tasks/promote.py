@@ -48,7 +48,6 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
             registry = Registry(night.root)
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: f"{tuned.key} {protocol}"}
-                tags |= quality_tags(decision)
                 bundle = tuned.path / protocol / "bundle"
                 slices = json.loads((evaluated.path / "slices.json").read_text(encoding="utf-8"))
                 card = model_card(
@@ -64,7 +63,14 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                 example = [pd.read_parquet(bundle / "items.parquet")["item_id"].head(3).tolist()]
                 store = collected.path / "events.parquet"
                 version = registry.register(
-                    config.name, bundle, model_run, tags, card, example, events=store, exclude_seen=config.evaluation.exclude_seen
+                    config.name,
+                    bundle,
+                    model_run,
+                    tags | quality_tags(decision),
+                    card,
+                    example,
+                    events=store,
+                    exclude_seen=config.evaluation.exclude_seen,
                 )
                 registry.promote(version)
             versions = registry.aliases(config.name)

@@ -128,8 +128,8 @@ def _network(config: RunConfig, training: Mapping[str, Any]) -> str:
     return (
         f"The network is a causal transformer: {model.blocks} blocks, width {model.dim}, the latest {model.max_history} events. "
         f"Its items are made of {', '.join(reads)}. It was trained with {how.optimizer}, learning rate {how.learning_rate:g}, "
-        f"weight decay {how.weight_decay:g}, {how.batch_users} users a batch, seed {how.seed}. The best of {training['epochs']} epochs "
-        f"was the {training['best_epoch']}.{' It was then trained anew on training and validation data.' if training['refitted'] else ''}"
+        f"weight decay {how.weight_decay:g}, {how.batch_users} users a batch, seed {how.seed}. Epoch {training['best_epoch']} of "
+        f"{training['epochs']} was the best.{' It was then trained anew on training and validation data.' if training['refitted'] else ''}"
     )
 
 

@@ -14,16 +14,24 @@ Point = tuple[str, float, int]
 def outcome_content(outcome: str, gate: Mapping[str, Any], headline: str, reasons: Sequence[str]) -> tuple[dict[str, str], list[Point]]:
     """Tags and figures of what became of a night; arguments as in `Tracking.log_outcome`.
 
-    The note may quote the data, so it holds no HTML.
+    The difference is that to the champion, or to the best baseline where there was no champion. The note may quote the
+    data, so it holds no HTML.
     """
-    low, high = gate.get("interval") or (None, None)
-    figures = {"difference": gate.get("difference"), "low": low, "high": high}
-    figures |= {name: gate.get(name) for name in ("challenger", "champion")}
+    other, (difference, low, high) = _compared(gate)
+    figures = {"difference": difference, "low": low, "high": high} | {name: gate.get(name) for name in ("challenger", "champion")}
     note = "\n".join([f"**{headline}**", "", *(f"- {' '.join(reason.split())}" for reason in reasons)])
     tags = {OUTCOME_TAG: outcome, NOTE_TAG: note.replace("<", "&lt;")}
     if low is not None:
-        tags[GATE_TAG] = f"{gate['metric']} {figures['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        tags[GATE_TAG] = f"{gate['metric']} {difference:+.4f} ({low:+.4f} to {high:+.4f}) against {other}"
     return tags, [(f"gate/{name}", float(value), 0) for name, value in figures.items() if value is not None]
+
+
+def _compared(gate: Mapping[str, Any]) -> tuple[str, tuple[float | None, float | None, float | None]]:
+    """What the challenger was compared with, and the difference with its interval; None where there was nothing."""
+    if gate.get("interval"):
+        return "the champion", (gate["difference"], *gate["interval"])
+    best = max(gate.get("baselines") or (), key=lambda one: one["other"], default=None)
+    return (best["name"], (best["difference"], best["low"], best["high"])) if best else ("", (None, None, None))
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

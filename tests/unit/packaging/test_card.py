@@ -80,7 +80,7 @@ def test_members_stand_with_their_weights() -> None:
     assert card.index("| network |") < card.index("| graph |") < card.index("| popularity |")
     assert "Tried on validation and left out: friends." in card
     assert "The network is a causal transformer: 2 blocks" in card
-    assert "The best of 12 epochs was the 9. It was then trained anew" in card
+    assert "Epoch 9 of 12 was the best. It was then trained anew" in card
     assert "A re-ranker orders the 100 best candidates" in card
 
 

@@ -111,11 +111,22 @@ def test_what_became_of_a_night(tracking: Tracking, root: Path) -> None:
         table = tracking.runs_url(run)
     found = tracking.client.get_run(run).data
     assert found.tags[OUTCOME_TAG] == "promoted"
-    assert found.tags[GATE_TAG] == "ndcg_at_10 +0.0100 (+0.0020 to +0.0180)"
+    assert found.tags[GATE_TAG] == "ndcg_at_10 +0.0100 (+0.0020 to +0.0180) against the champion"
     assert found.tags[NOTE_TAG] == "**Promoted: version 2**\n\n- It is superior.\n- Item '&lt;b>x&lt;/b>'."
     figures = {"gate/difference": 0.01, "gate/low": 0.002, "gate/high": 0.018, "gate/challenger": 0.3, "gate/champion": 0.29}
     assert found.metrics == figures
     assert table == f"#/experiments/{tracking.experiment('outcome')}/runs?workflowType=machine_learning"
+
+
+def test_without_a_champion_the_best_baseline_is_what_counts(tracking: Tracking, root: Path) -> None:
+    worse = {"name": "als", "other": 0.2, "difference": 0.1, "low": 0.05, "high": 0.15}
+    best = {"name": "popularity", "other": 0.25, "difference": 0.05, "low": 0.01, "high": 0.09}
+    gate = {"metric": "ndcg_at_10", "interval": None, "difference": None, "challenger": 0.3, "baselines": [worse, best]}
+    with tracking.night(night(root, "first"), {}) as run:
+        tracking.log_outcome(run, "promoted", gate, "Promoted: version 1", [])
+    found = tracking.client.get_run(run).data
+    assert found.tags[GATE_TAG] == "ndcg_at_10 +0.0500 (+0.0100 to +0.0900) against popularity"
+    assert found.metrics == {"gate/difference": 0.05, "gate/low": 0.01, "gate/high": 0.09, "gate/challenger": 0.3}
 
 
 def test_the_outcome_of_a_refused_night_needs_no_gate(tracking: Tracking, root: Path) -> None:
