@@ -16,6 +16,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,17 +77,27 @@ class Servers:
         """Ask Prefect's API."""
         return self.call("POST", path, body)
 
-    def call(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Send something to Prefect's API; gives its answer, None where that is empty."""
-        data, kind = json.dumps(body).encode(), {"content-type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.prefect}/api{path}", data, kind, method=method), timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send something to Prefect's API; gives its answer, None where that is empty.
+
+        While its database is locked the server answers 503, and like Prefect's own client one asks again.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.prefect}/api{path}", data, {"content-type": "application/json"}, method=method)
+        for attempt in range(10):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or attempt == 9:
+                    raise
+                time.sleep(2)
+        return None
 
     def get(self, path: str) -> Any:
         """Read from Prefect's API."""
-        with urllib.request.urlopen(f"{self.prefect}/api{path}", timeout=30) as answer:
-            return json.load(answer)
+        return self.call("GET", path)
 
 
 def free_port() -> int:
@@ -375,7 +387,7 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
         page, f"{servers.mlflow}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning", "night 2", name="mlflow-runs"
     )
     ids = json.dumps([run.info.run_id for run in runs.values()])
-    address = f"{servers.mlflow}/#/compare-runs?runs={urllib.request.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
+    address = f"{servers.mlflow}/#/compare-runs?runs={urllib.parse.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
     look(page, address, "item_knn", "temporal/ndcg_at_10", name="mlflow-compare")
     look(page, f"{servers.mlflow}/#/models/nightloom-small", "champion", name="mlflow-model")
 
