@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightloom.core.errors import InputError
@@ -28,8 +30,12 @@ class Origin:
     metric: str | None = None
 
 
-def origin_of_report(report: Mapping[str, Any]) -> Origin:
-    """What a night's `report.json` says."""
+def origin_of_night(folder: Path) -> Origin:
+    """What the `report.json` in a night's folder says; nothing where there is none."""
+    path = folder / "report.json"
+    if not path.exists():
+        return Origin()
+    report: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     config = {key: str(value) for key, value in flatten(report.get("config") or {}).items()}
     return Origin(report.get("data_hash") or "", config, (report.get("gate") or {}).get("metric"))
 
@@ -49,25 +55,22 @@ def origin_of_run(tracking: Tracking, run: str) -> Origin:
     return Origin(found.data.tags.get("nightloom.data_hash", ""), config, config.get("promotion.metric"))
 
 
-def check_same_data(a: Origin, b: Origin, names: tuple[str, str], *, other_data: bool = False) -> None:
-    """Refuse two runs of different data, whose held-out events are not the same questions.
+def check_same_data(a: Origin, b: Origin, names: tuple[str, str]) -> None:
+    """Refuse two runs that are known to be of different data, since their held-out events are not the same.
 
     Args:
         a: the first run.
         b: the second.
         names: what they are called.
-        other_data: compare them all the same, on the users and items that both were asked for.
 
     Raises:
-        InputError: the data differ, or are not known, and `other_data` is not given.
+        InputError: the data differ.
     """
-    if other_data or (a.data_hash == b.data_hash and a.data_hash):
-        return
-    said = [f"{name} on {one.data_hash[:12] or 'data that it does not name'}" for name, one in zip(names, (a, b), strict=True)]
-    raise InputError(
-        f"the runs were made on different data: {said[0]}, {said[1]}. Their held-out events are not the same. "
-        "Say --other-data to compare them on those that both have."
-    )
+    if a.data_hash and b.data_hash and a.data_hash != b.data_hash:
+        raise InputError(
+            f"the runs were made on different data: {names[0]} on {a.data_hash[:12]}, {names[1]} on {b.data_hash[:12]}. Their held-out "
+            "events are not the same. Say --other-data to compare them on those that both have."
+        )
 
 
 def config_differences(a: Origin, b: Origin) -> list[tuple[str, str, str]]:

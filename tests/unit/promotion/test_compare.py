@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from nightloom.core.errors import InputError
-from nightloom.promotion.compare import Origin, check_same_data, config_differences, origin_of_report, origin_of_run
+from nightloom.promotion.compare import Origin, check_same_data, config_differences, origin_of_night, origin_of_run
 from nightloom.promotion.quality import age, quality_of, quality_tags
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking
@@ -22,7 +23,8 @@ def test_a_report_and_its_run_say_the_same(tmp_path: Path) -> None:
     with tracking.night(night, {"nightloom.data_hash": "d" * 64}) as run:
         model = tracking.log_family(run, "nightloom", {}, tags={"nightloom.data_hash": "d" * 64})
     report = {"data_hash": "d" * 64, "config": night.config.model_dump(mode="json"), "gate": {"metric": "ndcg_at_10"}}
-    mine = origin_of_report(report)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    mine = origin_of_night(tmp_path)
     assert mine.metric == "ndcg_at_10"
     assert mine.config["training.epochs"] == "60"
     for name in (run, model):
@@ -31,14 +33,16 @@ def test_a_report_and_its_run_say_the_same(tmp_path: Path) -> None:
         assert config_differences(mine, its) == []
 
 
-def test_different_data_are_refused_unless_told() -> None:
+def test_different_data_are_refused() -> None:
     same, other, unknown = Origin("a" * 64), Origin("b" * 64), Origin()
     check_same_data(same, Origin("a" * 64), NAMES)
+    check_same_data(same, unknown, NAMES)
     with pytest.raises(InputError, match=r"different data: a on aaaaaaaaaaaa, b on bbbbbbbbbbbb.*--other-data"):
         check_same_data(same, other, NAMES)
-    with pytest.raises(InputError, match="b on data that it does not name"):
-        check_same_data(same, unknown, NAMES)
-    check_same_data(same, other, NAMES, other_data=True)
+
+
+def test_a_folder_without_a_report_says_nothing(tmp_path: Path) -> None:
+    assert origin_of_night(tmp_path) == Origin()
 
 
 def test_differences_are_named_by_key() -> None:
