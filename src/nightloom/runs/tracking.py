@@ -269,16 +269,16 @@ class Tracking:
 
     def run_url(self, run: str) -> str:
         """Where the run is shown, relative to the MLflow server."""
-        with self.reached():
-            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs/{run}"
+        return self._runs(run, f"/{run}")
 
     def runs_url(self, run: str) -> str:
-        """Where a run's whole experiment is shown as a table of runs, relative to the MLflow server.
+        """Where all runs of a run's experiment are shown as a table, relative to the MLflow server."""
+        return self._runs(run)
 
-        Without the workflow type MLflow opens the experiment in its view of language models.
-        """
+    def _runs(self, run: str, page: str = "") -> str:
+        """A page under a run's experiment. Without the workflow type MLflow opens its view of language models."""
         with self.reached():
-            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs?workflowType=machine_learning"
+            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs{page}?workflowType=machine_learning"
 
     def _nested(self, parent: str, more: str = "") -> list[Any]:
         """The runs nested in a run, those that a filter lets pass."""
