@@ -72,7 +72,7 @@ def click_head(folder: Path) -> Served:
     """A click head that answers rows of what may be shown.
 
     Args:
-        folder: what `models.clicks.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
+        folder: what `models.ctr.save.save` and `Impressions.save` wrote: the head, and the log that its counters count.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
