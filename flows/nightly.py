@@ -9,16 +9,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flows.command import before_prefect, config_of, parser, run
+from flows.form import NightForm
 
 before_prefect(__name__)
 
-from prefect import flow
+from prefect import State, flow, tags
+from prefect.states import Completed
 from rich.console import Console
 
-from nightloom.config import RunConfig
+from nightloom.config import RunConfig, load_preset
 from nightloom.report.console import print_summary, print_unchanged
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
@@ -28,32 +30,37 @@ from tasks.explain import explain
 from tasks.fine_tune import fine_tune
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
+from tasks.progress import name_run
 from tasks.promote import promote
 from tasks.report import log_families, refusals_reported, report, unchanged
 from tasks.validate import validate
 
 
 @flow(name="nightly", validate_parameters=True)
-def nightly(config: RunConfig, force: bool = False) -> dict[str, Any]:
+def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()] = None) -> dict[str, Any] | State[dict[str, Any]]:
     """Retrain, and promote the result if it is at least as good as what serves.
 
     Args:
-        config: the run's configuration.
-        force: train a challenger even where nothing has changed since the last night.
+        force: Train even if nothing has changed since the last night.
+        config: The run's configuration. Empty: the preset movies-small.
 
     Returns:
-        The report; with the key `unchanged` alone where the last night still stands.
+        The report. Where nothing has changed since the last night, a state that says so, whose data has the key `unchanged`.
     """
-    night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), force=force)
+    night = Night.start(config or load_preset("movies-small"), Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), force=force)
+    name_run(night)
     collected = collect(night)
     if same := unchanged(night, collected):
-        return {"unchanged": same, "latest": str(night.latest.resolve())}
+        name_run(night, "unchanged")
+        return Completed(
+            name="Unchanged", message=f"Nothing to do: {same}.", data={"unchanged": same, "latest": str(night.latest.resolve())}
+        )
     tracked = Tracking(night.root).night(night, run_tags(night, collected.figures["hash"]))
     with tracked as run, refusals_reported(night, run, collected):
         checked = validate(night, collected)
         prepared = prepare(night, checked)
         pretrained = load_pretrained(night, prepared)
-        tuned = fine_tune(night, prepared, pretrained)
+        tuned = fine_tune(night, run, collected, prepared, pretrained)
         evaluated = evaluate(night, prepared, pretrained, tuned)
         explained = explain(night, prepared, tuned)
         model_run = log_families(night, run, collected, tuned, evaluated)
@@ -66,7 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = parser("nightly", "Run one night.")
     command.add_argument("--force", action="store_true", help="train even if nothing has changed")
     given = command.parse_args(arguments)
-    return run(lambda: nightly(config_of(given), force=given.force), _show)
+
+    def work() -> Any:
+        config = config_of(given)
+        with tags(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
+            return nightly(force=given.force, config=config)
+
+    return run(work, _show)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

@@ -14,7 +14,14 @@ from nightloom.runs.stages import Manifest, Night, PeakMemory
 from tasks.progress import log_done, report_progress, worth_retrying
 
 
-@task(name="collect", cache_policy=NO_CACHE, retries=3, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
+@task(
+    name="collect",
+    task_run_name="collect {night.config.name}",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(5),
+    retry_condition_fn=worth_retrying,
+)
 def collect(night: Night) -> Manifest:
     """Read the sources. This stage always runs: only reading tells whether they changed; its key is the content's hash."""
     began = time.perf_counter()

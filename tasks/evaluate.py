@@ -14,7 +14,7 @@ from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done, report_progress
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
+@task(name="evaluate", task_run_name="evaluate {night.config.name}", cache_policy=NO_CACHE)
 def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Manifest) -> Manifest:
     """Rank every family over the whole catalogue."""
     config = night.config

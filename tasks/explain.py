@@ -13,7 +13,7 @@ from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done, report_progress
 
 
-@task(name="explain", cache_policy=NO_CACHE)
+@task(name="explain", task_run_name="explain {night.config.name}", cache_policy=NO_CACHE)
 def explain(night: Night, prepared: Manifest, tuned: Manifest) -> Manifest:
     """Say why, for some held-out users, the first recommendation is what it is."""
     evaluation, seed = night.config.evaluation, night.config.training.seed  # these are in the keys of the stages before

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.core.errors import NightloomError
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.promotion.registry import PREVIOUS, Registry, Version
 from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.runs.tracking import Tracking, run_tags
 from nightloom.training.fine_tune import fine_tune as train
-from tasks.progress import log_done, report_progress
+from tasks.progress import ProgressBar, artifact_key, log_done, report_progress
 
 
-@task(name="fine-tune", cache_policy=NO_CACHE)
-def fine_tune(night: Night, prepared: Manifest, pretrained: Manifest) -> Manifest:
-    """Train in worker processes; a killed night goes on from its last checkpoint."""
+@task(name="fine-tune", task_run_name="fine-tune {night.config.name}", cache_policy=NO_CACHE)
+def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, pretrained: Manifest) -> Manifest:
+    """Train in worker processes; a killed night goes on from its last checkpoint.
+
+    The curves can be followed in the model's MLflow run, which is nested in the night's `run`.
+    """
     config = night.config
     started_from = _start(night, prepared)
     version, bundle = started_from if started_from else (None, None)
 
     def body(folder: Path) -> dict[str, Any]:
-        return {
-            protocol: train(
-                config,
-                protocol,
-                prepared.path,
-                pretrained.path,
-                folder / protocol,
-                _epoch_reporter(protocol, config.training.epochs),
-                bundle,
-            )
-            for protocol in config.evaluation.protocols
-        }
+        tracking = Tracking(night.root)
+        model_run = tracking.open_family(run, SequentialRecommender.family, run_tags(night, collected.figures["hash"]))
+        figures: dict[str, Any] = {}
+        for protocol in config.evaluation.protocols:
+            said = f"Training of {config.name}, {protocol.replace('_', ' ')} split"
+            with ProgressBar(artifact_key("training", config.name, protocol), said) as bar:
+                on_epoch = _epoch_reporter(tracking, model_run, protocol, config.training.epochs, bar)
+                figures[protocol] = train(config, protocol, prepared.path, pretrained.path, folder / protocol, on_epoch, bundle)
+        return figures
 
     sections = {"model": config.model, "training": config.training, "pretrained": config.pretrained}
     salt = night.night if night.force else f"start {version.run_id}" if version else ""
@@ -63,11 +67,24 @@ def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
     return None
 
 
-def _epoch_reporter(protocol: str, epochs: int) -> Any:
+def _epoch_reporter(tracking: Tracking, run: str, protocol: str, epochs: int, bar: ProgressBar) -> Callable[[dict[str, Any]], None]:
+    """What is done after each epoch: a line in the log, a step of Prefect's bar, a point of MLflow's curves.
+
+    MLflow is reached from outside the workers. Where it can not be, training goes on and the curves are logged at the end.
+    """
+
     def on_epoch(line: dict[str, Any]) -> None:
+        refits = line.get("phase") == "refit"
         quality = line.get("validation_ndcg_at_10")
         found = f", validation NDCG@10 {quality:.4f}" if quality is not None else ""
-        phase = "refit" if line.get("phase") == "refit" else "epoch"
-        report_progress(f"fine_tune {protocol}: {phase} {line['epoch']}, loss {line['loss']:.3f}{found}", min(1.0, line["epoch"] / epochs))
+        said = f"{'refit' if refits else 'epoch'} {line['epoch']}, loss {line['loss']:.3f}{found}"
+        fraction = min(1.0, line["epoch"] / epochs)
+        report_progress(f"fine_tune {protocol}: {said}", fraction)
+        bar.update(fraction, said)
+        if not refits:
+            try:
+                tracking.log_epoch(run, protocol, line)
+            except NightloomError as error:
+                get_run_logger().warning(f"fine_tune {protocol}: this epoch is not in MLflow yet. {error}")
 
     return on_epoch

@@ -20,7 +20,12 @@ from tasks.progress import log_done, report_progress, worth_retrying
 
 
 @task(
-    name="load-pretrained", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(10), retry_condition_fn=worth_retrying
+    name="load-pretrained",
+    task_run_name="load-pretrained {night.config.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(10),
+    retry_condition_fn=worth_retrying,
 )
 def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
     """Encode the items' texts and pictures; vectors of what earlier nights have seen come from the cache."""

@@ -14,7 +14,7 @@ from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done
 
 
-@task(name="prepare", cache_policy=NO_CACHE)
+@task(name="prepare", task_run_name="prepare {night.config.name}", cache_policy=NO_CACHE)
 def prepare(night: Night, checked: Manifest) -> Manifest:
     """Clean, label, split and pack."""
     config = night.config

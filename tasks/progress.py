@@ -1,4 +1,4 @@
-"""What a stage says while it works: to Prefect's log and to the terminal, with a bar where the end is known."""
+"""What a stage says while it works: to Prefect's log, page and artifacts, and to the terminal."""
 
 from __future__ import annotations
 
@@ -6,22 +6,81 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nightloom.core.errors import NightloomError
-from nightloom.runs.stages import Manifest
+from nightloom.runs.stages import Manifest, Night
 
 QUIET_SECONDS = 10.0
 """Without a terminal, a bar becomes a line this often."""
 
 
+def name_run(night: Night, outcome: str | None = None) -> None:
+    """Name Prefect's run after recommender and night, and tag it with the recommender and what became of it.
+
+    Tags that the run has already, such as the preset's, stay. Outside a run nothing happens.
+
+    Args:
+        night: the night that runs.
+        outcome: as in the report, or unchanged; None while that is not known.
+    """
+    if flow_run.id is None:
+        return
+    tags = {*flow_run.tags, f"name:{night.config.name}"} | ({f"outcome:{outcome}"} if outcome else set())
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.id), name=f"{night.config.name} {night.night}", tags=sorted(tags))
+
+
+class ProgressBar:
+    """A progress artifact of Prefect's, from 0 to 100 %.
+
+    It only shows what goes on. A server that does not answer ends no training.
+
+    Args:
+        key: of the artifact.
+        title: what is worked on.
+    """
+
+    def __init__(self, key: str, title: str) -> None:
+        self.key, self.title = key, title
+        self.reached = 0.0
+        self._id: UUID | None = None
+
+    def __enter__(self) -> Self:
+        with suppress(httpx.HTTPError):
+            made: Any = create_progress_artifact(0.0, key=self.key, description=self.title)
+            self._id = made
+        return self
+
+    def update(self, fraction: float, said: str) -> None:
+        """Move on; the bar never goes back.
+
+        Args:
+            fraction: share that is done, 0 to 1.
+            said: what was done last.
+        """
+        self.reached = max(self.reached, fraction)
+        if self._id is not None:
+            with suppress(httpx.HTTPError):
+                update_progress_artifact(self._id, round(100 * self.reached, 1), f"{self.title}: {said}")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.update(1.0, "done")
+
+
 def report_progress(message: str, fraction: float | None = None) -> None:
-    """Say what is going on.
+    """Log what is going on.
 
     Args:
         message: one line.
@@ -31,34 +90,34 @@ def report_progress(message: str, fraction: float | None = None) -> None:
 
 
 def log_done(manifest: Manifest, words: str) -> Manifest:
-    """Say that a stage is done, with its time, and hand the manifest on."""
+    """Log that a stage is done, with its time; gives the manifest back."""
     how = "found finished" if manifest.status == "reused" else f"{manifest.seconds:.1f} s, {manifest.peak_mb:,.0f} MB"
     get_run_logger().info(f"{manifest.stage}: {words} ({how})", extra={"nightloom": True, "stage": manifest.stage})
     return manifest
 
 
 def artifact_key(*names: str) -> str:
-    """A key that Prefect takes for an artifact, whatever the names are: it knows lower-case letters, digits and dashes alone."""
+    """A key that Prefect takes for an artifact: lower-case letters, digits and dashes, whatever the names hold."""
     return re.sub("[^a-z0-9-]", "-", "-".join(names).lower())
 
 
 def worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
-    """Prefect's retry condition: refused input and failed training do not get better by trying again."""
+    """Prefect's retry condition: refused input and failed training fail again, so they are not retried."""
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "exception", None)
     return not isinstance(error, NightloomError)
 
 
 class Terminal(logging.Handler):
-    """Shows what stages tell: a line for each finished stage and a bar for the one that runs."""
+    """Shows what stages report: a line for each finished stage and a bar for the one that runs."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self.console = console
-        self.said = 0.0
+        self.shown_at = 0.0
         self.bar: Progress | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record of `tell` or `made`; all others are Prefect's own and stay in its log."""
+        """Show one record of `report_progress` or `log_done`; all others are Prefect's own and stay in its log."""
         if not getattr(record, "nightloom", False):
             return
         message, fraction = record.getMessage(), getattr(record, "fraction", None)
@@ -69,8 +128,8 @@ class Terminal(logging.Handler):
             self.console.print(f"  {message}", style="dim", highlight=False, soft_wrap=True)
         elif self.console.is_terminal:
             self._advance(message, fraction)
-        elif time.monotonic() - self.said > QUIET_SECONDS:
-            self.said = time.monotonic()
+        elif time.monotonic() - self.shown_at > QUIET_SECONDS:
+            self.shown_at = time.monotonic()
             self.console.print(f"  {message}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -90,7 +149,7 @@ class Terminal(logging.Handler):
 
 @contextmanager
 def shown_on(console: Console) -> Iterator[None]:
-    """Show what stages tell on a console while the block runs."""
+    """Show what stages report on a console while the block runs."""
     handler, logger = Terminal(console), logging.getLogger("prefect.task_runs")
     logger.addHandler(handler)
     try:

@@ -17,13 +17,21 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
 from nightloom.packaging.reader import BundleReader
 from nightloom.promotion.gate import decide
+from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registry import TRAINED_TAG, Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import run_tags
 from tasks.progress import log_done, worth_retrying
 
 
-@task(name="promote", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=exponential_backoff(5), retry_condition_fn=worth_retrying)
+@task(
+    name="promote",
+    task_run_name="promote {night.config.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(5),
+    retry_condition_fn=worth_retrying,
+)
 def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, model_run: str) -> Manifest:
     """Compare with the champion, and move the aliases when the gate lets the challenger pass."""
     config = night.config
@@ -42,12 +50,28 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: f"{tuned.key} {protocol}"}
                 bundle = tuned.path / protocol / "bundle"
-                counts, licence = collected.figures["counts"], collected.figures["licence"]
-                card = model_card(config, evaluated.figures["metrics"], decision, tags, counts=counts, licence=licence)
+                slices = json.loads((evaluated.path / "slices.json").read_text(encoding="utf-8"))
+                card = model_card(
+                    config,
+                    evaluated.figures["metrics"],
+                    decision,
+                    tags,
+                    training=tuned.figures[protocol],
+                    slices=slices.get(SequentialRecommender.family, {}).get(protocol),
+                    counts=collected.figures["counts"],
+                    licence=collected.figures["licence"],
+                )
                 example = [BundleReader.load(bundle).item_ids[:3].tolist()]
                 store = collected.path / "events.parquet"
                 version = registry.register(
-                    config.name, bundle, model_run, tags, card, example, events=store, exclude_seen=config.evaluation.exclude_seen
+                    config.name,
+                    bundle,
+                    model_run,
+                    tags | quality_tags(decision),
+                    card,
+                    example,
+                    events=store,
+                    exclude_seen=config.evaluation.exclude_seen,
                 )
                 registry.promote(version)
             versions = registry.aliases(config.name)

@@ -1,4 +1,4 @@
-"""The end of a night: its report, as files in the night's folder, in MLflow and in Prefect."""
+"""The end of a night: its report as files in the night's folder, and its outcome in MLflow and Prefect."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.report import figures
+from nightloom.report import figures, words
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
 from nightloom.runs.nights import finish, publish_folder
 from nightloom.runs.stages import Manifest, Night, code_version
 from nightloom.runs.tracking import Tracking, git_state, run_tags
-from tasks.progress import artifact_key
+from tasks.progress import artifact_key, name_run
 from tasks.validate import stale
 
 STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
 """Stages after collect, in order."""
 
 
-@task(name="log-families", cache_policy=NO_CACHE)
+@task(name="log-families", task_run_name="log-families {night.config.name}", cache_policy=NO_CACHE)
 def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, evaluated: Manifest) -> str:
-    """Nested MLflow runs for the model and each family beside it; gives the model's run back."""
+    """Nested MLflow runs for the model and each baseline; gives the model's run back."""
     tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
     tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
     curves: dict[str, Any] = {protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols}
@@ -52,9 +52,9 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     return model_run
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", task_run_name="report {night.config.name}", cache_policy=NO_CACHE)
 def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]:
-    """Write report.json and report.html, keep them in MLflow and Prefect, and point `latest` here."""
+    """Write report.json and report.html, log them to MLflow and Prefect, and point `latest` to this night."""
     by_name = {stage.stage: stage for stage in stages}
     collected, checked, tuned = by_name["collect"], by_name["validate"], by_name["fine_tune"]
     evaluated, promoted = by_name["evaluate"], by_name["promote"]
@@ -84,7 +84,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         explanations=_read(explained.path / "reasons.json"),
         checks=_read(checked.path / "checks.json"),
         sample_lists=_read(evaluated.path / "sample_lists.json"),
-        links={"mlflow_run_id": run, "data_docs": str(night.folder / "data_docs" / "index.html")},
+        links=_mlflow_links(night, run) | {"data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
         model=SequentialRecommender.family,
     )
@@ -92,15 +92,13 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
-    if address := os.environ.get("NIGHTLOOM_MLFLOW_UI"):
-        create_link_artifact(f"{address}/{Tracking(night.root).run_url(run)}", key="mlflow-run", link_text="MLflow run of this night")
     finish(night)
     return content
 
 
 @contextmanager
 def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[None]:
-    """Write the report of a night whose input is refused in the block; `latest` stays at the last night that ended well."""
+    """Write the report of a night whose input is refused in the block; `latest` stays at the last finished night."""
     try:
         yield
     except InputError as error:
@@ -113,7 +111,7 @@ def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[N
             data_hash=collected.figures["hash"],
             git={"commit": git_state(Path(__file__).parent)},
             counts=collected.figures["counts"],
-            links={"mlflow_run_id": run} | ({"data_docs": str(night.folder / "data_docs" / "index.html")} if checks.exists() else {}),
+            links=_mlflow_links(night, run) | ({"data_docs": str(night.folder / "data_docs" / "index.html")} if checks.exists() else {}),
             licence=collected.figures["licence"],
             quarantined=quarantined(night),
             checks=_read(checks) if checks.exists() else [],
@@ -133,7 +131,7 @@ def quarantined(night: Night) -> dict[str, int]:
 def unchanged(night: Night, collected: Manifest) -> str | None:
     """Why tonight would give what the last night gave, in words; None when it would not.
 
-    Data that are as they were may have grown too old since: then the night goes on to its data contract, which says so.
+    Unchanged data may have become too old since: then the night goes on to its data contract, which says so.
     """
     last = night.latest / "report.json"
     if night.force or not last.exists():
@@ -150,14 +148,18 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
 
 
 def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
-    """The report as files in the night's folder, in MLflow's run and as Prefect's artifact."""
+    """The report as files in the night's folder, and what became of the night in MLflow's run and in Prefect's."""
     write_json(night.folder / "report.json", content)
     (night.folder / "report.html").write_text(render_html(content, plots, night.folder), encoding="utf-8")
-    client = Tracking(night.root).client
-    client.log_artifact(run, str(night.folder / "report.json"))
-    client.log_text(run, render_html(content, plots), "report.html")  # there it stands alone: links to files beside it would be dead
-    key, said = artifact_key("night", night.config.name), f"Night {night.night}"
-    create_markdown_artifact(markdown(content), key=key, description=said)
+    tracking, headline = Tracking(night.root), words.headline(content)
+    tracking.client.log_artifact(run, str(night.folder / "report.json"))
+    # In MLflow the page stands alone: links to files beside it would be dead.
+    tracking.client.log_text(run, render_html(content, plots), "report.html")
+    tracking.log_outcome(run, content["outcome"], content["gate"], headline, words.reasons(content))
+    name_run(night, content["outcome"])
+    key, said = artifact_key("night", night.config.name), f"{headline} (night {night.night})"
+    # Item titles, column names and reasons come from the data, and Prefect passes HTML in Markdown on to the browser.
+    create_markdown_artifact(markdown(content).replace("<", "&lt;"), key=key, description=said)
     rows = [
         {"family": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
         for family, protocols in content["metrics"].items()
@@ -165,6 +167,20 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     ]
     if rows:
         create_table_artifact(rows, key=f"{key}-families", description=said)
+    for name, text in (("mlflow_url", "This night's run"), ("mlflow_runs", "All runs, to sort and compare")):
+        if address := content["links"].get(name):
+            create_link_artifact(address, key=artifact_key(name, night.config.name), link_text=text, description=said)
+
+
+def _mlflow_links(night: Night, run: str) -> dict[str, str]:
+    """Where MLflow shows the night: its id, and addresses where a server is known."""
+    uri = os.environ.get("NIGHTLOOM_MLFLOW_URI", "")
+    server = os.environ.get("NIGHTLOOM_MLFLOW_UI") or (uri if uri.startswith("http") else "")
+    links = {"mlflow_run_id": run}
+    if server:
+        tracking, server = Tracking(night.root), server.rstrip("/")
+        links |= {"mlflow_url": f"{server}/{tracking.run_url(run)}", "mlflow_runs": f"{server}/{tracking.runs_url(run)}"}
+    return links
 
 
 def _finished(night: Night, stage: str) -> bool:

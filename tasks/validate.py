@@ -18,7 +18,7 @@ from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done
 
 
-@task(name="validate", cache_policy=NO_CACHE)
+@task(name="validate", task_run_name="validate {night.config.name}", cache_policy=NO_CACHE)
 def validate(night: Night, collected: Manifest) -> Manifest:
     """Check the snapshot; good rows go on, bad rows go to the quarantine."""
     last, now = last_counts(night), datetime.now(UTC)

@@ -21,6 +21,7 @@ from nightloom.core.errors import InputError, NightloomError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nightloom.promotion.compare import Origin
     from nightloom.promotion.registry import Registry
 
 app = typer.Typer(
@@ -78,12 +79,16 @@ def compare(
     family_b: Annotated[str | None, typer.Option(help="Family of the second run, where it is another.")] = None,
     protocol: Annotated[str | None, typer.Option(help="temporal or leave_one_out. Default: the first of run A.")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
+    other_data: Annotated[bool, typer.Option("--other-data", help="Compare runs of different data too, on what both have.")] = False,
     root: Root = MLRUNS,
 ) -> None:
-    """Paired statistics of two runs on the held-out users that both were asked for: A less B, with bootstrap intervals."""
+    """Paired statistics of two runs on the held-out users of both: A less B, with intervals, and what differs in their configs."""
     from nightloom.evaluation.statistics import compare as statistics
+    from nightloom.promotion.compare import check_same_data, config_differences
 
-    (rows_a, family_a), (rows_b, other) = _results(a, root), _results(b, root)
+    (rows_a, family_a, made_a), (rows_b, other, made_b) = _results(a, root), _results(b, root)
+    if not other_data:
+        check_same_data(made_a, made_b, (a, b))
     protocol = protocol or str(rows_a["protocol"].iloc[0])
     family_a, other = family or family_a, family_b or family or other
     found = statistics(_rows(rows_a, a, family_a, protocol), _rows(rows_b, b, other, protocol), confidence=confidence)
@@ -93,8 +98,14 @@ def compare(
     for metric, first, second, difference, low, high, users in found.itertuples(index=False, name=None):
         style = "green" if low > 0 else "red" if high < 0 else None
         figures = [f"{first:.4f}", f"{second:.4f}", f"{difference:+.4f}", f"{difference / second:+.1%}" if second else "n/a"]
-        table.add_row(metric, *figures, f"{low:+.4f} to {high:+.4f}", f"{users:,}", style=style)
+        decides = metric == made_a.metric
+        table.add_row(f"{metric} (decides)" if decides else metric, *figures, f"{low:+.4f} to {high:+.4f}", f"{users:,}", style=style)
     _console().print(table)
+    if differences := config_differences(made_a, made_b):
+        said = Table("key", "A", "B", title="What differs in their configs", title_justify="left")
+        for row in differences:
+            said.add_row(*map(_plain, row))
+        _console().print(said)
     _console().print("Intervals above zero: A is better. Below: B is. Across zero: these users can not tell.")
 
 
@@ -135,18 +146,20 @@ def recommend(
 
 @app.command()
 def versions(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
-    """Registered versions of a recommender, the newest first."""
+    """Registered versions of a recommender, the newest first: how good, how old, from which night, and why promoted."""
+    from nightloom.promotion.quality import age, quality_of
+
     found = _registry(root).versions(name)
     if not found:
         raise InputError(f"nothing is registered as nightloom-{name} in {root}. A night registers what passes its gate.")
-    table = Table(
-        "version", "aliases", "registered (UTC)", "night", "data", "config", "git", title=f"nightloom-{name}", title_justify="left"
-    )
+    columns = ("version", "aliases", "quality", "age", "night", "data", "config", "git", "reason")
+    table = Table(*columns, title=f"nightloom-{name}", title_justify="left")
     for one in found:
         hashes = [one.tags.get(f"nightloom.{key}", "") for key in ("data_hash", "config_hash", "git")]
-        short = [value[:10] + ("+dirty" if value.endswith("+dirty") else "") for value in hashes]
-        night = one.tags.get("nightloom.night", "")
-        table.add_row(one.version, ", ".join(one.aliases), f"{one.created:%Y-%m-%d %H:%M}", night, *short)
+        short = [value[:8] + ("+dirty" if value.endswith("+dirty") else "") for value in hashes]
+        quality, night = quality_of(one.tags), one.tags.get("nightloom.night", "")
+        measured = f"{quality.metric} {quality.value}".strip()
+        table.add_row(one.version, ", ".join(one.aliases), measured, age(one.created), night, *short, _plain(quality.reason))
     _console().print(table)
 
 
@@ -227,29 +240,31 @@ def _registry(root: Path) -> Registry:
     return Registry(root)
 
 
-def _results(run: str, root: Path) -> tuple[pd.DataFrame, str]:
-    """A run's per-user results, and the family that it names (else the model)."""
+def _results(run: str, root: Path) -> tuple[pd.DataFrame, str, Origin]:
+    """A run's per-user results, the family that it names (else the model), and what it was made from."""
     import pandas as pd
 
     from nightloom.models.sequential.recommender import SequentialRecommender
+    from nightloom.promotion.compare import origin_of_night
 
     if RUN_ID.fullmatch(run):
         return _logged(run, root)
     places = [Path(run), root / "nights" / run / "latest", root / "nights" / run]
     for place in places:
         if (place / "per_user.parquet").is_file():
-            return pd.read_parquet(place / "per_user.parquet"), SequentialRecommender.family
+            return pd.read_parquet(place / "per_user.parquet"), SequentialRecommender.family, origin_of_night(place)
     looked = ", ".join(str(place / "per_user.parquet") for place in places)
     raise InputError(
         f"'{run}' is no MLflow run id, and no night was found at {looked}. Name a run id, a night's folder, NAME or NAME/NIGHT."
     )
 
 
-def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str]:
+def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str, Origin]:
     import pandas as pd
     from mlflow.exceptions import MlflowException
 
     from nightloom.models.sequential.recommender import SequentialRecommender
+    from nightloom.promotion.compare import origin_of_run
     from nightloom.runs.tracking import FAMILY_TAG
 
     tracking = _registry(root).tracking
@@ -262,7 +277,8 @@ def _logged(run: str, root: Path) -> tuple[pd.DataFrame, str]:
             raise InputError(f"MLflow at {tracking.uri} has no run {run}. Name another, or set --root or NIGHTLOOM_MLFLOW_URI.") from error
         if found is None:
             raise InputError(f"run {run} has no per_user.parquet among its artifacts: its night did not get to the end.")
-        return pd.read_parquet(found), tracking.client.get_run(run).data.tags.get(FAMILY_TAG, SequentialRecommender.family)
+        family = tracking.client.get_run(run).data.tags.get(FAMILY_TAG, SequentialRecommender.family)
+        return pd.read_parquet(found), family, origin_of_run(tracking, run)
 
 
 def _rows(results: pd.DataFrame, run: str, family: str, protocol: str) -> pd.DataFrame:

@@ -1,21 +1,27 @@
 """What an operator and a data scientist see: both servers, the deployment, its form, a run from it, in a real browser.
 
-With NIGHTLOOM_SCREENSHOTS=FOLDER the pages are kept as pictures; those of the docs are made so.
+With NIGHTLOOM_SCREENSHOTS=FOLDER the pages are kept as pictures.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +44,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+SILENT = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
 
 
 def test_the_deployment_runs_the_preset() -> None:
@@ -68,9 +75,29 @@ class Servers:
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Ask Prefect's API."""
-        request = urllib.request.Request(f"{self.prefect}/api{path}", json.dumps(body).encode(), {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        return self.call("POST", path, body)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send something to Prefect's API; gives its answer, None where that is empty.
+
+        While its database is locked the server answers 503, and like Prefect's own client one asks again.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.prefect}/api{path}", data, {"content-type": "application/json"}, method=method)
+        for attempt in range(10):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or attempt == 9:
+                    raise
+                time.sleep(2)
+        return None
+
+    def get(self, path: str) -> Any:
+        """Read from Prefect's API."""
+        return self.call("GET", path)
 
 
 def free_port() -> int:
@@ -98,43 +125,87 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         pytest.skip("no Chromium here: apt-get install chromium")
     root = tmp_path_factory.mktemp("ui")
     found = Servers(f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}", root)
-    env = os.environ | {
-        "NIGHTLOOM_ROOT": str(root),
-        "PREFECT_PORT": found.prefect.rpartition(":")[2],
-        "MLFLOW_PORT": found.mlflow.rpartition(":")[2],
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "1",
-    }
+    env = (
+        os.environ
+        | SILENT
+        | {
+            "NIGHTLOOM_ROOT": str(root),
+            "PREFECT_PORT": found.prefect.rpartition(":")[2],
+            "MLFLOW_PORT": found.mlflow.rpartition(":")[2],
+        }
+    )
     log = root / "ui.log"
+    process = ui(log, env)
+    try:
+        wait(lambda: "Worker" in log.read_text(), 300, process, log)
+        yield found
+    finally:
+        process.terminate()
+        ended(process, root)
+
+
+def ui(log: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start what `make ui` starts."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             ["bash", "deployment/ui.sh", str(Path(sys.executable).parent)],
             cwd=REPOSITORY,
             env=env,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as from a terminal
         )
+
+
+def ended(process: subprocess.Popen[bytes], root: Path) -> int:
+    """Wait until the script has ended, and see that nothing it started is left; gives its exit code."""
     try:
-        wait(lambda: "Worker" in log.read_text(), 180, process, log)
-        wait(lambda: urllib.request.urlopen(found.mlflow, timeout=5).status == 200, 60, process, log)
-        yield found
+        code = process.wait(60)
+        left = started(root)
+        assert not left, [one.cmdline() for one in left]
+        return code
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        finally:
-            if process.poll() is None or _group_alive(process.pid):
-                os.killpg(process.pid, signal.SIGKILL)
+        for one in started(root):
+            one.kill()
 
 
-def _group_alive(group: int) -> bool:
+def started(root: Path) -> list[psutil.Process]:
+    """Processes that work for an mlruns folder."""
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if one.environ().get("NIGHTLOOM_ROOT") == str(root) and one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one)
+    return found
+
+
+class Health(BaseHTTPRequestHandler):
+    """An MLflow that runs already, as far as its health tells."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_mlflow_that_runs_already_is_used_and_ctrl_c_ends_all(tmp_path: Path) -> None:
+    other = HTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{other.server_port}"
+    more = {"NIGHTLOOM_ROOT": str(tmp_path), "PREFECT_PORT": str(free_port()), "NIGHTLOOM_MLFLOW_URI": address}
+    process, log = ui(tmp_path / "ui.log", os.environ | SILENT | more), tmp_path / "ui.log"
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        wait(lambda: "Form " in log.read_text(), 300, process, log)
+        assert f"MLflow   {address}" in log.read_text()
+        assert not [one for one in started(tmp_path) if "mlflow" in " ".join(one.cmdline())]
+        process.send_signal(signal.SIGINT)
+    finally:
+        code = ended(process, tmp_path)
+        other.shutdown()
+    assert code == 130
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +242,47 @@ def test_the_deployment_is_nightly_one_at_a_time(servers: Servers) -> None:
     assert found["global_concurrency_limit"]["limit"] == 1
 
 
-def test_the_form_comes_from_the_config(servers: Servers, page: Any) -> None:
+def test_the_form_has_what_one_changes_on_top(servers: Servers, page: Any) -> None:
     address = f"{servers.prefect}/deployments/deployment/{deployment(servers)['id']}/run"
-    texts = ("A named data set, checked by SHA-256", "Peak learning rate of the recommender.", "Non-inferiority margin")
-    look(page, address, *texts, name="prefect-form")
+    look(page, address, "Gate", "Peak learning rate of the recommender.", "Pretrained models", name="prefect-form")
+    labels = [label.removesuffix(" (Optional)") for label in page.locator("form label").all_inner_texts()]
+    named = [label for label in labels if label in ("force", "Name", "Mode", "Epochs", "Data", "Model", "Folds", "Clicks")]
+    assert named == ["force", "Name", "Mode", "Epochs", "Model", "Data"]
+    fields = "form input:not([type=hidden]), form textarea, form button[role=combobox], form [role=switch], form .cm-editor"
+    assert page.locator(fields).count() <= 25
+    assert page.evaluate("Math.max(...[...document.querySelectorAll('*')].map(one => one.scrollHeight))") < 4500
+
+
+def test_what_the_form_does_not_show_stays(servers: Servers, page: Any) -> None:
+    """Keys without a field, and sections that nights do not read, are sent as the deployment has them."""
+    found = deployment(servers)
+    given = found["parameters"]["config"]
+    changed = given | {"training": given["training"] | {"batch_users": 16}, "promotion": {"resamples": 300}, "clicks": {"epochs": 3}}
+    path = f"/deployments/{found['id']}"
+    servers.call("PATCH", "/work_pools/local", {"is_paused": True})
+    servers.call("PATCH", path, {"parameters": {"config": changed}})
+    try:
+        page.goto(f"{servers.prefect}/deployments/deployment/{found['id']}/run")
+        page.get_by_text("Pretrained models").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(2000)
+        page.get_by_role("button", name="Submit").click()
+        page.wait_for_url("**/deployment/*tab=Runs", timeout=30_000)
+        waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}}
+        (run,) = [one for one in servers.post("/flow_runs/filter", waiting) if not one["auto_scheduled"]]
+        servers.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+    finally:
+        servers.call("PATCH", path, {"parameters": found["parameters"]})
+        servers.call("PATCH", "/work_pools/local", {"is_paused": False})
+    assert RunConfig.model_validate(run["parameters"]["config"]) == RunConfig.model_validate(changed)
+
+
+def test_descriptions_hold_no_html(servers: Servers) -> None:
+    """Prefect's form takes `<...>` in a description for HTML and shows nothing."""
+    assert "<" not in json.dumps(deployment(servers)["parameter_openapi_schema"])
+
+
+def test_a_quick_run_needs_nothing(servers: Servers) -> None:
+    assert not deployment(servers)["parameter_openapi_schema"].get("required")
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +312,9 @@ def config(servers: Servers) -> dict[str, Any]:
     }
 
 
-def start(servers: Servers, config: dict[str, Any]) -> str:
+def start(servers: Servers, config: dict[str, Any], *, force: bool = False) -> str:
     """Start a run as the form does; gives its id."""
-    run = servers.post(f"/deployments/{deployment(servers)['id']}/create_flow_run", {"parameters": {"config": config, "force": False}})
+    run = servers.post(f"/deployments/{deployment(servers)['id']}/create_flow_run", {"parameters": {"config": config, "force": force}})
     return str(run["id"])
 
 
@@ -236,13 +344,29 @@ def test_a_run_from_the_form_tells_what_it_does(servers: Servers, page: Any, fin
     look(page, f"{servers.prefect}/runs/flow-run/{finished['id']}", *texts, name="prefect-run")
 
 
-def test_the_report_is_an_artifact_with_a_link_to_mlflow(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
+def test_a_run_is_named_and_tagged(servers: Servers, finished: dict[str, Any]) -> None:
+    now = servers.get(f"/flow_runs/{finished['id']}")
+    assert re.fullmatch(r"small \d{8}-\d{6}", now["name"])
+    assert set(now["tags"]) == {"preset:movies-small", "name:small", "outcome:promoted"}
+
+
+def test_the_outcome_is_in_artifacts_with_links_to_mlflow(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
     made = servers.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}})
     by_key = {one["key"]: one for one in made}
-    assert set(by_key) == {"night-small", "night-small-families", "mlflow-run"}
+    assert set(by_key) == {"night-small", "night-small-families", "mlflow-url-small", "mlflow-runs-small", "training-small-temporal"}
+    assert by_key["night-small"]["description"].startswith("Promoted: version 1 is the first champion")
+    assert (by_key["training-small-temporal"]["type"], float(by_key["training-small-temporal"]["data"])) == ("progress", 100.0)
     assert {row["family"] for row in json.loads(by_key["night-small-families"]["data"])} >= {"nightloom", "als"}
-    assert servers.mlflow in by_key["mlflow-run"]["data"]
+    assert servers.mlflow in by_key["mlflow-url-small"]["data"]
+    assert "runs?workflowType=machine_learning" in by_key["mlflow-runs-small"]["data"]
     look(page, f"{servers.prefect}/artifacts/artifact/{by_key['night-small']['id']}", "Promoted", "popularity", name="prefect-report")
+
+
+def test_a_night_without_change_says_so(servers: Servers, config: dict[str, Any], finished: dict[str, Any]) -> None:
+    again = end_of(servers, start(servers, config))
+    assert (again["state"]["type"], again["state"]["name"]) == ("COMPLETED", "Unchanged")
+    assert again["state"]["message"].startswith("Nothing to do: data ")
+    assert "outcome:unchanged" in again["tags"]
 
 
 def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
@@ -251,11 +375,19 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
     client = MlflowClient(tracking_uri=servers.mlflow)
     experiment = client.get_experiment_by_name("nightloom-small")
     assert experiment is not None
-    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id]) if "mlflow.parentRunId" in run.data.tags}
+    every = client.search_runs([experiment.experiment_id])
+    runs = {run.info.run_name: run for run in every if "mlflow.parentRunId" in run.data.tags}
     assert set(runs) == {"nightloom", "popularity", "item_knn", "als", "graph"}
     assert len({frozenset(name for name in run.data.metrics if "/epoch/" not in name) for run in runs.values()}) == 1
+    (parent,) = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.data.tags["nightloom.outcome"] == "promoted"
+    assert parent.data.tags["mlflow.note.content"].startswith("**Promoted: version 1")
+    assert parent.data.metrics["gate/challenger"] == parent.data.metrics["temporal/ndcg_at_10"]
+    look(
+        page, f"{servers.mlflow}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning", "night 2", name="mlflow-runs"
+    )
     ids = json.dumps([run.info.run_id for run in runs.values()])
-    address = f"{servers.mlflow}/#/compare-runs?runs={urllib.request.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
+    address = f"{servers.mlflow}/#/compare-runs?runs={urllib.parse.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
     look(page, address, "item_knn", "temporal/ndcg_at_10", name="mlflow-compare")
     look(page, f"{servers.mlflow}/#/models/nightloom-small", "champion", name="mlflow-model")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from nightloom.cli import main
 from nightloom.core.queries import Query
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
+from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registry import Registry
 from nightloom.runs.stages import Night
 from tests.small_bundle import headed_bundle, small_bundle, small_config
@@ -57,7 +59,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             runs[number] = SimpleNamespace(night=run, model=model, baseline=registry.tracking.log_family(run, "popularity", {}, tags={}))
     night.latest.symlink_to(night.night)
     bundle = small_bundle(folder / "bundle")
-    tags = {"nightloom.night": "20260102-020000", "nightloom.data_hash": "d" * 64, "nightloom.git": "a" * 40 + "+dirty"}
+    tags = quality_tags({"metric": "ndcg_at_10", "challenger": 0.25, "reasons": ["No champion [stands]."]})
+    tags |= {"nightloom.night": "20260102-020000", "nightloom.data_hash": "d" * 64, "nightloom.git": "a" * 40 + "+dirty"}
     for run in runs.values():
         registry.promote(registry.register("shop", bundle, run.model, tags, "card", [["i1"]]))
     return SimpleNamespace(root=root, runs=list(runs.values()), bundle=bundle)
@@ -122,11 +125,9 @@ def test_compare_takes_the_family_of_a_nested_run(nightloom, home: SimpleNamespa
     named = nightloom("compare", "shop", "shop", "--family", "popularity", "--family-b", SequentialRecommender.family, "--root", home.root)[
         1
     ]
-    assert [line for line in named.splitlines() if "hr_at_10 " in line] == [
-        line
-        for line in nightloom("compare", home.runs[1].baseline, home.runs[1].model, "--root", home.root)[1].splitlines()
-        if "hr_at_10 " in line
-    ]
+    by_run = nightloom("compare", home.runs[1].baseline, home.runs[1].model, "--root", home.root)[1]
+    figures = [[line.split() for line in said.splitlines() if "hr_at_10 " in line] for said in (named, by_run)]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,24 @@ def test_compare_refuses(nightloom, home: SimpleNamespace, arguments: tuple[str,
     code, out, err = nightloom("compare", *arguments, "--root", home.root)
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_compare_refuses_other_data_and_shows_what_differs(nightloom, home: SimpleNamespace, tmp_path: Path) -> None:
+    for name, data, epochs in (("a", "a", 60), ("b", "b", 60), ("c", "a", 5)):
+        (tmp_path / name).mkdir()
+        per_user(20).to_parquet(tmp_path / name / "per_user.parquet", index=False)
+        content = {"data_hash": data * 64, "config": {"training": {"epochs": epochs}}, "gate": {"metric": "hr_at_10"}}
+        (tmp_path / name / "report.json").write_text(json.dumps(content))
+    code, out, err = nightloom("compare", tmp_path / "a", tmp_path / "b", "--root", home.root)
+    assert (code, out) == (2, "")
+    assert "different data" in err
+    assert nightloom("compare", tmp_path / "a", tmp_path / "b", "--other-data", "--root", home.root)[0] == 0
+    code, out, _ = nightloom("compare", tmp_path / "a", tmp_path / "c", "--root", home.root)
+    assert code == 0
+    assert [line.split()[1:3] for line in out.splitlines() if "(decides)" in line] == [["hr_at_10", "(decides)"]]
+    assert [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "training.epochs" in line] == [
+        ["training.epochs", "60", "5"]
+    ]
 
 
 @pytest.mark.parametrize("by", ["name", "folder"])
@@ -179,7 +198,8 @@ def test_versions_and_rollback(nightloom, home: SimpleNamespace) -> None:
     code, out, _ = nightloom("versions", "shop", "--root", home.root)
     assert code == 0
     newest, oldest = [line for line in out.splitlines() if line.startswith("│")]
-    assert all(word in newest for word in ("2", "challenger, champion", "20260102-020000", "dddddddddd", "aaaaaaaaaa+dirty"))
+    assert all(word in newest for word in ("2", "challenger, champion", "20260102-020000", "dddddddd", "aaaaaaaa+dirty"))
+    assert all(word in newest for word in ("ndcg_at_10 0.2500", " min ", "No champion [stands]."))
     assert "previous" in oldest
     assert nightloom("rollback", "shop", "--root", home.root)[:2] == (0, "nightloom-shop: version 1 is the champion again.\n")
     code, _, err = nightloom("rollback", "shop", "--root", home.root)

@@ -32,7 +32,7 @@ class RunConfig(Section):
     """One night's whole configuration."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    """Name of the recommender; the registered model is nightloom-<name>."""
+    """Name of the recommender; the registered model is nightloom-NAME."""
     data: DataConfig
     validation: ValidationConfig = ValidationConfig()
     prepare: PrepareConfig = PrepareConfig()

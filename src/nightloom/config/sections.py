@@ -22,10 +22,28 @@ ScorerName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "
 NamedSet = Literal["movies-small", "movies", "office", "industrial", "shop", "news", "social", "follow", "avazu", "criteo"]
 
 
+TITLES = {
+    "lm_learning_rate": "Learning rate of the language model",
+    "pretrained": "Pretrained models",
+    "promotion": "Gate",
+    "reranker": "Re-ranker",
+    "sha256": "SHA-256",
+    "image_sha256": "SHA-256 of the image model",
+    "validation": "Data contract",
+}
+"""Titles that a key's own words do not give."""
+
+
+def _title(name: str, _: object) -> str:
+    return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
 class Section(BaseModel):
     """A frozen part of the config that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, field_title_generator=_title
+    )
     renamed: ClassVar[Mapping[str, str]] = {}
     """Keys of the last version -> their names now; they work for one version more, with a warning."""
 
@@ -73,11 +91,11 @@ class DataConfig(Section):
     events: str | None = None
     """Events table: a CSV or Parquet file, a folder of them, or a SQL address such as postgresql://host/db?table=events."""
     items: str | None = None
-    """Items table (optional): same forms as events. Without it the items are those seen in the events."""
+    """Items table: same forms as events. Without it the items are those seen in the events."""
     users: str | None = None
-    """Users table (optional): attributes used for slices only."""
+    """Users table: attributes used for slices only."""
     links: str | None = None
-    """Links between users (optional): friend, follows, trusts."""
+    """Links between users: friend, follows, trusts."""
     event_filter: EventFilterConfig = EventFilterConfig()
     """Which part of the events is taken. Empty: all."""
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)

@@ -1,4 +1,7 @@
-"""The model card that stands beside a registered version (Mitchell et al. 2019, Model Cards for Model Reporting)."""
+"""The model card that stands beside a registered version (Mitchell et al. 2019, Model Cards for Model Reporting).
+
+It describes the model that is there, from the figures of its training, not from what the config would have allowed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,19 @@ from nightloom.config import RunConfig
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
 """Metrics in the table of families, where they were measured."""
+MEMBERS = {
+    "network": "causal transformer over the history",
+    "graph": "which item follows which",
+    "cooccurrence": "which items the same users chose",
+    "text_neighbours": "items whose text is near those of the history",
+    "popularity": "how many users chose an item",
+    "repeats": "how often the user chose an item before",
+    "friends": "what the user's friends chose",
+}
+"""What each member of the fused score looks at."""
+
+TINY = 1e-6
+"""A fusion weight up to this is none: it is what rounding leaves of 1 less the others."""
 
 
 def model_card(
@@ -17,6 +33,8 @@ def model_card(
     decision: Mapping[str, Any],
     tags: Mapping[str, str],
     *,
+    training: Mapping[str, Any],
+    slices: Mapping[str, Mapping[str, float]] | None = None,
     counts: Mapping[str, int] | None = None,
     licence: str | None = None,
 ) -> str:
@@ -27,54 +45,109 @@ def model_card(
         metrics: family -> protocol -> metric.
         decision: the gate's `Decision` as a dict.
         tags: data, config, code and git hashes.
+        training: figures of the registered model's training; see `nightloom.training.run.Training`.
+        slices: the model's own slices -> {"users", metric...}.
         counts: table -> rows of the snapshot.
         licence: terms of the data.
     """
-    protocol, training = config.evaluation.protocols[0], config.training
-    pictures = _seen_by(config.pretrained.image_model, config.data.features, config.model.use_images)
+    protocol = config.evaluation.protocols[0]
     measured = {family: found[protocol] for family, found in metrics.items() if protocol in found}
     shown = [name for name in COLUMNS if any(name in found for found in measured.values())]
     label = COLUMNS.get(decision["metric"], decision["metric"])
-    slices = [one for one in decision["slices"] if one["guards"]]
+    guarded = [one for one in decision["slices"] if one["guards"]]
     parts = [
         f"# nightloom-{config.name}",
         "Ranks a catalogue for a history of item ids. Users never seen in training are answered like any other.",
-        f"Text is read by {config.pretrained.model} ({training.tuning}){pictures}; a causal transformer over the history, "
-        f"fused with scorers that need no training, scores every item. Blocks: {config.model.blocks}, "
-        f"width: {config.model.dim}, events read: {config.model.max_history}.",
+        *_scored(config, training),
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{config.name}@champion')\n"
         "model.predict(pd.DataFrame({'history': [['item id', 'a later one']]}), params={'k': 10})\n```",
         f"## Measured ({protocol.replace('_', ' ')}, whole catalogue, {decision['users']:,} held-out users)",
         _table(
             ["family", *(COLUMNS[name] for name in shown)],
-            [[family, *(f"{found[name]:.4f}" if name in found else "" for name in shown)] for family, found in measured.items()],
+            [[family, *(_figure(found.get(name)) for name in shown)] for family, found in measured.items()],
         ),
+        *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),
         "## Why it was promoted",
         "\n".join(f"- {reason}" for reason in decision["reasons"]),
         *_compared(
             f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
         ),
-        *_compared(f"## Against the former champion, slice by slice ({label})", slices),
+        *_compared(f"## Against the former champion, slice by slice ({label})", guarded),
         "## Made from",
         "\n".join(
             [f"- {table}: {rows:,} rows" for table, rows in (counts or {}).items()]
             + ([f"- licence of the data: {licence}"] if licence else [])
-            + [f"- {key.removeprefix('nightloom.')}: {value}" for key, value in tags.items()]
+            + _hashes(tags)
         ),
-        f"Trained with {training.optimizer}, learning rate {training.learning_rate:g}, weight decay {training.weight_decay:g}, "
-        f"{training.batch_users} users a batch, at most {training.epochs} epochs, seed {training.seed}.",
         "## Limits",
-        "It knows what its events hold: what was never shown was never chosen, and popular items are favoured. Scores rank items for "
-        "one user; they can not be compared between users (the columns `probability` and `label_probability`, where the "
-        "answer has them, are, and can). Whoever is small in the data is served less surely: see the slices.",
+        "- It knows what its events hold: what was never shown was never chosen, and popular items are favoured.\n"
+        "- Scores rank items for one user and can not be compared between users. The columns `probability` and "
+        "`label_probability`, where an answer has them, can.\n"
+        "- Groups that are small in the data are served with less certainty: see the slices.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _seen_by(image_model: str, features: Mapping[str, str], used: bool) -> str:
-    """Who sees the pictures, where there are any and they count."""
-    return f", pictures are seen by {image_model}" if used and "image" in features.values() else ""
+def _scored(config: RunConfig, training: Mapping[str, Any]) -> list[str]:
+    """What a score is made of: the members with their fusion weights, the network where it takes part, the re-ranker."""
+    weights: Mapping[str, float] = training["weights"]
+    network = 1 - sum(weights.values())
+    alone: Mapping[str, float] = training["validation_alone"]
+    members = sorted({"network": network, **weights}.items(), key=lambda one: -one[1])
+    left_out = [name for name in alone if name != "network" and name not in weights]
+    rows = [
+        [name.replace("_", " "), f"{weight:.1%}", _figure(alone.get(name)), MEMBERS.get(name, "")]
+        for name, weight in members
+        if weight > TINY
+    ]
+    parts = [
+        "## What a score is made of",
+        _table(["member", "fusion weight", "validation NDCG@10 alone", "looks at"], rows),
+    ]
+    if network <= TINY:
+        parts.append("The network has a fusion weight of 0 % and takes no part in the ranking: validation preferred the scorers alone.")
+    else:
+        parts.append(_network(config, training))
+    if left_out:
+        parts.append(f"Tried on validation and left out: {', '.join(name.replace('_', ' ') for name in left_out)}.")
+    parts.append(_reranker(training.get("reranker") or {}))
+    return parts
+
+
+def _network(config: RunConfig, training: Mapping[str, Any]) -> str:
+    """The network and how it was trained."""
+    model, how = config.model, config.training
+    reads = []
+    if model.use_text:
+        reads.append(f"text vectors of {config.pretrained.model} ({how.tuning})")
+    if model.use_images and "image" in config.data.features.values():
+        reads.append(f"picture vectors of {config.pretrained.image_model}")
+    reads += ["attributes"] if model.use_attributes else []
+    reads += ["ids"] if model.use_ids else []
+    return (
+        f"The network is a causal transformer: {model.blocks} blocks, width {model.dim}, the latest {model.max_history} events. "
+        f"Its items are made of {', '.join(reads)}. It was trained with {how.optimizer}, learning rate {how.learning_rate:g}, "
+        f"weight decay {how.weight_decay:g}, {how.batch_users} users a batch, seed {how.seed}. Epoch {training['best_epoch']} of "
+        f"{training['epochs']} was the best.{' It was then trained anew on training and validation data.' if training['refitted'] else ''}"
+    )
+
+
+def _reranker(found: Mapping[str, Any]) -> str:
+    """Whether a re-ranker orders the best candidates, and what it gained on validation."""
+    if not found.get("asked"):
+        return "There is no re-ranker: the fused score is the order."
+    gain = f"{found['gain']:+.4f} NDCG@10 on {found['asked']:,} validation queries that it had not learnt from, "
+    gain += f"standard error {found['error']:.4f}"
+    if not found["kept"]:
+        return f"There is no re-ranker: one was tried and its gain did not exceed its standard error twice ({gain})."
+    return f"A re-ranker orders the 100 best candidates by their probability of being chosen ({gain}). Scores are its log-odds."
+
+
+def _sliced(heading: str, slices: Mapping[str, Mapping[str, float]], metric: str) -> list[str]:
+    """A heading and the model's own figures by slice; nothing where there are none."""
+    rows = [[name, f"{found['users']:,.0f}", _figure(found.get(metric))] for name, found in slices.items() if metric in found]
+    return [heading, _table(["slice", "users", "this model"], rows)] if rows else []
 
 
 def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -105,12 +178,18 @@ def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], 
         f"## Why it was promoted ({decision['rows']:,} test rows, {decision['clicks']:,} clicks, log-loss {decision['challenger']:.4f})",
         "\n".join(f"- {reason}" for reason in decision["reasons"]),
         "## Made from",
-        "\n".join(
-            ([f"- licence of the data: {licence}"] if licence else [])
-            + [f"- {key.removeprefix('nightloom.')}: {value}" for key, value in tags.items()]
-        ),
+        "\n".join(([f"- licence of the data: {licence}"] if licence else []) + _hashes(tags)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _hashes(tags: Mapping[str, str]) -> list[str]:
+    """The tags that say what a version was made from."""
+    return [f"- {key.removeprefix('nightloom.')}: {value}" for key, value in tags.items()]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

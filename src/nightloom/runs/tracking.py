@@ -1,14 +1,13 @@
-"""MLflow's tracking: one parent run a night, nested runs for the model and each family beside it.
+"""MLflow's tracking: one parent run a night, nested runs for the model and each baseline.
 
-Metrics are named `<protocol>/<metric>` for every family alike, so that ticking runs and pressing Compare tells the story.
-MLflow is imported when a `Tracking` is made, its address is handed over explicitly, and no global state is set.
+Metrics are named `<protocol>/<metric>` for every family alike, so that Compare lays them side by side. The model's run is
+open while it trains, so that its curves can be followed. MLflow is imported when a `Tracking` is made, its address is
+handed over explicitly, and no global state is set.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from nightloom.config import RunConfig
 from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import reached, tracking_uri
+from nightloom.runs.processes import alive, this_process
+from nightloom.runs.run_content import epoch_points, flatten, outcome_content, result_points
 from nightloom.runs.stages import Night, code_version
 from nightloom.runs.storage import Storage
 
@@ -28,6 +27,7 @@ NIGHT_TAG = "nightloom.night"
 FAMILY_TAG = "nightloom.family"
 STUDY_TAG = "nightloom.study"
 PROCESS_TAG = "nightloom.process"
+PARENT_TAG = "mlflow.parentRunId"
 METRICS_AT_ONCE, PARAMS_AT_ONCE, PARAM_LENGTH = 1000, 100, 6000
 """What MLflow takes in one request, and of one parameter."""
 
@@ -106,11 +106,11 @@ class Tracking:
         with self.reached():
             experiment = self.experiment(config.name)
             for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-                if not _alive(left.data.tags.get(PROCESS_TAG)):
+                if not alive(left.data.tags.get(PROCESS_TAG)):
                     self.client.set_terminated(left.info.run_id, "KILLED")
             if last and self.client.search_runs([experiment], f"attributes.run_id = '{last}'"):
                 run = last
-                self.client.set_tag(run, PROCESS_TAG, _this_process())
+                self.client.set_tag(run, PROCESS_TAG, this_process())
                 self.client.update_run(run, status="RUNNING")
             else:
                 run = self._create(experiment, title, tags)
@@ -124,7 +124,37 @@ class Tracking:
             raise
         finally:
             with self.reached():
+                for left in self._nested(run, "attributes.status = 'RUNNING'"):
+                    self.client.set_terminated(left.info.run_id, status)
                 self.client.set_terminated(run, status)
+
+    def open_family(self, parent: str, family: str, tags: Mapping[str, str]) -> str:
+        """The nested run of a family that is still open; made where there is none.
+
+        Args:
+            parent: the night's run.
+            family: whose.
+            tags: hashes and versions, for a new run.
+
+        Returns:
+            The nested run's id. `log_family` finishes it; the end of the parent closes it as what became of the night.
+        """
+        with self.reached():
+            for found in self._nested(parent, f"attributes.status = 'RUNNING' and tags.`{FAMILY_TAG}` = '{family}'"):
+                return str(found.info.run_id)
+            above = self.client.get_run(parent)
+            return self._create(above.info.experiment_id, family, {**tags, FAMILY_TAG: family, PARENT_TAG: parent})
+
+    def log_epoch(self, run: str, protocol: str, epoch: Mapping[str, Any]) -> None:
+        """One epoch of a model that trains, as a point of each curve.
+
+        Args:
+            run: the model's run.
+            protocol: which split.
+            epoch: a line of `curves.json`.
+        """
+        with self.reached():
+            self._log_metrics(run, epoch_points(protocol, epoch))
 
     def log_family(
         self,
@@ -137,9 +167,10 @@ class Tracking:
         curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         files: Sequence[Path] = (),
     ) -> str:
-        """A nested run with one family's results and the parent's data sets; see `log_nested`."""
+        """A family's results and the parent's data sets, in its nested run: the open one, or a new one; see `log_nested`."""
         params = {"family": family} | dict(params or {})
-        return self.log_nested(parent, family, metrics, tags={**tags, FAMILY_TAG: family}, params=params, curves=curves, files=files)
+        run = self.open_family(parent, family, tags)
+        return self.log_nested(parent, family, metrics, tags=tags, params=params, curves=curves, files=files, run=run)
 
     def log_nested(
         self,
@@ -151,6 +182,7 @@ class Tracking:
         params: Mapping[str, Any],
         curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         files: Sequence[Path] = (),
+        run: str | None = None,
     ) -> str:
         """A finished run inside another, with the parent's data sets.
 
@@ -162,6 +194,7 @@ class Tracking:
             params: what was fitted, and with what; nested mappings get dotted names.
             curves: protocol -> epochs of `curves.json`; each number becomes a curve over epochs, `<protocol>/epoch/<name>`.
             files: plots and tables.
+            run: an open nested run that is finished in place of a new one. Epochs that it has already are not logged again.
 
         Returns:
             The nested run's id.
@@ -170,20 +203,17 @@ class Tracking:
 
         with self.reached():
             above = self.client.get_run(parent)
-            run = self._create(above.info.experiment_id, name, {**tags, "mlflow.parentRunId": parent})
+            run = run or self._create(above.info.experiment_id, name, {**tags, PARENT_TAG: parent})
             seen = [DatasetInput(one.dataset, one.tags) for one in above.inputs.dataset_inputs]
             if seen:
                 self.client.log_inputs(run, seen)
             self._log_params(run, params)
-            self._log_metrics(run, _by_protocol(metrics))
-            points = [
-                (f"{protocol}/epoch/{name}", float(value), int(epoch["epoch"]))
-                for protocol, epochs in (curves or {}).items()
-                for epoch in epochs
-                for name, value in epoch.items()
-                if name != "epoch" and isinstance(value, int | float)
-            ]
-            self._log_metrics(run, points)
+            self._log_metrics(run, result_points(metrics))
+            for protocol, epochs in (curves or {}).items():
+                logged = {point.step for point in self.client.get_metric_history(run, f"{protocol}/epoch/loss")}
+                self._log_metrics(
+                    run, [point for epoch in epochs if epoch["epoch"] not in logged for point in epoch_points(protocol, epoch)]
+                )
             for path in files:
                 self.client.log_artifact(run, str(path), "plots" if path.suffix == ".png" else None)
             self.client.set_terminated(run, "FINISHED")
@@ -192,7 +222,23 @@ class Tracking:
     def log_metrics(self, run: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """Metrics by protocol."""
         with self.reached():
-            self._log_metrics(run, _by_protocol(metrics))
+            self._log_metrics(run, result_points(metrics))
+
+    def log_outcome(self, run: str, outcome: str, gate: Mapping[str, Any], headline: str, reasons: Sequence[str]) -> None:
+        """What became of a night: tags to filter its run by, figures to sort it by, and a note to read.
+
+        Args:
+            run: the night's run.
+            outcome: promoted, rejected, dry_run, disabled or refused.
+            gate: the gate's `Decision` as a dict; empty where the night never got there.
+            headline: what happened, in one line.
+            reasons: why, in sentences.
+        """
+        tags, figures = outcome_content(outcome, gate, headline, reasons)
+        with self.reached():
+            for name, value in tags.items():
+                self.client.set_tag(run, name, value)
+            self._log_metrics(run, figures)
 
     def log_dataset(self, run: str, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
         """The snapshot that a run has seen: by digest and place, nothing is copied.
@@ -217,20 +263,33 @@ class Tracking:
 
         with self.reached():
             found = self.client.get_run(run)
-            parent = found.data.tags.get("mlflow.parentRunId", run)
-            nested = self.client.search_runs([found.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-            for holder in dict.fromkeys([run, parent, *(one.info.run_id for one in nested)]):
+            parent = found.data.tags.get(PARENT_TAG, run)
+            for holder in dict.fromkeys([run, parent, *(one.info.run_id for one in self._nested(parent))]):
                 if any(entry.path == name for entry in self.client.list_artifacts(holder)):
                     return Path(download_artifacts(run_id=holder, artifact_path=name, dst_path=str(folder), tracking_uri=self.uri))
         return None
 
     def run_url(self, run: str) -> str:
         """Where the run is shown, relative to the MLflow server."""
+        return self._runs(run, f"/{run}")
+
+    def runs_url(self, run: str) -> str:
+        """Where all runs of a run's experiment are shown as a table, relative to the MLflow server."""
+        return self._runs(run)
+
+    def _runs(self, run: str, page: str = "") -> str:
+        """A page under a run's experiment. Without the workflow type MLflow opens its view of language models."""
         with self.reached():
-            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs/{run}"
+            return f"#/experiments/{self.client.get_run(run).info.experiment_id}/runs{page}?workflowType=machine_learning"
+
+    def _nested(self, parent: str, more: str = "") -> list[Any]:
+        """The runs nested in a run, those that a filter lets pass."""
+        experiment = self.client.get_run(parent).info.experiment_id
+        given = f"tags.`{PARENT_TAG}` = '{parent}'" + (f" and {more}" if more else "")
+        return list(self.client.search_runs([experiment], given))
 
     def _create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
-        return str(self.client.create_run(experiment, run_name=name, tags={**tags, PROCESS_TAG: _this_process()}).info.run_id)
+        return str(self.client.create_run(experiment, run_name=name, tags={**tags, PROCESS_TAG: this_process()}).info.run_id)
 
     def _log_params(self, run: str, content: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -269,34 +328,5 @@ def run_tags(night: Night, data_hash: str) -> dict[str, str]:
     }
 
 
-def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level: `{"training": {"epochs": 5}}` -> `{"training.epochs": 5}`."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
-    return flat
-
-
-def _by_protocol(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, float, int]]:
-    return [(f"{protocol}/{name}", value, 0) for protocol, found in metrics.items() for name, value in found.items() if value is not None]
-
-
 def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _this_process() -> str:
-    return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
-
-
-def _alive(process: str | None) -> bool:
-    """Whether the process that wrote a run may still go on; that of another machine may, as far as can be told from here."""
-    if process is None:
-        return False
-    host, pid, began = process.split()
-    if host != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(began)) < 2
-    except psutil.NoSuchProcess:
-        return False

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-import nightloom.runs.tracking
 from nightloom.core.errors import NightloomError
+from nightloom.runs.processes import this_process
+from nightloom.runs.run_content import GATE_TAG, NOTE_TAG, OUTCOME_TAG, flatten
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import FAMILY_TAG, PROCESS_TAG, Tracking, flatten, git_state, run_tags
+from nightloom.runs.tracking import FAMILY_TAG, PROCESS_TAG, Tracking, git_state, run_tags
 from tests.small_bundle import small_config
 
 METRICS = {"temporal": {"ndcg_at_10": 0.25, "hr_at_10": 0.5}, "leave_one_out": {"ndcg_at_10": float("nan")}}
@@ -76,6 +77,65 @@ def test_a_night_is_a_parent_run_with_a_nested_run_a_family(tracking: Tracking, 
         assert "/snapshots/story/dd" in seen.dataset.source
 
 
+def test_curves_of_a_model_that_trains_can_be_followed(tracking: Tracking, root: Path) -> None:
+    with tracking.night(night(root, "live"), {}) as run:
+        model = tracking.open_family(run, "nightloom", {"tag": "yes"})
+        tracking.log_epoch(model, "temporal", CURVES["temporal"][0] | {"phase": "search", "label_loss": None})
+        seen = tracking.client.get_run(model)
+        assert seen.info.status == "RUNNING"
+        assert (seen.data.metrics["temporal/epoch/loss"], seen.data.metrics["temporal/epoch/validation_ndcg_at_10"]) == (3.0, 0.1)
+        assert tracking.open_family(run, "nightloom", {}) == model
+        assert tracking.log_family(run, "nightloom", METRICS, tags={"tag": "yes"}, curves=CURVES) == model
+    history = tracking.client.get_metric_history(model, "temporal/epoch/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.0)]
+    assert tracking.client.get_run(model).info.status == "FINISHED"
+
+
+def test_a_night_that_fails_in_training_closes_the_open_run(tracking: Tracking, root: Path) -> None:
+    opened = []
+
+    def fail() -> None:
+        with tracking.night(night(root, "fails"), {}) as run:
+            opened.append(tracking.open_family(run, "nightloom", {}))
+            raise RuntimeError("no memory left")
+
+    with pytest.raises(RuntimeError, match="no memory left"):
+        fail()
+    assert tracking.client.get_run(opened[0]).info.status == "FAILED"
+
+
+def test_what_became_of_a_night(tracking: Tracking, root: Path) -> None:
+    gate = {"metric": "ndcg_at_10", "difference": 0.01, "interval": (0.002, 0.018), "challenger": 0.3, "champion": 0.29}
+    with tracking.night(night(root, "outcome"), {}) as run:
+        tracking.log_outcome(run, "promoted", gate, "Promoted: version 2", ["It is\nsuperior.", "Item '<b>x</b>'."])
+        table = tracking.runs_url(run)
+    found = tracking.client.get_run(run).data
+    assert found.tags[OUTCOME_TAG] == "promoted"
+    assert found.tags[GATE_TAG] == "ndcg_at_10 +0.0100 (+0.0020 to +0.0180) against the champion"
+    assert found.tags[NOTE_TAG] == "**Promoted: version 2**\n\n- It is superior.\n- Item '&lt;b>x&lt;/b>'."
+    figures = {"gate/difference": 0.01, "gate/low": 0.002, "gate/high": 0.018, "gate/challenger": 0.3, "gate/champion": 0.29}
+    assert found.metrics == figures
+    assert table == f"#/experiments/{tracking.experiment('outcome')}/runs?workflowType=machine_learning"
+
+
+def test_without_a_champion_the_best_baseline_is_what_counts(tracking: Tracking, root: Path) -> None:
+    worse = {"name": "als", "other": 0.2, "difference": 0.1, "low": 0.05, "high": 0.15}
+    best = {"name": "popularity", "other": 0.25, "difference": 0.05, "low": 0.01, "high": 0.09}
+    gate = {"metric": "ndcg_at_10", "interval": None, "difference": None, "challenger": 0.3, "baselines": [worse, best]}
+    with tracking.night(night(root, "first"), {}) as run:
+        tracking.log_outcome(run, "promoted", gate, "Promoted: version 1", [])
+    found = tracking.client.get_run(run).data
+    assert found.tags[GATE_TAG] == "ndcg_at_10 +0.0500 (+0.0100 to +0.0900) against popularity"
+    assert found.metrics == {"gate/difference": 0.05, "gate/low": 0.01, "gate/high": 0.09, "gate/challenger": 0.3}
+
+
+def test_the_outcome_of_a_refused_night_needs_no_gate(tracking: Tracking, root: Path) -> None:
+    with tracking.night(night(root, "refused"), {}) as run:
+        tracking.log_outcome(run, "refused", {}, "Stopped at validate", ["events: no rows"])
+    found = tracking.client.get_run(run).data
+    assert (found.tags[OUTCOME_TAG], GATE_TAG in found.tags, found.metrics) == ("refused", False, {})
+
+
 def test_files_are_found_from_any_run_of_a_night(tracking: Tracking, root: Path, tmp_path: Path) -> None:
     table = tmp_path / "per_user.parquet"
     table.write_bytes(b"rows")
@@ -106,7 +166,7 @@ def test_a_night_that_raises(tracking: Tracking, root: Path, error: type[BaseExc
 def test_runs_that_a_kill_left_are_closed_and_living_ones_are_not(tracking: Tracking, root: Path) -> None:
     experiment = tracking.experiment("left")
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
-    host, _, began = nightloom.runs.tracking._this_process().split()
+    host, _, began = this_process().split()
     processes = {
         "dead": f"{host} {child.stdout.strip()} {began}",
         "pid used again": f"{host} {os.getpid()} {float(began) - 1000}",
