@@ -35,7 +35,8 @@ def test_card(first: bool) -> None:
     assert "| popularity | 0.5000 | 0.2500 |  |" in card
     assert "elsewhere" not in card
     assert all(f"- {reason}" in card for reason in decision.reasons)
-    assert "| popularity | 60 | 1.0000 | 0.3869 | +0.6131 | +0.6131 to +0.6131 |" in card
+    (baseline,) = decision.baselines
+    assert f"| popularity | 60 | 1.0000 | 0.3869 | +0.6131 | {baseline.low:+.4f} to {baseline.high:+.4f} |" in card
     assert ("slice by slice" in card) is not first
     assert "- events: 12,345 rows\n- licence of the data: research only\n- data_hash: abc" in card
     assert "mlflow.pyfunc.load_model('models:/nightloom-films@champion')" in card
