@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect, config_of, parser, run
+from flows.command import before_prefect, parser, run
 
-before_prefect(__name__)
+command = parser("nightly", "Run one night.")
+command.add_argument("--force", action="store_true", help="train even if nothing has changed")
+given = before_prefect(__name__, command)  # a typo is refused before the imports below, which take seconds
 
 from prefect import flow
 from rich.console import Console
 
 from nightloom.config import RunConfig
+from nightloom.core.shell import typed
 from nightloom.report.console import print_summary, print_unchanged
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
@@ -61,20 +64,20 @@ def nightly(config: RunConfig, force: bool = False) -> dict[str, Any]:
         return report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Run one night from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    command = parser("nightly", "Run one night.")
-    command.add_argument("--force", action="store_true", help="train even if nothing has changed")
-    given = command.parse_args(arguments)
-    return run(lambda: nightly(config_of(given), force=given.force), _show)
+    source = [given.file] if given.file else ["--preset", given.preset]
+    overrides = [part for override in given.overrides for part in ("--set", override)]
+    again = typed("nightloom", "night", *source, *overrides, "--force")
 
+    def show(result: dict[str, Any], console: Console) -> None:
+        if "unchanged" in result:
+            print_unchanged(result["unchanged"], Path(result["latest"]), again, console)
+        else:
+            print_summary(result, console)
 
-def _show(result: dict[str, Any], console: Console) -> None:
-    if "unchanged" in result:
-        print_unchanged(result["unchanged"], Path(result["latest"]), console)
-    else:
-        print_summary(result, console)
+    return run(lambda: nightly(given.config, force=given.force), show)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

@@ -31,6 +31,7 @@ from pydantic import BaseModel
 from nightloom.config import RunConfig, hash_json
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.core.shell import typed
 from nightloom.runs.locks import in_use, stage_lock
 from nightloom.runs.storage import Storage, files_in
 
@@ -228,6 +229,6 @@ def disk_of(folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"no space left on the disk of {folder}. Free some (`nightloom trim --keep 3` deletes what old nights left) "
+            f"no space left on the disk of {folder}. Free some (`{typed('nightloom', 'trim', '--keep', 3)}` deletes what old nights left) "
             "and start again: finished stages are kept."
         ) from error

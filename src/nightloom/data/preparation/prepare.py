@@ -14,6 +14,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Sequences
+from nightloom.core.shell import typed
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.preparation.items import FeatureSpec, compose_text
 from nightloom.data.preparation.labels import positive, seen
@@ -62,7 +63,7 @@ def prepare(
     if len(items) < 2:
         raise InputError(
             "items: the catalogue has one item, so there is nothing to rank and every model would be perfect. Look at item_id; for "
-            "probabilities of a click on what was shown use: python -m flows.clicks"
+            f"probabilities of a click on what was shown use: {typed('python', '-m', 'flows.clicks', '--help')}"
         )
     item_codes = pd.Index(items["item_id"]).get_indexer(events["item_id"])
     if (item_codes < 0).any():
