@@ -140,7 +140,8 @@ class Registry:
             found = next(Path(copied).rglob(holds), None)
             if found is None:
                 raise NightloomError(
-                    f"{version.model} version {version.version} holds no {holds}. Go back a version: {typed('nightloom', 'rollback', version.name)}"
+                    f"{version.model} version {version.version} holds no {holds}. "
+                    f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
                 )
             try:
                 found.parent.rename(folder)

@@ -1,4 +1,4 @@
-"""A user's table as it stands in its source: CSV, Parquet, a folder of either, or a SQL database by URL.
+"""A user's table as it stands in its source: text (CSV and its kin), Parquet, a folder of either, or a SQL database by URL.
 
 Nothing is interpreted here: CSV cells stay text exactly as written ("007" is not 7), other sources keep their
 own types, and integers stay integers where values are missing.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,15 @@ from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
 from nightloom.data.sources.sql import read_sql
 
-CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+CSV_ENDINGS = tuple(f"{ending}{packed}" for ending in (".csv", ".tsv", ".txt", ".dat") for packed in ("", ".gz", ".bz2", ".zst"))
 PARQUET_ENDINGS = (".parquet", ".pq")
-OTHER_SEPARATORS = {";": ";", "\t": "\\t", "|": "|", ",": ","}
+NO_TABLES = ("readme", "license", "licence", "copying", "notice", "changelog")
+"""Names of files that lie beside the parts of a table and are none."""
+OTHER_SEPARATORS = {"::": "::", ";": ";", "\t": "\\t", "|": "|", ",": ","}
+WHITESPACE = "whitespace"
+"""The separator of tables that are cut at blanks and tabs, however many."""
+UNIT = "\x1f"
+"""Stands for a separator of several characters while such a text is parsed, which knows no quotes then."""
 BLOCK_BYTES = 16 << 20
 """How much of a CSV file is parsed at once; no row may be longer."""
 NULLABLE = {
@@ -74,8 +81,8 @@ def read_table(place: str, data: DataConfig, name: str) -> RawTable:
     """Read one table from where the config says it is.
 
     Args:
-        place: a CSV or Parquet file, a folder of either (all parts, by name), or a SQL URL.
-        data: `encoding` and `separator` count for CSV.
+        place: a text or Parquet file, a folder of either (all parts, by name), or a SQL URL.
+        data: `encoding`, `separator` and `header` count for text files.
         name: which table this is (events, items, users, links), for messages.
 
     Raises:
@@ -103,12 +110,17 @@ def _parts(path: Path, name: str) -> list[Path]:
     """The files of a table: the file itself, or a folder's parts by name."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "_")))
-    parts = [file for file in files if file.name.lower().endswith(CSV_ENDINGS + PARQUET_ENDINGS)]
-    if not parts:
+    found = sorted(one for one in path.iterdir() if not one.name.startswith((".", "_")) and one.name.split(".")[0].lower() not in NO_TABLES)
+    parts = [one for one in found if one.is_file() and one.name.lower().endswith(CSV_ENDINGS + PARQUET_ENDINGS)]
+    endings = ".csv, .tsv, .txt or .dat (perhaps with .gz, .bz2 or .zst), .parquet or .pq"
+    if left := [one for one in found if one not in parts]:
+        what = "a folder" if left[0].is_dir() else "a file of another ending"
         raise InputError(
-            f"{name}: the folder {path} holds no table. Put files there that end in {', '.join(CSV_ENDINGS + PARQUET_ENDINGS)}."
+            f"{name}: {len(left):,} of {len(found):,} entries in the folder {path} are not read, for example {left[0].name}, {what}. "
+            f"Put all parts directly into it as {endings}, and move away what is no part."
         )
+    if not parts:
+        raise InputError(f"{name}: the folder {path} holds no table. Put files there that end in {endings}.")
     if len({file.name.lower().endswith(PARQUET_ENDINGS) for file in parts}) > 1:
         raise InputError(f"{name}: the folder {path} holds both CSV and Parquet files. Keep one kind, so that no row is counted twice.")
     return parts
@@ -149,7 +161,9 @@ def _read_parquet(path: Path, name: str) -> RawTable:
 
 
 def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
-    columns = _header(path, data, name)
+    columns, header = _columns(path, data, name), data.of_table("header", name)
+    separator, encoding = data.of_table("separator", name), data.of_table("encoding", name)
+    several = len(separator) > 1
     ragged: list[pyarrow.csv.InvalidRow] = []
 
     def set_aside(row: pyarrow.csv.InvalidRow) -> str:
@@ -159,53 +173,82 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
     try:
         with pa.input_stream(path) as stream:
             table = pyarrow.csv.read_csv(
-                stream,
+                _one_character(stream.read(), separator, encoding) if several else stream,
                 # Threads would lose the numbers of ragged rows.
-                pyarrow.csv.ReadOptions(use_threads=False, encoding=data.encoding, block_size=BLOCK_BYTES),
-                pyarrow.csv.ParseOptions(delimiter=data.separator, newlines_in_values=True, invalid_row_handler=set_aside),
+                pyarrow.csv.ReadOptions(
+                    use_threads=False,
+                    encoding="utf-8" if several else encoding,
+                    block_size=BLOCK_BYTES,
+                    column_names=None if header else columns,
+                ),
+                pyarrow.csv.ParseOptions(
+                    delimiter=UNIT if several else separator,
+                    quote_char=False if several else '"',
+                    newlines_in_values=not several,
+                    invalid_row_handler=set_aside,
+                ),
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True),
             )
     except (pa.ArrowException, OSError) as error:
         if "UTF8" in str(error):
-            raise _not_in_encoding(path, data, name) from error
-        raise InputError(f"{name}: {path} cannot be read as CSV with separator {data.separator!r}: {error}") from error
+            raise _not_in_encoding(path, encoding, name) from error
+        raise InputError(f"{name}: {path} cannot be read as CSV with separator {separator!r}: {error}") from error
     except UnicodeError as error:
-        raise _not_in_encoding(path, data, name) from error
+        raise _not_in_encoding(path, encoding, name) from error
     frame = table.to_pandas()
-    # Arrow counts the header as row 1; rows set aside leave gaps in the numbers of the others.
-    gaps = np.array([row.number - 1 for row in ragged], dtype=np.int64)
+    # Arrow counts a header as row 1; rows set aside leave gaps in the numbers of the others.
+    gaps = np.array([row.number - bool(header) for row in ragged], dtype=np.int64)
     numbers = np.setdiff1d(np.arange(1, len(frame) + len(gaps) + 1), gaps)[: len(frame)]
-    reasons = [
-        f"{row.actual_columns} columns instead of {row.expected_columns}: quote cells that hold {data.separator!r}" for row in ragged
-    ]
-    unreadable = pd.DataFrame({"file": str(path), "row": gaps, "raw": [row.text for row in ragged], "reason": reasons})
+    quote = "" if several else f": quote cells that hold {separator!r}"
+    reasons = [f"{row.actual_columns} columns instead of {row.expected_columns}{quote}" for row in ragged]
+    raw = [row.text.replace(UNIT, " " if separator == WHITESPACE else separator) for row in ragged]
+    unreadable = pd.DataFrame({"file": str(path), "row": gaps, "raw": raw, "reason": reasons})
     return RawTable(frame.set_axis(pd.Index(numbers)), str(path), [(str(path), len(frame))], unreadable)
 
 
-def _header(path: Path, data: DataConfig, name: str) -> list[str]:
-    if len(data.separator) != 1:
-        raise InputError(f'data.separator is {data.separator!r}; write one character (a tab is "\\t" in double quotes).')
-    encoding = "utf-8-sig" if data.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else data.encoding
+def _one_character(content: bytes, separator: str, encoding: str) -> io.BytesIO:
+    """A text in UTF-8, its separator of several characters replaced by one that no table holds."""
+    text = content.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
+    if separator != WHITESPACE:
+        return io.BytesIO(text.replace(separator, UNIT).encode())
+    return io.BytesIO(re.sub(r"[ \t]+", UNIT, re.sub(r"(?m)^[ \t]+|[ \t]+$", "", text)).encode())
+
+
+def _columns(path: Path, data: DataConfig, name: str) -> list[str]:
+    """Names of the columns: those of the first line, or their numbers where it is no header."""
+    separator, encoding = data.of_table("separator", name), data.of_table("encoding", name)
+    if not separator:
+        raise InputError('data.separator is empty; write what stands between two cells (a tab is "\\t" in double quotes).')
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
-        with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
-            columns = next(csv.reader(text, delimiter=data.separator), [])
+        with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=codec, newline="") as text:
+            if len(separator) > 1:
+                line = text.readline().rstrip("\r\n")
+                columns = line.split() if separator == WHITESPACE else line.split(separator)
+            else:
+                columns = next(csv.reader(text, delimiter=separator), [])
     except LookupError as error:
-        raise InputError(
-            f"{name}: there is no encoding '{data.encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another."
-        ) from error
+        raise InputError(f"{name}: there is no encoding '{encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another.") from error
     except UnicodeError as error:
-        raise _not_in_encoding(path, data, name) from error
+        raise _not_in_encoding(path, encoding, name) from error
     except OSError as error:
         raise InputError(f"{name}: {path} cannot be read ({error}). Check the file and its permissions.") from error
     if not any(columns):
         raise InputError(f"{name}: {path} is empty. Give a CSV file whose first line names the columns.")
+    if columns[0].lstrip().startswith(("{", "[{")):
+        raise InputError(
+            f'{name}: {path} holds JSON lines, which are not read. Write them as Parquet: python -c "import pandas; '
+            f"pandas.read_json('{path}', lines=True).to_parquet('{path.with_suffix('.parquet')}')\""
+        )
     if len(columns) == 1:
-        for separator, spelt in OTHER_SEPARATORS.items():
-            if separator != data.separator and separator in columns[0]:
+        for other, spelt in OTHER_SEPARATORS.items():
+            if other != separator and other in columns[0]:
                 raise InputError(
-                    f"{name}: {path} has one column, {columns[0]!r}, when cut at {data.separator!r}. "
+                    f"{name}: {path} has one column, {columns[0]!r}, when cut at {separator!r}. "
                     f'It looks cut at "{spelt}": set data.separator: "{spelt}".'
                 )
+    if not data.of_table("header", name):
+        return [str(number) for number in range(1, len(columns) + 1)]
     _unique(columns, path, name)
     return columns
 
@@ -216,12 +259,12 @@ def _unique(columns: list[str], place: object, name: str) -> None:
         raise InputError(f"{name}: {place} has more than one column named {', '.join(map(repr, twice))}. Rename all but one.")
 
 
-def _not_in_encoding(path: Path, data: DataConfig, name: str) -> InputError:
+def _not_in_encoding(path: Path, encoding: str, name: str) -> InputError:
     """Say where the first byte is that the encoding does not know."""
     with pa.input_stream(path) as stream:
         content = stream.read()
     try:
-        content.decode(data.encoding)
+        content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         where = f"byte {content[error.start]:#04x} at offset {error.start:,} (line {line:,})"
@@ -230,8 +273,8 @@ def _not_in_encoding(path: Path, data: DataConfig, name: str) -> InputError:
     else:
         where = "its text"
     return InputError(
-        f"{name}: {path} is not {data.encoding}: {where} cannot be decoded. "
-        f"Save it as UTF-8, or say what it is, for example data.encoding: {_likely(content, data.encoding)}"
+        f"{name}: {path} is not {encoding}: {where} cannot be decoded. "
+        f"Save it as UTF-8, or say what it is, for example data.encoding: {_likely(content, encoding)}"
     )
 
 
