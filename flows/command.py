@@ -58,7 +58,7 @@ def parsed(command: ArgumentParser, check: Check = lambda _: None, arguments: Se
             given.config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.file, given.overrides)
         check(given)
     except NightloomError as error:
-        sys.exit(_refused(error, Console(stderr=True, highlight=False)))
+        sys.exit(refused(error, Console(stderr=True, highlight=False)))
     return given
 
 
@@ -88,6 +88,12 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
     end_orphans()
     return given
+
+
+def source(given: Namespace) -> list[str]:
+    """The arguments of `nightloom night` that name the config which a command was given."""
+    named = [str(given.file)] if given.file else ["--preset", given.preset]
+    return [*named, *(part for override in given.overrides for part in ("--set", override))]
 
 
 def listed(names: str | None, known: Sequence[str], what: str = "family") -> list[str]:
@@ -123,11 +129,12 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
         with shown_on(console):
             result = work()
     except NightloomError as error:
-        return _refused(error, errors)
+        return refused(error, errors)
     return show(result, console) or 0
 
 
-def _refused(error: NightloomError, console: Console) -> int:
+def refused(error: NightloomError, console: Console) -> int:
+    """Say why a command ended; gives its exit code."""
     console.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
     return error.exit_code
 

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect, parser, run
+from flows.command import before_prefect, parser, run, source
 
 command = parser("nightly", "Run one night.")
 command.add_argument("--force", action="store_true", help="train even if nothing has changed")
@@ -66,9 +66,7 @@ def nightly(config: RunConfig, force: bool = False) -> dict[str, Any]:
 
 def main(given: Namespace) -> int:
     """Run one night from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    source = [given.file] if given.file else ["--preset", given.preset]
-    overrides = [part for override in given.overrides for part in ("--set", override)]
-    again = typed("nightloom", "night", *source, *overrides, "--force")
+    again = typed("nightloom", "night", *source(given), "--force")
 
     def show(result: dict[str, Any], console: Console) -> None:
         if "unchanged" in result:

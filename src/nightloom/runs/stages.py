@@ -115,6 +115,14 @@ class Night:
         """The link to the last finished night of this name (may not exist)."""
         return self.root / "nights" / self.config.name / "latest"
 
+    def last_rows(self) -> dict[str, int] | None:
+        """Rows per table of the last finished night, or None on the first."""
+        report = self.latest / "report.json"
+        if not report.exists():
+            return None
+        counts: dict[str, int] | None = json.loads(report.read_text(encoding="utf-8")).get("rows")
+        return counts
+
 
 def run_stage(
     night: Night,

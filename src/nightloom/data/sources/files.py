@@ -96,7 +96,7 @@ def read_table(place: str, data: DataConfig, name: str) -> RawTable:
         path = Path(place).expanduser()
         if not path.exists():
             raise InputError(f"{name}: {path} does not exist. Correct `data.{name}` (relative paths are relative to the config file).")
-        table = _joined([_read_file(part, data, name) for part in _parts(path, name)], str(path), name)
+        table = _joined([_read_file(part, data, name) for part in parts_of(path, name)], str(path), name)
     if table.frame.empty and table.unreadable.empty:
         raise InputError(f"{name}: {table.place} has no rows. Give a table with rows in `data.{name}`{_or_leave_out(name)}.")
     return table
@@ -106,7 +106,7 @@ def _or_leave_out(name: str) -> str:
     return "" if name == "events" else ", or leave that key out"
 
 
-def _parts(path: Path, name: str) -> list[Path]:
+def parts_of(path: Path, name: str) -> list[Path]:
     """The files of a table: the file itself, or a folder's parts by name."""
     if not path.is_dir():
         return [path]
@@ -164,6 +164,7 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
     columns, header = _columns(path, data, name), data.of_table("header", name)
     separator, encoding = data.of_table("separator", name), data.of_table("encoding", name)
     several = len(separator) > 1
+    quoted = not several and quotes_hold(path, separator, encoding)
     ragged: list[pyarrow.csv.InvalidRow] = []
 
     def set_aside(row: pyarrow.csv.InvalidRow) -> str:
@@ -183,8 +184,8 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
                 ),
                 pyarrow.csv.ParseOptions(
                     delimiter=UNIT if several else separator,
-                    quote_char=False if several else '"',
-                    newlines_in_values=not several,
+                    quote_char='"' if quoted else False,
+                    newlines_in_values=quoted,
                     invalid_row_handler=set_aside,
                 ),
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True),
@@ -199,11 +200,26 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
     # Arrow counts a header as row 1; rows set aside leave gaps in the numbers of the others.
     gaps = np.array([row.number - bool(header) for row in ragged], dtype=np.int64)
     numbers = np.setdiff1d(np.arange(1, len(frame) + len(gaps) + 1), gaps)[: len(frame)]
-    quote = "" if several else f": quote cells that hold {separator!r}"
+    quote = f": quote cells that hold {separator!r}" if quoted else ""
     reasons = [f"{row.actual_columns} columns instead of {row.expected_columns}{quote}" for row in ragged]
     raw = [row.text.replace(UNIT, " " if separator == WHITESPACE else separator) for row in ragged]
     unreadable = pd.DataFrame({"file": str(path), "row": gaps, "raw": raw, "reason": reasons})
     return RawTable(frame.set_axis(pd.Index(numbers)), str(path), [(str(path), len(frame))], unreadable)
+
+
+def quotes_hold(path: Path, separator: str, encoding: str) -> bool:
+    """Whether quotes in a text mean that a cell is quoted; in other texts than CSV they are often letters like others, as in 5" or "dry" crust."""
+    if separator == ",":
+        return True
+    try:
+        with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
+            for _ in csv.reader(text, delimiter=separator, strict=True):
+                pass
+    except csv.Error:
+        return False
+    except (UnicodeError, OSError):
+        return True  # parsing says what is wrong
+    return True
 
 
 def _one_character(content: bytes, separator: str, encoding: str) -> io.BytesIO:
@@ -274,11 +290,11 @@ def _not_in_encoding(path: Path, encoding: str, name: str) -> InputError:
         where = "its text"
     return InputError(
         f"{name}: {path} is not {encoding}: {where} cannot be decoded. "
-        f"Save it as UTF-8, or say what it is, for example data.encoding: {_likely(content, encoding)}"
+        f"Save it as UTF-8, or say what it is, for example data.encoding: {likely_encoding(content, encoding)}"
     )
 
 
-def _likely(content: bytes, tried: str) -> str:
+def likely_encoding(content: bytes, tried: str) -> str:
     """A guess at the encoding: in Chinese text bytes beyond ASCII stand side by side, in Western text mostly alone."""
     high = np.frombuffer(content, dtype=np.uint8) >= 0x80
     beside = high[1:] & high[:-1]
