@@ -16,9 +16,7 @@ from nightloom.core.errors import InputError
 
 @app.command()
 def init(
-    tables: Annotated[
-        list[str], typer.Argument(help="Files, folders, SQLite files or SQL addresses: events, and perhaps items and users.")
-    ],
+    tables: Annotated[list[str], typer.Argument(help="Files, folders or SQL addresses: events, and perhaps items and users.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The YAML to write.")] = Path("mine.yaml"),
     name: Annotated[str | None, typer.Option(help="Name of the recommender. Default: that of the YAML.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the YAML if it is there.")] = False,

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import NULLABLE, PARQUET_ENDINGS, UNIT, WHITESPACE, likely_encoding, parts_of
+from nightloom.data.sources.files import NULLABLE, PARQUET_ENDINGS, parts_of
 from nightloom.data.sources.sql import read_sql
+from nightloom.data.sources.text_form import UNIT, WHITESPACE, likely_encoding, quotes_hold
 
 SAMPLE_BYTES, SAMPLE_ROWS = 4 << 20, 50_000
 LINES = 200
@@ -106,9 +107,8 @@ def _parquet(path: Path) -> Look:
     if batch is None:
         raise InputError(f"{path} has no rows.")
     table = pa.Table.from_batches([batch])
-    return Look(
-        str(path), path.name, table.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get), file.metadata.num_rows <= SAMPLE_ROWS
-    )
+    frame = table.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get)
+    return Look(str(path), path.name, frame, file.metadata.num_rows <= SAMPLE_ROWS)
 
 
 def _text(path: Path) -> Look:
@@ -140,14 +140,20 @@ def _text(path: Path) -> Look:
         raise InputError(f"{path}: no separator gives its lines the same number of cells, for example {lines[0][:80]!r}. Is it a table?")
     rows = _cells(lines, separator)
     header = _has_header(rows)
-    frame = _parse(text, separator, header)
+    quoted = len(separator) == 1 and quotes_hold(path, separator, encoding)
+    frame = _parse(text, separator, header, quoted)
     return Look(str(path), path.name, frame, whole and len(frame) < SAMPLE_ROWS, separator, header, encoding)
 
 
 def _cells(lines: list[str], separator: str) -> list[list[str]]:
     if separator == WHITESPACE:
         return [line.split() for line in lines]
-    return [line.split(separator) for line in lines] if len(separator) > 1 else list(csv.reader(lines, delimiter=separator))
+    if len(separator) > 1:
+        return [line.split(separator) for line in lines]
+    try:
+        return list(csv.reader(lines, delimiter=separator, strict=separator != ","))
+    except csv.Error:  # quotes are letters like others here
+        return [line.split(separator) for line in lines]
 
 
 def _separator(lines: list[str]) -> str | None:
@@ -177,7 +183,7 @@ def _number(cell: str) -> bool:
     return re.fullmatch(r"\s*[-+]?\d*\.?\d+([eE][-+]?\d+)?\s*", cell) is not None
 
 
-def _parse(text: str, separator: str, header: bool) -> pd.DataFrame:
+def _parse(text: str, separator: str, header: bool, quoted: bool) -> pd.DataFrame:
     several = len(separator) > 1
     if separator == WHITESPACE:
         text = re.sub(r"[ \t]+", UNIT, re.sub(r"(?m)^[ \t]+|[ \t]+$", "", text))
@@ -190,7 +196,7 @@ def _parse(text: str, separator: str, header: bool) -> pd.DataFrame:
         dtype=str,
         nrows=SAMPLE_ROWS,
         on_bad_lines="skip",
-        quoting=csv.QUOTE_NONE if several else csv.QUOTE_MINIMAL,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         keep_default_na=False,
         na_values=[""],
     )

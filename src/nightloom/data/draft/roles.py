@@ -101,30 +101,23 @@ def _events(looks: Sequence[Look]) -> Look:
 
 
 def _role(look: Look, events: Look) -> str:
-    """Items, users or links, by what its ids share with the events and by its name."""
+    """Items, users or links, by what its ids share with the events and by names."""
     frame = look.frame
     keys = [str(column) for column in frame if is_key(frame[column])][:3]
-    ids = {"users": named(events.frame, "user_id"), "items": named(events.frame, "item_id")}
-    shared = {
-        role: max((overlap(events.frame[column], frame[key]) for column in columns for key in keys), default=0.0)
-        for role, columns in ids.items()
-    }
     by_name = [role for role, names in FILES.items() if re.search(names, look.name, re.IGNORECASE) and role != "events"]
     if not keys and (len(named(frame, "user_id")) > 1 or "links" in by_name):
         return "links"
-    for role, names in (("items", "item_id"), ("users", "user_id")):
-        other = shared["users" if role == "items" else "items"]
-        if keys and shared[role] >= SHARED and (shared[role] > other or role in by_name or named(frame, names)):
-            return role
-    if by_name:
-        return by_name[0]
-    if named(frame, "item_id"):
-        return "items"
-    if named(frame, "user_id"):
-        return "users"
+    scores = {"items": 0, "users": 0}
+    for role, own in (("items", "item_id"), ("users", "user_id")):
+        ids = [events.frame[column] for column in named(events.frame, own)]
+        shared = max((overlap(column, frame[key]) for column in ids for key in keys), default=0.0)
+        scores[role] = 2 * bool(named(frame, own)) + (shared >= SHARED) + (role in by_name)
+    role = max(scores, key=lambda one: scores[one])
+    if scores[role]:
+        return role
     raise InputError(
-        f"{look.name} (columns {', '.join(map(str, frame))[:200]}) is neither items nor users of {events.name}: its ids are not those of the "
-        "events. Leave it out, or write the YAML by hand (docs/new-domain.md)."
+        f"{look.name} (columns {', '.join(map(str, frame))[:200]}) is neither items nor users of {events.name}: its ids are not those "
+        "of the events. Leave it out, or write the YAML by hand (docs/new-domain.md)."
     )
 
 

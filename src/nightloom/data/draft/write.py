@@ -119,7 +119,8 @@ def _rules(guess: Guess) -> Iterator[str]:
     missing = to_ids(frame[columns["user_id"]])[1] | to_ids(frame[columns["item_id"]])[1]
     if missing.mean() > BAD / 2:
         yield "validation:"
-        yield f"  max_bad_share: {{events: {min(1.0, missing.mean() + 0.05):.2f}}}   # {missing.mean():.0%} of the rows have no user or no item"
+        limit = min(1.0, missing.mean() + 0.05)
+        yield f"  max_bad_share: {{events: {limit:.2f}}}   # {missing.mean():.0%} of the rows have no user or no item; they are put aside"
     ids = pd.DataFrame({own: to_ids(frame[columns[own]])[0] for own in ("user_id", "item_id")})[~missing]
     repeats = float(ids.duplicated().mean()) if len(ids) else 0.0
     names = to_text(frame[columns["event"]]).dropna() if "event" in columns else pd.Series(dtype=str)
@@ -137,7 +138,8 @@ def _rules(guess: Guess) -> Iterator[str]:
     if label:
         yield "  positive_min_value: 1   # value is 0 or 1: 1 is what the model learns to foretell"
     elif len(values):
-        yield f"  # positive_min_value: {values.median():g}   # values go from {values.min():g} to {values.max():g}; say from which on one is liked"
+        span = f"{values.min():g} to {values.max():g}"
+        yield f"  # positive_min_value: {values.median():g}   # from which value on an event is positive; there are {span}"
     often = repeats > REPEATS
     why = f"{repeats:.0%} of the sampled events are on an item that the user had before"
     yield f"  keep_repeats: {str(often or label).lower()}   # {why}"

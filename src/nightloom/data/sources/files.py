@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +21,13 @@ import pyarrow.parquet as pq
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
 from nightloom.data.sources.sql import read_sql
+from nightloom.data.sources.text_form import UNIT, WHITESPACE, not_in_encoding, one_character, quotes_hold
 
 CSV_ENDINGS = tuple(f"{ending}{packed}" for ending in (".csv", ".tsv", ".txt", ".dat") for packed in ("", ".gz", ".bz2", ".zst"))
 PARQUET_ENDINGS = (".parquet", ".pq")
 NO_TABLES = ("readme", "license", "licence", "copying", "notice", "changelog")
 """Names of files that lie beside the parts of a table and are none."""
 OTHER_SEPARATORS = {"::": "::", ";": ";", "\t": "\\t", "|": "|", ",": ","}
-WHITESPACE = "whitespace"
-"""The separator of tables that are cut at blanks and tabs, however many."""
-UNIT = "\x1f"
-"""Stands for a separator of several characters while such a text is parsed, which knows no quotes then."""
 BLOCK_BYTES = 16 << 20
 """How much of a CSV file is parsed at once; no row may be longer."""
 NULLABLE = {
@@ -174,7 +170,7 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
     try:
         with pa.input_stream(path) as stream:
             table = pyarrow.csv.read_csv(
-                _one_character(stream.read(), separator, encoding) if several else stream,
+                one_character(stream.read(), separator, encoding) if several else stream,
                 # Threads would lose the numbers of ragged rows.
                 pyarrow.csv.ReadOptions(
                     use_threads=False,
@@ -192,10 +188,10 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
             )
     except (pa.ArrowException, OSError) as error:
         if "UTF8" in str(error):
-            raise _not_in_encoding(path, encoding, name) from error
+            raise not_in_encoding(path, encoding, name) from error
         raise InputError(f"{name}: {path} cannot be read as CSV with separator {separator!r}: {error}") from error
     except UnicodeError as error:
-        raise _not_in_encoding(path, encoding, name) from error
+        raise not_in_encoding(path, encoding, name) from error
     frame = table.to_pandas()
     # Arrow counts a header as row 1; rows set aside leave gaps in the numbers of the others.
     gaps = np.array([row.number - bool(header) for row in ragged], dtype=np.int64)
@@ -205,29 +201,6 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
     raw = [row.text.replace(UNIT, " " if separator == WHITESPACE else separator) for row in ragged]
     unreadable = pd.DataFrame({"file": str(path), "row": gaps, "raw": raw, "reason": reasons})
     return RawTable(frame.set_axis(pd.Index(numbers)), str(path), [(str(path), len(frame))], unreadable)
-
-
-def quotes_hold(path: Path, separator: str, encoding: str) -> bool:
-    """Whether quotes in a text mean that a cell is quoted; in other texts than CSV they are often letters like others, as in 5" or "dry" crust."""
-    if separator == ",":
-        return True
-    try:
-        with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
-            for _ in csv.reader(text, delimiter=separator, strict=True):
-                pass
-    except csv.Error:
-        return False
-    except (UnicodeError, OSError):
-        return True  # parsing says what is wrong
-    return True
-
-
-def _one_character(content: bytes, separator: str, encoding: str) -> io.BytesIO:
-    """A text in UTF-8, its separator of several characters replaced by one that no table holds."""
-    text = content.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
-    if separator != WHITESPACE:
-        return io.BytesIO(text.replace(separator, UNIT).encode())
-    return io.BytesIO(re.sub(r"[ \t]+", UNIT, re.sub(r"(?m)^[ \t]+|[ \t]+$", "", text)).encode())
 
 
 def _columns(path: Path, data: DataConfig, name: str) -> list[str]:
@@ -246,7 +219,7 @@ def _columns(path: Path, data: DataConfig, name: str) -> list[str]:
     except LookupError as error:
         raise InputError(f"{name}: there is no encoding '{encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another.") from error
     except UnicodeError as error:
-        raise _not_in_encoding(path, encoding, name) from error
+        raise not_in_encoding(path, encoding, name) from error
     except OSError as error:
         raise InputError(f"{name}: {path} cannot be read ({error}). Check the file and its permissions.") from error
     if not any(columns):
@@ -273,34 +246,3 @@ def _unique(columns: list[str], place: object, name: str) -> None:
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
         raise InputError(f"{name}: {place} has more than one column named {', '.join(map(repr, twice))}. Rename all but one.")
-
-
-def _not_in_encoding(path: Path, encoding: str, name: str) -> InputError:
-    """Say where the first byte is that the encoding does not know."""
-    with pa.input_stream(path) as stream:
-        content = stream.read()
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        where = f"byte {content[error.start]:#04x} at offset {error.start:,} (line {line:,})"
-    except UnicodeError as error:
-        where = str(error)
-    else:
-        where = "its text"
-    return InputError(
-        f"{name}: {path} is not {encoding}: {where} cannot be decoded. "
-        f"Save it as UTF-8, or say what it is, for example data.encoding: {likely_encoding(content, encoding)}"
-    )
-
-
-def likely_encoding(content: bytes, tried: str) -> str:
-    """A guess at the encoding: in Chinese text bytes beyond ASCII stand side by side, in Western text mostly alone."""
-    high = np.frombuffer(content, dtype=np.uint8) >= 0x80
-    beside = high[1:] & high[:-1]
-    try:
-        content.decode("gb18030")
-        chinese = 2 * beside.sum() >= high.sum()
-    except UnicodeDecodeError:
-        chinese = False
-    return next(one for one in (*(["gb18030"] if chinese else []), "latin-1", "utf-8") if one != tried.lower())

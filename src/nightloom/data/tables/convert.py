@@ -12,13 +12,15 @@ Mask = NDArray[np.bool_]
 
 MISSING_WORDS = ("nan", "na", "n/a", "null", "none", "<na>")
 """In a column of numbers or times these words, in any case, mean that the value is missing."""
-MISSING_IDS = ("nan", "NaN", "<NA>")
-"""How numeric programs write a missing id."""
+MISSING_IDS = ("nan", "NaN", "<NA>", "NA", "N/A", "NULL", "null", "None")
+"""How programs write a missing id."""
 
 PLAUSIBLE = {unit: (10**8 * scale, 41 * 10**8 * scale) for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9))}
 """Numbers that mean a time between 1973 and 2099, by unit; the ranges do not overlap."""
 LATEST_MS = 253_402_300_799_000
 """The end of the year 9999."""
+TICKS = (6.276e17, 6.63e17)
+"""Ticks of 100 ns since the year 1, from 1990 to 2101."""
 MAJORITY = 0.9
 """Share of rows that must agree on a unit of time."""
 
@@ -43,9 +45,9 @@ def to_text(column: pd.Series, separator: str = "|") -> pd.Series:
 
 
 def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
-    """Ids as str, exactly as written, and where they are missing or blank."""
-    ids = to_text(column)
-    return ids, np.asarray(ids.isna() | (ids.str.strip() == "") | ids.isin(MISSING_IDS), dtype=bool)
+    """Ids as str, as written but without blanks around them, and where they are missing or blank."""
+    ids = to_text(column).str.strip()
+    return ids, np.asarray(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
 
 
 def to_numbers(column: pd.Series) -> tuple[pd.Series, Mask]:
@@ -125,6 +127,11 @@ def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) 
         return "date", []
     names, counts = np.unique(forms.astype(str), return_counts=True)
     shares = dict(zip(names.tolist(), (counts / len(forms)).tolist(), strict=True))
+    if unit == "auto" and shares.get("ns", 0) >= MAJORITY and _are_ticks(column):
+        raise InputError(
+            f"{where}: numbers such as {column.dropna().iloc[0]} are ticks of 100 ns since the year 1 (.NET), which are not read. "
+            "Write (ticks - 621355968000000000) / 10000000, the seconds since 1970; or set data.time_unit: ns if they are of 1990."
+        )
     if unit != "auto" and shares.get(unit, 0) + shares.get("other", 0) >= MAJORITY:
         return unit, [unit, "other"]
     most = max(shares, key=lambda name: shares[name])
@@ -141,6 +148,12 @@ def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) 
         f"{where}: {len(forms):,} rows mix units of time ({found}), for example {example}; none is in {MAJORITY:.0%} of the rows, "
         "so none can be taken for meant. Write all rows in one unit."
     )
+
+
+def _are_ticks(column: pd.Series) -> bool:
+    """Whether all numbers are .NET ticks of 1990 to 2099; as nanoseconds since 1970 they would be of 1989 to 1991."""
+    numbers = to_numbers(column)[0]
+    return bool(numbers.between(*TICKS).mean() >= MAJORITY)
 
 
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "date": "dates", "other": "in no known unit"}
