@@ -5,6 +5,7 @@ python -m flows.check (--preset NAME | --config FILE.yaml) [--set key=value ...]
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -41,7 +42,8 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
         console: gets a line for each step.
 
     Returns:
-        `checked` and `prepared`, the figures of these two stages, `folder`, and `refused`: why nothing could be prepared, or None.
+        `checked` and `prepared`, the figures of these two stages, the `event_types` there are, `folder`, and `refused`: why nothing could
+        be prepared, or None.
 
     Raises:
         InputError: the tables can not be read, or their contract is broken.
@@ -50,11 +52,12 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
     snapshot = collect(config, night.root, lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
     shutil.rmtree(night.folder, ignore_errors=True)
     night.folder.mkdir(parents=True)
-    found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "refused": None}
+    found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "event_types": None, "refused": None}
     found["checked"] = check(read_snapshot(snapshot.path), config, night.folder, night.last_rows(), datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         try:
             found["prepared"] = prepare(read_checked(night.folder), config, Path(scratch))
+            found["event_types"] = json.loads((Path(scratch) / "meta.json").read_text(encoding="utf-8"))["event_types"]
         except InputError as error:  # the contract holds all the same: what it found is shown first
             found["refused"] = str(error)
     return found

@@ -11,7 +11,7 @@ import pandas as pd
 from nightloom.core.errors import InputError
 from nightloom.data.draft.columns import is_event, is_key, is_time, is_value, named, overlap, own_name
 from nightloom.data.draft.look import Look
-from nightloom.data.tables.convert import to_text
+from nightloom.data.tables.convert import to_text, to_times
 from nightloom.data.tables.features import infer
 
 FILES = {
@@ -126,6 +126,10 @@ def _describe_events(guess: Guess, items: Guess | None, users: Guess | None) -> 
     times = [*named(frame, "timestamp"), *([] if guess.look.header else map(str, frame))]
     if time := next((column for column in times if is_time(frame[column])), None):
         guess.take("timestamp", time, f"{'its name, and ' if guess.look.header else ''}its values are times")
+    elif by_name := named(frame, "timestamp"):
+        to_times(frame[by_name[0]], "auto", f"{guess.look.name}: {by_name[0]}")  # raises where it says what they are
+        example = to_text(frame[by_name[0]]).dropna().iloc[:1].tolist()
+        guess.look.notes.append(f"{by_name[0]} is named like a time, but its values are none that is known: {example}")
     for own, table in (("item_id", items), ("user_id", users)):
         known = [column for column in named(frame, own) if column in guess.free]
         if known:

@@ -123,7 +123,7 @@ def _rules(guess: Guess) -> Iterator[str]:
         yield f"  max_bad_share: {{events: {limit:.2f}}}   # {missing.mean():.0%} of the rows have no user or no item; they are put aside"
     ids = pd.DataFrame({own: to_ids(frame[columns[own]])[0] for own in ("user_id", "item_id")})[~missing]
     repeats = float(ids.duplicated().mean()) if len(ids) else 0.0
-    names = to_text(frame[columns["event"]]).dropna() if "event" in columns else pd.Series(dtype=str)
+    names = to_ids(frame[columns["event"]])[0].dropna() if "event" in columns else pd.Series(dtype=str)
     bought = [one for one in sorted(names.unique()) if re.search(BOUGHT, one, re.IGNORECASE)]
     values = to_numbers(frame[columns["value"]])[0].dropna() if "value" in columns else pd.Series(dtype=float)
     label = len(values) > 0 and set(values.unique()) <= {0.0, 1.0} and values.nunique() > 1
