@@ -29,6 +29,8 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "title": ("title", "name", "movietitle", "productname", "itemname", "headline", "description"),
 }
 """Our column -> names that others give it, the likeliest first; compared in lower case without signs."""
+UNIQUE = 0.95
+"""Share of different values from which on a column may tell rows apart."""
 MOST_EVENTS = 20
 """A column of event types has at most so many values."""
 ENOUGH = 0.9
@@ -79,12 +81,13 @@ def is_event(column: pd.Series) -> bool:
 
 
 def is_key(column: pd.Series) -> bool:
-    """Whether each row has a value of its own."""
+    """Whether nearly each row has a value of its own; the contract puts the later ones of a value aside."""
     ids, missing = to_ids(column)
-    return bool(missing.mean() <= 1 - ENOUGH and ids[~missing].is_unique)
+    return bool(missing.mean() <= 1 - ENOUGH and ids[~missing].nunique() >= UNIQUE * (~missing).sum())
 
 
-def overlap(column: pd.Series, key: pd.Series) -> float:
-    """Share of a column's distinct ids that a key has."""
-    ids = set(to_ids(column)[0].dropna())
-    return len(ids & set(to_ids(key)[0].dropna())) / len(ids) if ids else 0.0
+def overlap(column: pd.Series, key: pd.Series) -> tuple[float, float]:
+    """Share of a column's distinct ids that a key has, and share of both that they have in common; the second tells 1, 2, 3 from 1, 2."""
+    ids, known = (set(to_ids(one)[0].dropna()) for one in (column, key))
+    shared = len(ids & known)
+    return (shared / len(ids), shared / len(ids | known)) if ids else (0.0, 0.0)

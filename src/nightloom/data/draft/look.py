@@ -158,14 +158,15 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
 
 def _separator(lines: list[str]) -> str | None:
     """The separator that gives most lines the same number of cells, and the most of them."""
-    found: list[tuple[int, str]] = []
+    widths: dict[str, int] = {}
     for separator in (*SEPARATORS, WHITESPACE):
         width, count = Counter(map(len, _cells(lines, separator))).most_common(1)[0]
         if width > 1 and count >= AGREE * len(lines):
-            if separator == "::" or (separator == WHITESPACE and not found):
-                return separator
-            found.append((width, separator))
-    return max(found, key=lambda one: one[0])[1] if found else None
+            widths[separator] = width
+    others = [separator for separator in widths if separator != WHITESPACE]  # titles have blanks, too
+    if "::" in widths or not others:
+        return "::" if "::" in widths else next(iter(widths), None)
+    return max(others, key=lambda separator: widths[separator])
 
 
 def _has_header(rows: list[list[str]]) -> bool:

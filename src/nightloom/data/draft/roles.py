@@ -23,6 +23,8 @@ FILES = {
 """What a table may be by its file's name."""
 SHARED = 0.5
 """Share of the events' ids that a table must know to be their items or users."""
+LISTS = r"genre|tag|categor|class|keyword|token_seq"
+"""Columns of several values, by name."""
 TAG_SEPARATORS = ("|", ";", ",", " ")
 
 
@@ -110,7 +112,7 @@ def _role(look: Look, events: Look) -> str:
     scores = {"items": 0, "users": 0}
     for role, own in (("items", "item_id"), ("users", "user_id")):
         ids = [events.frame[column] for column in named(events.frame, own)]
-        shared = max((overlap(column, frame[key]) for column in ids for key in keys), default=0.0)
+        shared = max((overlap(column, frame[key])[0] for column in ids for key in keys), default=0.0)
         scores[role] = 2 * bool(named(frame, own)) + (shared >= SHARED) + (role in by_name)
     role = max(scores, key=lambda one: scores[one])
     if scores[role]:
@@ -160,16 +162,19 @@ def _shared(guess: Guess, table: Guess) -> str | None:
     """The column of the events whose ids are those of another table's key."""
     frame, other = guess.look.frame, table.look.frame
     keys = [str(column) for column in other if is_key(other[column])][:3]
-    ranked = sorted(guess.free, key=lambda column: -max((overlap(frame[column], other[key]) for key in keys), default=0.0))
-    best = next(iter(ranked), None)
-    return best if best and max((overlap(frame[best], other[key]) for key in keys), default=0.0) >= SHARED else None
+    pairs = {
+        column: max((overlap(frame[column], other[key]) for key in keys), key=lambda one: one[1], default=(0.0, 0.0))
+        for column in guess.free
+    }
+    known = [column for column, (share, _) in pairs.items() if share >= SHARED]
+    return max(known, key=lambda column: pairs[column][1], default=None)
 
 
 def _key(guess: Guess, own: str, ids: pd.Series) -> None:
     """Map the column whose values are the ids of the events."""
     frame = guess.look.frame
-    keys = sorted((str(column) for column in frame if is_key(frame[column])), key=lambda column: -overlap(ids, frame[column]))
-    if keys and overlap(ids, frame[keys[0]]) >= SHARED:
+    keys = sorted((str(column) for column in frame if is_key(frame[column])), key=lambda column: -overlap(ids, frame[column])[1])
+    if keys and overlap(ids, frame[keys[0]])[0] >= SHARED:
         guess.take(own, keys[0], "its ids are those of the events")
     elif by_name := named(frame, own):
         guess.take(own, by_name[0], "its name")
@@ -185,9 +190,10 @@ def _key(guess: Guess, own: str, ids: pd.Series) -> None:
 def _describe_items(guess: Guess, events: Guess) -> None:
     frame = guess.look.frame
     _key(guess, "item_id", events.look.frame[events.columns["item_id"]])
-    guess.tags_separator = next(
-        (mark for mark in TAG_SEPARATORS if any(infer(frame[column], mark) == "tags" for column in guess.free)), guess.tags_separator
-    )
+    listed = [column for column in guess.free if re.search(LISTS, column, re.IGNORECASE)]  # a blank is no separator elsewhere
+    marks = ((mark, listed if mark == " " else guess.free) for mark in TAG_SEPARATORS)
+    found = (mark for mark, columns in marks if any(infer(frame[column], mark) == "tags" for column in columns))
+    guess.tags_separator = next(found, guess.tags_separator)
     kinds = {column: infer(frame[column], guess.tags_separator) for column in guess.free}
     titles = [column for column in named(frame, "title") if column in guess.free] or [
         name for name, kind in kinds.items() if kind == "text"

@@ -31,7 +31,7 @@ def draft(name: str, guesses: Mapping[str, Guess], folder: Path) -> str:
         guesses: table -> what its columns mean; `events` at least.
         folder: where the file will lie, since paths are relative to it.
     """
-    return "\n".join([*_head(name), *_data(guesses, folder), *_rules(guesses["events"]), ""])
+    return "\n".join([*_head(name), *_data(guesses, folder), *_limits(guesses), *_rules(guesses["events"]), ""])
 
 
 def scalar(value: str) -> str:
@@ -113,14 +113,31 @@ def _times(guess: Guess) -> Iterator[str]:
     yield f"  # time_unit: auto   # times are read as {known.min():%Y-%m-%d %H:%M} to {known.max():%Y-%m-%d %H:%M} (UTC, of the sample)"
 
 
-def _rules(guess: Guess) -> Iterator[str]:
-    """Limits, labels and repeats."""
-    frame, columns = guess.look.frame, guess.columns
-    missing = to_ids(frame[columns["user_id"]])[1] | to_ids(frame[columns["item_id"]])[1]
-    if missing.mean() > BAD / 2:
+def _limits(guesses: Mapping[str, Guess]) -> Iterator[str]:
+    """Limits of bad rows, where a table has more than the default allows."""
+    bad = {"events": float(_without_ids(guesses["events"]).mean())}
+    for table, own in (("items", "item_id"), ("users", "user_id")):
+        if table in guesses:
+            ids, missing = to_ids(guesses[table].look.frame[guesses[table].columns[own]])
+            bad[table] = float((missing | ids.duplicated()).mean())
+    over = {table: share for table, share in bad.items() if share > BAD / 2}
+    if over:
         yield "validation:"
-        limit = min(1.0, missing.mean() + 0.05)
-        yield f"  max_bad_share: {{events: {limit:.2f}}}   # {missing.mean():.0%} of the rows have no user or no item; they are put aside"
+        limits = ", ".join(f"{table}: {min(1.0, share + 0.05):.2f}" for table, share in over.items())
+        yield f"  max_bad_share: {{{limits}}}   # these share of the rows are put aside (0.01 where nothing is said):"
+        yield from (f"    # {table}: {share:.1%} of the sampled rows have no id, or one that came before" for table, share in over.items())
+
+
+def _without_ids(events: Guess) -> pd.Series:
+    """Rows without a user or an item."""
+    missing = [to_ids(events.look.frame[events.columns[own]])[1] for own in ("user_id", "item_id")]
+    return pd.Series(missing[0] | missing[1])
+
+
+def _rules(guess: Guess) -> Iterator[str]:
+    """Labels and repeats."""
+    frame, columns = guess.look.frame, guess.columns
+    missing = _without_ids(guess).to_numpy()
     ids = pd.DataFrame({own: to_ids(frame[columns[own]])[0] for own in ("user_id", "item_id")})[~missing]
     repeats = float(ids.duplicated().mean()) if len(ids) else 0.0
     names = to_ids(frame[columns["event"]])[0].dropna() if "event" in columns else pd.Series(dtype=str)
