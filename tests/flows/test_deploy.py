@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,13 +18,13 @@ def deploy(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path) -> None:
+def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_server: str) -> None:
     (tmp_path / "ratings.csv").write_text("user_id,item_id,timestamp\na,x,1600000000\n")
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: ratings.csv}\ntraining: {epochs: 3}\n")
     before = {path: path.read_bytes() for path in (ROOT / "deployment").rglob("*") if path.is_file()}
     assert "nightly/mine: next night" in deploy(tmp_path, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
     deploy(tmp_path, "--cron", "30 4 * * 1-5", "--timezone", "Asia/Shanghai")
-    with get_client(sync_client=True) as client:
+    with SyncPrefectClient(prefect_server) as client:
         found = client.read_deployment_by_name("nightly/mine")
         pool = client.read_work_pool("local")
     assert pool.type == "process"

@@ -173,7 +173,11 @@ def _shared(guess: Guess, table: Guess) -> str | None:
 def _key(guess: Guess, own: str, ids: pd.Series) -> None:
     """Map the column whose values are the ids of the events."""
     frame = guess.look.frame
-    keys = sorted((str(column) for column in frame if is_key(frame[column])), key=lambda column: -overlap(ids, frame[column])[1])
+
+    def shared(column: str) -> float:
+        return overlap(ids, frame[column])[1]
+
+    keys = sorted((str(column) for column in frame if is_key(frame[column])), key=shared, reverse=True)
     if keys and overlap(ids, frame[keys[0]])[0] >= SHARED:
         guess.take(own, keys[0], "its ids are those of the events")
     elif by_name := named(frame, own):
