@@ -25,7 +25,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="The run to compare with: same forms.")],
     family: Annotated[str | None, typer.Option(help="Family of both runs. Default: that of the MLflow run, else the model.")] = None,
     family_b: Annotated[str | None, typer.Option(help="Family of the second run, where it is another.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="temporal or leave_one_out. Default: the first of run A.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="temporal, random or leave_one_out. Default: the first of run A.")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
     root: Root = MLRUNS,
 ) -> None:
