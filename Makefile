@@ -11,9 +11,18 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: setup nightly test check ui bench-training
+.DEFAULT_GOAL := help
+.PHONY: help setup nightly test check ui bench-training
 
-setup: $(READY)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  First steps with tables of your own, after make setup:"
+	@echo "    $(BIN)/nightloom init ratings.csv movies.csv -o mine.yaml"
+	@echo "    $(BIN)/nightloom check mine.yaml"
+	@echo "    $(BIN)/nightloom night mine.yaml"
+
+setup: $(READY)  ## .venv (or VENV=path) with all that a night needs, some minutes, once
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 2; }
@@ -24,19 +33,19 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # some packages hold templates that are no Python
 	@touch $@
 
-nightly: setup
+nightly: setup  ## one night of a preset: PRESET=movies-small, ARGS=--force
 	@$(BIN)/python -m flows.nightly --preset $(PRESET) $(ARGS)
 
-ui: setup
+ui: setup  ## Prefect's and MLflow's pages and a worker, until Ctrl-C
 	@bash deployment/ui.sh $(abspath $(BIN))
 
-bench-training: setup
+bench-training: setup  ## training speed beside other libraries: PRESET=, ARGS=
 	@$(BIN)/python -m benchmarks.training --preset $(PRESET) $(ARGS)
 
-test: setup
+test: setup  ## the tests: ARGS=tests/unit/cli
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: setup
+check: setup  ## format, lint, types and layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy

@@ -28,7 +28,7 @@ from nightloom.data.collect import collect
 from nightloom.data.preparation.impressions import Impressions, impressions
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.experiments.click_baselines import differences, fit_and_measure
-from nightloom.models.ctr.train import FAMILIES
+from nightloom.models.ctr.names import FAMILIES
 from nightloom.report.clicks import NOTE, apart, markdown, shown
 from nightloom.runs.tracking import git_state
 

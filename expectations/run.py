@@ -99,8 +99,9 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
             good.to_parquet(folder / f"{name}.parquet", index=False)
             setattr(checked, name, good)
         outcome.file, outcome.quarantined = write_quarantine(folder / "quarantine", name, bad, rejected)
-        if outcome.bad_share > config.validation.max_bad_share:
-            outcome.stops.append(_too_many(name, outcome, rejected, config.validation.max_bad_share))
+        limit = config.validation.of_table("max_bad_share", name)
+        if outcome.bad_share > limit:
+            outcome.stops.append(_too_many(name, outcome, rejected, limit))
     engine.write_docs()
     link(tables.pictures, folder)
     write_json(folder / "tables.json", {"features": tables.features})

@@ -8,22 +8,31 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect, config_of, listed, parser, run
+from flows.command import before_prefect, listed, parser, run
+from nightloom.experiments.arguments import EVERY
 
-before_prefect(__name__)
+
+def check(given: Namespace) -> None:
+    """Refuse models that there are not."""
+    given.models = listed(given.models, EVERY)
+
+
+command = parser("baselines", "Train the model and its baselines, and rank them side by side.")
+command.add_argument("--models", "--families", dest="models", help=f"comma-separated, of {', '.join(EVERY)}; by default all")
+command.add_argument("--table", type=Path, help="also write the Markdown table to this file")
+given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
 
 from nightloom.config import RunConfig
-from nightloom.experiments.baselines import EVERY
 from nightloom.report.baselines import table
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, git_state, run_tags
@@ -65,16 +74,8 @@ def baselines(config: RunConfig, names: list[str] | None = None, said: str = "")
     return {"results": results, "failed": why, "markdown": text, "folder": str(night.folder)}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Compare models from the command line; gives the exit code: 0 all were ranked, 1 a fault, 2 refused input."""
-    command = parser("baselines", "Train the model and its baselines, and rank them side by side.")
-    command.add_argument("--models", "--families", dest="models", help=f"comma-separated, of {', '.join(EVERY)}; by default all")
-    command.add_argument("--table", type=Path, help="also write the Markdown table to this file")
-    given = command.parse_args(arguments)
-
-    def work() -> dict[str, Any]:
-        config = config_of(given)
-        return baselines(config, listed(given.models, EVERY), _said(config, sys.argv[1:] if arguments is None else arguments))
 
     def show(result: dict[str, Any], console: Console) -> int:
         for protocol in result["results"][0]["metrics"]:
@@ -86,14 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.table.write_text(result["markdown"], encoding="utf-8")
         return 1 if result["failed"] else 0
 
-    return run(work, show, unwind=False)
+    return run(lambda: baselines(given.config, given.models, _said(given.config)), show, unwind=False)
 
 
-def _said(config: RunConfig, arguments: Sequence[str]) -> str:
-    command = f"python -m flows.baselines {shlex.join(arguments)}"
+def _said(config: RunConfig) -> str:
     commit = git_state(Path(__file__).parent)[:7]
-    return f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, seed {config.training.seed}, at {commit}. Command: `{command}`."
+    line = f"python -m flows.baselines {shlex.join(sys.argv[1:])}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, seed {config.training.seed}, at {commit}. Command: `{line}`."
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect, config_of, listed, parser, run
+from flows.command import before_prefect, listed, parser, run
+from nightloom.models.ctr.names import FAMILIES
 
-before_prefect(__name__)
+
+def check(given: Namespace) -> None:
+    """Refuse click models that there are not."""
+    given.models = listed(given.models, FAMILIES, "click model")
+
+
+command = parser("clicks", "Probabilities of a click: the head and its baselines.")
+command.add_argument("--models", "--families", dest="models", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
+given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
 
 from prefect import flow
 from rich.console import Console
 
 from nightloom.config import RunConfig
-from nightloom.models.ctr.train import FAMILIES
 from nightloom.report.clicks import shown
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
@@ -58,12 +66,9 @@ def clicks(config: RunConfig, names: list[str] | None = None) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Fit click models from the command line; gives the exit code: 0 all were measured, 1 a fault, 2 refused input."""
-    command = parser("clicks", "Probabilities of a click: the head and its baselines.")
-    command.add_argument("--models", "--families", dest="models", help=f"comma-separated, of {', '.join(FAMILIES)}; by default all")
-    given = command.parse_args(arguments)
-    return run(lambda: clicks(config_of(given), listed(given.models, FAMILIES, "click model")), _show)
+    return run(lambda: clicks(given.config, given.models), _show)
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
@@ -74,4 +79,4 @@ def _show(result: dict[str, Any], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

@@ -1,4 +1,4 @@
-"""What every flow that is run as a command shares: what has to be said before Prefect is imported, its arguments, its exit code."""
+"""What every flow that is run as a command shares: its arguments, what has to be set before Prefect is imported, its exit code."""
 
 from __future__ import annotations
 
@@ -14,29 +14,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from flows.orphans import end_orphans
-from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.config import load_config, load_preset
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
+from nightloom.core.shell import typed
 from nightloom.runs.environment import telemetry_off
 
 Result = TypeVar("Result")
-
-
-def before_prefect(module: str) -> None:
-    """Switch telemetry off, which Prefect reads when it is imported, and set it up for a flow that is run as a command.
-
-    Args:
-        module: the flow's `__name__`. A command's console shows what stages tell; Prefect's own lines stay in its log, its database
-            lies beside the runs. A flow that Prefect runs takes its settings from there.
-    """
-    telemetry_off()
-    if module == "__main__":
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
-        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-        Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
-        end_orphans()
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("default", RenamedWarning)
+Check = Callable[[Namespace], None]
+"""Refuses what argparse can not, by an InputError; it may change what was given."""
 
 
 def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
@@ -47,22 +32,68 @@ def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
         about: what the command does, in a line.
         config: whether there is one config, named by `--preset` or `--config`.
     """
-    made = ArgumentParser(prog=f"python -m flows.{flow}", description=about)
+    made = ArgumentParser(prog=typed("python", "-m", f"flows.{flow}"), description=about)
     if config:
         source = made.add_mutually_exclusive_group(required=True)
         source.add_argument("--preset", help="a preset that ships with Nightloom")
-        source.add_argument("--config", type=Path, help="your own YAML")
+        source.add_argument("--config", type=Path, dest="file", metavar="CONFIG", help="your own YAML")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override, e.g. training.epochs=5")
     return made
 
 
-def config_of(given: Namespace) -> RunConfig:
-    """The config that the arguments name, with their overrides.
+def parsed(command: ArgumentParser, check: Check = lambda _: None, arguments: Sequence[str] | None = None) -> Namespace:
+    """What a command line says, with its config read; ends the process with exit code 2 where it is refused.
 
-    Raises:
-        InputError: it can not be read, or a key or value is refused.
+    Args:
+        command: the flow's arguments.
+        check: what else is checked.
+        arguments: the command line; by default that of this process.
+
+    Returns:
+        The arguments; `config` is the RunConfig where the command has one.
     """
-    return load_preset(given.preset, given.overrides) if given.preset else load_config(given.config, given.overrides)
+    given = command.parse_args(arguments)
+    try:
+        if "preset" in given:
+            given.config = load_preset(given.preset, given.overrides) if given.preset else load_config(given.file, given.overrides)
+        check(given)
+    except NightloomError as error:
+        sys.exit(refused(error, Console(stderr=True, highlight=False)))
+    return given
+
+
+def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _: None) -> Namespace:
+    """Prepare for the import of Prefect, which takes seconds: a flow that is run as a command reads its arguments first.
+
+    Telemetry is switched off, which Prefect reads when it is imported. A command's console shows what stages say; Prefect's own lines
+    stay in its log, its database lies beside the runs. A flow that Prefect runs takes its settings from there.
+
+    Args:
+        module: the flow's `__name__`.
+        command: the flow's arguments.
+        check: what else is checked.
+
+    Returns:
+        As `parsed`; nothing where the flow is imported.
+    """
+    telemetry_off()
+    if module != "__main__":
+        return Namespace()
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("default", RenamedWarning)
+    given = parsed(command, check)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    end_orphans()
+    return given
+
+
+def source(given: Namespace) -> list[str]:
+    """The arguments of `nightloom night` that name the config which a command was given."""
+    named = [str(given.file)] if given.file else ["--preset", given.preset]
+    return [*named, *(part for override in given.overrides for part in ("--set", override))]
 
 
 def listed(names: str | None, known: Sequence[str], what: str = "family") -> list[str]:
@@ -79,7 +110,7 @@ def listed(names: str | None, known: Sequence[str], what: str = "family") -> lis
 
 
 def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None], *, unwind: bool = True) -> int:
-    """Do a command's work, with what its stages tell on the console, and show what came out.
+    """Do a command's work, with what its stages say on the console, and show what came out.
 
     Args:
         work: runs the flow.
@@ -98,9 +129,14 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
         with shown_on(console):
             result = work()
     except NightloomError as error:
-        errors.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
-        return error.exit_code
+        return refused(error, errors)
     return show(result, console) or 0
+
+
+def refused(error: NightloomError, console: Console) -> int:
+    """Say why a command ended; gives its exit code."""
+    console.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+    return error.exit_code
 
 
 def show_table(found: dict[str, Any], console: Console) -> None:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Annotated, Any
 
-from flows.command import before_prefect, config_of, parser, run
+from flows.command import before_prefect, parser, run, source
 from flows.form import NightForm
 
-before_prefect(__name__)
+command = parser("nightly", "Run one night.")
+command.add_argument("--force", action="store_true", help="train even if nothing has changed")
+given = before_prefect(__name__, command)  # a typo is refused before the imports below, which take seconds
 
 from prefect import State, flow, tags
 from prefect.states import Completed
 from rich.console import Console
 
 from nightloom.config import RunConfig, load_preset
+from nightloom.core.shell import typed
 from nightloom.report.console import print_summary, print_unchanged
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
@@ -68,26 +71,22 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
         return report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Run one night from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    command = parser("nightly", "Run one night.")
-    command.add_argument("--force", action="store_true", help="train even if nothing has changed")
-    given = command.parse_args(arguments)
+    again = typed("nightloom", "night", *source(given), "--force")
 
     def work() -> Any:
-        config = config_of(given)
         with tags(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
-            return nightly(force=given.force, config=config)
+            return nightly(force=given.force, config=given.config)
 
-    return run(work, _show)
+    def show(result: dict[str, Any], console: Console) -> None:
+        if "unchanged" in result:
+            print_unchanged(result["unchanged"], Path(result["latest"]), again, console)
+        else:
+            print_summary(result, console)
 
-
-def _show(result: dict[str, Any], console: Console) -> None:
-    if "unchanged" in result:
-        print_unchanged(result["unchanged"], Path(result["latest"]), console)
-    else:
-        print_summary(result, console)
+    return run(work, show)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from flows.command import before_prefect, config_of, parser, run, show_table
+from flows.command import before_prefect, parser, run, show_table
+from nightloom.experiments.arguments import check_nights
 
-before_prefect(__name__)
+command = parser("replay", "Live past nights again.")
+command.add_argument("--nights", type=int, default=14, help="how many nights (14)")
+command.add_argument("--from", dest="first", metavar="DATE", help="date of the first night; by default the last ends with the data")
+command.add_argument("--step-days", type=float, default=1.0, help="days from night to night (1)")
+command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
+# A typo is refused before the imports below, which take seconds.
+given = before_prefect(__name__, command, lambda given: check_nights(given.nights, given.step_days))
 
 from prefect import flow
 
 from expectations.run import read_checked
 from nightloom.config import RunConfig
-from nightloom.experiments.replay import check_nights, moments
+from nightloom.experiments.replay import moments
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
 from tasks.collect import collect
@@ -54,16 +61,10 @@ def replay(
         return summarise(night, run, lived, table)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Run a replay from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    command = parser("replay", "Live past nights again.")
-    command.add_argument("--nights", type=int, default=14, help="how many nights (14)")
-    command.add_argument("--from", dest="first", metavar="DATE", help="date of the first night; by default the last ends with the data")
-    command.add_argument("--step-days", type=float, default=1.0, help="days from night to night (1)")
-    command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
-    given = command.parse_args(arguments)
-    return run(lambda: replay(config_of(given), given.nights, given.first, given.step_days, given.table), show_table)
+    return run(lambda: replay(given.config, given.nights, given.first, given.step_days, given.table), show_table)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

@@ -8,19 +8,41 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flows.command import before_prefect, parser, run, show_table
+from nightloom.config import RunConfig, load_config, load_preset
+from nightloom.experiments.arguments import checked_shares
 
-before_prefect(__name__)
+
+def read(named: str, overrides: Sequence[str]) -> RunConfig:
+    """A preset by its name, or a YAML file by its path."""
+    return load_config(named, overrides) if named.endswith((".yaml", ".yml")) else load_preset(named, overrides)
+
+
+def check(given: Namespace) -> None:
+    """Read both configs and refuse shares that are none."""
+    given.source, given.target = read(given.source, given.source_set), read(given.target, given.overrides)
+    given.shares = checked_shares(given.shares)
+
+
+command = parser("transfer", "Carry a model from one domain to another; --set overrides a key of the target.", config=False)
+for name in ("source", "target"):
+    command.add_argument(f"--{name}", required=True, metavar="PRESET|YAML", help=f"the {name} domain: a preset, or your own YAML")
+command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of the target's users (0.01 0.1 1)")
+command.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
+command.add_argument("--shared-items", action="store_true", help="items of the same text in both domains are the same items")
+command.add_argument("--source-set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the source")
+command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
+given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
 
 from prefect import flow
 
-from nightloom.config import RunConfig, load_config, load_preset
-from nightloom.experiments.transfer import checked, source_config
+from nightloom.experiments.transfer import source_config
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, run_tags
 from tasks.collect import collect
@@ -63,29 +85,11 @@ def transfer(
         return summarise(night, run, trained, learned, table)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Run a transfer from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    command = parser("transfer", "Carry a model from one domain to another; --set overrides a key of the target.", config=False)
-    for name in ("source", "target"):
-        command.add_argument(f"--{name}", required=True, metavar="PRESET|YAML", help=f"the {name} domain: a preset, or your own YAML")
-    command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0], help="of the target's users (0.01 0.1 1)")
-    command.add_argument("--unrelated-users", action="store_true", help="one user id in both domains does not mean one person")
-    command.add_argument("--shared-items", action="store_true", help="items of the same text in both domains are the same items")
-    command.add_argument("--source-set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the source")
-    command.add_argument("--table", type=Path, metavar="FILE", help="Markdown file for the table")
-    given = command.parse_args(arguments)
-
-    def work() -> dict[str, Any]:
-        source, target = _config(given.source, given.source_set), _config(given.target, given.overrides)
-        return transfer(source, target, checked(given.shares), not given.unrelated_users, given.shared_items, given.table)
-
-    return run(work, show_table)
-
-
-def _config(named: str, overrides: Sequence[str]) -> RunConfig:
-    """A preset by its name, or a YAML file by its path."""
-    return load_config(named, overrides) if named.endswith((".yaml", ".yml")) else load_preset(named, overrides)
+    related = not given.unrelated_users
+    return run(lambda: transfer(given.source, given.target, given.shares, related, given.shared_items, given.table), show_table)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
-from flows.command import before_prefect, config_of, parser, run
+from flows.command import before_prefect, parser, run
+from nightloom.training.budget import Budget
 
-before_prefect(__name__)
+
+def check(given: Namespace) -> None:
+    """Refuse a budget with which nothing could be tried."""
+    Budget(given.minutes, given.trials, given.seeds)
+
+
+command = parser("tune", "Search for a better config.")
+command.add_argument("--minutes", type=float, required=True, help="of training, over all starts of the study")
+command.add_argument("--trials", type=int, help="at most so many")
+command.add_argument("--seeds", type=int, default=1, help="trainings a trial, averaged (default 1)")
+command.add_argument("--study", help="name; by default the config's")
+command.add_argument("--write-preset", metavar="FILE", help="where the best config goes (default best.yaml in the study's folder)")
+given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
 
 from prefect import flow
 from rich.console import Console
@@ -21,7 +34,7 @@ from rich.console import Console
 from nightloom.config import RunConfig
 from nightloom.report.tuning import print_tuned
 from nightloom.runs.stages import Night
-from nightloom.training.search import Budget, Tuned
+from nightloom.training.search import Tuned
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
@@ -52,22 +65,15 @@ def tune(
     return search(night, collected, prepared, pretrained, budget, Path(preset or night.folder / "best.yaml"))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Namespace) -> int:
     """Tune from the command line; gives the exit code: 0 ended well, 1 a fault, 2 refused input."""
-    command = parser("tune", "Search for a better config.")
-    command.add_argument("--minutes", type=float, required=True, help="of training, over all starts of the study")
-    command.add_argument("--trials", type=int, help="at most so many")
-    command.add_argument("--seeds", type=int, default=1, help="trainings a trial, averaged (default 1)")
-    command.add_argument("--study", help="name; by default the config's")
-    command.add_argument("--write-preset", metavar="FILE", help="where the best config goes (default best.yaml in the study's folder)")
-    given = command.parse_args(arguments)
 
     def show(tuned: Tuned, console: Console) -> None:
         root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
         print_tuned(tuned, given.write_preset or str(root / "tuning" / tuned.name / "best.yaml"), console)
 
-    return run(lambda: tune(config_of(given), given.minutes, given.trials, given.seeds, given.study, given.write_preset), show)
+    return run(lambda: tune(given.config, given.minutes, given.trials, given.seeds, given.study, given.write_preset), show)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(given))

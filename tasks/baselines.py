@@ -11,7 +11,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.files import write_json
-from nightloom.experiments.baselines import VARIANTS, measure, varied
+from nightloom.experiments.arguments import VARIANTS
+from nightloom.experiments.baselines import measure, varied
 from nightloom.report.baselines import markdown, rows
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage

@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.report.tuning import headline, importances, rows
 from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking, run_tags
-from nightloom.training.search import Attempt, Budget, Tuned, Tuner
+from nightloom.training.budget import Budget
+from nightloom.training.search import Attempt, Tuned, Tuner
 from nightloom.training.search_space import write_preset
 from tasks.progress import artifact_key, report_progress
 

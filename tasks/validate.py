@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from tasks.progress import log_done
 @task(name="validate", task_run_name="validate {night.config.name}", cache_policy=NO_CACHE)
 def validate(night: Night, collected: Manifest) -> Manifest:
     """Check the snapshot; good rows go on, bad rows go to the quarantine."""
-    last, now = last_counts(night), datetime.now(UTC)
+    last, now = night.last_rows(), datetime.now(UTC)
 
     def body(folder: Path) -> dict[str, Any]:
         try:
@@ -54,12 +53,3 @@ def stale(night: Night) -> bool:
         return False
     newest = Manifest.load(last).figures["newest"]  # a number where events have an order and no time
     return isinstance(newest, str) and datetime.now(UTC) - datetime.fromisoformat(newest) > timedelta(days=limit)
-
-
-def last_counts(night: Night) -> dict[str, int] | None:
-    """Rows per table of the last finished night, or None on the first."""
-    report = night.latest / "report.json"
-    if not report.exists():
-        return None
-    counts: dict[str, int] | None = json.loads(report.read_text(encoding="utf-8")).get("rows")
-    return counts

@@ -160,12 +160,14 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
 
 
 KILLED_BEFORE_ITS_REPORT = """
-import os, signal
-from flows.command import before_prefect
-before_prefect("__main__")
+import os, signal, sys
+from flows.command import before_prefect, parser
+sys.argv = ["nightly", "--config", "killed.yaml"]
+given = before_prefect("__main__", parser("nightly", "One."))
 import flows.nightly
 flows.nightly.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-flows.nightly.main(["--config", "killed.yaml"])
+given.force = False
+flows.nightly.main(given)
 """
 
 

@@ -6,6 +6,7 @@ secrets are not here: they come from the environment (`NIGHTLOOM_*`).
 
 from nightloom.config.run import RunConfig, config_from_dict, hash_json, load_config, load_preset, presets
 from nightloom.config.sections import (
+    RANDOM,
     BaselineName,
     ClicksConfig,
     DataConfig,
@@ -27,6 +28,7 @@ from nightloom.config.sections import (
 )
 
 __all__ = [
+    "RANDOM",
     "BaselineName",
     "ClicksConfig",
     "DataConfig",

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from nightloom.config.sections import (
+    RANDOM,
     ClicksConfig,
     DataConfig,
     EvaluationConfig,
@@ -44,6 +45,26 @@ class RunConfig(Section):
     explain: ExplainConfig = ExplainConfig()
     promotion: PromotionConfig = PromotionConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _random_split(cls, given: Any) -> Any:
+        """Where events are in random order the split is a random one, and is called so."""
+        if not isinstance(given, Mapping) or not _in_random_order(given.get("data")):
+            return given
+        evaluation = given.get("evaluation") or {}
+        if not isinstance(evaluation, Mapping) or "protocols" in evaluation:
+            return given
+        return {**given, "evaluation": {**evaluation, "protocols": (RANDOM,)}}
+
+    @model_validator(mode="after")
+    def _fitting_protocols(self) -> RunConfig:
+        wrong = "temporal" if self.data.random_order else RANDOM
+        if wrong in self.evaluation.protocols:
+            told = "the order of events is random" if self.data.random_order else "data.columns.events.order is not random"
+            right = RANDOM if self.data.random_order else "temporal"
+            raise ValueError(f"evaluation.protocols: {told}, so the split can not be {wrong}; write {right} or leave_one_out")
+        return self
+
     def digest(self) -> str:
         """SHA-256 (hex) of everything that shapes the result, addresses of the tables left out.
 
@@ -54,6 +75,13 @@ class RunConfig(Section):
         for table in ("events", "items", "users", "links"):
             content["data"].pop(table)
         return hash_json(content)
+
+
+def _in_random_order(data: Any) -> bool:
+    """`DataConfig.random_order` of values that are not checked yet."""
+    for key in ("columns", "events", "order"):
+        data = data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
+    return bool(data == RANDOM)
 
 
 def hash_json(content: Any) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nightloom.core.errors import RenamedWarning
 
 TableName = Literal["events", "items", "users", "links"]
+Share = Annotated[float, Field(ge=0, le=1)]
+RANDOM = "random"
+"""As `data.columns.events.order` and as a protocol: events have no times, and their order and split are drawn by lot."""
 FeatureKind = Literal["text", "category", "tags", "number", "image", "ignore"]
-Protocol = Literal["temporal", "leave_one_out"]
+Protocol = Literal["temporal", "leave_one_out", "random"]
 BaselineName = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
@@ -63,6 +66,11 @@ class Section(BaseModel):
             warnings.warn(said, RenamedWarning, stacklevel=2)
         return {cls.renamed[key]: given[key] for key in old} | {key: value for key, value in given.items() if key not in old}
 
+    def of_table(self, key: str, table: str) -> Any:
+        """The value of a key for one table, where it may be given once for all tables or a table: value each."""
+        value = getattr(self, key)
+        return value.get(table, type(self).model_fields[key].default) if isinstance(value, Mapping) else value
+
 
 class EventFilterConfig(Section):
     """A part of the events, where not all are wanted: one year of two, or some of the people. The catalogue stays whole."""
@@ -99,17 +107,36 @@ class DataConfig(Section):
     event_filter: EventFilterConfig = EventFilterConfig()
     """Which part of the events is taken. Empty: all."""
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)
-    """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours."""
+    """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours.
+    Where events have no times: `order:` a column with each event's position, or `order: random` for a random split."""
     features: dict[str, FeatureKind] = Field(default_factory=dict)
     """Item column -> text, category, tags, number, image (never inferred: paths or bytes) or ignore; what is not said is inferred."""
     tags_separator: str = "|"
     """What separates the values of a tags column."""
-    encoding: str = "utf-8"
-    """Encoding of CSV files."""
-    separator: str = ","
-    """Column separator of CSV files."""
+    encoding: str | dict[TableName, str] = "utf-8"
+    """Encoding of text files; one for all tables, or table: encoding each."""
+    separator: str | dict[TableName, str] = ","
+    """Column separator of text files: ";", "\\t", "::" and the like, or `whitespace`; one for all tables, or table: separator each."""
+    header: bool | dict[TableName, bool] = True
+    """Whether the first line of text files names the columns. If not, they are named "1", "2", ...; one for all tables, or one each."""
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Unit of numeric timestamps (since 1970, UTC). With auto it is inferred from the size of the numbers."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _numbered_columns(cls, given: Any) -> Any:
+        """Columns without a header are named "1", "2", ..., which YAML reads as numbers."""
+        if not isinstance(given, Mapping):
+            return given
+        return {
+            table: {own: str(name) if type(name) is int else name for own, name in named.items()} if isinstance(named, Mapping) else named
+            for table, named in given.items()
+        }
+
+    @property
+    def random_order(self) -> bool:
+        """Whether events are put in a random order, since nothing tells when they happened."""
+        return self.columns.get("events", {}).get("order") == RANDOM
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
@@ -134,8 +161,8 @@ class ValidationConfig(Section):
 
     suite: str = "base"
     """File in expectations/ that holds the suites: base, or a domain's own."""
-    max_bad_share: float = Field(0.01, ge=0, le=1)
-    """Largest share of rows of a table that may be quarantined; beyond it the night stops."""
+    max_bad_share: Share | dict[TableName, Share] = 0.01
+    """Largest share of rows of a table that may be quarantined; beyond it the night stops. One for all tables, or table: share each."""
     min_events: int = Field(100, ge=1)
     """Fewest good events with which training makes sense."""
     max_shrink: float = Field(0.2, ge=0, le=1)
@@ -168,9 +195,9 @@ class PrepareConfig(Section):
     min_item_events: int = Field(0, ge=0)
     """Items with fewer events lose those events (noise); the items stay in the catalogue."""
     validation_share: float = Field(0.1, gt=0, lt=0.5)
-    """Temporal split: share of positive events, by time, for validation."""
+    """Temporal and random split: share of positive events, by time, for validation."""
     test_share: float = Field(0.2, gt=0, lt=0.5)
-    """Temporal split: share of positive events, by time, for the test."""
+    """Temporal and random split: share of positive events, by time, for the test."""
 
 
 class PretrainedConfig(Section):
@@ -282,7 +309,7 @@ class EvaluationConfig(Section):
     renamed: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
 
     protocols: tuple[Protocol, ...] = Field(("temporal",), min_length=1)
-    """Each is split, trained and ranked for itself; the gate uses the first."""
+    """Each is split, trained and ranked for itself; the gate uses the first. `random` goes with data.columns.events.order: random."""
     baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
     """Simple families ranked beside the model."""
     exclude_seen: bool = True

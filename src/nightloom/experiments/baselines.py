@@ -28,20 +28,11 @@ from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.evaluation.evaluate import SCHEMA, Results, held_out, note, rows_of
-from nightloom.models.baselines.named import NAMES, build
+from nightloom.experiments.arguments import VARIANTS
+from nightloom.models.baselines.named import build
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import environment, tie_to_parent
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "text_only": {"use_ids": False, "use_attributes": False, "use_images": False, "scorers": []},
-    "id_only": {"use_text": False, "use_attributes": False, "use_images": False, "scorers": []},
-    "nightloom": {},
-}
-"""The full model and what is switched off in it, as overrides of the config's `model`; they are trained by `fine_tune`."""
-
-EVERY = (*NAMES, *VARIANTS)
-"""All that can be named."""
 
 LOG_TAIL = 20
 

@@ -41,7 +41,7 @@ def fit_and_measure(
 
     Args:
         rows: what was shown.
-        family: one of `nightloom.models.ctr.train.FAMILIES`.
+        family: one of `nightloom.models.ctr.names.FAMILIES`.
         folder: where to write; it exists.
         progress: gets what is done, and which share of it.
         clicks: how click models are fitted.

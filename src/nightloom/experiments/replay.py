@@ -7,7 +7,6 @@ prepared folder whose test part is that period, so training and ranking are thos
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
 from nightloom.encoders.vectors import Vectors
 from nightloom.evaluation.statistics import resampled_means
+from nightloom.experiments.arguments import check_nights
 from nightloom.packaging.bundle import Bundle
 
 ARMS = ("scratch", "warm", "frozen", "frozen_new_scorers")
@@ -54,18 +54,6 @@ class Moment:
     def day(self) -> str:
         """The date of `at`."""
         return str(pd.Timestamp(self.at, unit="ms").date())
-
-
-def check_nights(nights: int, step_days: float) -> None:
-    """Refuse a replay without a night, before anything is read.
-
-    Raises:
-        InputError: `nights` is below 1, or `step_days` not above 0.
-    """
-    if nights < 1:
-        raise InputError(f"--nights {nights}: nothing is lived again then. Give at least 1.")
-    if not 0 < step_days < math.inf:
-        raise InputError(f"--step-days {step_days:g}: the nights would not follow one another. Give a number of days above 0.")
 
 
 def moments(events: pd.DataFrame, nights: int, step_days: float, first: str | None = None) -> list[Moment]:

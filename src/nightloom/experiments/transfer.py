@@ -46,18 +46,6 @@ PAIRS = (
 RESAMPLES = 2000
 
 
-def checked(shares: Sequence[float]) -> list[float]:
-    """Shares of the target's users, ascending, each once.
-
-    Raises:
-        InputError: one is not above 0 and at most 1.
-    """
-    for share in shares:
-        if not 0 < share <= 1:
-            raise InputError(f"--shares: {share:g} is not a share of the users. Name numbers above 0 and up to 1, such as 0.01 0.1 1.")
-    return sorted(set(shares))
-
-
 def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False) -> RunConfig:
     """The config of the source's training: its data under the target's model, language model and schedule.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Explanation:
         reasons: of both games; the events, oldest first, then the fields.
         events: Shapley values of the history's events.
         fields: Shapley values of the item's fields.
+        older: how many events are one player together, since they are older than those that are players of their own.
         removals: its score and rank without the most important events.
     """
 
@@ -52,7 +53,19 @@ class Explanation:
     reasons: list[Reason]
     events: Shapley
     fields: Shapley
-    removals: list[Removal]
+    older: int
+    removals: list[Removal] = field(default_factory=list)
+
+    @property
+    def sentence(self) -> str:
+        """The strongest reasons in words."""
+        return sentence(self.title, self.reasons, self.events.all, self.events.none)
+
+    @property
+    def ranked(self) -> list[int]:
+        """Positions of the events that play alone, the strongest first."""
+        order: list[int] = (self.older + np.argsort(-self.events.values[int(self.older > 0) :], kind="stable")).tolist()
+        return order
 
     def of(self, kind: str) -> list[Reason]:
         """Reasons of a kind, the strongest first."""
@@ -90,14 +103,14 @@ def explain(
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = sequences.queries("test", exclude_seen=exclude_seen)
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
-    names = model.titles()
     rows = pick(queries, explain.users, seed)
     histories = queries.histories.take(rows)
     best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():
-        user_id = users[queries.users[rows[at]]]
-        found.append(_one(model, histories.take(slice(at, at + 1)), int(best[at]), user_id, names, explain, exclude_seen, seed))
+        history, item, user_id = histories.take(slice(at, at + 1)), int(best[at]), users[queries.users[rows[at]]]
+        one = explain_item(model, history, item, max_events=explain.max_events, samples=explain.samples, seed=seed, user_id=user_id)
+        found.append(replace(one, removals=removals(model.recommender, history, item, one.ranked, exclude_seen, seed)))
         if progress:
             progress(f"explained {len(found)} of {len(rows)} recommendations")
     fidelity = summarise([one.removals for one in found])
@@ -112,33 +125,27 @@ def explain(
     }
 
 
-def _one(
-    model: Bundle,
-    history: Histories,
-    item: int,
-    user_id: str,
-    names: NDArray[np.object_],
-    settings: ExplainConfig,
-    exclude_seen: bool,
-    seed: int,
+def explain_item(
+    model: Bundle, history: Histories, item: int, *, max_events: int, samples: int, seed: int = 0, user_id: str = ""
 ) -> Explanation:
-    recommender, samples = model.recommender, settings.samples
-    older, owner = history_players(int(history.lengths[0]), settings.max_events)
+    """Explain why one item is recommended for one history.
+
+    Args:
+        model: what recommended it.
+        history: one query with at least `nightloom.evaluation.samples.FEWEST_EVENTS` events.
+        item: dense id.
+        max_events: latest events that are players; all older ones are one player more.
+        samples: model evaluations.
+        seed: of the sampled coalitions.
+        user_id: whose history it is, for display.
+    """
+    recommender, names = model.recommender, model.titles()
+    older, owner = history_players(int(history.lengths[0]), max_events)
     events = shapley(history_game(recommender, history, item, owner), int(owner[-1]) + 1, samples, seed)
     players = field_players(recommender, model.spec, item)
     fields = shapley(field_game(recommender, history, item, model.spec, players), len(players), samples, seed)
-    ranked = older + np.argsort(
-        -events.values[int(older > 0) :], kind="stable"
-    )  # the older events are one player, number 0, and are not ranked
-    return Explanation(
-        user_id=user_id,
-        item_id=model.item_ids[item],
-        title=names[item],
-        reasons=[*_event_reasons(history, older, events, model, names), *_field_reasons(item, players, fields, model)],
-        events=events,
-        fields=fields,
-        removals=removals(recommender, history, item, ranked.tolist(), exclude_seen, seed),
-    )
+    reasons = [*_event_reasons(history, older, events, model, names), *_field_reasons(item, players, fields, model)]
+    return Explanation(user_id, model.item_ids[item], names[item], reasons, events, fields, older)
 
 
 def _event_reasons(history: Histories, older: int, found: Shapley, model: Bundle, names: NDArray[np.object_]) -> list[Reason]:
@@ -185,7 +192,7 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
     sample = [
         {name: getattr(one, name) for name in about}
         | {
-            "sentence": sentence(one.title, one.reasons, one.events.all, one.events.none),
+            "sentence": one.sentence,
             "score": one.events.all,
             "score_without_history": one.events.none,
             "events": [asdict(reason) for reason in one.of("event")[:LISTED]],

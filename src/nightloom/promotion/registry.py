@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.runs.tracking import Tracking
@@ -134,12 +135,13 @@ class Registry:
                 except (OSError, MlflowException) as error:
                     raise NightloomError(
                         f"{version.model} version {version.version}: its files can not be read from {place}. "
-                        f"Bring them back from a backup, or go back a version: nightloom rollback {version.name}"
+                        f"Bring them back from a backup, or go back a version: {typed('nightloom', 'rollback', version.name)}"
                     ) from error
             found = next(Path(copied).rglob(holds), None)
             if found is None:
                 raise NightloomError(
-                    f"{version.model} version {version.version} holds no {holds}. Go back a version: nightloom rollback {version.name}"
+                    f"{version.model} version {version.version} holds no {holds}. "
+                    f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
                 )
             try:
                 found.parent.rename(folder)
@@ -220,7 +222,7 @@ class Registry:
         """
         former = self.find(name, PREVIOUS)
         if former is None:
-            raise InputError(f"nightloom-{name} has no previous version to go back to. See: nightloom versions {name}")
+            raise InputError(f"nightloom-{name} has no previous version to go back to. See: {typed('nightloom', 'versions', name)}")
         with self._reached():
             self.client.set_registered_model_alias(former.model, CHAMPION, former.version)
             self.client.delete_registered_model_alias(former.model, PREVIOUS)

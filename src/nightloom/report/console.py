@@ -49,18 +49,19 @@ def print_summary(report: Mapping[str, Any], console: Console) -> None:
         console.print(Text(report["licence"], style="dim"))
 
 
-def print_unchanged(reason: str, latest: Path, console: Console) -> None:
+def print_unchanged(reason: str, latest: Path, again: str, console: Console) -> None:
     """Say why nothing was done and where the last night's report is.
 
     Args:
         reason: what is as it was, in words.
         latest: folder of the last finished night.
+        again: the command that trains all the same.
         console: where to print.
     """
     console.print()
     console.print(Text("Nothing to do: nothing changed since the last night", style="bold"))
     console.print(_item(reason))
-    _print_next([("Report", str(latest / "report.html")), ("Train anyway", "make nightly ARGS=--force")], console)
+    _print_next([("Report", str(latest / "report.html")), ("Train anyway", again)], console)
 
 
 def _item(text: str) -> Padding:

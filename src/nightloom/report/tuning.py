@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nightloom.core.shell import typed
 from nightloom.training.search import Tuned
 
 MOST = 10
@@ -56,4 +57,4 @@ def print_tuned(tuned: Tuned, preset: str, console: Console) -> None:
     if shares := importances(tuned):
         said = ", ".join(f"{row['key']} {row['importance']:.0%}" for row in shares)
         console.print(f"Most important keys: {said}", markup=False, highlight=False)
-    console.print(f"A night with it: python -m flows.nightly --config {preset}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"A night with it: {typed('nightloom', 'night', preset)}", markup=False, highlight=False, soft_wrap=True)

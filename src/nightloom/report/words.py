@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nightloom.core.shell import typed
+
 _TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "gini": "Exposure Gini", "auc": "AUC"}
 DASH = "\N{EN DASH}"
 """Shown where there is no figure."""
@@ -182,7 +184,7 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     others = [family for family in models(report, report["protocols"][0]) if family != report["model"]]
     if others:
         tonight = f"{report['name']}/{report['night']}"
-        steps.append(("Compare", f"nightloom compare {tonight} {tonight} --family-b {others[0]}"))
+        steps.append(("Compare", typed("nightloom", "compare", tonight, tonight, "--family-b", others[0])))
     steps.append(("Both UIs", "make ui"))
     return steps
 

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nightloom.core.errors import NightloomError
+from nightloom.core.shell import typed
 
 LOCK_SECONDS = 30.0
 """How long a database that another process has locked is waited for."""
@@ -69,7 +70,7 @@ def _remedy(uri: str, said: str) -> str | None:
     if "readonly database" in said:
         return f"{_database(uri)}: the MLflow database can not be written. Give this user the right to write the file and its folder."
     if "out-of-date database schema" in said:
-        return f"{uri}: the MLflow database was made by another MLflow. Take a backup, then run `mlflow db upgrade {uri}`."
+        return f"{uri}: the MLflow database was made by another MLflow. Take a backup, then run `{typed('mlflow', 'db', 'upgrade', uri)}`."
     if "API request to" in said or "Max retries exceeded" in said:
         return f"{uri}: the MLflow server does not answer. Start it, or correct NIGHTLOOM_MLFLOW_URI ({said.splitlines()[0][:200]})."
     return None

@@ -31,6 +31,7 @@ from pydantic import BaseModel
 from nightloom.config import RunConfig, hash_json
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.core.shell import typed
 from nightloom.runs.locks import in_use, stage_lock
 from nightloom.runs.storage import Storage, files_in
 
@@ -113,6 +114,14 @@ class Night:
     def latest(self) -> Path:
         """The link to the last finished night of this name (may not exist)."""
         return self.root / "nights" / self.config.name / "latest"
+
+    def last_rows(self) -> dict[str, int] | None:
+        """Rows per table of the last finished night, or None on the first."""
+        report = self.latest / "report.json"
+        if not report.exists():
+            return None
+        counts: dict[str, int] | None = json.loads(report.read_text(encoding="utf-8")).get("rows")
+        return counts
 
 
 def run_stage(
@@ -228,6 +237,6 @@ def disk_of(folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"no space left on the disk of {folder}. Free some (`nightloom trim --keep 3` deletes what old nights left) "
+            f"no space left on the disk of {folder}. Free some (`{typed('nightloom', 'trim', '--keep', 3)}` deletes what old nights left) "
             "and start again: finished stages are kept."
         ) from error

@@ -43,6 +43,8 @@ from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search
 
 SEARCH, REFIT = 0, 1
+ONE_CUT = ("temporal", "random")
+"""Protocols that cut the events of all users at one place; leave-one-out cuts each user's at an own one."""
 
 
 class Training:
@@ -72,7 +74,7 @@ class Training:
         self.search = Search.load(run.prepared, run.protocol)
         queries = (self.search.questions if self.search else partial(self.sequences.queries, "validation"))(exclude_seen=self.exclude_seen)
         self.queries = sample(queries, self.config.training.seed)
-        self.refits = bool(self.config.training.refit and (run.protocol == "temporal" or self.search))
+        self.refits = bool(self.config.training.refit and (run.protocol in ONE_CUT or self.search))
         self.curves: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
 
@@ -280,13 +282,13 @@ class Training:
 
     def _calibration(self, recommender: SequentialRecommender, histories: Histories) -> Line | None:
         """Calibration of the label head; None under leave-one-out, which cuts its parts by the labels."""
-        if self.world.rank != 0 or self.run.protocol != "temporal":
+        if self.world.rank != 0 or self.run.protocol not in ONE_CUT:
             return None
         return calibrate(recommender, self.sequences, histories, self.config.training.seed)
 
     def _item_counters(self, known: Histories) -> ItemCounters:
-        """Counters of what is known; temporal queries come after all of it, those of leave-one-out at any time."""
-        return ItemCounters.of(known, self.sequences.n_items, KEPT_DAYS if self.run.protocol == "temporal" else None)
+        """Counters of what is known; queries after one cut for all come after all of it, those of leave-one-out at any time."""
+        return ItemCounters.of(known, self.sequences.n_items, KEPT_DAYS if self.run.protocol in ONE_CUT else None)
 
     def _write(self, recommender: SequentialRecommender, fitter: Fitter, figures: dict[str, Any]) -> None:
         """Write bundle, curves and figures; figures.json comes last and marks the run as complete."""

@@ -19,6 +19,7 @@ from nightloom.config import hash_json
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.runs.locks import stage_lock
 from nightloom.runs.stages import disk_of
+from nightloom.training.budget import Budget
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values
 
@@ -35,31 +36,6 @@ WARM_UP_EPOCHS = 4
 IMPORTANCE_TRIALS = 8
 """Fewest whole trials for which key importances are given."""
 SEED_STEP = 1009
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is tried in all, over however many starts of the same study.
-
-    Attributes:
-        minutes: of training; a trial that is under way then is cut, unless no other has come to its end.
-        trials: at most so many.
-        seeds: trainings a trial, its figure their mean: with few validation users one seed tells little.
-
-    Raises:
-        InputError: nothing could be tried with it.
-    """
-
-    minutes: float
-    trials: int | None = None
-    seeds: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.minutes > 0:  # no number (nan) is refused too
-            raise InputError(f"--minutes {self.minutes:g}: nothing can be tried in that. Give more than 0.")
-        for name, number in (("trials", self.trials), ("seeds", self.seeds)):
-            if number is not None and number < 1:
-                raise InputError(f"--{name} {number}: nothing is tried then. Give at least 1.")
 
 
 @dataclass(frozen=True)

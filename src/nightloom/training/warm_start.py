@@ -133,7 +133,10 @@ def check_cutoffs(champion: Mapping[str, Any], tonight: Mapping[str, Any], proto
         ColdStart: the champion has seen held-out events, or that can not be ruled out.
     """
     if protocol != "temporal":
-        raise ColdStart("leave-one-out holds out each user's last events, and a model of an earlier night has learned from them")
+        held_out = "each user's last events" if protocol == "leave_one_out" else "events of any time"
+        raise ColdStart(
+            f"the {protocol.replace('_', ' ')} split holds out {held_out}, and a model of an earlier night has learned from them"
+        )
     if not (champion.get("has_time") and tonight.get("has_time")):
         raise ColdStart("without timestamps the events that the champion has learned from are unknown")
     theirs, ours = (meta.get("cutoffs", {}).get(protocol) for meta in (champion, tonight))

@@ -115,8 +115,9 @@ def test_unknown_encoding(tmp_path: Path) -> None:
     refused(write(tmp_path / "e.csv", "user_id,item_id\na,2\n"), "no encoding 'utf-9'", encoding="utf-9")
 
 
-def test_separator_of_two_characters(tmp_path: Path) -> None:
-    refused(write(tmp_path / "e.csv", "user_id::item_id\na::2\n"), "one character", separator="::")
+def test_no_separator_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("a,b\n1,2\n")
+    refused(tmp_path / "e.csv", "data.separator is empty", separator="")
 
 
 @pytest.mark.parametrize(("separator", "spelt"), [(";", '";"'), ("\t", '"\\t"'), ("|", '"|"')])

@@ -14,7 +14,8 @@ from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
 from nightloom.data.subsets.held_out_users import Search
 from nightloom.data.subsets.user_subset import draw_users, write_user_subset
-from nightloom.experiments.transfer import checked, users_to_learn_from
+from nightloom.experiments.arguments import checked_shares
+from nightloom.experiments.transfer import users_to_learn_from
 
 
 def sequences() -> Sequences:
@@ -72,10 +73,10 @@ def test_a_larger_share_holds_the_smaller_ones() -> None:
     drawn = [set(draw_users(sequences(), share, seed=3).tolist()) for share in (0.01, 0.4, 1.0)]
     assert [len(one) for one in drawn] == [1, 2, 5]
     assert drawn[0] < drawn[1] < drawn[2] == {1, 2, 3, 4, 5}  # user 0 has nothing before his validation
-    assert checked([1, 0.1, 0.01, 0.1]) == [0.01, 0.1, 1]
+    assert checked_shares([1, 0.1, 0.01, 0.1]) == [0.01, 0.1, 1]
     for share in (0.0, 1.5):
         with pytest.raises(InputError, match="not a share"):
-            checked([0.1, share])
+            checked_shares([0.1, share])
 
 
 def test_the_source_learns_from_nobody_of_the_target(tmp_path: Path) -> None:

@@ -259,3 +259,11 @@ def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
     known = "ads, base, movies, news, reviews, shop, social"
     with pytest.raises(InputError, match=rf"validation\.suite: expectations/ has no 'nowhere'\. There are: {known}"):
         check(make(), config(suite="nowhere"), tmp_path, None, NOW)
+
+
+def test_each_table_may_have_its_own_limit_of_bad_rows(tmp_path: Path) -> None:
+    tables = make()
+    tables.items.loc[0, "item_id"] = None  # type: ignore[union-attr]
+    share = 1 / len(tables.items)  # type: ignore[arg-type]
+    assert "items: 1 of" in broken(tables, config(max_bad_share={"events": 1}), tmp_path)  # the default limit of the items
+    check(tables, config(max_bad_share={"items": share, "events": 0.5}), tmp_path, None, NOW)

@@ -16,6 +16,7 @@ from nightloom.data.tables.schema import Tables
 from nightloom.models.ctr import save, train
 from nightloom.models.ctr.calibrate import Calibrator, best_kind
 from nightloom.models.ctr.features import Encoder
+from nightloom.models.ctr.names import FAMILIES
 from tests.made_clicks import log
 
 CLICKS = ClicksConfig(folds=2, members=2, epochs=6, dim=16)
@@ -31,10 +32,10 @@ def rows() -> Impressions:
 
 @pytest.fixture(scope="module")
 def fitted(rows: Impressions) -> dict[str, train.Fitted]:
-    return {family: train.fit(rows, family, CLICKS, seed=7) for family in train.FAMILIES}
+    return {family: train.fit(rows, family, CLICKS, seed=7) for family in FAMILIES}
 
 
-@pytest.mark.parametrize("family", train.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_each_is_near_the_true_chances(family: str, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
     clicked, true = rows.clicked[rows.test_start :], log(ROWS)["probability"].to_numpy()[rows.test_start :]
     probabilities = fitted[family].probabilities
@@ -44,7 +45,7 @@ def test_each_is_near_the_true_chances(family: str, rows: Impressions, fitted: d
     assert abs(probabilities.mean() - true.mean()) < 0.04
 
 
-@pytest.mark.parametrize("family", train.FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_clicks_of_the_test_part_are_not_looked_at(family: str, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
     hidden = rows.clicked.copy()
     hidden[rows.test_start :] = ~hidden[rows.test_start :]

@@ -104,11 +104,16 @@ def test_where_to_look_next_is_not_folded():
 
 def test_unchanged_says_why_and_how_to_force_it():
     out = io.StringIO()
-    print_unchanged("data 8f2c and config 93aa are those of 20261123-020000", Path("/x/latest"), Console(file=out, width=80))
+    print_unchanged(
+        "data 8f2c and config 93aa are those of 20261123-020000",
+        Path("/x/latest"),
+        "bin/nightloom night mine.yaml --force",
+        Console(file=out, width=80),
+    )
     text = out.getvalue()
     assert "Nothing to do" in text
     assert "data 8f2c and config 93aa" in text
-    assert "--force" in text
+    assert "bin/nightloom night mine.yaml --force" in text
     assert "/x/latest/report.html" in text
 
 

@@ -22,7 +22,8 @@ import pytest
 from nightloom.config import RunConfig, config_from_dict, load_config
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
-from nightloom.training.search import Budget, Tuned, Tuner
+from nightloom.training.budget import Budget
+from nightloom.training.search import Tuned, Tuner
 from nightloom.training.search_space import SPACE, Choice, Range, space_of, value_of, with_values, write_preset
 
 TRIALS = Budget(minutes=30, trials=2)
@@ -169,7 +170,8 @@ KILLED = """
 import sys
 from pathlib import Path
 from nightloom.config import load_config
-from nightloom.training.search import Budget, Tuner
+from nightloom.training.budget import Budget
+from nightloom.training.search import Tuner
 config, prepared, pretrained, folder = sys.argv[1:]
 Tuner(load_config(config), Path(prepared), Path(pretrained), Path(folder), Budget(30, 2)).run()
 """

@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.config import EvaluationConfig, PrepareConfig
+from nightloom.config import RANDOM, EvaluationConfig, PrepareConfig
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Sequences
+from nightloom.core.shell import typed
 from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.preparation.items import FeatureSpec, compose_text
 from nightloom.data.preparation.labels import positive, seen
-from nightloom.data.preparation.split import Split, leave_one_out, temporal
+from nightloom.data.preparation.split import Split, leave_one_out, random, temporal
 from nightloom.data.tables.pictures import link
 from nightloom.data.tables.schema import Tables
 
@@ -63,7 +64,7 @@ def prepare(
     if len(items) < 2:
         raise InputError(
             "items: the catalogue has one item, so there is nothing to rank and every model would be perfect. Look at item_id; for "
-            "probabilities of a click on what was shown use: python -m flows.clicks"
+            f"probabilities of a click on what was shown use: {typed('python', '-m', 'flows.clicks', '--help')}"
         )
     item_codes = pd.Index(items["item_id"]).get_indexer(events["item_id"])
     if (item_codes < 0).any():
@@ -159,13 +160,14 @@ def _links(tables: Tables, user_ids: pd.Index) -> tuple[NDArray[np.int64], NDArr
 
 
 def _split(protocol: str, offsets: NDArray[np.int64], clock: NDArray[np.int64], labels: NDArray[np.bool_], prepare: PrepareConfig) -> Split:
-    if protocol == "temporal":
-        return temporal(offsets, clock, labels, prepare.validation_share, prepare.test_share)
+    if protocol != "leave_one_out":
+        one_cut = random if protocol == RANDOM else temporal
+        return one_cut(offsets, clock, labels, prepare.validation_share, prepare.test_share)
     split = leave_one_out(offsets, labels)
     if (split.validation_end == offsets[1:]).all():
         raise InputError(
             f"events: none of {len(offsets) - 1:,} users has the three positive events that leave-one-out needs. "
-            "Give more events, or use evaluation.protocols: [temporal]."
+            f"Give more events, or use evaluation.protocols: [temporal], or [{RANDOM}] where the order of events is random."
         )
     return split
 

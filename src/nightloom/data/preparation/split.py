@@ -1,11 +1,11 @@
-"""The two splits: one cut in time for all users, and leave-one-out.
+"""The splits: one cut for all users, in time or in a random order, and leave-one-out.
 
-Both work on events that are sorted by user, then time, then row of the source, and give the two cutoff arrays of `Sequences`.
+They work on events that are sorted by user, then time, then row of the source, and give the two cutoff arrays of `Sequences`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,15 @@ class Split:
     test_cutoff: int | None = None
 
 
-def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float) -> Split:
+def random(offsets: IntArray, order: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float) -> Split:
+    """One cut for all users in a random order of the events, by share of positive events; as `temporal`, but no cutoff is a time."""
+    split = temporal(offsets, order, positive, validation_share, test_share, "random")
+    return replace(split, validation_cutoff=None, test_cutoff=None)
+
+
+def temporal(
+    offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float, name: str = "temporal"
+) -> Split:
     """One cut in time for all users, placed by share of positive events.
 
     Events at a cutoff's very time all belong to the later side, so nothing in training happened at or
@@ -45,6 +53,7 @@ def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], va
         positive: bool [events].
         validation_share: share of positive events, by time, for validation.
         test_share: share of positive events, by time, for the test.
+        name: what the split is called in messages.
 
     Raises:
         InputError: the times are too few or too coarse: some part would have no positive event.
@@ -60,7 +69,7 @@ def temporal(offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], va
     sizes = np.diff([0, *np.searchsorted(moments, [validation_cutoff, test_cutoff]), count])
     if not sizes.all():
         raise InputError(
-            f"events: the temporal split of {count:,} positive events leaves {sizes[0]:,} for training, {sizes[1]:,} for validation and "
+            f"events: the {name} split of {count:,} positive events leaves {sizes[0]:,} for training, {sizes[1]:,} for validation and "
             f"{sizes[2]:,} for the test, since too many share one time (or there are too few). Give finer timestamps or more events, "
             "change prepare.validation_share and prepare.test_share, or use evaluation.protocols: [leave_one_out]."
         )

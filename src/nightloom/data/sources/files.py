@@ -1,4 +1,4 @@
-"""A user's table as it stands in its source: CSV, Parquet, a folder of either, or a SQL database by URL.
+"""A user's table as it stands in its source: text (CSV and its kin), Parquet, a folder of either, or a SQL database by URL.
 
 Nothing is interpreted here: CSV cells stay text exactly as written ("007" is not 7), other sources keep their
 own types, and integers stay integers where values are missing.
@@ -21,10 +21,13 @@ import pyarrow.parquet as pq
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
 from nightloom.data.sources.sql import read_sql
+from nightloom.data.sources.text_form import UNIT, WHITESPACE, not_in_encoding, one_character, quotes_hold
 
-CSV_ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+CSV_ENDINGS = tuple(f"{ending}{packed}" for ending in (".csv", ".tsv", ".txt", ".dat") for packed in ("", ".gz", ".bz2", ".zst"))
 PARQUET_ENDINGS = (".parquet", ".pq")
-OTHER_SEPARATORS = {";": ";", "\t": "\\t", "|": "|", ",": ","}
+NO_TABLES = ("readme", "license", "licence", "copying", "notice", "changelog")
+"""Names of files that lie beside the parts of a table and are none."""
+OTHER_SEPARATORS = {"::": "::", ";": ";", "\t": "\\t", "|": "|", ",": ","}
 BLOCK_BYTES = 16 << 20
 """How much of a CSV file is parsed at once; no row may be longer."""
 NULLABLE = {
@@ -74,8 +77,8 @@ def read_table(place: str, data: DataConfig, name: str) -> RawTable:
     """Read one table from where the config says it is.
 
     Args:
-        place: a CSV or Parquet file, a folder of either (all parts, by name), or a SQL URL.
-        data: `encoding` and `separator` count for CSV.
+        place: a text or Parquet file, a folder of either (all parts, by name), or a SQL URL.
+        data: `encoding`, `separator` and `header` count for text files.
         name: which table this is (events, items, users, links), for messages.
 
     Raises:
@@ -89,7 +92,7 @@ def read_table(place: str, data: DataConfig, name: str) -> RawTable:
         path = Path(place).expanduser()
         if not path.exists():
             raise InputError(f"{name}: {path} does not exist. Correct `data.{name}` (relative paths are relative to the config file).")
-        table = _joined([_read_file(part, data, name) for part in _parts(path, name)], str(path), name)
+        table = _joined([_read_file(part, data, name) for part in parts_of(path, name)], str(path), name)
     if table.frame.empty and table.unreadable.empty:
         raise InputError(f"{name}: {table.place} has no rows. Give a table with rows in `data.{name}`{_or_leave_out(name)}.")
     return table
@@ -99,16 +102,21 @@ def _or_leave_out(name: str) -> str:
     return "" if name == "events" else ", or leave that key out"
 
 
-def _parts(path: Path, name: str) -> list[Path]:
+def parts_of(path: Path, name: str) -> list[Path]:
     """The files of a table: the file itself, or a folder's parts by name."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "_")))
-    parts = [file for file in files if file.name.lower().endswith(CSV_ENDINGS + PARQUET_ENDINGS)]
-    if not parts:
+    found = sorted(one for one in path.iterdir() if not one.name.startswith((".", "_")) and one.name.split(".")[0].lower() not in NO_TABLES)
+    parts = [one for one in found if one.is_file() and one.name.lower().endswith(CSV_ENDINGS + PARQUET_ENDINGS)]
+    endings = ".csv, .tsv, .txt or .dat (perhaps with .gz, .bz2 or .zst), .parquet or .pq"
+    if left := [one for one in found if one not in parts]:
+        what = "a folder" if left[0].is_dir() else "a file of another ending"
         raise InputError(
-            f"{name}: the folder {path} holds no table. Put files there that end in {', '.join(CSV_ENDINGS + PARQUET_ENDINGS)}."
+            f"{name}: {len(left):,} of {len(found):,} entries in the folder {path} are not read, for example {left[0].name}, {what}. "
+            f"Put all parts directly into it as {endings}, and move away what is no part."
         )
+    if not parts:
+        raise InputError(f"{name}: the folder {path} holds no table. Put files there that end in {endings}.")
     if len({file.name.lower().endswith(PARQUET_ENDINGS) for file in parts}) > 1:
         raise InputError(f"{name}: the folder {path} holds both CSV and Parquet files. Keep one kind, so that no row is counted twice.")
     return parts
@@ -149,7 +157,10 @@ def _read_parquet(path: Path, name: str) -> RawTable:
 
 
 def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
-    columns = _header(path, data, name)
+    columns, header = _columns(path, data, name), data.of_table("header", name)
+    separator, encoding = data.of_table("separator", name), data.of_table("encoding", name)
+    several = len(separator) > 1
+    quoted = not several and quotes_hold(path, separator, encoding)
     ragged: list[pyarrow.csv.InvalidRow] = []
 
     def set_aside(row: pyarrow.csv.InvalidRow) -> str:
@@ -159,53 +170,74 @@ def _read_csv(path: Path, data: DataConfig, name: str) -> RawTable:
     try:
         with pa.input_stream(path) as stream:
             table = pyarrow.csv.read_csv(
-                stream,
+                one_character(stream.read(), separator, encoding) if several else stream,
                 # Threads would lose the numbers of ragged rows.
-                pyarrow.csv.ReadOptions(use_threads=False, encoding=data.encoding, block_size=BLOCK_BYTES),
-                pyarrow.csv.ParseOptions(delimiter=data.separator, newlines_in_values=True, invalid_row_handler=set_aside),
+                pyarrow.csv.ReadOptions(
+                    use_threads=False,
+                    encoding="utf-8" if several else encoding,
+                    block_size=BLOCK_BYTES,
+                    column_names=None if header else columns,
+                ),
+                pyarrow.csv.ParseOptions(
+                    delimiter=UNIT if several else separator,
+                    quote_char='"' if quoted else False,
+                    newlines_in_values=quoted,
+                    invalid_row_handler=set_aside,
+                ),
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True),
             )
     except (pa.ArrowException, OSError) as error:
         if "UTF8" in str(error):
-            raise _not_in_encoding(path, data, name) from error
-        raise InputError(f"{name}: {path} cannot be read as CSV with separator {data.separator!r}: {error}") from error
+            raise not_in_encoding(path, encoding, name) from error
+        raise InputError(f"{name}: {path} cannot be read as CSV with separator {separator!r}: {error}") from error
     except UnicodeError as error:
-        raise _not_in_encoding(path, data, name) from error
+        raise not_in_encoding(path, encoding, name) from error
     frame = table.to_pandas()
-    # Arrow counts the header as row 1; rows set aside leave gaps in the numbers of the others.
-    gaps = np.array([row.number - 1 for row in ragged], dtype=np.int64)
+    # Arrow counts a header as row 1; rows set aside leave gaps in the numbers of the others.
+    gaps = np.array([row.number - bool(header) for row in ragged], dtype=np.int64)
     numbers = np.setdiff1d(np.arange(1, len(frame) + len(gaps) + 1), gaps)[: len(frame)]
-    reasons = [
-        f"{row.actual_columns} columns instead of {row.expected_columns}: quote cells that hold {data.separator!r}" for row in ragged
-    ]
-    unreadable = pd.DataFrame({"file": str(path), "row": gaps, "raw": [row.text for row in ragged], "reason": reasons})
+    quote = f": quote cells that hold {separator!r}" if quoted else ""
+    reasons = [f"{row.actual_columns} columns instead of {row.expected_columns}{quote}" for row in ragged]
+    raw = [row.text.replace(UNIT, " " if separator == WHITESPACE else separator) for row in ragged]
+    unreadable = pd.DataFrame({"file": str(path), "row": gaps, "raw": raw, "reason": reasons})
     return RawTable(frame.set_axis(pd.Index(numbers)), str(path), [(str(path), len(frame))], unreadable)
 
 
-def _header(path: Path, data: DataConfig, name: str) -> list[str]:
-    if len(data.separator) != 1:
-        raise InputError(f'data.separator is {data.separator!r}; write one character (a tab is "\\t" in double quotes).')
-    encoding = "utf-8-sig" if data.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else data.encoding
+def _columns(path: Path, data: DataConfig, name: str) -> list[str]:
+    """Names of the columns: those of the first line, or their numbers where it is no header."""
+    separator, encoding = data.of_table("separator", name), data.of_table("encoding", name)
+    if not separator:
+        raise InputError('data.separator is empty; write what stands between two cells (a tab is "\\t" in double quotes).')
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
-        with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as text:
-            columns = next(csv.reader(text, delimiter=data.separator), [])
+        with pa.input_stream(path) as stream, io.TextIOWrapper(stream, encoding=codec, newline="") as text:
+            if len(separator) > 1:
+                line = text.readline().rstrip("\r\n")
+                columns = line.split() if separator == WHITESPACE else line.split(separator)
+            else:
+                columns = next(csv.reader(text, delimiter=separator), [])
     except LookupError as error:
-        raise InputError(
-            f"{name}: there is no encoding '{data.encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another."
-        ) from error
+        raise InputError(f"{name}: there is no encoding '{encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another.") from error
     except UnicodeError as error:
-        raise _not_in_encoding(path, data, name) from error
+        raise not_in_encoding(path, encoding, name) from error
     except OSError as error:
         raise InputError(f"{name}: {path} cannot be read ({error}). Check the file and its permissions.") from error
     if not any(columns):
         raise InputError(f"{name}: {path} is empty. Give a CSV file whose first line names the columns.")
+    if columns[0].lstrip().startswith(("{", "[{")):
+        raise InputError(
+            f'{name}: {path} holds JSON lines, which are not read. Write them as Parquet: python -c "import pandas; '
+            f"pandas.read_json('{path}', lines=True).to_parquet('{path.with_suffix('.parquet')}')\""
+        )
     if len(columns) == 1:
-        for separator, spelt in OTHER_SEPARATORS.items():
-            if separator != data.separator and separator in columns[0]:
+        for other, spelt in OTHER_SEPARATORS.items():
+            if other != separator and other in columns[0]:
                 raise InputError(
-                    f"{name}: {path} has one column, {columns[0]!r}, when cut at {data.separator!r}. "
+                    f"{name}: {path} has one column, {columns[0]!r}, when cut at {separator!r}. "
                     f'It looks cut at "{spelt}": set data.separator: "{spelt}".'
                 )
+    if not data.of_table("header", name):
+        return [str(number) for number in range(1, len(columns) + 1)]
     _unique(columns, path, name)
     return columns
 
@@ -214,34 +246,3 @@ def _unique(columns: list[str], place: object, name: str) -> None:
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
         raise InputError(f"{name}: {place} has more than one column named {', '.join(map(repr, twice))}. Rename all but one.")
-
-
-def _not_in_encoding(path: Path, data: DataConfig, name: str) -> InputError:
-    """Say where the first byte is that the encoding does not know."""
-    with pa.input_stream(path) as stream:
-        content = stream.read()
-    try:
-        content.decode(data.encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        where = f"byte {content[error.start]:#04x} at offset {error.start:,} (line {line:,})"
-    except UnicodeError as error:
-        where = str(error)
-    else:
-        where = "its text"
-    return InputError(
-        f"{name}: {path} is not {data.encoding}: {where} cannot be decoded. "
-        f"Save it as UTF-8, or say what it is, for example data.encoding: {_likely(content, data.encoding)}"
-    )
-
-
-def _likely(content: bytes, tried: str) -> str:
-    """A guess at the encoding: in Chinese text bytes beyond ASCII stand side by side, in Western text mostly alone."""
-    high = np.frombuffer(content, dtype=np.uint8) >= 0x80
-    beside = high[1:] & high[:-1]
-    try:
-        content.decode("gb18030")
-        chinese = 2 * beside.sum() >= high.sum()
-    except UnicodeDecodeError:
-        chinese = False
-    return next(one for one in (*(["gb18030"] if chinese else []), "latin-1", "utf-8") if one != tried.lower())

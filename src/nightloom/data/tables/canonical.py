@@ -18,6 +18,9 @@ from nightloom.data.tables.features import is_number, item_kinds
 from nightloom.data.tables.pictures import holds_bytes
 from nightloom.data.tables.schema import DEFAULT_EVENT, OWN, REQUIRED, Tables
 
+LOT = "nightloom-events"
+"""Key (16 characters) of the lot that puts events in a random order; no setting, so that a name's data do not move with a seed."""
+
 
 def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     """Apply the column map and the canonical types.
@@ -39,13 +42,15 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
         raise InputError("data.features describes columns of the items table, and there is none. Name it in data.items.")
     for name, table in raw.items():
         said = data.columns.get(name)  # type: ignore[call-overload]  # names are table names
-        chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None)
+        chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None, drawn=data.random_order)
         kinds = item_kinds(chosen, data.features, data.tags_separator) if name == "items" else {}
         converted, faults = _convert(chosen, name, kinds, data, table.place)
         bad = np.zeros(len(chosen), dtype=bool)
         for rows in faults.values():
             bad |= rows
         tables[name] = converted[~bad].reset_index(drop=True)
+        if name == "events" and data.random_order:
+            tables[name]["order"] = random_order(tables[name])
         aside = pd.concat([table.unreadable, _rejects(table, bad, faults)], ignore_index=True)
         if not aside.empty:
             rejected[name] = aside.astype({"file": "str", "row": "int64", "raw": "str", "reason": "str"}).sort_values(
@@ -61,13 +66,27 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     return Tables(tables["events"], tables.get("items"), tables.get("users"), tables.get("links"), rejected=rejected, features=features)
 
 
-def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: bool) -> pd.DataFrame:
-    """The columns to keep, under their canonical names: those said, or where nothing is said all (`whole`) or our own."""
+def random_order(events: pd.DataFrame) -> pd.Series:
+    """A random order of events that have none: a lot drawn from user, item and how often the pair came before, int64 [events].
+
+    An event keeps its place among the others when rows are added or the file is sorted anew.
+    """
+    count = events.groupby(["user_id", "item_id"], sort=False).cumcount().astype("str")
+    name = (events["user_id"] + "\0" + events["item_id"] + "\0" + count).to_numpy(dtype=object)
+    return pd.Series((pd.util.hash_array(name, hash_key=LOT, categorize=False) >> np.uint64(11)).astype(np.int64), index=events.index)
+
+
+def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: bool, drawn: bool) -> pd.DataFrame:
+    """The columns to keep, under their canonical names: those said, or where nothing is said all (`whole`) or our own.
+
+    Where the order of events is drawn there is no column of it.
+    """
     found = [str(column) for column in table.frame.columns]
     frame = table.frame.set_axis(found, axis=1)
     mapping = dict(said or {})
+    drawn = drawn and name == "events"
     for own, column in mapping.items():
-        if column not in found:
+        if column not in found and not (drawn and own == "order"):
             raise _missing(table, name, own, column, found)
     for own in OWN[name]:
         if own in found and own not in mapping and not (own in ("timestamp", "order") and {"timestamp", "order"} & set(mapping)):
@@ -80,16 +99,25 @@ def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: b
         if own not in mapping:
             raise _missing(table, name, own, own, found)
     if name == "events" and not {"timestamp", "order"} & set(mapping):
-        raise _missing(table, name, "timestamp", "timestamp", found, " (or order: a column with the position of each event)")
+        raise _missing(
+            table,
+            name,
+            "timestamp",
+            "timestamp",
+            found,
+            " (or order: a column with the position of each event, or order: random where there is neither)",
+        )
     if not said and whole:
         mapping |= {column: column for column in found if column not in mapping.values()}
-    return pd.DataFrame({own: frame[column] for own, column in mapping.items()})
+    return pd.DataFrame({own: frame[column] for own, column in mapping.items() if not (drawn and own == "order")})
 
 
 def _missing(table: RawTable, name: str, own: str, column: str, found: list[str], more: str = "") -> InputError:
     lower = {one.lower().replace("_", "").replace(" ", ""): one for one in reversed(found)}
     near = difflib.get_close_matches(column.lower().replace("_", "").replace(" ", ""), lower, n=1, cutoff=0.5)
     hint = f" Did you mean '{lower[near[0]]}'?" if near else ""
+    if not near and any(one.replace(".", "", 1).isdigit() for one in found) and "1" not in found:
+        hint = " If the first line is data and no header, set data.header: false; columns are then named 1, 2, and so on."
     return InputError(
         f"{name}: {table.place} has no column '{column}'. It has: {', '.join(found)}.{hint} "
         f"Say which it is in the config: data.columns.{name}.{own}: {lower[near[0]] if near else '<your name>'}{more}"

@@ -12,13 +12,17 @@ Mask = NDArray[np.bool_]
 
 MISSING_WORDS = ("nan", "na", "n/a", "null", "none", "<na>")
 """In a column of numbers or times these words, in any case, mean that the value is missing."""
-MISSING_IDS = ("nan", "NaN", "<NA>")
-"""How numeric programs write a missing id."""
+MISSING_IDS = ("nan", "NaN", "<NA>", "NA", "N/A", "NULL", "null", "None")
+"""How programs write a missing id."""
 
 PLAUSIBLE = {unit: (10**8 * scale, 41 * 10**8 * scale) for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9))}
 """Numbers that mean a time between 1973 and 2099, by unit; the ranges do not overlap."""
+EXACT = 2**53
+"""Up to here floating-point numbers hold every whole number."""
 LATEST_MS = 253_402_300_799_000
 """The end of the year 9999."""
+TICKS = (6.276e17, 6.63e17)
+"""Ticks of 100 ns since the year 1, from 1990 to 2101."""
 MAJORITY = 0.9
 """Share of rows that must agree on a unit of time."""
 
@@ -33,7 +37,7 @@ def to_text(column: pd.Series, separator: str = "|") -> pd.Series:
     if pd.api.types.is_float_dtype(column.dtype):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         known = ~np.isnan(numbers)
-        whole = known & (np.abs(numbers) < 2**53) & (np.where(known, numbers, 0.5) % 1 == 0)
+        whole = known & (np.abs(numbers) < EXACT) & (np.where(known, numbers, 0.5) % 1 == 0)
         text = pd.Series(numbers, index=column.index).astype("str")
         text[whole] = numbers[whole].astype(np.int64).astype(str)
         return text.where(known).astype("str")
@@ -43,9 +47,23 @@ def to_text(column: pd.Series, separator: str = "|") -> pd.Series:
 
 
 def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
-    """Ids as str, exactly as written, and where they are missing or blank."""
-    ids = to_text(column)
-    return ids, np.asarray(ids.isna() | (ids.str.strip() == "") | ids.isin(MISSING_IDS), dtype=bool)
+    """Ids as str, as written, and where they are missing or blank.
+
+    Blanks around an id are no part of it. Where all ids are whole numbers, "12.0" is 12: programs write so where one is missing.
+
+    Raises:
+        InputError: ids are floats too large to be exact.
+    """
+    if pd.api.types.is_float_dtype(column.dtype) and (column.abs() >= EXACT).any():
+        raise InputError(
+            f"{column.name}: ids such as {column[column.abs() >= EXACT].iloc[0]:.0f} are floating-point numbers above 2**53, which hold no "
+            "exact ids. Write the column as integers or text; a missing id among integers makes some programs write floats."
+        )
+    ids = to_text(column).str.strip()
+    missing = np.asarray(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
+    if ids.str.endswith(".0", na=False).any() and ids[~missing].str.fullmatch(r"-?\d+(\.0)?").all():
+        ids = ids.str.removesuffix(".0")
+    return ids, missing
 
 
 def to_numbers(column: pd.Series) -> tuple[pd.Series, Mask]:
@@ -66,7 +84,7 @@ def to_numbers(column: pd.Series) -> tuple[pd.Series, Mask]:
 def to_order(column: pd.Series) -> tuple[pd.Series, Mask]:
     """Positions in a sequence as int64 (0 where bad), and where they are missing or not whole."""
     numbers, _ = to_numbers(column)
-    bad = np.asarray(numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= 2**53), dtype=bool)
+    bad = np.asarray(numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= EXACT), dtype=bool)
     return numbers.mask(bad, 0).astype(np.int64), bad
 
 
@@ -125,6 +143,11 @@ def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) 
         return "date", []
     names, counts = np.unique(forms.astype(str), return_counts=True)
     shares = dict(zip(names.tolist(), (counts / len(forms)).tolist(), strict=True))
+    if unit == "auto" and shares.get("ns", 0) >= MAJORITY and _are_ticks(column):
+        raise InputError(
+            f"{where}: numbers such as {column.dropna().iloc[0]} are ticks of 100 ns since the year 1 (.NET), which are not read. "
+            "Write (ticks - 621355968000000000) / 10000000, the seconds since 1970; or set data.time_unit: ns if they are of 1990."
+        )
     if unit != "auto" and shares.get(unit, 0) + shares.get("other", 0) >= MAJORITY:
         return unit, [unit, "other"]
     most = max(shares, key=lambda name: shares[name])
@@ -143,10 +166,18 @@ def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) 
     )
 
 
+def _are_ticks(column: pd.Series) -> bool:
+    """Whether all numbers are .NET ticks of 1990 to 2099; as nanoseconds since 1970 they would be of 1989 to 1991."""
+    numbers = to_numbers(column)[0]
+    return bool(numbers.between(*TICKS).mean() >= MAJORITY)
+
+
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "date": "dates", "other": "in no known unit"}
 
 
 def _cell_text(cell: object, separator: str) -> object:
     if isinstance(cell, (list, tuple, np.ndarray)):
         return separator.join(str(part) for part in cell if part is not None)
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT:
+        return str(int(cell))
     return None if pd.isna(cell) else str(cell)  # type: ignore[call-overload]

@@ -28,7 +28,6 @@ from nightloom.models.ctr.head import ClickHead
 if TYPE_CHECKING:
     from nightloom.config import ClicksConfig
 
-FAMILIES = ("head", "lightgbm", "logistic")
 FIRST_HELD_OUT = 0.5
 """Share of the rows before the test that are only trained on."""
 
@@ -155,7 +154,7 @@ def fit(
 
     Args:
         rows: what was shown; clicks of the test part are not looked at.
-        family: one of `FAMILIES`.
+        family: one of `nightloom.models.ctr.names.FAMILIES`.
         config: the run's section `clicks`.
         seed: of everything random.
         tell: called with what is done, and the share of it.

@@ -1,0 +1,101 @@
+"""The deployment: Prefect starts the nightly flow of a config on time, by a form or by hand. Updates one of the same name.
+
+python -m flows.deploy (--preset NAME | --config FILE.yaml) [--set key=value ...] [--cron "0 2 * * *"]
+                       [--timezone Europe/Berlin] [--name NAME]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.request
+from argparse import Namespace
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from rich.console import Console
+
+from flows.command import before_prefect, parser
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.shell import typed
+
+POOL = "local"
+SERVER = "http://127.0.0.1:4200/api"
+"""Where `make ui` starts Prefect's server."""
+
+
+def check(given: Namespace) -> None:
+    """Refuse a time zone or schedule that there is not, and a server that does not answer."""
+    try:
+        zone = ZoneInfo(given.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InputError(f"--timezone: there is no time zone '{given.timezone}'. Write it as Europe/Berlin, or UTC.") from error
+    try:
+        given.next = next(CronSim(given.cron, datetime.now(UTC).astimezone(zone)))
+    except (CronSimError, StopIteration) as error:
+        raise InputError(f"--cron '{given.cron}': {error}. Write minute, hour, day, month, weekday: \"0 2 * * *\" is 02:00.") from error
+    address = os.environ.setdefault("PREFECT_API_URL", SERVER)
+    try:
+        urllib.request.urlopen(f"{address}/health", timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise NightloomError(
+            f"Prefect's server at {address} does not answer ({error}). Start it with `make ui` or the units in deployment/systemd/, "
+            "or set PREFECT_API_URL to its address."
+        ) from error
+
+
+command = parser("deploy", "Have Prefect start a night on time.")
+command.add_argument("--cron", default="0 2 * * *", help='when a night starts, as in crontab (default "0 2 * * *")')
+command.add_argument("--timezone", default="UTC", help="of --cron, for example Europe/Berlin (default UTC)")
+command.add_argument("--name", help="name of the deployment; by default the config's")
+given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.utilities.callables import parameter_schema
+
+from flows.nightly import nightly
+from nightloom.config import RunConfig
+
+
+def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, timezone: str) -> str:
+    """Make or update a deployment of the nightly flow: one night at a time, a late one is cancelled. Gives its full name."""
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    home = Path(__file__).parents[1]
+    client.create_deployment(
+        client.create_flow(nightly),
+        name,
+        entrypoint="flows.nightly.nightly",
+        description=f"Retrains {config.name} at {cron} ({timezone}).",
+        parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
+        parameter_openapi_schema=parameter_schema(nightly).model_dump_for_openapi(),
+        enforce_parameter_schema=True,
+        work_pool_name=POOL,
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(home)}}],
+        schedules=[DeploymentScheduleCreate(schedule=CronSchedule(cron=cron, timezone=timezone))],
+        concurrency_limit=1,
+        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+    )
+    return f"{nightly.name}/{name}"
+
+
+def main(given: Namespace) -> int:
+    """Deploy from the command line; gives the exit code: 0 it is deployed, 1 a fault, 2 refused input."""
+    console = Console(highlight=False, soft_wrap=True)
+    with get_client(sync_client=True) as client:
+        made = deploy(client, given.config, given.name or given.config.name, given.cron, given.timezone)
+    console.print(f"{made}: next night {given.next:%Y-%m-%d %H:%M} ({given.timezone}).")
+    worker = typed("prefect", "worker", "start", "--pool", POOL)
+    console.print(f"A worker runs it: {worker} (`make ui` and the units in deployment/systemd/ start one).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(given))

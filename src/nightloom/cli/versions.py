@@ -1,0 +1,77 @@
+"""Registered versions, and the files that old nights left."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from nightloom.cli.app import MLRUNS, Root, app, console, plain, registry
+from nightloom.core.errors import InputError
+
+
+@app.command()
+def versions(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+    """Registered versions of a recommender, the newest first: how good, how old, from which night, and why promoted."""
+    from nightloom.promotion.quality import age, quality_of
+
+    found = registry(root).versions(name)
+    if not found:
+        raise InputError(f"nothing is registered as nightloom-{name} in {root}. A night registers what passes its gate.")
+    columns = ("version", "aliases", "quality", "age", "night", "data", "config", "git", "reason")
+    table = Table(*columns, title=f"nightloom-{name}", title_justify="left")
+    for one in found:
+        hashes = [one.tags.get(f"nightloom.{key}", "") for key in ("data_hash", "config_hash", "git")]
+        short = [value[:8] + ("+dirty" if value.endswith("+dirty") else "") for value in hashes]
+        quality, night = quality_of(one.tags), one.tags.get("nightloom.night", "")
+        measured = f"{quality.metric} {quality.value}".strip()
+        table.add_row(one.version, ", ".join(one.aliases), measured, age(one.created), night, *short, plain(quality.reason))
+    console().print(table)
+
+
+@app.command()
+def rollback(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+    """Make the previous version the champion again."""
+    back = registry(root).rollback(name)
+    console().print(f"nightloom-{back.name}: version {back.version} is the champion again.")
+
+
+@app.command()
+def trim(
+    keep: Annotated[int, typer.Option(min=1, help="Nights of each recommender whose files are kept.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    root: Root = MLRUNS,
+) -> None:
+    """Delete what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
+
+    All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
+    """
+    from nightloom.promotion.trim import aliased, delete, old
+    from nightloom.promotion.trim_store import old_places
+    from nightloom.runs.locks import not_in_use
+    from nightloom.runs.storage import Storage
+
+    root = root.resolve()
+    storage = Storage.of(root)
+    with not_in_use(root):
+        known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
+        versions = aliased(storage, registry(root)) if known else {}
+        found, stored = old(root, keep, versions), old_places(storage, keep, versions)
+        if not dry_run:
+            delete(found)
+            for away in stored:
+                storage.delete(away.place)
+    lines: dict[str, list[int]] = {}
+    for one in found:  # pictures are many, and their names say nothing
+        place = f"{one.path.parents[1].relative_to(root)} (some of it)" if one.kind == "pictures" else str(one.path.relative_to(root))
+        lines.setdefault(place, []).append(one.bytes)
+    for place, sizes in lines.items():
+        console().print(f"{sum(sizes) / 2**20:10,.1f} MiB  {place}", markup=False, soft_wrap=True)
+    done = f"{'would be ' if dry_run else ''}deleted under"
+    total = sum(one.bytes for one in found) / 2**20
+    console().print(f"{total:10,.1f} MiB in {len(found):,} folders and files {done} {root}", markup=False)
+    if storage.url:
+        total = sum(one.bytes for one in stored) / 2**20
+        console().print(f"{total:10,.1f} MiB in {len(stored):,} folders {done} {storage.url}", markup=False)

@@ -1,0 +1,3 @@
+"""The click models by name; light, so that a command can refuse a typo before it imports them."""
+
+FAMILIES = ("head", "lightgbm", "logistic")

@@ -1,0 +1,38 @@
+"""The deployment: made on a server, updated under the same name, and no tracked file is edited."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect.client.orchestration import SyncPrefectClient
+
+ROOT = Path(__file__).parents[2]
+
+
+def deploy(folder: Path, *arguments: str) -> str:
+    line = [sys.executable, "-m", "nightloom.cli", "deploy", "mine.yaml", *arguments]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_server: str) -> None:
+    (tmp_path / "ratings.csv").write_text("user_id,item_id,timestamp\na,x,1600000000\n")
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: ratings.csv}\ntraining: {epochs: 3}\n")
+    before = {path: path.read_bytes() for path in (ROOT / "deployment").rglob("*") if path.is_file()}
+    assert "nightly/mine: next night" in deploy(tmp_path, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    deploy(tmp_path, "--cron", "30 4 * * 1-5", "--timezone", "Asia/Shanghai")
+    with SyncPrefectClient(prefect_server) as client:
+        found = client.read_deployment_by_name("nightly/mine")
+        pool = client.read_work_pool("local")
+    assert pool.type == "process"
+    assert [(one.schedule.cron, one.schedule.timezone, one.active) for one in found.schedules] == [("30 4 * * 1-5", "Asia/Shanghai", True)]
+    assert found.entrypoint == "flows.nightly.nightly"
+    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
+    assert found.parameters["config"] == {"name": "mine", "data": {"events": str(tmp_path / "ratings.csv")}, "training": {"epochs": 3}}
+    assert "config" in found.parameter_openapi_schema["properties"]
+    assert found.concurrency_options is not None
+    assert found.concurrency_options.collision_strategy == "CANCEL_NEW"
+    assert {path: path.read_bytes() for path in before} == before

@@ -1,0 +1,28 @@
+"""`nightloom versions` and `rollback`, and looking where nothing is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+
+def test_versions_and_rollback(nightloom, home: SimpleNamespace) -> None:
+    code, out, _ = nightloom("versions", "shop", "--root", home.root)
+    assert code == 0
+    newest, oldest = [line for line in out.splitlines() if line.startswith("│")]
+    assert all(word in newest for word in ("2", "challenger, champion", "20260102-020000", "dddddddd", "aaaaaaaa+dirty"))
+    assert all(word in newest for word in ("ndcg_at_10 0.2500", " min ", "No champion [stands]."))
+    assert "previous" in oldest
+    assert nightloom("rollback", "shop", "--root", home.root)[:2] == (0, "nightloom-shop: version 1 is the champion again.\n")
+    code, _, err = nightloom("rollback", "shop", "--root", home.root)
+    assert (code, err.startswith("nightloom: nightloom-shop has no previous version")) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("versions", "shop"), ("rollback", "shop"), ("recommend", "shop"), ("compare", "0" * 32, "shop")])
+def test_looking_where_no_night_has_run_makes_nothing(nightloom, tmp_path: Path, command: tuple[str, ...]) -> None:
+    code, _, err = nightloom(*command, "--root", tmp_path / "mlruns")
+    assert code == 2
+    assert "no night has run there" in err
+    assert list(tmp_path.iterdir()) == []
