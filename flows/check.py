@@ -49,14 +49,16 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
         InputError: the tables can not be read, or their contract is broken.
     """
     night = Night.start(config, root, run_directory=f"checks/{config.name}")
-    snapshot = collect(config, night.root, lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
+    snapshot = collect(config.name, config.data, night.root, lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
     shutil.rmtree(night.folder, ignore_errors=True)
     night.folder.mkdir(parents=True)
     found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "event_types": None, "refused": None}
     found["checked"] = check(read_snapshot(snapshot.path), config, night.folder, night.last_rows(), datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         try:
-            found["prepared"] = prepare(read_checked(night.folder), config, Path(scratch))
+            tables, separator = read_checked(night.folder), config.data.tags_separator
+            parts: dict[str, Any] = {"prepare": config.prepare, "evaluation": config.evaluation, "tags_separator": separator}
+            found["prepared"] = prepare(tables, Path(scratch), **parts)
             found["event_types"] = json.loads((Path(scratch) / "meta.json").read_text(encoding="utf-8"))["event_types"]
         except InputError as error:  # the contract holds all the same: what it found is shown first
             found["refused"] = str(error)

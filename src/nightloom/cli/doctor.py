@@ -25,6 +25,7 @@ from nightloom.core.shell import typed
 
 KNOWN = {
     "NIGHTLOOM_ROOT": "the mlruns folder",
+    "NIGHTLOOM_STORE": "store where machines share finished folders",
     "NIGHTLOOM_DATA": "folder of data sets that are not fetched",
     "NIGHTLOOM_MLFLOW_URI": "where MLflow is",
     "NIGHTLOOM_MLFLOW_UI": "address of MLflow's pages",

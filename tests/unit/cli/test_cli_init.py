@@ -48,7 +48,7 @@ def test_tables_with_a_header_are_told_apart_and_their_columns_named(nightloom, 
         "users": {"user_id": "userId", "age": "age", "country": "country"},
     }
     assert config.data.features == {"title": "text", "genres": "tags"}
-    tables = read_snapshot(collect(config, tmp_path / "mlruns").path)
+    tables = read_snapshot(collect(config.name, config.data, tmp_path / "mlruns").path)
     assert (len(tables.events), tables.rejected) == (180, {})
     text = (tmp_path / "mine.yaml").read_text()
     assert "events: ratings.csv" in text  # relative to the YAML
@@ -66,7 +66,7 @@ def test_tables_without_a_header_are_read_by_what_they_hold(nightloom, tmp_path:
     # Users 1 to 30 hold all ids of the items, too: the column with just these is taken.
     assert config.data.columns["events"] == {"user_id": "1", "item_id": "2", "timestamp": "4", "value": "3"}
     assert config.data.columns["items"] == {"item_id": "1", "title": "2"}
-    assert len(read_snapshot(collect(config, tmp_path / "mlruns").path).events) == 180
+    assert len(read_snapshot(collect(config.name, config.data, tmp_path / "mlruns").path).events) == 180
 
 
 def test_separators_of_two_characters(nightloom, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_separators_of_two_characters(nightloom, tmp_path: Path) -> None:
         (tmp_path / name).write_text("\n".join(lines) + "\n")
     config = written(nightloom, tmp_path, "ratings.dat", "movies.dat")
     assert (config.data.separator, config.data.header) == ("::", False)
-    tables = read_snapshot(collect(config, tmp_path / "mlruns").path)
+    tables = read_snapshot(collect(config.name, config.data, tmp_path / "mlruns").path)
     assert tables.items is not None
     assert tables.items["title"].iloc[0] == "The Film, part 1"
 

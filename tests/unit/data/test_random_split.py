@@ -36,8 +36,8 @@ def write_pairs(path: Path) -> pd.DataFrame:
 def test_the_split_is_random_and_called_so(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.csv")
     run = config(tmp_path / "pairs.csv", {"protocols": ["random", "leave_one_out"]})
-    tables = read_snapshot(collect(run, tmp_path / "mlruns").path)
-    figures = prepare(tables, run, tmp_path)
+    tables = read_snapshot(collect(run.name, run.data, tmp_path / "mlruns").path)
+    figures = prepare(tables, tmp_path, prepare=run.prepare, evaluation=run.evaluation, tags_separator="|")
     assert {"random", "leave_one_out"} == set(figures["parts"])
     assert {part: figures["parts"]["random"][part] for part in ("train", "validation", "test")} == {
         "train": 280,
@@ -75,4 +75,4 @@ def test_the_protocol_follows_the_order() -> None:
 def test_an_order_of_ones_own_is_still_a_column(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("user,item,n\na,x,2\na,y,1\n")
     run = config(tmp_path / "pairs.csv", columns={"user_id": "user", "item_id": "item", "order": "n"})
-    assert read_snapshot(collect(run, tmp_path / "mlruns").path).events["order"].tolist() == [2, 1]
+    assert read_snapshot(collect(run.name, run.data, tmp_path / "mlruns").path).events["order"].tolist() == [2, 1]

@@ -58,7 +58,8 @@ def test_each_table_may_have_its_own_form(tmp_path: Path) -> None:
         "    events: {user_id: 1, item_id: 2, value: 3, timestamp: 4}\n"
         "    items: {item_id: 1, title: 2}\n"
     )
-    tables = read_snapshot(collect(load_config(tmp_path / "mine.yaml"), tmp_path / "mlruns").path)
+    config = load_config(tmp_path / "mine.yaml")
+    tables = read_snapshot(collect(config.name, config.data, tmp_path / "mlruns").path)
     assert tables.events["user_id"].tolist() == ["196", "186"]
     assert tables.events["timestamp"].dt.year.tolist() == [1997, 1998]
     assert tables.items is not None
@@ -69,7 +70,7 @@ def test_a_first_line_of_data_is_suspected(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("196,242,3,881250949\n186,302,3,891717742\n")
     config = config_from_dict({"name": "mine", "data": {"events": str(tmp_path / "ratings.csv")}})
     with pytest.raises(InputError, match=r"set data\.header: false; columns are then named 1, 2"):
-        collect(config, tmp_path / "mlruns")
+        collect(config.name, config.data, tmp_path / "mlruns")
 
 
 def test_json_lines_are_refused_by_name(tmp_path: Path) -> None:
