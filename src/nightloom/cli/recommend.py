@@ -11,10 +11,10 @@ from rich.table import Table
 
 from nightloom.cli.app import MLRUNS, Root, app, console, plain, registry
 from nightloom.core.errors import InputError
-from nightloom.core.queries import Query
 from nightloom.core.shell import typed
 
 if TYPE_CHECKING:
+    from nightloom.core.queries import Query
     from nightloom.packaging.bundle import Bundle
 
 EXPLAINED, SAMPLES, EVENTS = 3, 64, 10
@@ -77,6 +77,8 @@ def _named(bundle: Bundle, history: str, items: list[str]) -> Query:
     Raises:
         InputError: an id is not in the catalogue.
     """
+    from nightloom.core.queries import Query
+
     ids = [*(part.strip() for part in history.split(",") if part.strip()), *items]
     if unknown := [one for one in ids if one not in bundle.index]:
         comma = " Give ids that hold a comma with --item, one each." if history.strip() in bundle.index else ""
@@ -93,6 +95,7 @@ def _stored(bundle: Bundle, events: Path, user: str) -> Query:
     Raises:
         InputError: the user has no events there.
     """
+    from nightloom.core.queries import Query
     from nightloom.data.preparation.stored import look_up
 
     rows = look_up(events, [user], bundle.meta)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
 from tests.small_bundle import headed_bundle
 
@@ -19,7 +20,7 @@ def test_recommend(nightloom, home: SimpleNamespace, by: str) -> None:
     code, out, _ = nightloom("recommend", model, "--history", "i1, i2", "-k", 3, "--root", home.root)
     assert code == 0
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
-    expected = Bundle.load(home.bundle).recommend([["i1", "i2"]], 3)[0]
+    expected = Bundle.load(home.bundle).recommend([Query(["i1", "i2"])], 3)[0]
     assert rows == [[str(rank), item, f"Title [{item[1:]}]", f"{score:.4f}"] for rank, (item, score) in enumerate(expected, start=1)]
 
 
@@ -58,8 +59,8 @@ def test_a_user_is_answered_as_the_stored_history(nightloom, home: SimpleNamespa
     assert code == 0
     assert out.splitlines()[0] == "User ann: 3 events, the latest: Title [1], Title [2], Title [3]"
     ids = [line.strip("│").split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
-    times = [[1_600_000_000 + 3600 * hour for hour in (1, 2, 4)]]
-    expected = Bundle.load(home.bundle).recommend([["i1", "i2", "i3"]], 3, times=times, request_time=[times[0][-1]])
+    times = [1_600_000_000 + 3600 * hour for hour in (1, 2, 4)]
+    expected = Bundle.load(home.bundle).recommend([Query(["i1", "i2", "i3"], times)], 3)
     assert ids == [item for item, _ in expected[0]]
 
 
