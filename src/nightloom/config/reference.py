@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from textwrap import fill
 from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
@@ -22,9 +23,11 @@ HEAD = """# Every key of the config
 Generated from `src/nightloom/config/sections.py` by `python -m nightloom.config.reference`. Change it there.
 
 One YAML is one run, the form in Prefect and the parameters in MLflow. What is left out has the default below.
-An unknown key is refused. `--set training.epochs=5` overrides one key for one night. Relative paths count from the YAML.
-Addresses and secrets that are not in the config come from [the environment](deployment.md#environment-variables).
+An unknown key is refused. `--set training.epochs=5` overrides one key for one night.
+Relative paths count from the YAML. Addresses and secrets come from
+[the environment](deployment.md#environment-variables).
 """
+WIDTH = 116
 BAR = r"\|"
 PLAIN = {int: "integer", float: "number", bool: "true, false", str: "text"}
 _BOUNDS = (
@@ -49,10 +52,10 @@ def _part(name: str, section: type[Section]) -> list[str]:
     """A heading, what the section is for, its table and its former names; sections inside it follow."""
     inner = {key: field for key, field in section.model_fields.items() if _section(field)}
     own = {key: field for key, field in section.model_fields.items() if key not in inner}
-    parts = [f"## {name}\n\n{' '.join((section.__doc__ or '').split())}\n", _table(f"{name}.", own)]
+    parts = [f"## {name}\n\n{fill(section.__doc__ or '', WIDTH)}\n", _table(f"{name}.", own)]
     if section.renamed:
         former = ", ".join(f"`{new}` was `{old}`" for old, new in section.renamed.items())
-        parts.append(f"Former names, which work one version longer with a warning: {former}.\n")
+        parts.append(fill(f"Former names, which work one version longer with a warning: {former}.", WIDTH) + "\n")
     for key, field in inner.items():
         parts += _part(f"{name}.{key}", _section(field) or Section)
     return parts
