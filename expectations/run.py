@@ -29,7 +29,7 @@ from nightloom.data.tables.quarantine import Breach, separate, shown, write_quar
 from nightloom.data.tables.schema import Tables
 
 ORDER = ("items", "users", "events", "links")
-"""Tables that others refer to come first, so that a foreign key asks for a good row."""
+"""Referenced tables come first, so that a foreign key needs a good row."""
 
 EXAMPLES = 5
 NOT_SUITES = ("columns", "engine", "rules", "run")
@@ -37,11 +37,11 @@ NOT_SUITES = ("columns", "engine", "rules", "run")
 
 @dataclass
 class Outcome:
-    """What became of one table.
+    """The outcome of one table.
 
     Attributes:
-        arrived: rows that arrived, those that could not be read included.
-        quarantined: rows put aside.
+        arrived: rows that arrived, including those that could not be read.
+        quarantined: rows in the quarantine.
         file: the quarantine file to open.
         checks: one entry a rule, as in checks.json.
         stops: what stops the night, in words.
@@ -57,16 +57,16 @@ class Outcome:
 
     @property
     def bad_share(self) -> float:
-        """Share of the rows that arrived which were put aside."""
+        """Share of the arrived rows that went to the quarantine."""
         return self.quarantined / self.arrived if self.arrived else 0.0
 
 
 def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime) -> dict[str, Any]:
-    """Check the tables and part good rows from bad.
+    """Check the tables, and separate good rows from bad.
 
-    Three questions in turn: are the columns there and of their type, which rows break a rule, are the good rows together fit to
-    train on. Writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
-    `data_docs/`, and every rule's outcome as `checks.json`; all of it before a broken contract is raised.
+    Three checks in turn: the columns and their types, the rules of each row, and the rules of the good rows as a whole. Before a broken
+    contract is raised it writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
+    `data_docs/`, and every rule's outcome as `checks.json`.
 
     Args:
         tables: canonical tables of a snapshot.
@@ -142,7 +142,7 @@ def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig,
 
 
 def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contract, outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask the row rules; returns the good rows, and the bad ones with their reasons."""
+    """Check the row rules; returns the good rows, and the bad ones with their reasons."""
     marked = {rule.flag: ~rule.breaks(table).to_numpy(dtype=bool, na_value=False) for rule in contract.rows if rule.breaks is not None}
     frame = table.assign(**marked)
     rules = [(rule, rule.expected()) for rule in contract.rows]
@@ -161,7 +161,7 @@ def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contra
 
 
 def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contract, outcome: Outcome) -> None:
-    """Ask the table rules of the good rows."""
+    """Check the table rules on the good rows."""
     suite = gx.ExpectationSuite(name=f"{name}, good rows", expectations=[rule.expectation for rule in contract.table])
     for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
         column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
@@ -173,7 +173,7 @@ def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contra
 
 
 def _found(result: Any) -> str:
-    """What Great Expectations saw: a value, or the share of rows that fail."""
+    """What Great Expectations found: a value, or how many rows fail."""
     if "observed_value" in result.result:
         value = result.result["observed_value"]
         return "none" if value is None or pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -183,7 +183,7 @@ def _found(result: Any) -> str:
 
 
 def _with_helpers(name: str, good: pd.DataFrame, tables: Tables, config: RunConfig) -> pd.DataFrame:
-    """The good rows with the helper columns that the base contract's table rules ask for."""
+    """The good rows with the helper columns of the base contract's table rules."""
     if name == "events":
         return good.assign(**{POSITIVE: _labels(good, config)})
     if name == "items" and (columns := text_columns(tables)):

@@ -31,14 +31,14 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         tables: canonical, validated tables.
         config: the run's configuration; `prepare`, `evaluation.protocols` and `data.tags_separator` count.
         folder: where to write; it exists.
-        must_ask: whether a test part in which nobody is asked anything is refused.
+        must_ask: whether a test part without a query is refused.
 
     Returns:
         Figures: events, users, items, positives, what was removed by reason, and each protocol's parts.
 
     Raises:
         InputError: cleaning leaves nothing, nothing is positive, the catalogue has one item only, an event's item is not in the items
-            table, the data can not be split as asked, or the test would have no question.
+            table, the data can not be split, or the test would have no query.
     """
     events, removed = clean(tables.events, config.prepare)
     counts = removed["reason"].value_counts()
@@ -73,7 +73,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
 
     meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
     meta["default_event_type"] = event_types[np.bincount(event_type_codes[labels]).argmax()]
-    meta["prepare"] = config.prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
+    meta["prepare"] = config.prepare.model_dump(mode="json")  # so that the registered model reads stored events by the same rules
     meta["rare_items"] = sorted(removed["item_id"][removed["reason"] == FEW_ITEM_EVENTS].unique().tolist())
     parts: dict[str, Any] = {}
     for protocol in config.evaluation.protocols:
@@ -137,7 +137,7 @@ def _users(tables: Tables, user_ids: pd.Index) -> pd.DataFrame:
 
 
 def _links(tables: Tables, user_ids: pd.Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each user's links as the two arrays of `Sequences`; links to people without events say nothing and are left out."""
+    """Each user's links as the two arrays of `Sequences`; links to users without events are left out."""
     if tables.links is None:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     one, other = (user_ids.get_indexer(pd.Index(tables.links[column])) for column in ("user_id", "other_id"))
@@ -163,7 +163,7 @@ def _before(ends: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.b
 
 
 def _parts(sequences: Sequences, exclude_seen: bool) -> dict[str, int]:
-    """Positive events of each part, and users who are asked in validation and test."""
+    """Positive events of each part, and users with a query in validation and test."""
     before_validation = _before(sequences.train_end, sequences.offsets)
     before_test = _before(sequences.validation_end, sequences.offsets)
     return {
