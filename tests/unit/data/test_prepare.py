@@ -66,7 +66,7 @@ def test_writes_what_the_architecture_lists(tables: Tables, tmp_path: Path) -> N
     assert items["text"].tolist() == items["title"].tolist()
     assert users.set_index("user_id")["age"].dropna().to_dict() == {"u3": 30}
     assert len(ItemFeatures.load(tmp_path / "item_features.npz")) == 16
-    assert FeatureSpec.load(tmp_path / "feature_spec.json").event_types == {"title": "text"}
+    assert FeatureSpec.load(tmp_path / "feature_spec.json").kinds == {"title": "text"}
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["event_types"] == ["buy", "view"]
     assert meta["default_event_type"] == "buy"
