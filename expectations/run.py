@@ -173,7 +173,7 @@ def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contra
 
 
 def _found(result: Any) -> str:
-    """What Great Expectations found: a value, or how many rows fail."""
+    """What Great Expectations saw: a value, or the share of rows that fail."""
     if "observed_value" in result.result:
         value = result.result["observed_value"]
         return "none" if value is None or pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)

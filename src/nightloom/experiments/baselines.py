@@ -38,10 +38,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "id_only": {"use_text": False, "use_attributes": False, "use_images": False, "scorers": []},
     "nightloom": {},
 }
-"""The full model and its ablations, as overrides of the config's `model`; `fine_tune` trains them."""
+"""The full model and what is switched off in it, as overrides of the config's `model`; they are trained by `fine_tune`."""
 
 EVERY = (*NAMES, *VARIANTS)
-"""All names, baselines first."""
+"""All that can be named."""
 
 LOG_TAIL = 20
 

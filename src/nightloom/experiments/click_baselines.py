@@ -37,7 +37,7 @@ def fit_and_measure(
         family: one of `nightloom.models.ctr.train.FAMILIES`.
         config: the run's configuration; `clicks`, `training.seed` and `promotion.confidence` count.
         folder: where to write; it exists.
-        tell: called with a line of progress and the share done.
+        tell: told what is done, and which share of it.
 
     Returns:
         The content of `result.json`: `family`, `seed`, `validation` and `test` (metric -> value), `intervals` of the test,

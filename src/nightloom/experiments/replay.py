@@ -96,7 +96,7 @@ def moments(events: pd.DataFrame, nights: int, step_days: float, first: str | No
 
 
 def write_moment(tables: Tables, config: RunConfig, moment: Moment, folder: Path) -> dict[str, Any]:
-    """Stage prepare for one past night, whose test part is the night's period.
+    """Stage prepare for one night of the past, its test part being the period that the night is judged on.
 
     The split goes by shares, so this computes the shares that put the cut-offs at the night. The validation part is
     `prepare.validation_share` of the known events.
@@ -117,7 +117,7 @@ def write_moment(tables: Tables, config: RunConfig, moment: Moment, folder: Path
     shares = {"test_share": held_out, "validation_share": config.prepare.validation_share * (1 - held_out)}
     past = Tables(events, tables.items, tables.users, None, rejected={}, features=tables.features, pictures=tables.pictures)
     dated = config.model_copy(update={"prepare": config.prepare.model_copy(update=shares)})
-    return prepare(past, dated, folder, must_ask=False)  # a night without a query has no weight in the mean
+    return prepare(past, dated, folder, must_ask=False)  # a night that asks nobody counts nothing among the others
 
 
 def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[str, Path]) -> pd.DataFrame:
@@ -138,18 +138,18 @@ def judge(config: RunConfig, prepared: Path, pretrained: Path, bundles: Mapping[
     event_types = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))["event_types"]
     found: dict[str, Any] = {"user_id": users["user_id"].to_numpy(dtype=object)[queries.users]}
 
-    def evaluate(model: Recommender, names: EventNames) -> NDArray[np.float64]:
+    def ask(model: Recommender, names: EventNames) -> NDArray[np.float64]:
         ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=config.evaluation.exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
     for arm in ("scratch", "warm"):
         bundle = Bundle.load(bundles[arm])
-        found[arm] = evaluate(bundle.recommender, bundle.event_names)
+        found[arm] = ask(bundle.recommender, bundle.event_names)
     first = Bundle.load(bundles["frozen"])
     frozen = first.reindex(items, Vectors.load(pretrained))
-    found["frozen"] = evaluate(frozen, first.event_names)
+    found["frozen"] = ask(frozen, first.event_names)
     newer = frozen.fit(sequences.train(with_validation=True), len(items))
-    found["frozen_new_scorers"] = evaluate(newer, first.event_names)
+    found["frozen_new_scorers"] = ask(newer, first.event_names)
     return pd.DataFrame(found)
 
 

@@ -1,4 +1,4 @@
-"""Starting tonight's network from the champion's instead of at random.
+"""Starting tonight's network from the champion's instead of from probability.
 
 The caller's process decides whether the champion may be used and lays its weights out for tonight's catalogue
 (`write_start`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,

@@ -17,7 +17,7 @@ from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.clean import DAY_MS
 from nightloom.data.tables.schema import Tables
 from nightloom.encoders.vectors import Vectors
-from nightloom.experiments.replay import METRIC, Moment, judge, write_moment
+from nightloom.experiments.replay import METRIC, Moment, judge, lay
 from nightloom.packaging.bundle import Bundle
 from tests.small_bundle import N_ITEMS, random_bundle
 
@@ -45,7 +45,7 @@ def test_a_frozen_model_hears_the_names_that_it_knows(tmp_path: Path, others: in
     for folder, at in zip(nights, (8, 16), strict=True):
         folder.mkdir()
         shown = Tables(events[events["timestamp"] < pd.Timestamp(BEGIN + 10 * DAY_MS, unit="ms", tz="UTC")] if at == 8 else events, items)
-        write_moment(replace(shown, features={"title": "text"}), CONFIG, Moment(BEGIN + at * DAY_MS, BEGIN + (at + 2) * DAY_MS), folder)
+        lay(replace(shown, features={"title": "text"}), CONFIG, Moment(BEGIN + at * DAY_MS, BEGIN + (at + 2) * DAY_MS), folder)
     np.save(tmp_path / "text_vectors.npy", np.zeros((N_ITEMS, 6), dtype=np.float32))
     np.save(tmp_path / "text_mask.npy", np.ones(N_ITEMS, dtype=bool))
     first, now = (random_bundle(folder, folder.with_suffix(".bundle")) for folder in nights)

@@ -112,7 +112,7 @@ class Impressions:
 
 
 def impressions(tables: Tables, config: RunConfig) -> Impressions:
-    """Gather what was shown, with its context and the features of items.
+    """Gather what was shown, with its context and what is known of users and items.
 
     Events are cleaned as for retrieval. Each remaining event is a row, clicked if it is positive. Numeric columns are numbers; all others
     are categorical fields: ids, context columns of the events, and item columns of type category. A field with one value only, or

@@ -31,7 +31,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
         tables: canonical, validated tables.
         config: the run's configuration; `prepare`, `evaluation.protocols` and `data.tags_separator` count.
         folder: where to write; it exists.
-        must_ask: whether a test part without a query is refused.
+        must_ask: whether a test part in which nobody is asked anything is refused.
 
     Returns:
         Figures: events, users, items, positives, what was removed by reason, and each protocol's parts.
@@ -73,7 +73,7 @@ def prepare(tables: Tables, config: RunConfig, folder: Path, *, must_ask: bool =
 
     meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
     meta["default_event_type"] = event_types[np.bincount(event_type_codes[labels]).argmax()]
-    meta["prepare"] = config.prepare.model_dump(mode="json")  # so that the registered model reads stored events by the same rules
+    meta["prepare"] = config.prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
     meta["rare_items"] = sorted(removed["item_id"][removed["reason"] == FEW_ITEM_EVENTS].unique().tolist())
     parts: dict[str, Any] = {}
     for protocol in config.evaluation.protocols:

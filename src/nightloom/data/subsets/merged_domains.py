@@ -87,7 +87,7 @@ def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], prot
 
 
 def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
-    """The kept events (bool [events]) of every user, of validation and test too."""
+    """All events of every user, those of validation and test too, less those that are not kept (bool [events])."""
     offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets].astype(np.int64)
     columns = {name: getattr(sequences, name)[kept] for name in COLUMNS}
     return Histories(offsets, request_time=np.zeros(sequences.n_users, dtype=np.int64), **columns)
