@@ -70,6 +70,19 @@ def test_every_command_of_nightloom_is_one(page: Path) -> None:
     assert set(re.findall(r"(?:^ *|`|bin/|&& )nightloom ([a-z][\w-]*)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= known
 
 
+@pytest.mark.parametrize(
+    "page", [*(page for page in FRONT if page.name != "CHANGELOG.md"), *DOCS], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_file_and_module_that_is_named_is_there(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    tops = "src|flows|tasks|expectations|deployment|benchmarks|docs|tests|config|core|runs|data|encoders|models|training|packaging"
+    tops += "|evaluation|explain|promotion|experiments|report"
+    for place in set(re.findall(rf"`((?:{tops})/[\w./-]*(?:\.\w+|/))`", text)):
+        assert (ROOT / place).exists() or (ROOT / "src" / "nightloom" / place).exists(), f"{place} is not there"
+    for module in set(re.findall(r"`(nightloom(?:\.[a-z_]+)+)`", text)):
+        assert find_spec(module), f"{module}: no such module"
+
+
 def test_every_page_of_docs_is_in_the_index_of_the_first_page() -> None:
     for first in ("README.md", "README.zh.md"):
         linked = set(LINK.findall((ROOT / first).read_text(encoding="utf-8")))
