@@ -171,7 +171,7 @@ def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
     """An item without a picture is allowed, with a warning; nearly all named pictures must be readable."""
     items, limit, rules = tables.items, config.pretrained.max_bad_images, []
     assert items is not None
-    for column in (column for column, feature in tables.features.items() if feature == "image" and column in items):
+    for column in (column for column, kind in tables.features.items() if kind == "image" and column in items):
         named = items[column].dropna()
         lost = named[named.str.startswith(UNREADABLE)].str.removeprefix(UNREADABLE)
         example = f", for example {lost.iloc[0]}" if len(lost) else ""

@@ -1,4 +1,4 @@
-"""Columns that a canonical table must have, and their types. They are checked first, since row rules need them."""
+"""Which columns a canonical table must have, and of which type. Without them no row can be judged, so this is asked first."""
 
 from __future__ import annotations
 

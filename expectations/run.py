@@ -62,11 +62,11 @@ class Outcome:
 
 
 def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime) -> dict[str, Any]:
-    """Check the tables, and separate good rows from bad.
+    """Check the tables and part good rows from bad.
 
-    Three checks in turn: the columns and their types, the rules of each row, and the rules of the good rows as a whole. Before a broken
-    contract is raised it writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
-    `data_docs/`, and every rule's outcome as `checks.json`.
+    Three questions in turn: are the columns there and of their type, which rows break a rule, are the good rows together fit to
+    train on. Writes good rows as `<table>.parquet`, bad ones with their reasons under `quarantine/`, Data Docs under
+    `data_docs/`, and every rule's outcome as `checks.json`; all of it before a broken contract is raised.
 
     Args:
         tables: canonical tables of a snapshot.
