@@ -1,4 +1,4 @@
-"""Advertising logs: the base contract; counts of the context are finite, and there are clicks, but more ads shown in negative."""
+"""Advertising logs: the base contract; context counts are finite, and there are clicks, but more impressions without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nightloom.config import RunConfig
 from nightloom.data.tables.schema import OWN, Tables
 
 MOST_CLICKS = 0.5
-"""Share of clicks beyond which ads shown in negative are missing: even samples drawn for their clicks stay far below."""
+"""Share of clicks beyond which impressions without a click are missing: even samples drawn for their clicks stay far below."""
 
 
 def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
@@ -29,13 +29,13 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
         "event",
         "clicks and impressions, both",
         gxe.ExpectColumnUniqueValueCountToBeBetween(column="event", min_value=2),
-        "look whether only one kind of row arrives; a probability of a click is learnt from both",
+        "look whether only one kind of row arrives; a click probability is learned from both",
     )
     few = TableRule(
         "event",
         f"at most {MOST_CLICKS:.0%} clicks",
         gxe.ExpectColumnValuesToNotBeInSet(column="event", value_set=["click"], mostly=1 - MOST_CLICKS, severity="warning"),
-        "look whether ads that were shown in negative are missing; probabilities of a click come out too high without them",
+        "look whether impressions without a click are missing; click probabilities are too high without them",
     )
     found["events"] = base.more(found["events"], finite, (both, few))
     return found

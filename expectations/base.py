@@ -1,6 +1,6 @@
-"""The contract that every domain's canonical tables keep: nulls, ranges, sets, uniqueness, foreign keys, counts, freshness, balance.
+"""The contract of all domains: nulls, ranges, sets, uniqueness, foreign keys, counts, freshness, label balance.
 
-A domain's own file holds a `contracts` function of the same signature and may build on this one.
+A domain's own file has a `contracts` function of the same signature and may build on this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nightloom.data.tables.pictures import UNREADABLE
 from nightloom.data.tables.schema import Tables
 
 EARLIEST = pd.Timestamp("1990-01-01", tz="UTC")
-"""Events before this are a sign of a wrong unit: seconds of today read as milliseconds land in January 1970."""
+"""Events before this hint at a wrong unit: today's seconds, read as milliseconds, lie in January 1970."""
 
 SLACK = timedelta(hours=1)
 """Clocks differ: an event this far ahead is not yet in the future."""
@@ -27,14 +27,14 @@ POSITIVE = "positive__"
 """Helper column of the good events: 1 where the event is positive, else 0."""
 
 HAS_TEXT = "has_text__"
-"""Helper column of the good items: 1 where any text column holds something, else 0. Only there when text columns are."""
+"""Helper column of the good items: 1 where any text column has text, else 0. Only where there are text columns."""
 
 
 def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
-    """Contracts by table name, for the tables that are there.
+    """Contracts by table name, for the present tables.
 
     Args:
-        tables: canonical tables, whose columns are already known to be right.
+        tables: canonical tables, whose columns have passed their checks.
         config: limits and allowed values are its `validation` section.
         last: rows per table of the last night, None on the first.
         now: when the night runs, with time zone.
@@ -53,7 +53,7 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
 
 
 def unique(column: str) -> RowRule:
-    """The first row with an id stays; the others are put aside."""
+    """The first row with an id stays; the others go to the quarantine."""
     return RowRule(column, "appears more than once", lambda table: table[column].duplicated() & table[column].notna())
 
 
@@ -68,7 +68,7 @@ def given(column: str) -> RowRule:
 
 
 def between(column: str, name: str, low: object = None, high: object = None) -> RowRule:
-    """Values lie in a closed range; a missing value is not judged."""
+    """Values lie in a closed range; missing values pass."""
     return RowRule(column, name, expectation=gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high))
 
 
@@ -148,11 +148,13 @@ def _event_table(tables: Tables, config: RunConfig, now: datetime) -> tuple[Tabl
 
 def text_columns(tables: Tables) -> list[str]:
     """Columns of the items that the language model reads."""
-    return [column for column, kind in tables.features.items() if kind == "text" and tables.items is not None and column in tables.items]
+    return [
+        column for column, feature in tables.features.items() if feature == "text" and tables.items is not None and column in tables.items
+    ]
 
 
 def _texts(tables: Tables) -> tuple[TableRule, ...]:
-    """An item without text is learned by id and attributes alone: allowed, and said."""
+    """An item without text is learned by id and attributes alone: allowed, with a warning."""
     if not text_columns(tables):
         return ()
     return (
@@ -166,7 +168,7 @@ def _texts(tables: Tables) -> tuple[TableRule, ...]:
 
 
 def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
-    """An item without a picture is allowed, and said; pictures that are named must nearly all be there."""
+    """An item without a picture is allowed, with a warning; nearly all named pictures must be readable."""
     items, limit, rules = tables.items, config.pretrained.max_bad_images, []
     if items is None:
         return ()

@@ -10,7 +10,7 @@ from nightloom.data.tables.schema import REQUIRED, Tables
 
 
 def columns_suite(name: str, tables: Tables, config: RunConfig) -> gx.ExpectationSuite:
-    """The suite to ask of `kinds_of(table)`."""
+    """The suite for the frame that `kinds_of(table)` gives."""
     table = tables.present()[name]
     kinds: dict[str, list[str]] = {column: ["text"] for column in REQUIRED[name]}
     if name == "events":
@@ -35,7 +35,7 @@ def columns_suite(name: str, tables: Tables, config: RunConfig) -> gx.Expectatio
 
 
 def kinds_of(table: pd.DataFrame) -> pd.DataFrame:
-    """One row that says what each column holds: text, time, integer, number, or pandas' own word for it.
+    """One row with the type of each column: text, time, integer, number, or pandas' own word.
 
     Great Expectations compares pandas types by name and knows neither `str` nor `datetime64[ms, UTC]`; it can compare these words.
     """
@@ -43,7 +43,7 @@ def kinds_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def kind_of(values: pd.Series) -> str:
-    """What a column holds, in one word."""
+    """The type of a column's values, in one word."""
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         return "time"
     if isinstance(values.dtype, pd.StringDtype):

@@ -1,4 +1,4 @@
-"""News: the base contract; a title is not clicked and passed over at once, and nearly every title has words."""
+"""News: the base contract; no title is both clicked and not clicked at one time, and nearly every item has a title."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
 
 
 def _contradicts(events: pd.DataFrame) -> pd.Series:
-    """Impressions beside a click on the same title: at the same moment, or at any where there are no times.
+    """Impressions that contradict a click on the same title: at the same time, or at any time where there are none.
 
-    With times, a title passed over in the morning and clicked at noon is no contradiction.
+    With times, a title that is clicked later is no contradiction.
     """
     shown = pd.MultiIndex.from_frame(events[["user_id", "item_id", *(["timestamp"] if "timestamp" in events else [])]])
     return (events["event"] == "impression") & shown.isin(shown[events["event"] == "click"])

@@ -1,4 +1,4 @@
-"""One rule = what Great Expectations checks and which rows break it, said once."""
+"""Rules: what Great Expectations checks, and which rows break it, in one place."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pandas as pd
 from expectations.engine import FailureSeverity, gxe
 
 FLAG = "ok__"
-"""Prefix of the helper columns that say for each row whether it keeps a rule that looks beyond its own column."""
+"""Prefix of helper columns: whether each row keeps a rule that reads more than its own column."""
 
 
 @dataclass(frozen=True)
 class RowRule:
     """A rule that each row keeps or breaks; rows that break it go to the quarantine.
 
-    It is said in one of two ways, never both, so that the check and the rows put aside cannot differ.
+    It is given in one of two ways, never both, so that the check and the quarantined rows cannot differ.
 
     Attributes:
         column: the column it is about.
         name: short and plain, as the quarantine shows it.
         breaks: table -> bool [rows], true where the rule is broken; Great Expectations gets it as a helper column. For rules
             that look at other rows or tables, or that a large value_set would make slow.
-        expectation: a column map expectation, which itself says which rows break it.
+        expectation: a column map expectation, which itself finds the rows that break it.
     """
 
     column: str

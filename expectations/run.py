@@ -29,7 +29,7 @@ from nightloom.data.tables.quarantine import Breach, separate, shown, write_quar
 from nightloom.data.tables.schema import Tables
 
 ORDER = ("items", "users", "events", "links")
-"""Tables that others refer to come first, so that a foreign key asks for a good row."""
+"""Referenced tables come first, so that a foreign key needs a good row."""
 
 EXAMPLES = 5
 NOT_SUITES = ("columns", "engine", "rules", "run")
@@ -37,11 +37,11 @@ NOT_SUITES = ("columns", "engine", "rules", "run")
 
 @dataclass
 class Outcome:
-    """What became of one table.
+    """The outcome of one table.
 
     Attributes:
-        arrived: rows that arrived, those that could not be read included.
-        quarantined: rows put aside.
+        arrived: rows that arrived, including those that could not be read.
+        quarantined: rows in the quarantine.
         file: the quarantine file to open.
         checks: one entry a rule, as in checks.json.
         stops: what stops the night, in words.
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def bad_share(self) -> float:
-        """Share of the rows that arrived which were put aside."""
+        """Share of the arrived rows that went to the quarantine."""
         return self.quarantined / self.arrived if self.arrived else 0.0
 
 
@@ -190,7 +190,7 @@ def _found(result: Any, *, share: bool) -> str:
 
 
 def _with_helpers(name: str, good: pd.DataFrame, tables: Tables, config: RunConfig) -> pd.DataFrame:
-    """The good rows with the helper columns that the base contract's table rules ask for."""
+    """The good rows with the helper columns of the base contract's table rules."""
     if name == "events":
         return good.assign(**{POSITIVE: _labels(good, config)})
     if name == "items" and (columns := text_columns(tables)):

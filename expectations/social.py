@@ -1,4 +1,4 @@
-"""People: the base contract; a listen is counted, nobody follows himself, the event `self` is about oneself, no link is said twice."""
+"""Social: the base contract; listens have counts, no user follows himself, `self` events are about oneself, links are unique."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ BLOCK = re.compile(r'^```(\w+)(?: title=(\S+))?(?: below="([^\n]*)")?\n(.*?)^```
 
 
 def copy_of_the_project(home: Path, *more: str) -> dict[str, str]:
-    """Copy what a user works with, and more paths where they are asked for; gives the environment in which its commands run."""
+    """Copy what a user works with, and the paths in `more`; give the environment in which its commands run."""
     for name in ("flows", "tasks", "expectations", "src", *more):
         source = ROOT / name
         if source.is_dir():
@@ -32,7 +32,7 @@ def copy_of_the_project(home: Path, *more: str) -> dict[str, str]:
 
 
 def follow(page: str, home: Path, environment: dict[str, str], until: str | None = None) -> dict[str, str]:
-    """Write the files of a page, put its lines below those that they name, and run its commands, each with the exit code that it says.
+    """Write the files of a page, insert lines below those that the page names, and run its commands, each with its stated exit code.
 
     Args:
         page: name in docs/.
@@ -43,7 +43,7 @@ def follow(page: str, home: Path, environment: dict[str, str], until: str | None
     Returns:
         What each command printed.
     """
-    said: dict[str, str] = {}
+    printed: dict[str, str] = {}
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for language, title, below, content in BLOCK.findall(text.partition(until)[0] if until else text):
         if below:
@@ -57,5 +57,5 @@ def follow(page: str, home: Path, environment: dict[str, str], until: str | None
             done = subprocess.run(words, shell=True, cwd=home, env=environment, capture_output=True, text=True, check=False)
             expected = int(remark.removeprefix("exit code ")) if remark.startswith("exit code") else 0
             assert done.returncode == expected, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-            said[command] = done.stdout + done.stderr
-    return said
+            printed[command] = done.stdout + done.stderr
+    return printed

@@ -1,3 +1,3 @@
 """Nightloom: a recommender on pretrained language models that retrains itself every night."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

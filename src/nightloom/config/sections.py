@@ -73,14 +73,14 @@ class Section(BaseModel):
 
 
 class EventFilterConfig(Section):
-    """A part of the events, where not all are wanted: one year of two, or some of the people. The catalogue stays whole."""
+    """A part of the events, where not all are wanted: one year of two, or some of the users. The catalogue stays whole."""
 
     since: date | None = None
     """First day that counts, for example 2010-12-01 (UTC). Empty: from the first event."""
     before: date | None = None
     """Day that ends the part, itself not in it. Empty: to the last event."""
     users_share: float = Field(1.0, gt=0, le=1)
-    """Share of the users that are taken, drawn by a fixed lot: a larger share holds every smaller one."""
+    """Share of the users to keep, drawn with a fixed seed: a larger share contains every smaller one."""
 
     @model_validator(mode="after")
     def _has_days(self) -> EventFilterConfig:
@@ -214,7 +214,7 @@ class PretrainedConfig(Section):
     engine: Literal["torch", "fast"] = "torch"
     """torch, or fast: OpenVINO, several times faster on a CPU, for BERT-class encoders (needs `pip install 'nightloom[fast]'`)."""
     image_model: str = "facebook/dinov2-small"
-    """Hub name or local folder of a vision model (safetensors only); asked only where data.features names an image column."""
+    """Hub name or local folder of a vision model (safetensors only); used only where data.features names an image column."""
     image_sha256: str | None = None
     """Expected SHA-256 of its model.safetensors."""
     max_bad_images: float = Field(0.05, ge=0, le=1)
@@ -249,9 +249,9 @@ class ModelConfig(Section):
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
     scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
-    """What may be fused with the network's scores, each with the share that validation gives it (often none). Empty: the network alone."""
+    """What may be fused with the network's scores; validation gives each its weight, often none. Empty: the network alone."""
     reranker: bool = True
-    """Whether the 100 best are put in order by their probability of being had, where validation says for sure that this is better."""
+    """Whether a re-ranker orders the 100 best by their probability, where validation shows a significant gain."""
 
     @model_validator(mode="after")
     def _shapes(self) -> ModelConfig:
@@ -294,7 +294,7 @@ class TrainingConfig(Section):
     max_minutes: float | None = Field(None, gt=0)
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
-    """Start from the champion's weights where it has seen nothing that tonight holds out (temporal split, frozen language model)."""
+    """Start from the champion's weights, if it has learned nothing that tonight holds out (temporal split, frozen language model)."""
     warm_epochs: int = Field(2, ge=1)
     """Epochs of a run that starts from the champion's weights; the rate falls to nothing over them."""
     refit: bool = True
@@ -311,9 +311,9 @@ class EvaluationConfig(Section):
     protocols: tuple[Protocol, ...] = Field(("temporal",), min_length=1)
     """Each is split, trained and ranked for itself; the gate uses the first. `random` goes with data.columns.events.order: random."""
     baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
-    """Simple families ranked beside the model."""
+    """Simple models ranked beside the model; the gate holds a first champion against them."""
     exclude_seen: bool = True
-    """Whether items that a user has had are left out of the ranking (false where repeats are normal)."""
+    """Whether items that a user has seen are left out of the ranking (false where repeats are normal)."""
 
 
 class ClicksConfig(Section):
@@ -322,7 +322,7 @@ class ClicksConfig(Section):
     test_from: int | None = None
     """Order, or time in ms since 1970, of the first row of the test part, where a publisher set one. Empty: by prepare.test_share."""
     folds: int = Field(6, ge=1)
-    """Parts of the latter half before the test, each asked about by what is before it. They choose epochs and calibration."""
+    """Parts of the latter half before the test, each predicted from what is before it. They choose epochs and calibration."""
     members: int = Field(5, ge=1)
     """Networks, trained from different seeds, whose log-odds are averaged."""
     epochs: int = Field(16, ge=1)

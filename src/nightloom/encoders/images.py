@@ -1,7 +1,7 @@
-"""Image vectors by a pretrained vision model: vision transformers (ViT, DINOv2, Swin), convolutional networks, and CLIP's kind.
+"""Image vectors by a pretrained vision model: vision transformers (ViT, DINOv2, Swin), convolutional networks, and CLIP models.
 
-The model and its image processor are read from a local folder as in `nightloom.encoders.loading`. Pictures are decoded and resized by
-Pillow whatever else is installed, so that a vector depends on the picture and the model alone.
+The model and its image processor are read from a local folder as in `nightloom.encoders.loading`. Pillow always decodes
+and resizes, so a vector depends on the picture and the model alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BATCH = 16
 """Pictures in a batch."""
 
 DECODED = 1024
-"""JPEG files may be decoded at a fraction of their size, but not below this width and height; models look at 224 to 518."""
+"""JPEG files may be decoded at a fraction of their size, but not below this width and height; models read 224 to 518."""
 
 NARROWEST = 20
-"""A picture that is this many times longer than it is wide shows nothing, and resized by its short side it would fill the memory."""
+"""Largest ratio of sides: a narrower picture shows nothing, and resized by its short side it would fill the memory."""
 
 
 class UnreadablePicture(Exception):
@@ -61,7 +61,7 @@ class ImageEncoder:
             sha256: expected digest of the weights.
 
         Raises:
-            InputError: the model is not found, refused, or sees no pictures; or Pillow is not installed.
+            InputError: the model is not found, refused, or no vision model; or Pillow is not installed.
         """
         return cls.from_weights(resolve(model, sha256, "pretrained.image_model"))
 
@@ -97,9 +97,9 @@ class ImageEncoder:
         """Vectors of many pictures.
 
         Args:
-            pictures: each gives a file's bytes when it is called, so that few are in memory at once; it may raise UnreadablePicture.
-            progress: told (pictures done, all pictures) after each batch.
-            lost: told which picture could not be read, and why.
+            pictures: callables that give a file's bytes, so that few are in memory at once; they may raise UnreadablePicture.
+            progress: called with (pictures done, all pictures) after each batch.
+            lost: called with the row of an unreadable picture, and why.
 
         Returns:
             float32 [len(pictures), dim], NaN where a picture could not be read.
@@ -121,7 +121,7 @@ class ImageEncoder:
         return vectors
 
     def pixels(self, image: Any) -> Tensor:
-        """A picture as the model sees it, float32 [channels, height, width]."""
+        """A picture as the model reads it, float32 [channels, height, width]."""
         with quiet():
             made = self.processor(images=np.asarray(image), return_tensors="pt", input_data_format="channels_last")
         pixels: Tensor = made["pixel_values"][0]
@@ -129,7 +129,7 @@ class ImageEncoder:
 
     @torch.no_grad()
     def _vectors(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Vectors of a batch, float32 [n, dim]: the class token, else the mean over all places; of CLIP's kind what meets the texts."""
+        """Vectors of a batch, float32 [n, dim]: the class token, else the mean over all places; for CLIP the projected features."""
         batch = torch.stack(list(pixels)).to(self.device)
         if hasattr(self.model, "get_image_features"):
             found = self.model.get_image_features(pixel_values=batch)
@@ -160,7 +160,7 @@ def decode(content: bytes) -> Any:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             image = image.convert("RGB")
-    except Exception as error:  # whatever a broken file makes of the decoder of its format: the picture is lost, the night is not
+    except Exception as error:  # whatever a decoder raises on a broken file: the picture is lost, the night is not
         raise UnreadablePicture(f"no whole picture ({type(error).__name__}: {_first_line(error)})") from error
     width, height = image.size
     if max(width, height) > NARROWEST * min(width, height):
@@ -175,5 +175,5 @@ def _blank() -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    said = next(iter(str(error).splitlines()), "")
-    return "not a format that Pillow knows" if said.startswith("cannot identify image file") else said
+    line = next(iter(str(error).splitlines()), "")
+    return "not a format that Pillow knows" if line.startswith("cannot identify image file") else line

@@ -1,4 +1,4 @@
-"""The pictures' part of stage load_pretrained: the catalogue's pictures become vectors; what can not be read is masked and told."""
+"""Pictures in stage load_pretrained: they become vectors; unreadable ones are masked and listed."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ EXAMPLES = 5
 def load_images(
     config: PretrainedConfig, prepared: Path, root: Path, folder: Path, progress: Progress | None = None
 ) -> dict[str, Any] | None:
-    """Encode the catalogue's pictures. An item with several gets their mean; one without any is masked.
+    """Encode the catalogue's pictures. An item with several gets their mean; an item without any is masked.
 
     Args:
         config: which vision model, and how many pictures may be lost.
         prepared: folder of stage prepare.
         root: the mlruns folder; vectors are kept under `cache/images/` by the SHA-256 of the picture.
         folder: gets `image_vectors.npy` float32 [items, dim], `image_mask.npy` bool [items] and `unreadable_images.csv`.
-        progress: told (new pictures done, all new pictures).
+        progress: called with (new pictures done, all new pictures).
 
     Returns:
-        Figures, or None where the catalogue has no image column and nothing is written: model, path, sha256, source, dim, items,
-        with_image (items), pictures (cells that name one), encoded and reused (pictures, each once), unreadable (cells), examples of those.
+        Figures, or None where the catalogue has no image column and nothing is written. Keys: model, path, sha256, source, dim, items,
+        with_image (items), pictures (cells that name one), encoded and reused (pictures, each once), unreadable (cells), examples.
 
     Raises:
         InputError: the model is not found or is not what was expected.
-        ContractBroken: of a column more than `max_bad_images` of the named pictures can not be read.
+        ContractBroken: more than `max_bad_images` of a column's named pictures can not be read.
     """
     columns = _columns(prepared)
     if not columns:
@@ -103,12 +103,12 @@ def has_pictures(prepared: Path) -> bool:
 def _columns(prepared: Path) -> list[str]:
     """Image columns of the items."""
     spec = prepared / "feature_spec.json"
-    kinds = FeatureSpec.load(spec).kinds if spec.exists() else {}
-    return [column for column, kind in kinds.items() if kind == "image"]
+    features = FeatureSpec.load(spec).kinds if spec.exists() else {}
+    return [column for column, feature in features.items() if feature == "image"]
 
 
 def _encoder(weights: Weights, known: dict[str, Picture], lost: dict[str, str]) -> Callable[[list[bytes], Progress], NDArray[np.float32]]:
-    """Encodes new pictures; the model is loaded when there are any. What can not be read joins `lost`."""
+    """A function that encodes new pictures. It loads the model at its first call, and adds unreadable pictures to `lost`."""
     encoder: ImageEncoder | None = None
 
     def read(key: str) -> bytes:
@@ -149,7 +149,7 @@ def _unread(items: pd.DataFrame, columns: list[str], lost: dict[str, str], known
 
 
 def _check(items: pd.DataFrame, columns: list[str], unread: pd.DataFrame, limit: float, folder: Path) -> None:
-    """Refuse a column of which too many pictures are lost."""
+    """Refuse a column with too many lost pictures."""
     for column in columns:
         mine, named = unread[unread["column"] == column], int(items[column].notna().sum())
         if len(mine) > limit * named:

@@ -1,4 +1,4 @@
-"""Stage load_pretrained: the pretrained models are found and checked, and the items' texts and pictures become vectors."""
+"""Stage load_pretrained: find and check the pretrained models, and turn the items' texts and pictures into vectors."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def fingerprints(config: PretrainedConfig, prepared: Path) -> dict[str, str]:
-    """The models that a catalogue asks for, each with the fingerprint of its files as they are now.
+    """The models that a catalogue needs, each with the fingerprint of its files as they are now.
 
-    A folder may hold another model than it held last night, under the same name. Without a text no language model is asked for, without
-    a picture that can be read no vision model, and none is looked for.
+    A folder may hold another model than last night under the same name. A catalogue without text needs no language model, and one without
+    a readable picture no vision model.
 
     Args:
         config: which models.
@@ -49,9 +49,9 @@ def fingerprints(config: PretrainedConfig, prepared: Path) -> dict[str, str]:
 
 
 def replaced(config: PretrainedConfig, known: Mapping[str, str]) -> bool:
-    """Whether a model has other files than when its fingerprint was taken.
+    """Whether a model's files differ from its fingerprint.
 
-    Nothing is fetched, and one that is no longer on this machine has not been replaced.
+    Nothing is fetched. A model that is no longer on this machine has not been replaced.
 
     Args:
         config: which models.
@@ -59,7 +59,7 @@ def replaced(config: PretrainedConfig, known: Mapping[str, str]) -> bool:
     """
     try:
         return any(fingerprint_here(getattr(config, key)) not in (None, fingerprint) for key, fingerprint in known.items())
-    except InputError:  # a folder without weights now: whoever asks for the model is told
+    except InputError:  # a folder without weights now: loading it will say so
         return True
 
 
@@ -71,23 +71,23 @@ def load_pretrained(
     progress: Progress | None = None,
     pictures_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Encode the catalogue's texts and, where it has an image column, its pictures, and write what ARCHITECTURE.md lists for this stage.
+    """Encode the catalogue's texts and pictures; write the files that ARCHITECTURE.md lists for this stage.
 
     Args:
         config: which models, and how texts become vectors.
         prepared: folder of stage prepare.
         root: the mlruns folder; vectors are kept under `cache/text/` and `cache/images/`.
-        folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json` and `pretrained.json`; what is there of pictures `load_images` says.
-        progress: told (new texts done, all new texts).
-        pictures_progress: told (new pictures done, all new pictures).
+        folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json`, `pretrained.json`, and the files of `load_images`.
+        progress: called with (new texts done, all new texts).
+        pictures_progress: called with (new pictures done, all new pictures).
 
     Returns:
-        What pretrained.json holds: model, path, sha256, source, pooling, max_tokens, dim, items, and how many texts were encoded
-        now, reused from the cache (each text once), and missing; `images`: what `load_images` gave.
+        The content of pretrained.json: model, path, sha256, source, pooling, max_tokens, dim, items; texts encoded now, reused from the
+        cache (each text once) and missing; `images`: the figures of `load_images`.
 
     Raises:
-        InputError: the model is not found or is not what was expected. A catalogue without any text needs no model
-            and gets vectors of width 0.
+        InputError: the model is not found or is not what was expected. A catalogue without text needs no model and gets vectors of
+            width 0.
         ContractBroken: too many pictures can not be read.
     """
     texts = _texts(prepared)

@@ -1,4 +1,4 @@
-"""Loading a pretrained model with transformers: from safetensors, in float32, never with code of its own, quietly, and whole."""
+"""Loading a pretrained model with transformers: from safetensors, in float32, without remote code, quietly, and complete."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def load_model(folder: Path) -> Any:
         )
     pooler = getattr(model, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
-        model.pooler = None  # the head of another task (BERT's next sentence): not used here, so it must not be trained or kept
+        model.pooler = None  # the head of another task (BERT's next sentence), so it must not be trained or kept
     return model
 
 
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
-    """Load quietly, and say which folder transformers could not read."""
+    """Load quietly; an error names the folder that transformers could not read."""
     from safetensors import SafetensorError
 
     try:

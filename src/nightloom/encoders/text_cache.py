@@ -14,7 +14,7 @@ from nightloom.encoders.vector_cache import Progress, VectorCache
 Encode = Callable[[list[str], Progress], NDArray[np.float32]]
 
 SHARD = 4096
-"""Texts in a shard at most: what a killed run loses."""
+"""Most texts in a shard, and the most that a killed run loses."""
 
 
 class TextCache(VectorCache):
@@ -32,8 +32,8 @@ class TextCache(VectorCache):
 
         Args:
             texts: the texts; may repeat.
-            encode: gives float32 [n, d] for n texts, and tells (done, n) on the way. Not called when all are kept.
-            progress: told (new texts done, all new texts).
+            encode: gives float32 [n, d] for n texts, and reports (done, n). Not called when all are kept.
+            progress: called with (new texts done, all new texts).
 
         Returns:
             float32 [len(texts), d] in order, and how many texts were encoded now.

@@ -1,7 +1,7 @@
 """The same text vectors by OpenVINO, several times faster on a CPU with bfloat16 arithmetic.
 
-Where the processor has bfloat16 arithmetic OpenVINO uses it, elsewhere float32. Vectors are therefore not the same to the last
-bit from machine to machine, which is why a config must ask for them: `pretrained.engine: fast`.
+OpenVINO uses bfloat16 where the processor has it, else float32. Vectors then differ in their last bits from machine to machine, so a
+config has to choose it: `pretrained.engine: fast`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Compiled(nn.Module):
     def __init__(self, openvino: Any, model: nn.Module, precision: str) -> None:
         super().__init__()
         self.config: Any = model.config
-        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # tells which device the encoder is on
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # holds the device of the encoder
         example = torch.ones(2, 3, dtype=torch.int64)
         level = logging.root.manager.disable
         logging.disable(logging.WARNING)  # of tracing, about branches that do not depend on the texts
@@ -67,7 +67,7 @@ class Compiled(nn.Module):
                 graph = openvino.convert_model(_Hidden(model), example_input=(example, example.clone()))
         finally:
             logging.disable(level)
-        # As many threads as torch would use, so that a neighbour on the machine is left as much as before.
+        # As many threads as torch would use, so that other processes keep their share.
         settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         self.request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
 

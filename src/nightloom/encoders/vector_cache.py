@@ -1,7 +1,7 @@
 """Vectors of contents kept from night to night by digest, so that only what is new is encoded.
 
-Append-only shards in one folder for each model. A shard is named by the digest of its bytes: one that was damaged is
-noticed, put aside and its contents encoded again, and two processes can write at the same time.
+Each model has a folder of append-only shards. A shard is named by the digest of its bytes. A damaged one is therefore noticed, renamed and
+encoded again, and two processes can write at the same time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class VectorCache:
 
     Args:
         folder: one folder for each model and each way of encoding.
-        shard: contents in a shard at most: what a killed run loses.
+        shard: most contents in a shard, and the most that a killed run loses.
     """
 
     def __init__(self, folder: Path, shard: int) -> None:
@@ -37,9 +37,9 @@ class VectorCache:
 
         Args:
             keys: digests, all of one length; may repeat.
-            encode: gives float32 [n, d] for n keys, and tells (done, n) on the way; a row of NaN says that there is no vector for a
-                key, and is not kept. Not called when all are kept.
-            progress: told (new keys done, all new keys).
+            encode: gives float32 [n, d] for n keys, and reports (done, n). A row of NaN means that a key has no vector, and is not kept.
+                Not called when all are kept.
+            progress: called with (new keys done, all new keys).
 
         Returns:
             float32 [len(keys), d] in order, and how many were encoded now.

@@ -1,4 +1,4 @@
-"""What stage load_pretrained made of a catalogue's texts and pictures."""
+"""The vectors of a catalogue's texts and pictures, as stage load_pretrained wrote them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Vectors:
 
     Attributes:
         text: float32 [items, text_dim].
-        has_text: bool [items]; where false the row of `text` says nothing.
+        has_text: bool [items]; where false the row of `text` has no meaning.
         image: float32 [items, image_dim]; of width 0 where the catalogue has no image column.
         has_image: bool [items].
     """

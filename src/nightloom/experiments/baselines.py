@@ -1,6 +1,6 @@
-"""Families side by side: each is fitted and ranked in a process of its own, on the same queries, from the same events.
+"""Baselines side by side: each is fitted and ranked in a process of its own, on the same queries, from the same events.
 
-A process of its own keeps random numbers, memory and CPU seconds of one family apart from those of the next.
+A process each keeps random numbers, memory and CPU seconds apart.
 
     python -m nightloom.experiments.baselines WORK.json
 """
@@ -38,7 +38,7 @@ LOG_TAIL = 20
 
 
 def varied(config: RunConfig, family: str) -> RunConfig:
-    """The config of a variant of the full model; any other family's is the config as it is."""
+    """The config of an ablation of the full model; any other name gets the config unchanged."""
     if not VARIANTS.get(family):
         return config
     content = config.model_dump(mode="json")
@@ -49,22 +49,22 @@ def varied(config: RunConfig, family: str) -> RunConfig:
 def measure(
     config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Fit and rank one family under every protocol of the config, in a process of its own with one thread.
+    """Fit and rank one model under every protocol of the config, in a process of its own with one thread.
 
     Args:
-        config: the run's configuration; that of a variant is made here.
+        config: the run's configuration, before the overrides of an ablation.
         family: one of `EVERY`.
         prepared: folder of stage prepare.
         pretrained: folder of stage load_pretrained.
         folder: gets `<protocol>/` with the model, `per_user.parquet`, `result.json` and `log.txt`.
-        tell: told what is done, in words.
+        tell: called with a line of progress.
 
     Returns:
         The content of `result.json`: `family`, `metrics` and `intervals` (protocol -> metric -> ...), `fit_cpu_seconds`,
         `seconds` and `curves` by protocol, `users` by protocol, `peak_mb`.
 
     Raises:
-        InputError: the family refuses the data.
+        InputError: the model refuses the data.
         TrainingError: the process failed; holds the end of its log.
     """
     content = {"config": config.model_dump(mode="json"), "family": family, "folder": str(folder)}
@@ -90,7 +90,7 @@ def measure(
 
 
 def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None]) -> None:
-    """What the process does: fit and rank the family under every protocol, and write what `measure` tells of."""
+    """The work of the process: fit and rank the model under every protocol, and write the files of `measure`."""
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     results = Results()
     figures: dict[str, dict[str, Any]] = {name: {} for name in ("fit_cpu_seconds", "seconds", "curves", "users")}
@@ -139,7 +139,7 @@ def _cpu_seconds() -> float:
 
 
 def main(path: Path) -> int:
-    """Be the process of one family; gives the exit code."""
+    """Run as the process of one model; gives the exit code."""
     content = json.loads(path.read_text(encoding="utf-8"))
     tie_to_parent(content["parent"])
     prepared, pretrained, folder = (Path(content[name]) for name in ("prepared", "pretrained", "folder"))

@@ -1,4 +1,4 @@
-"""The click head and its baselines on the same rows: each fitted, asked once about the test part, and measured."""
+"""The click head and its baselines on the same rows: each is fitted, predicts the test part once, and is measured."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from nightloom.models.ctr.train import Fitted, fit
 if TYPE_CHECKING:
     from nightloom.config import ClicksConfig
 
-FLOOR = "lightgbm"
-"""What the head is held against, row by row."""
+BASELINE = "lightgbm"
+"""The baseline that the head is compared with, row by row."""
 COLOURS = {"head": MODEL, "lightgbm": "#E69F00", "logistic": OTHER}
 
 
@@ -37,7 +37,7 @@ def fit_and_measure(
     seed: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """Fit one family, ask it about the test part, and write `probabilities.parquet`, `result.json` and, of the head, what answering needs.
+    """Fit one model, predict the test part, and write `probabilities.parquet`, `result.json` and, for the head, its files.
 
     Args:
         rows: what was shown.
@@ -82,19 +82,19 @@ def fit_and_measure(
 
 
 def differences(folders: Mapping[str, Path], confidence: float) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Each family less LightGBM on the same test rows: metric -> (difference, low, high), paired bootstrap.
+    """Each model less LightGBM on the same test rows: metric -> (difference, low, high), paired bootstrap.
 
     Args:
-        folders: family -> folder of `fit_and_measure`; without LightGBM nothing is compared.
+        folders: model -> folder of `fit_and_measure`; without LightGBM nothing is compared.
         confidence: of the intervals.
     """
-    if FLOOR not in folders:
+    if BASELINE not in folders:
         return {}
-    baseline = pd.read_parquet(folders[FLOOR] / "probabilities.parquet")
+    baseline = pd.read_parquet(folders[BASELINE] / "probabilities.parquet")
     clicked, against = baseline["clicked"].to_numpy(), baseline["probability"].to_numpy()
     found = {}
     for family, folder in folders.items():
-        if family != FLOOR:
+        if family != BASELINE:
             probability = pd.read_parquet(folder / "probabilities.parquet")["probability"].to_numpy()
             one, other = measure(clicked, probability), measure(clicked, against)
             spans = intervals(clicked, probability, against, confidence=confidence)
@@ -103,7 +103,7 @@ def differences(folders: Mapping[str, Path], confidence: float) -> dict[str, dic
 
 
 def calibration_plot(path: Path, folders: Mapping[str, Path], title: str) -> None:
-    """Chance given against share clicked, in bins of equal mass, every family as a line.
+    """Predicted probability against the share clicked, in bins of equal mass, one line a model.
 
     Args:
         path: PNG file to write.

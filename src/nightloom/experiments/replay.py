@@ -1,7 +1,7 @@
 """A backtest over past nights: trained from scratch, warm-started from the night before, or frozen since the first night.
 
-Night k knows the events before its moment and is judged on those until the next night's moment. Each night is an ordinary
-prepared folder whose test part is that period, so training and ranking are those of a real night.
+Night k knows the events before its moment and is evaluated on those until the next night's. Each night is an ordinary prepared folder
+whose test part is that period, so training and ranking are those of a real night.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nightloom.experiments.arguments import check_nights
 from nightloom.packaging.bundle import Bundle
 
 ARMS = ("scratch", "warm", "frozen", "frozen_new_scorers")
-"""Trained from scratch; from the night before; the first night's model; its network with the night's scorers."""
+"""Trained from scratch; from the night before; the first night's model; its network with tonight's scorers."""
 METRIC = "ndcg_at_10"
 RESAMPLES = 2000
 
@@ -43,8 +43,8 @@ class Moment:
     """One night of a replay.
 
     Attributes:
-        at: what happened before is known, milliseconds since 1970 UTC.
-        until: the night is judged on what happened from `at` until before this.
+        at: events before this are known, milliseconds since 1970 UTC.
+        until: the night is evaluated on events from `at` until before this.
     """
 
     at: int
@@ -88,8 +88,8 @@ def write_moment(
 ) -> dict[str, Any]:
     """Stage prepare for one night of the past, its test part being the period that the night is judged on.
 
-    The split goes by shares, so those that put its cutoffs at the night are worked out here; the validation part is
-    `prepare.validation_share` of what the night knows.
+    The split goes by shares, so this computes the shares that put the cut-offs at the night. The validation part is
+    `prepare.validation_share` of the known events.
 
     Args:
         tables: canonical, validated tables.
@@ -153,18 +153,18 @@ def judge(prepared: Path, pretrained: Path, bundles: Mapping[str, Path], *, excl
 
 
 def summary(judged: Sequence[pd.DataFrame], nights: Sequence[Mapping[str, Any]], confidence: float = 0.95) -> dict[str, Any]:
-    """What a replay says in the end.
+    """The replay's ratios.
 
     The first night, on which all arms are one model, is left out of every ratio.
 
     Args:
-        judged: what `judge` gave, night by night.
+        judged: the frames of `judge`, night by night.
         nights: for each night `cpu_seconds`: arm -> seconds of training.
         confidence: of the intervals, which are over users drawn with replacement, nights pooled.
 
     Returns:
         `ratios`: name -> `value`, `low`, `high` (mean NDCG@10 of the first arm over the second's, users of all nights pooled),
-        `cpu_share`: training time of warm over scratch, `users`: asked in all, `nights`: that count.
+        `cpu_share`: training time of warm over scratch, `users`: queries in all, `nights`: how many count.
     """
     pooled = pd.concat(judged[1:] or judged)[list(ARMS)].to_numpy(dtype=np.float64)
     drawn = resampled_means(pooled, RESAMPLES, seed=0)
@@ -202,8 +202,8 @@ def markdown(nights: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> s
     ]
     spent = found["cpu_seconds"]
     lines.append(f"- training time warm/scratch: {found['cpu_share']:.1%} ({spent['warm']:.0f} of {spent['scratch']:.0f} CPU seconds)")
-    said = f"Over {found['nights']} nights after the first and {found['users']:,} questions:"
-    return "\n".join(rows) + f"\n\n{said}\n\n" + "\n".join(lines) + "\n"
+    line = f"Over {found['nights']} nights after the first and {found['users']:,} questions:"
+    return "\n".join(rows) + f"\n\n{line}\n\n" + "\n".join(lines) + "\n"
 
 
 def plot(path: Path, nights: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -1,8 +1,8 @@
-"""From one domain to another: how well a model answers there, by how many of the target's users it may learn from.
+"""From one domain to another: how well a model ranks there, by the share of the target's users that it may learn from.
 
-All arms are asked about the same test users with their whole histories. What differs is what they have learned from: the source
-alone, the source and a share of the target's users, or that share alone. Where items are shared, the arms in the middle learn from
-both domains' histories together (`nightloom.data.subsets.merged_domains`), if the source has more than the target.
+All arms rank for the same test users with their whole histories. They differ in their training data: the source alone, the source and a
+share of the target's users, or that share alone. Where items are shared and the source has more events, the arms in the middle learn from
+both domains' histories (`nightloom.data.subsets.merged_domains`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from nightloom.training.transfer import zero_shot
 
 METRIC = "ndcg_at_10"
 TRAINED = ("adapter", "full", "scratch")
-"""Only an adapter learns over carried weights; all of them learn; nothing was carried."""
+"""Carried weights with a trained adapter; carried weights, all trained; no carried weights."""
 NETWORKS = ("zero_shot", *TRAINED)
-FLOORS = ("popularity", "text_neighbours")
-ARMS = (*NETWORKS, *FLOORS)
+BASELINES = ("popularity", "text_neighbours")
+ARMS = (*NETWORKS, *BASELINES)
 ALONE = "_network"
-"""Ends the name of an arm that is asked without its scorers."""
+"""Suffix of an arm that ranks without its scorers."""
 PAIRS = (
-    *(("zero_shot", baseline) for baseline in FLOORS),
+    *(("zero_shot", baseline) for baseline in BASELINES),
     *((arm, "scratch") for arm in ("zero_shot", "adapter", "full")),
     *((f"{arm}{ALONE}", f"scratch{ALONE}") for arm in ("zero_shot", "adapter", "full")),
 )
@@ -49,8 +49,8 @@ RESAMPLES = 2000
 def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False) -> RunConfig:
     """The config of the source's training: its data under the target's model, language model and schedule.
 
-    It reads text alone, since no id and no attribute can be carried over, and what they would learn the text would not; where items are
-    shared, it learns their ids too, and has scorers.
+    It reads text alone: ids and attributes can not be carried over, and would learn what the text should. Where items are shared it learns
+    their ids too, and has scorers.
 
     Raises:
         InputError: the target tunes its language model, or reads no text.
@@ -65,17 +65,17 @@ def source_config(source: RunConfig, target: RunConfig, *, shared: bool = False)
 
 
 def arms_config(target: RunConfig) -> RunConfig:
-    """The config that every arm learns under: the target's without a re-ranker, since what starts from another domain has none."""
+    """The config of every arm: the target's without a re-ranker, since a model from another domain has none."""
     return target.model_copy(update={"model": target.model.model_copy(update={"reranker": False})})
 
 
 def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
-    """The leak rule: of the source's users, those who are not users of the target.
+    """The leak rule: users of the source that are not users of the target.
 
     Args:
         source: the source's folder of stage prepare.
         target: the target's.
-        same_people: whether one id means one person in both; otherwise nobody is left out.
+        same_people: whether one id means one user in both; otherwise no user is left out.
 
     Returns:
         int64 [n], dense users of the source, ascending.
@@ -95,9 +95,9 @@ def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDA
 
 
 def write_source(source: Path, target: Path, protocol: str, folder: Path, *, same_people: bool) -> dict[str, Any]:
-    """Write the prepared folder that the source's model learns from: without users of the target, and without the target's future.
+    """Write the prepared folder of the source's model: without users of the target, and without the target's future.
 
-    Under the temporal protocol every arm but `scratch` starts from this model, so it learns only from what came before the target's
+    Every arm but `scratch` starts from this model. Under the temporal protocol it therefore learns only from events before the target's
     validation. Leave-one-out has no such time.
 
     Args:
@@ -108,10 +108,10 @@ def write_source(source: Path, target: Path, protocol: str, folder: Path, *, sam
         same_people: see `users_to_learn_from`.
 
     Returns:
-        What `write_user_subset` gives.
+        The figures of `write_user_subset`.
 
     Raises:
-        InputError: nobody or too little is left to learn from, or the protocol is temporal and one of the two has no times.
+        InputError: no user or too few events are left, or the protocol is temporal and one of the two has no times.
     """
     users = users_to_learn_from(source, target, same_people=same_people)
     return write_user_subset(source, users, protocol, folder, before=cutoff_of(target, source, protocol))
@@ -146,20 +146,20 @@ def judge(
     whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
     queries = whole.queries("test", exclude_seen=exclude_seen)
 
-    def ask(model: Recommender) -> NDArray[np.float64]:
+    def evaluate(model: Recommender) -> NDArray[np.float64]:
         ranked = ranks(model, queries, exclude_seen=exclude_seen)
         return per_user(ranked.ranks, ranked.offsets)[METRIC]
 
     recommenders: dict[str, SequentialRecommender] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
     recommenders |= {arm: Bundle.load(bundles[arm]).recommender for arm in TRAINED}
     found: dict[str, Any] = {"user_id": user_ids(prepared)[queries.users]}
-    found |= {arm: ask(recommender) for arm, recommender in recommenders.items()}
+    found |= {arm: evaluate(recommender) for arm, recommender in recommenders.items()}
     content = recommenders["zero_shot"].content
-    found["popularity"] = ask(Popularity().fit(learned.train(with_validation=True), whole.n_items))
-    found["text_neighbours"] = ask(TextNeighbours().read(content.text, content.has_text))
+    found["popularity"] = evaluate(Popularity().fit(learned.train(with_validation=True), whole.n_items))
+    found["text_neighbours"] = evaluate(TextNeighbours().read(content.text, content.has_text))
     for arm, recommender in recommenders.items():
         recommender.weights = {}
-        found[f"{arm}{ALONE}"] = ask(recommender)
+        found[f"{arm}{ALONE}"] = evaluate(recommender)
     return pd.DataFrame(found)
 
 
@@ -167,7 +167,7 @@ def differences(judged: pd.DataFrame, confidence: float = 0.95) -> dict[str, dic
     """Paired differences of NDCG@10 over users drawn with replacement.
 
     Args:
-        judged: what `judge` gave.
+        judged: the frame of `judge`.
         confidence: of the intervals.
 
     Returns:
@@ -185,9 +185,9 @@ def line_of(
 
     Args:
         share: of the target's users.
-        judged: what `judge` gave.
-        learned: `users` and `events` that were learned from, and `held_out`, how many of them chose the epochs; `together`, what
-            `write_merged_domains` gave, where the source joined.
+        judged: the frame of `judge`.
+        learned: `users` and `events` of the training data, and the number of `held_out` users; where the source joined, `together` holds
+            the figures of `write_merged_domains`.
         figures: arm -> figures of its training.
         confidence: of the intervals.
     """
@@ -208,7 +208,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     """The shares as a table, and the paired differences below it.
 
     Args:
-        lines: what `line_of` gave, by share.
+        lines: the lines of `line_of`, by share.
         source: figures of the source's training: `users`, `left_out`, `events`, and `same`, items taken for the same in both.
         title: above the table.
         confidence: of the intervals.
@@ -243,7 +243,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
     if some := [one["learned"] for one in lines if one["learned"]["held_out"]]:
         many, held = (" and ".join(f"{one[name]:,}" for one in some) for name in ("users", "held_out"))
         said += (
-            f" Of the {many} users {held} were held out of a search and chose the epochs and the shares of the scorers; then all were "
+            f" Of the {many} users {held} were held out of a search and chose the epochs and the fusion weights; then all were "
             "learned from."
         )
     if joined := {one["share"]: one["learned"]["together"] for one in lines if "together" in one["learned"]}:
@@ -256,7 +256,7 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
 
 
 def words(arm: str) -> str:
-    """An arm's name for people."""
+    """An arm's name in words."""
     return arm.replace(ALONE, ", network alone").replace("_", " ")
 
 

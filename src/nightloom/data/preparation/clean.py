@@ -1,4 +1,4 @@
-"""Cleaning of events: duplicates, robots, repeats and noise. Nothing leaves without a reason."""
+"""Cleaning of events: duplicates, robots, repeats and noise. Every removed event has a reason."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def event_times(events: pd.DataFrame) -> NDArray[np.int64]:
 def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Remove duplicates, robots, repeats (unless `keep_repeats`) and noise, in that order.
 
-    Of the events of a user on an item the first is kept, and the first positive one: a view does not stand in for the purchase that it
-    led to. The two noise rules feed each other, so they alternate until neither removes anything.
+    Of a user's events on an item the first is kept, and the first positive one, so that a view does not replace the purchase after it. The
+    two noise rules affect each other, so they alternate until neither removes anything.
 
     Args:
         events: canonical events.
@@ -74,7 +74,7 @@ def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd
 
 
 def _robots(users: NDArray[np.intp], days: NDArray[np.int64], alive: NDArray[np.bool_], limit: int) -> NDArray[np.bool_]:
-    """Events of users who have more than `limit` living events on some day."""
+    """Events of users with more than `limit` remaining events on some day."""
     counts = pd.DataFrame({"user": users[alive], "day": days[alive]}).value_counts(sort=False)
     busy = counts[counts > limit].index.get_level_values("user").to_numpy()
     return np.isin(users, busy)
@@ -83,22 +83,22 @@ def _robots(users: NDArray[np.intp], days: NDArray[np.int64], alive: NDArray[np.
 def _repeats(
     users: NDArray[np.intp], items: NDArray[np.intp], times: NDArray[np.int64], good: NDArray[np.bool_], alive: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Living events of each user and item but the first, by time then row, and the first positive one.
+    """Remaining events of each user and item, except the first (by time, then row) and the first positive one.
 
-    So what stays of an event depends on earlier events alone: were a view left out for a later purchase, the history of before
-    would tell that one is to come.
+    Whether an event stays thus depends on earlier events alone. If a later purchase removed a view, its absence from the history would
+    leak the purchase.
     """
     rows = np.flatnonzero(alive)
     rows = rows[np.argsort(times[rows], kind="stable")]
     pairs = pd.DataFrame({"user": users[rows], "item": items[rows]})
-    liked = pairs[good[rows]]
+    positives = pairs[good[rows]]
     repeats = np.zeros(len(users), dtype=bool)
     repeats[rows[pairs.duplicated()]] = True
-    repeats[rows[liked.index[~liked.duplicated()]]] = False
+    repeats[rows[positives.index[~positives.duplicated()]]] = False
     return repeats
 
 
 def _rare(codes: NDArray[np.intp], alive: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
-    """Events whose code has fewer than `least` living events."""
+    """Events whose code has fewer than `least` remaining events."""
     counts = np.bincount(codes[alive], minlength=codes.max(initial=-1) + 1)
     return (counts < least)[codes]

@@ -1,9 +1,10 @@
-"""Causal counters: how often a user, an item or a value of the context was shown and clicked before, by what was known then.
+"""Causal counters: how often a user, an item or a context value was shown and clicked before.
 
-A row's counters come from strictly earlier rows alone. Rows of one and the same time, such as the ads of one page, know nothing of each
-other, since which of them was clicked is the very question. Counting in order is what keeps a row's own click out of its features;
-as statistics in place of categories such counts go back to Micci-Barreca, A Preprocessing Scheme for High-Cardinality Categorical
-Attributes, SIGKDD Explorations 2001, in order of time to Prokhorenkova et al., CatBoost, NeurIPS 2018.
+A row's counters come from strictly earlier rows alone. Rows of the same time, such as the ads of one page, do not count for each other,
+since which of them was clicked is what a model predicts. Counting in order keeps a row's own click out of its features.
+
+Statistics in place of categories: Micci-Barreca, A Preprocessing Scheme for High-Cardinality Categorical Attributes, SIGKDD Explorations
+2001. In order of time: Prokhorenkova et al., CatBoost, NeurIPS 2018.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nightloom.core.ragged import offsets_of
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 PRIOR_WEIGHT = 10.0
-"""Impressions that the overall rate counts for in a smoothed rate."""
+"""Weight of the overall rate in a smoothed rate, in impressions."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ def count(keys: NDArray[np.integer], times: IntArray, clicks: NDArray[np.bool_],
         keys: integers [rows]; rows of the same key share their past.
         times: int64 [rows], in any unit and any order.
         clicks: bool [rows].
-        known: bool [rows]; rows that are false count for nobody, whatever their time: the test part, when its clicks must not be used.
-            None: all are known.
+        known: bool [rows]; false rows are never counted, for example those of the test part. None: all are.
     """
     rows = len(keys)
     known = np.ones(rows, dtype=bool) if known is None else known
@@ -74,9 +74,9 @@ def counters(
 ) -> dict[str, FloatArray]:
     """Counters of every key as columns for a model.
 
-    For each key three columns: `<key> shown` = log(1 + shown), `<key> since` = log(1 + time since the last, NaN where there is none)
-    and `<key> rate`, the log-odds of the smoothed rate (clicked + w r) / (shown + w) less those of r, the overall rate of all that
-    was known then, (clicks + 1) / (impressions + 2). So 0 means "as any other row", which is also the value of a new key.
+    Each key has three columns: `<key> shown` = log(1 + shown), `<key> since` = log(1 + time since the last; NaN where there is none), and
+    `<key> rate`. The rate is the log-odds of (clicked + w r) / (shown + w), less those of the overall rate r = (clicks + 1) /
+    (impressions + 2) of all earlier known rows. So 0 means "like any other row", which is also the value of a new key.
 
     Args:
         keys: name -> integers [rows].

@@ -1,4 +1,4 @@
-"""Impressions: everything that was shown, in order of time, with all that was known of it and whether it was clicked.
+"""Impressions: everything that was shown, in order of time, with its features and whether it was clicked.
 
 Needs numpy and pandas alone, since training workers on bare machines read these.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Side = Literal["user", "item", "context"]
 FEWEST = 200
-"""Rows, clicked or not, without which nothing is learnt before the test part."""
+"""Fewest rows, clicked or not, before the test part."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Impressions:
         clicked: bool [rows].
         test_start: rows from here on are the test part.
         fields: names of the categorical fields.
-        sides: of each field, whether it tells of the user, the item or the occasion.
+        sides: of each field, whether it describes the user, the item or the context.
         hashes: int64 [rows, fields], hash of each value; 0 where it is missing.
         numbers: float64 [rows, number_names], NaN where missing.
         number_names: their names.
@@ -58,20 +58,20 @@ class Impressions:
         return len(self.times)
 
     def cutoff(self, share: float) -> int:
-        """The row before which about a share of the rows before the test part lies; rows of one time are not parted."""
+        """The row that ends about a share of the rows before the test part; rows of one time stay together."""
         return _at_time(self.times, round(share * self.test_start))
 
     def counters(self, until: int) -> dict[str, NDArray[np.float64]]:
-        """Counters of every field, of what was known before row `until`: a night's model does not hear of clicks after it.
+        """Counters of every field, from rows before `until` alone: a night's model knows no later clicks.
 
-        Without times there is no time since the last: the number of rows in between would be another matter in the next file.
+        Without times there is no time since the last: a number of rows in between would mean something else in the next file.
         """
         keys = {field: self.hashes[:, place] for place, field in enumerate(self.fields)}
         found = counters(keys, self.times, self.clicked, np.arange(len(self)) < until)
         return {name: column for name, column in found.items() if self.has_time or not name.endswith(" since")}
 
     def followed_by(self, shown: pd.DataFrame, times: NDArray[np.int64]) -> Self:
-        """These rows, and after them others of which nobody knows yet whether they are clicked.
+        """These rows, followed by rows whose clicks are not known yet.
 
         Args:
             shown: columns under the names of the fields and numbers; a column that is not there is missing in every row.
@@ -98,25 +98,25 @@ class Impressions:
         """Write `impressions.npz`, without pickles, and `impressions.json`."""
         arrays = {name: getattr(self, name) for name in ("times", "clicked", "hashes", "numbers")}
         np.savez(folder / "impressions.npz", **arrays)
-        said = {name: getattr(self, name) for name in ("test_start", "fields", "sides", "number_names", "has_time")}
-        (folder / "impressions.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        fields = {name: getattr(self, name) for name in ("test_start", "fields", "sides", "number_names", "has_time")}
+        (folder / "impressions.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        said: dict[str, Any] = json.loads((folder / "impressions.json").read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads((folder / "impressions.json").read_text(encoding="utf-8"))
         with np.load(folder / "impressions.npz", allow_pickle=False) as arrays:
             content: dict[str, Any] = dict(arrays)
-        content |= {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+        content |= {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         return cls(**content)
 
 
 def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = None) -> Impressions:
     """Gather what was shown, with its context and what is known of users and items.
 
-    Events are cleaned as for retrieval. Every one that stays is a row, and is clicked if it is positive. Columns of numbers are numbers,
-    all others are categorical fields: the ids, the context columns of the events and the described columns of items (kind category).
-    A field is left out if before the test part it has one value only, or no value twice: nothing can be learnt from it.
+    Events are cleaned as for retrieval. Each remaining event is a row, clicked if it is positive. Numeric columns are numbers; all others
+    are categorical fields: ids, context columns of the events, and item columns of type category. A field with one value only, or
+    without a repeated value, before the test part is left out, since nothing can be learned from it.
 
     Args:
         tables: canonical, validated tables.
@@ -165,8 +165,8 @@ def _columns(events: pd.DataFrame, tables: Tables) -> tuple[dict[str, pd.Series]
     sides: dict[str, Side] = {"user_id": "user", "item_id": "item"}
     if tables.items is not None:
         described = tables.items.drop_duplicates("item_id").set_index("item_id")
-        for name, kind in tables.features.items():
-            if kind in ("category", "number") and name in described:
+        for name, feature in tables.features.items():
+            if feature in ("category", "number") and name in described:
                 columns[f"item {name}"] = described[name].reindex(events["item_id"]).reset_index(drop=True)
                 sides[f"item {name}"] = "item"
     for name in events.columns.astype(str):

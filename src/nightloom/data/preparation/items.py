@@ -1,4 +1,4 @@
-"""What is known of items besides their id: category and tag codes, numbers, and the text that a language model reads.
+"""Item features: category and tag codes, numbers, and the text that a language model reads.
 
 Needs numpy and pandas alone, since training workers on bare machines and the server use it.
 """
@@ -51,7 +51,7 @@ class ItemFeatures:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Vocabularies and scales learnt from a catalogue, so that an item added later is coded the same.
+    """Vocabularies and scales learned from a catalogue, so that an item added later is coded the same.
 
     Attributes:
         kinds: item column -> text, category, tags, number, image or ignore.
@@ -145,8 +145,8 @@ def compose_text(items: pd.DataFrame, kinds: Mapping[str, str], tags_separator: 
             words: dict[int, list[str]] = {}
             for row, value in zip(values.index.to_numpy(), values, strict=True):
                 words.setdefault(int(row), []).append(value)
-            for at, said in words.items():
-                parts[at].append(f"{column.replace('_', ' ')}: {', '.join(dict.fromkeys(said))}")
+            for row, listed in words.items():
+                parts[row].append(f"{column.replace('_', ' ')}: {', '.join(dict.fromkeys(listed))}")
     return pd.Series([". ".join(part) or None for part in parts], index=items.index, dtype="str", name="text")
 
 

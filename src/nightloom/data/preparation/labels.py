@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def is_positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
-    """Whether each event is a positive label: a positive event name and, if asked, a large enough value; none need be.
+    """Whether each event is a positive label: a positive event name and, where `positive_min_value` is set, a large enough value.
 
-    An event without a value is not positive where `positive_min_value` is set.
+    An event without a value is then not positive. It may be that no event is.
 
     Returns:
         bool [len(events)].
@@ -39,7 +39,7 @@ def is_positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_
 
 
 def seen(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
-    """Whether each event makes its item one that is not shown again: what is viewed may be recommended, what is bought is had.
+    """Whether each event marks its item as seen, so that it is not recommended again (a purchase does, a view need not).
 
     Returns:
         bool [len(events)].
@@ -49,7 +49,7 @@ def seen(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
 
 
 def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
-    """As `is_positive`, of events to learn from.
+    """As `is_positive`, for training events: at least one must be positive.
 
     Returns:
         bool [len(events)].

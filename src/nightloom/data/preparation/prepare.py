@@ -51,7 +51,7 @@ def prepare(
 
     Raises:
         InputError: cleaning leaves nothing, nothing is positive, the catalogue has one item only, an event's item is not in the items
-            table, the data can not be split as asked, or the test would have no question.
+            table, the data can not be split, or the test would have no query.
     """
     events, removed = clean(tables.events, prepare)
     counts = removed["reason"].value_counts()
@@ -151,7 +151,7 @@ def _users(tables: Tables, user_ids: pd.Index) -> pd.DataFrame:
 
 
 def _links(tables: Tables, user_ids: pd.Index) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each user's links as the two arrays of `Sequences`; links to people without events say nothing and are left out."""
+    """Each user's links as the two arrays of `Sequences`; links to users without events are left out."""
     if tables.links is None:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     one, other = (user_ids.get_indexer(pd.Index(tables.links[column])) for column in ("user_id", "other_id"))
@@ -178,7 +178,7 @@ def _before(ends: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.b
 
 
 def _parts(sequences: Sequences, exclude_seen: bool) -> dict[str, int]:
-    """Positive events of each part, and users who are asked in validation and test."""
+    """Positive events of each part, and users with a query in validation and test."""
     before_validation = _before(sequences.train_end, sequences.offsets)
     before_test = _before(sequences.validation_end, sequences.offsets)
     return {

@@ -44,8 +44,7 @@ def temporal(
 ) -> Split:
     """One cut in time for all users, placed by share of positive events.
 
-    Events at a cutoff's very time all belong to the later side, so nothing in training happened at or
-    after the validation cutoff.
+    Events at the time of a cut-off belong to the later side. No training event is at or after the validation cut-off.
 
     Args:
         offsets: int64 [users + 1].
@@ -77,7 +76,7 @@ def temporal(
 
 
 def cut(offsets: IntArray, times: IntArray, validation_cutoff: int, test_cutoff: int) -> Split:
-    """One cut in time for all users, at cutoffs that are given; see `temporal`."""
+    """One cut in time for all users, at given cut-offs; see `temporal`."""
     return Split(
         train_end=offsets[:-1] + _count(times < validation_cutoff, offsets),
         validation_end=offsets[:-1] + _count(times < test_cutoff, offsets),

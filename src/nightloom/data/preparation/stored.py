@@ -1,4 +1,4 @@
-"""What users have had, looked up in a store of canonical events and read by the rules of stage prepare."""
+"""Users' histories, looked up in a store of canonical events and read by the rules of stage prepare."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from nightloom.data.tables.schema import OWN
 
 
 def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.DataFrame:
-    """The events of some users as the model was trained and evaluated on them, oldest first.
+    """The events of some users, prepared as for training and evaluation, oldest first.
 
-    Duplicates, robots and repeats go by `meta["prepare"]`. Of the two noise rules, which need everybody's events, items are left out that
-    the model's own data had too few events of; a user with few events is answered from these.
+    Duplicates, robots and repeats are removed by `meta["prepare"]`. The two noise rules need all users' events. So items are left out that
+    had too few events in the model's own data, and a user with few events keeps them.
 
     Args:
         place: canonical events.parquet.
@@ -30,8 +30,8 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
         meta: `meta.json` of stage prepare.
 
     Returns:
-        `user_id`, `item_id`, `event` (the usual one where the model does not know it), `positive` (bool) and, where the store has times,
-        `second` (int64, since 1970 UTC).
+        `user_id`, `item_id`, `event` (the default event type where the model does not know it), `positive` (bool), and `second` (int64,
+        since 1970 UTC) where the store has times.
 
     Raises:
         InputError: the model does not say how events were prepared, or the store lacks a column.

@@ -1,6 +1,6 @@
-"""A part of the events where the config asks for one: a stretch of time, or some of the users; the catalogue stays whole.
+"""A part of the events, where the config sets one: a range of days, or a share of the users. The catalogue stays whole.
 
-The part becomes a snapshot like any other, so all that comes after reads it as if the rest had never been.
+The part becomes a snapshot like any other, so all later stages read it as if there were no more.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from nightloom.core.errors import InputError
 from nightloom.data.tables.schema import Tables
 
 LOT = 0
-"""Seed of the lot that draws users. It is no setting: which data a name stands for must not move with the seed of training."""
+"""Seed of the draw of users. It is not configurable: the data behind a name must not change with the seed of training."""
 
 
 def filter_events(tables: Tables, only: EventFilterConfig) -> tuple[Tables, dict[str, int]]:
-    """The events that the config asks for, and the users and links that still have some.
+    """The events that the filter keeps, and the users and links that still have some.
 
     Args:
         tables: canonical tables.
-        only: which part.
+        only: the filter.
 
     Returns:
-        The tables (the same where everything is asked for), and reason -> events left out.
+        The tables (unchanged where the filter is empty), and reason -> events left out.
 
     Raises:
         InputError: days are named and the events have no times, or no event is left.
@@ -43,8 +43,8 @@ def filter_events(tables: Tables, only: EventFilterConfig) -> tuple[Tables, dict
             left_out[f"{'before' if early else 'from'} {day:%Y-%m-%d}{'' if early else ' on'}"] = int(out.sum())
             events = events[~out]
     if only.users_share < 1:
-        people = np.sort(tables.events["user_id"].unique().astype(object))
-        drawn = np.random.default_rng(LOT).permutation(people)[: max(1, round(only.users_share * len(people)))]
+        ids = np.sort(tables.events["user_id"].unique().astype(object))
+        drawn = np.random.default_rng(LOT).permutation(ids)[: max(1, round(only.users_share * len(ids)))]
         out = ~events["user_id"].isin(drawn)
         left_out[f"users that the lot did not draw ({only.users_share:g} of them are asked for)"] = int(out.sum())
         events = events[~out]

@@ -1,8 +1,8 @@
-"""People held out of a search: its epoch and its shares are chosen by asking those whom it has not learned from.
+"""Users held out of a search: they choose its epoch and its fusion weights.
 
-Where a model learns from a part of the users, most of those who will ask it are new to it. What the few who are learned from would have
-next is soon answered by heart, so their held-out events end a search long before it is good for the others. Some of the few are held out
-of the search instead, and asked before each of their events; once the epoch is chosen, all of them are learned from.
+Where a model learns from a part of the users, most later queries come from users that it does not know. The next events of the few training
+users are soon memorised, so they would choose an epoch that is bad for all others. Some users are therefore held out of the search, with a
+query before each of their events. Once the epoch is chosen, all of them are learned from.
 
 Needs numpy alone, since training workers on bare machines read these.
 """
@@ -21,18 +21,18 @@ from nightloom.core.sequences import Queries, Sequences
 IntArray = NDArray[np.int64]
 
 HELD_OUT = 0.2
-"""Share of the users who are asked, and not learned from while the epoch is looked for."""
+"""Share of the users that are held out of the search."""
 LATEST = 40
-"""Events of each that are asked about, the latest: the others will ask with what they have by now, and many have long histories."""
+"""Latest events of each held-out user that become queries: real queries come late, and often with long histories."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Who is learned from until the epoch is chosen, and who is asked meanwhile.
+    """Users that a search learns from, and users that choose its epoch.
 
     Attributes:
-        learned: histories of the others; their training parts are learned from.
-        asked: those held out, who are asked about their validation parts; see `questions`.
+        learned: the others; the search learns from their training parts.
+        asked: the held-out users, whose validation parts become queries; see `questions`.
     """
 
     learned: Sequences
@@ -45,8 +45,8 @@ class Search:
         Args:
             sequences: of at least two users.
             seed: of the draw.
-            alone: whether each user has cutoffs of an own (leave-one-out): then all events until the test but the first are asked
-                about, else those of the validation part, since only these lie behind what the others are learned from.
+            alone: whether each user has cut-offs of an own (leave-one-out). Then all events before the test but the first become queries.
+                Else only those of the validation part do, since earlier ones lie before the others' training events.
         """
         order = np.random.default_rng(seed).permutation(sequences.n_users).astype(np.int64)
         many = max(1, round(HELD_OUT * sequences.n_users))
@@ -67,9 +67,9 @@ class Search:
         return cls(*map(Sequences.load, places)) if places[0].is_file() else None
 
     def questions(self, *, exclude_seen: bool) -> Queries:
-        """One query for each of the latest positive events in the validation part of those held out, with all that its user had before it.
+        """One query for each of the latest positive events in the held-out users' validation parts, with the whole history before it.
 
-        Nothing is heard of friends: their histories end where the asker's validation part begins.
+        Friends' histories are left out: they end where the user's validation part begins.
 
         Args:
             exclude_seen: leave out events on items that the history has seen (they would never be shown).

@@ -1,4 +1,4 @@
-"""Prepared data of two domains that share items: the histories of the one join those of the other, over the other's catalogue."""
+"""Prepared data of two domains that share items: the source's histories join the target's, over the target's catalogue."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from nightloom.data.subsets.time_cutoff import cutoff_of
 from nightloom.data.subsets.user_subset import CATALOGUE
 
 MOST_REPEATS = 7
-"""How often the target's histories come again at most: what the few do by chance would else be learned by heart."""
+"""Most repeats of the target's histories: beyond that, few histories would be memorised."""
 
 
 def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], protocol: str, folder: Path) -> dict[str, Any]:
     """Write a prepared folder with the users of two others; training reads it like any other.
 
-    The catalogue, its dense ids and the cutoffs are the target's. Users of the source come after those of the target, with their events
-    on shared items; all of these are for training, so validation and test ask the target's users alone. Event names that only the source
-    knows come after the target's. The source's links are left out: scorers hear of links only when somebody is asked.
+    The catalogue, its dense ids and the cut-offs are the target's. Users of the source come after those of the target, with their events
+    on shared items. All of these are for training, so validation and test hold the target's users alone. Event types that only the source
+    has come after the target's. The source's links are left out, since scorers read links at the query only.
 
-    Under the temporal protocol the source's events from the target's validation cutoff on are left out, since they lie in the future
-    of who is asked. They stay out of the refit too, which has the target's validation part only.
+    Under the temporal protocol the source's events from the target's validation cut-off on are left out, since they lie in the queries'
+    future. The refit leaves them out too: it adds the target's validation part only.
 
-    Where the source has more events than the target, the target's training histories come again after the source's, as users without
-    validation and test, until both domains weigh alike: else the many drown what is peculiar to the few (measured in
-    benchmarks/transfer.md). Where some of the target's users are held out of the search, the source joins the others there likewise.
+    Where the source has more events, the target's training histories are repeated after it, as users without validation and test. Both
+    domains then weigh alike; otherwise the source drowns what is particular to the target (measured in benchmarks/transfer.md). Where
+    some of the target's users are held out of the search, the source joins the others there likewise.
 
     Args:
         part: prepared folder of the target, of all its users or some.
@@ -45,8 +45,8 @@ def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], prot
         folder: where to write.
 
     Returns:
-        Figures: `users` and `events` that joined, `other_items` and `later`, events left out since their item is not shared or since
-        they are not before the cutoff, and `repeats`, how often the target's histories come again.
+        Figures: `users` and `events` that joined; events left out because their item is not shared (`other_items`) or because they are not
+        before the cut-off (`later`); and `repeats` of the target's histories.
 
     Raises:
         InputError: the protocol is temporal, and one of the two has no times.
@@ -58,8 +58,8 @@ def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], prot
     item[same[same >= 0]] = np.flatnonzero(same >= 0)
     shared = item[there.items] >= 0
     early = np.full(len(shared), True) if cutoff is None else there.times < cutoff
-    event_types = [*meta["event_types"], *(kind for kind in theirs["event_types"] if kind not in meta["event_types"])]
-    code = np.array([event_types.index(kind) for kind in theirs["event_types"]], dtype=np.int16)
+    event_types = [*meta["event_types"], *(name for name in theirs["event_types"] if name not in meta["event_types"])]
+    code = np.array([event_types.index(name) for name in theirs["event_types"]], dtype=np.int16)
     known = kept_events(there, shared & early)
     times = known.times if meta["has_time"] else np.zeros_like(known.times)
     joining = replace(known, items=item[known.items].astype(np.int32), event_types=code[known.event_types], times=times)
@@ -71,8 +71,8 @@ def write_merged_domains(part: Path, source: Path, same: NDArray[np.int64], prot
     for name in CATALOGUE:
         shutil.copyfile(part / name, folder / name)
     write_json(folder / "meta.json", meta | {"event_types": event_types})
-    people, guests = pd.read_parquet(part / "users.parquet"), pd.read_parquet(source / "users.parquet", columns=["user_id"])
-    pd.concat([people, guests.iloc[users], *[people] * repeats], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
+    own, guests = pd.read_parquet(part / "users.parquet"), pd.read_parquet(source / "users.parquet", columns=["user_id"])
+    pd.concat([own, guests.iloc[users], *[own] * repeats], ignore_index=True).to_parquet(folder / "users.parquet", index=False)
     weighed_alike(here, joining, repeats).save(folder / f"sequences_{protocol}.npz")
     if search := Search.load(part, protocol):
         replace(search, learned=weighed_alike(search.learned, joining, repeats)).save(folder, protocol)
@@ -95,15 +95,15 @@ def kept_events(sequences: Sequences, kept: NDArray[np.bool_]) -> Histories:
 
 
 def weighed_alike(sequences: Sequences, joining: Histories, repeats: int) -> Sequences:
-    """Sequences with other histories after the last, and after these the own training histories again, so many times."""
-    together = with_histories(sequences, joining)
+    """Sequences, then the joining histories, then the own training histories, repeated."""
+    merged = with_histories(sequences, joining)
     for _ in range(repeats):
-        together = with_histories(together, sequences.train())
-    return together
+        merged = with_histories(merged, sequences.train())
+    return merged
 
 
 def with_histories(sequences: Sequences, more: Histories) -> Sequences:
-    """Sequences with more users after the last, all of whose events are for training; they have no links."""
+    """Sequences with more users at the end; all events of these are for training, and they have no links."""
     last, ends = sequences.offsets[-1], sequences.offsets[-1] + more.offsets[1:]
     linked = sequences.link_offsets
     columns: dict[str, Any] = {name: np.concatenate([getattr(sequences, name), getattr(more, name)]) for name in COLUMNS}

@@ -1,4 +1,4 @@
-"""Where one domain's past ends for another: of what is carried over, nothing may lie in the future of those who are asked."""
+"""Where a transfer's source ends: nothing that is carried over may lie in the future of the target's queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nightloom.data.preparation.split import Split, cut
 
 
 def cutoff_of(target: Path, source: Path, protocol: str) -> int | None:
-    """The time from which on nothing of the source may be learned: that at which the target's validation begins.
+    """The time at which the target's validation begins, and from which nothing of the source may be learned.
 
     Args:
         target: prepared folder of the target, of all its users or some.
@@ -22,7 +22,7 @@ def cutoff_of(target: Path, source: Path, protocol: str) -> int | None:
         protocol: which split.
 
     Returns:
-        Seconds since 1970 UTC; None where each user has cutoffs of an own, so that there is no such time.
+        Seconds since 1970 UTC; None where each user has an own cut-off, so that there is no such time.
 
     Raises:
         InputError: there is a cutoff, and one of the two has no times.
@@ -38,19 +38,19 @@ def cutoff_of(target: Path, source: Path, protocol: str) -> int | None:
 
 
 def ended(sequences: Sequences, cutoff: int) -> Split | None:
-    """A temporal split whose test begins at a cutoff instead, for sequences that would learn from what comes later.
+    """A temporal split whose test begins at a given cut-off, for sequences that would learn from later events.
 
-    The validation part moves with it: it has the same share of the positive events that are no test as before.
+    The validation part moves with it and keeps its share of the positive events before the test.
 
     Args:
         sequences: real times, under the temporal protocol.
         cutoff: in seconds since 1970 UTC.
 
     Returns:
-        None where nothing from the cutoff on is training or validation anyway.
+        None where training and validation end before the cut-off anyway.
 
     Raises:
-        InputError: too little lies before the cutoff to learn from and to choose the epoch by.
+        InputError: too few events lie before the cut-off for training and validation.
     """
     learned = sequences.train(with_validation=True)
     if not (learned.times >= cutoff).any():

@@ -1,4 +1,4 @@
-"""Prepared data of some of the users, over the whole catalogue: what may be learned from when the others must not be."""
+"""Prepared data of some users over the whole catalogue, where a model must not learn from the others."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def write_user_subset(
 ) -> dict[str, Any]:
     """Write a prepared folder that holds some users of another one; training reads it like any other.
 
-    The catalogue keeps its dense ids, so a model of the part answers queries of the whole. `meta.json` is that of the whole, but
-    for the cutoffs where `before` moves them.
+    The catalogue keeps its dense ids, so a model of the subset answers queries of all users. `meta.json` is copied; `before` may move its
+    cut-offs.
 
     Args:
         prepared: folder of stage prepare.
-        users: int64 [n], dense users that are kept, ascending.
+        users: int64 [n], dense users to keep, ascending.
         protocol: which split.
         folder: where to write.
-        hold_out: seed by which some of them are held out of the search for the best epoch (see `held_out_users.py`),
-            where there are two or more; None: nobody is, and their own validation events choose it.
-        before: time (temporal protocol, in seconds since 1970) at which the test begins at the latest: nothing from it on is learned,
-            nor chooses the epoch; None: the cutoffs are those of the whole.
+        hold_out: seed of the draw of users held out of the search (see `held_out_users.py`), where there are two or more. None: no user
+            is, and the users' own validation events choose the epoch.
+        before: time (temporal protocol, seconds since 1970) at which the test begins at the latest. Later events neither train nor choose
+            the epoch. None: the cut-offs stay.
 
     Returns:
-        Figures: `users`, the training `events` that they have, validation included, and `held_out`, how many of the users are; with
-        `before` also `later`, training events that it left out.
+        Figures: `users`, their training `events` (validation included), and the number of `held_out` users; with `before` also `later`, the
+        training events that it removed.
 
     Raises:
-        InputError: the users have no event to learn from, or too few before `before`.
+        InputError: the users have no training event, or too few before `before`.
     """
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz").of_users(users)
     whole = len(sequences.train(with_validation=True).items)
@@ -81,7 +81,7 @@ def write_user_subset(
 
 
 def draw_users(sequences: Sequences, share: float, seed: int) -> NDArray[np.int64]:
-    """A share (above 0, at most 1) of the users who have training events, at least one; a larger share holds every smaller one.
+    """Draw a share (above 0, at most 1) of the users with training events, at least one. A larger share contains every smaller one.
 
     Returns:
         int64 [n], dense users, ascending.
