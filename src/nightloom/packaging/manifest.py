@@ -60,7 +60,7 @@ class Manifest:
         """
         path = folder / FILE
         if not path.is_file():
-            raise InputError(f"{folder}: no bundle, {FILE} is missing. Name the bundle folder of a finished run.")
+            raise InputError(f"{folder}: not a whole bundle, {FILE} is missing. Name the bundle folder of a finished run.")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if int(content["format"]) > FORMAT:

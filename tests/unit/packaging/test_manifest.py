@@ -84,7 +84,7 @@ def test_a_changed_byte_is_found_once_a_process(folder: Path, monkeypatch: pytes
 
 
 def test_what_is_no_bundle_of_this_format_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no bundle, bundle\.json is missing\. Name the bundle folder"):
+    with pytest.raises(InputError, match=r"not a whole bundle, bundle\.json is missing\. Name the bundle folder"):
         Bundle.load(tmp_path)
     said = json.loads((folder / "bundle.json").read_text())
     (folder / "bundle.json").write_text(json.dumps(said | {"format": FORMAT + 1, "nightloom": "9.9"}))
