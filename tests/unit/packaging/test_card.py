@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,35 +17,88 @@ METRICS = {
     "popularity": {"temporal": {"hr_at_10": 0.5, "ndcg_at_10": 0.25}},
     "elsewhere": {"leave_one_out": {"hr_at_10": 0.1}},
 }
+TRAINING = {
+    "weights": {"graph": 0.25, "popularity": 0.05},
+    "validation_alone": {"network": 0.3, "graph": 0.2, "popularity": 0.1, "friends": 0.01},
+    "reranker": {"kept": True, "gain": 0.02, "error": 0.004, "asked": 900},
+    "epochs": 12,
+    "best_epoch": 9,
+    "refitted": True,
+}
 
 
 def rows(rank: int) -> pd.DataFrame:
-    users = [f"u{user}" for user in range(200)]
+    users = [f"u{user}" for user in range(60)]
     return pd.DataFrame({"user_id": users, "item_id": "i1", "rank": rank, "slices": "new|users"}).astype({"rank": "Int32"})
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_card(first: bool) -> None:
     config = small_config("films")
-    decision = decide(rows(1), None if first else rows(2), {"popularity": rows(5)}, config.promotion)
+    gate = config.promotion.model_copy(update={"min_slice_users": 50})
+    decision = decide(rows(1), None if first else rows(2), {"popularity": rows(5)}, gate)
     assert decision.decision == "promote"
     tags = {"nightloom.data_hash": "abc"}
-    card = model_card(config, METRICS, asdict(decision), tags, counts={"events": 12345}, licence="research only")
+    card = model_card(
+        config,
+        METRICS,
+        asdict(decision),
+        tags,
+        training=TRAINING,
+        slices={"new": {"users": 60, "ndcg_at_10": 0.7}},
+        counts={"events": 12345},
+        licence="research only",
+    )
     assert card.startswith("# nightloom-films\n")
     assert "| nightloom | 1.0000 | 0.9000 | 0.8000 |" in card
     assert "| popularity | 0.5000 | 0.2500 |  |" in card
     assert "elsewhere" not in card
     assert all(f"- {reason}" in card for reason in decision.reasons)
-    (baseline,) = decision.baselines
-    assert f"| popularity | 200 | 1.0000 | 0.3869 | +0.6131 | {baseline.low:+.4f} to {baseline.high:+.4f} |" in card
+    (against,) = decision.baselines
+    assert f"| popularity | 60 | 1.0000 | 0.3869 | +0.6131 | {against.low:+.4f} to {against.high:+.4f} |" in card
     assert ("slice by slice" in card) is not first
     assert "- events: 12,345 rows\n- licence of the data: research only\n- data_hash: abc" in card
     assert "mlflow.pyfunc.load_model('models:/nightloom-films@champion')" in card
+    assert "| new | 60 | 0.7000 |" in card
     assert card.isascii()
 
 
-def test_card_without_extras() -> None:
+def card_of(training: dict[str, Any]) -> str:
     config = small_config("films")
-    card = model_card(config, METRICS, asdict(decide(rows(1), None, {}, config.promotion)), {})
+    return model_card(config, METRICS, asdict(decide(rows(1), None, {}, config.promotion)), {}, training=training)
+
+
+def test_card_without_extras() -> None:
+    card = card_of(TRAINING)
     assert "Against" not in card
     assert "licence" not in card
+    assert "Slice by slice" not in card
+
+
+def test_members_stand_with_their_weights() -> None:
+    card = card_of(TRAINING)
+    assert "| network | 70.0% | 0.3000 | causal transformer over the history |" in card
+    assert "| graph | 25.0% | 0.2000 | which item follows which |" in card
+    assert card.index("| network |") < card.index("| graph |") < card.index("| popularity |")
+    assert "Tried on validation and left out: friends." in card
+    assert "The network is a causal transformer: 2 blocks" in card
+    assert "Epoch 9 of 12 was the best. It was then trained anew" in card
+    assert "A re-ranker orders the 100 best candidates" in card
+
+
+def test_a_network_without_a_weight_is_not_praised() -> None:
+    card = card_of(TRAINING | {"weights": {"graph": 0.7, "cooccurrence": 0.2, "popularity": 0.1}})
+    assert "The network has a fusion weight of 0 % and takes no part in the ranking" in card
+    assert "transformer" not in card
+    assert "| network |" not in card
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"kept": False, "gain": 0.001, "error": 0.002, "asked": 900}, "There is no re-ranker: one was tried"),
+        ({"kept": False, "gain": 0.0, "error": 0.0, "asked": 0}, "There is no re-ranker: the fused score is the order."),
+    ],
+)
+def test_a_model_without_a_reranker(found: dict[str, Any], said: str) -> None:
+    assert said in card_of(TRAINING | {"reranker": found})
