@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.evaluation.evaluate import evaluate as rank
+from nightloom.evaluation.rivals import CHAMPION
 from nightloom.promotion.registry import Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done, report_progress
@@ -20,16 +21,16 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     config = night.config
     registry = Registry(night.root)
     trained = f"{tuned.key} {config.evaluation.protocols[0]}"
-    champion = registry.standing(config.name, trained) if config.promotion.mode != "disabled" else None
+    rivals = registry.rivals(config.name, trained) if config.promotion.mode != "disabled" else {}
     sections: dict[str, Any] = {"evaluation": config.evaluation, "promotion": config.promotion}
 
     def body(folder: Path) -> dict[str, Any]:
-        standing = registry.fetch(champion, night.root / "cache" / "champions") if champion else None
+        places = {name: registry.fetch(version, night.root / "cache" / "champions") for name, version in rivals.items()}
         bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
-        figures = rank(prepared.path, bundles, standing, pretrained.path, folder, report_progress, seed=config.training.seed, **sections)
-        return figures | {"champion": champion.version if champion else None}
+        figures = rank(prepared.path, bundles, places, pretrained.path, folder, report_progress, seed=config.training.seed, **sections)
+        return figures | {"champion": rivals[CHAMPION].version if CHAMPION in rivals else None}
 
-    salt = f"champion {champion.version if champion else 'none'}"
+    salt = " ".join(f"{name} {version.version}" for name, version in rivals.items())
     manifest = run_stage(night, "evaluate", body, inputs=[prepared, pretrained, tuned], config=sections, salt=salt)
     protocol = config.evaluation.protocols[0]
     users = manifest.figures["test_users"][protocol]

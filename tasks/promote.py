@@ -12,11 +12,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from nightloom.evaluation.evaluate import CHAMPION
+from nightloom.evaluation.rivals import ANCHOR, CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
 from nightloom.packaging.reader import BundleReader
-from nightloom.promotion.gate import decide
+from nightloom.promotion.earlier import earlier_nights
+from nightloom.promotion.gate import decide, with_limits
 from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registry import TRAINED_TAG, Registry
 from nightloom.runs.stages import Manifest, Night, run_stage
@@ -41,9 +42,17 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
         rows = pd.read_parquet(evaluated.path / "per_user.parquet")
         families = dict(iter(rows[rows["protocol"] == protocol].groupby("family", observed=True)))
         baselines: dict[str, pd.DataFrame] = {name: families[name] for name in config.evaluation.baselines}
-        decision = asdict(
-            decide(families[SequentialRecommender.family], families.get(CHAMPION), baselines, config.promotion, seed=config.training.seed)
+        mine, standing = families[SequentialRecommender.family], evaluated.figures["champion"]
+        judged = decide(
+            mine,
+            None if standing is None else families.get(CHAMPION, mine.iloc[:0]),
+            baselines,
+            config.promotion,
+            seed=config.training.seed,
+            anchor=families.get(ANCHOR),
+            earlier=earlier_nights(night.folder.parent, night.night, standing, protocol, SequentialRecommender.family) if standing else (),
         )
+        decision = asdict(with_limits(judged, evaluated.figures["rivals"]))
         versions: dict[str, str | None] = {}
         if config.promotion.mode == "enabled":
             registry = Registry(night.root)
@@ -73,7 +82,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                     events=store,
                     exclude_seen=config.evaluation.exclude_seen,
                 )
-                registry.promote(version)
+                registry.promote(version, best=decision["moves_anchor"])
             versions = registry.aliases(config.name)
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
         return {"decision": decision, "versions": versions}

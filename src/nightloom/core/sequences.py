@@ -209,6 +209,7 @@ class Sequences:
             histories=replace(known.take(rows), request_time=self.times[start[rows]], links=links),
             target_offsets=offsets_of(lengths),
             targets=self.items[held],
+            times=self.times[held],
         )
 
     def before(self, users: IntArray, places: IntArray) -> Histories:
@@ -232,12 +233,18 @@ class Queries:
         histories: what is known at the time of each query.
         target_offsets: int64 [n + 1].
         targets: int32 [rows], held-out items; query i's are `targets[target_offsets[i]:target_offsets[i+1]]`.
+        times: int64 [rows], when each held-out event happened, in seconds; zero where that is not known.
     """
 
     users: IntArray
     histories: Histories
     target_offsets: IntArray
     targets: NDArray[np.int32]
+    times: IntArray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.times is None:
+            object.__setattr__(self, "times", np.zeros(len(self.targets), dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.users)
@@ -246,7 +253,14 @@ class Queries:
         """Some of the queries, int64 [m] rows, in that order."""
         lengths = np.diff(self.target_offsets)[rows]
         flat = gather(self.target_offsets[:-1][rows], lengths)
-        return Queries(self.users[rows], self.histories.take(rows), offsets_of(lengths), self.targets[flat])
+        return Queries(self.users[rows], self.histories.take(rows), offsets_of(lengths), self.targets[flat], self.times[flat])
+
+    def only(self, rows: NDArray[np.bool_]) -> tuple[Queries, IntArray]:
+        """Some of the held-out items, bool [rows], with the queries that still have one, and the places of these, int64 [m]."""
+        lengths = np.bincount(owners(self.target_offsets)[rows], minlength=len(self))
+        kept = np.flatnonzero(lengths)
+        users, histories = self.users[kept], self.histories.take(kept)
+        return Queries(users, histories, offsets_of(lengths[kept]), self.targets[rows], self.times[rows]), kept
 
 
 def _all_seen(one: Histories | Sequences) -> None:

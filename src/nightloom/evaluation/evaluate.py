@@ -21,19 +21,16 @@ from nightloom.core.ragged import owners
 from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries, Sequences
-from nightloom.encoders.vectors import Vectors
 from nightloom.evaluation import lists, plots, slices
 from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.reranker import measure_probabilities
+from nightloom.evaluation.rivals import CHAMPION, Rival, load_rival
 from nightloom.evaluation.samples import USERS, pick, sample_lists
 from nightloom.evaluation.statistics import interval, paired
 from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
 from nightloom.models.scorers.popularity import positive_counts
 from nightloom.packaging.bundle import Bundle
-
-CHAMPION = "champion"
-"""Name under which the current champion is ranked."""
 
 SCHEMA = pa.schema(
     [
@@ -85,11 +82,20 @@ class HeldOut:
     user_ids: NDArray[np.object_]
     table: dict[str, Any]
 
+    def for_rival(self, rival: Rival, event_types: Sequence[str]) -> HeldOut:
+        """The test as a registered model can be asked: by its own event names, without what it may have learned from."""
+        rows = ~rival.learned
+        queries, kept = self.queries.only(rows)
+        table = {name: column[rows] for name, column in self.table.items()}
+        masks = {name: mask[kept] for name, mask in self.user_masks.items()}
+        named = rival.bundle.event_names.recoded(queries, event_types)
+        return HeldOut(named, self.train, self.popularity, masks, self.item_slice[rows], self.user_ids[kept], table)
+
 
 def evaluate(
     prepared: Path,
     bundles: Mapping[str, Path],
-    champion: Path | None,
+    rivals: Mapping[str, Path],
     pretrained: Path,
     folder: Path,
     progress: Callable[[str], None] | None = None,
@@ -98,15 +104,16 @@ def evaluate(
     promotion: PromotionConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """Rank the model, the champion and the baselines over the whole catalogue.
+    """Rank the model, its rivals and the baselines over the whole catalogue.
 
     Baselines learn from all events before the test. The validation part is included, since the model's scorers learn from it too.
 
     Args:
         prepared: folder of stage prepare.
         bundles: protocol -> bundle of tonight's model; each bundle has its `curves.json` beside it.
-        champion: bundle of the current champion, ranked under the first protocol; None when there is none.
-        pretrained: folder of stage load_pretrained, for items that the champion does not know.
+        rivals: name (champion, anchor) -> bundle of a registered model, ranked under the first protocol. Held-out events that it may have
+            learned from are left out of its results.
+        pretrained: folder of stage load_pretrained, for items that a rival does not know.
         folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json`, `sample_lists.json` and `plots/*.png`.
         progress: gets a line in words for each model that was ranked.
         evaluation: protocols, baselines, and whether items of the history are left out.
@@ -115,7 +122,8 @@ def evaluate(
 
     Returns:
         Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `probabilities` by protocol
-        (see `measure_probabilities`) where the model has a re-ranker, `label_probabilities` likewise (see `measure_labels`).
+        (see `measure_probabilities`) where the model has a re-ranker, `label_probabilities` likewise (see `measure_labels`), and `rivals`
+        (name -> `Rival.figures`).
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
@@ -126,27 +134,32 @@ def evaluate(
         "metrics": results.metrics,
         "probabilities": {},
         "label_probabilities": {},
+        "rivals": {},
     }
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in evaluation.protocols:
             held = held_out(protocol, prepared, items, users, exclude_seen=evaluation.exclude_seen)
             figures["test_users"][protocol], figures["test_rows"][protocol] = len(held.queries), len(held.queries.targets)
             bundle = Bundle.load(bundles[protocol])
-            current = Bundle.load(champion) if champion and protocol == evaluation.protocols[0] else None
+            places = rivals if protocol == evaluation.protocols[0] else {}
+            others = {name: load_rival(place, protocol, items, pretrained, held.queries.times) for name, place in places.items()}
+            figures["rivals"] |= {name: one.figures() for name, one in others.items()}
             vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
             tops: dict[str, NDArray[np.int32]] = {}
-            for family, model in _families(bundle, current, items, pretrained, held.train, evaluation.baselines, seed):
-                queries = held.queries
-                if family == CHAMPION and current is not None:
-                    queries = current.event_names.recoded(queries, bundle.meta["event_types"])
-                ranked = ranks(model, queries, exclude_seen=evaluation.exclude_seen)
+            for family, model in _families(bundle, others, held.train, evaluation.baselines, seed):
+                test = held
+                if family in others:
+                    test = held.for_rival(others[family], bundle.meta["event_types"])
+                    if not len(test.queries):
+                        continue  # it has learned from all of them
+                ranked = ranks(model, test.queries, exclude_seen=evaluation.exclude_seen)
                 vectors[family] = per_user(ranked.ranks, ranked.offsets)
-                if family in (bundle.recommender.family, CHAMPION):
+                if family in (bundle.recommender.family, CHAMPION) and len(test.queries) == len(held.queries):
                     tops[family] = ranked.top
-                note(results, family, protocol, held, ranked, vectors[family], promotion.confidence)
-                writer.write_table(rows_of(held, family, protocol, ranked))
+                note(results, family, protocol, test, ranked, vectors[family], promotion.confidence)
+                writer.write_table(rows_of(test, family, protocol, ranked))
                 if progress:
-                    progress(f"{protocol}: {family} ranked for {len(queries):,} users")
+                    progress(f"{protocol}: {family} ranked for {len(test.queries):,} users")
             if protocol == evaluation.protocols[0]:
                 rows, mine = pick(held.queries, USERS, seed), tops[bundle.recommender.family]
                 sample = sample_lists(rows, held.user_ids, bundle, mine, tops.get(CHAMPION))
@@ -201,19 +214,16 @@ def held_out(protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataF
 
 def _families(
     bundle: Bundle,
-    current: Bundle | None,
-    items: pd.DataFrame,
-    pretrained: Path,
+    rivals: Mapping[str, Rival],
     train: Histories,
     baselines: Sequence[str],
     seed: int,
 ) -> Iterator[tuple[str, Recommender]]:
     """Each family with its recommender, made one after the other, so that only one is in memory."""
     yield bundle.recommender.family, bundle.recommender
-    if current is not None:
-        yield CHAMPION, current.reindex(items, Vectors.load(pretrained))
+    yield from ((name, rival.model) for name, rival in rivals.items())
     for name in baselines:
-        yield name, build(name, seed).fit(train, len(items))
+        yield name, build(name, seed).fit(train, bundle.recommender.n_items)
 
 
 def note(
@@ -271,6 +281,6 @@ def _draw(
         by_family = results.of("slices", protocol)
         path = folder / f"slices_{protocol}.png"
         plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best baseline)"), metric, f"By slice, {test}")
-    if CHAMPION in vectors:
+    if CHAMPION in vectors and len(vectors[CHAMPION][metric]) == users:
         found = paired(vectors[model], vectors[CHAMPION], confidence=gate.confidence, resamples=gate.resamples)
         plots.differences(folder / f"champion_{protocol}.png", found, gate.confidence, gate.margin, f"Challenger against champion, {test}")

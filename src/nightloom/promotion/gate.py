@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -122,6 +122,17 @@ def decide(
         return _against(challenger, champion, anchor, baselines, config, seed, earlier[: MOST_NIGHTS - 1])
     except InputError as error:
         return _reject(config, f"The results can not be compared. {error}")
+
+
+def with_limits(decision: Decision, rivals: Mapping[str, Mapping[str, Any]]) -> Decision:
+    """The decision with what limits its comparisons among the reasons.
+
+    Args:
+        decision: what `decide` found.
+        rivals: champion, anchor -> `nightloom.evaluation.rivals.Rival.figures`.
+    """
+    limits = [line for name, figures in rivals.items() for line in words.limits(name, figures)]
+    return replace(decision, reasons=(*decision.reasons, *limits))
 
 
 def _against(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nightloom.promotion.comparison import LOW_POWER, Comparison
 
 if TYPE_CHECKING:
     from nightloom.config import PromotionConfig
 
+HALF = 0.5
+"""A rival that knows a smaller share of the catalogue is pointed out."""
 FEW_USERS = 30
 """Below this many users the decision says that its interval is rough."""
 
@@ -98,11 +100,27 @@ def first(mean: float, users: int, compared: Sequence[Comparison], config: Promo
     return said
 
 
+def limits(name: str, figures: Mapping[str, Any]) -> list[str]:
+    """What limits the comparison with a registered model; `figures` as `nightloom.evaluation.rivals.Rival.figures` gives them."""
+    said = []
+    if figures["learned_share"]:
+        share = f"{figures['learned_share']:.0%}"
+        said.append(
+            f"The {name} may have learned from {share} of tonight's held-out events, which were left out of the comparison with it. "
+            "A smaller prepare.test_share begins the test after the end of its training."
+        )
+    if figures["knows_share"] < HALF:
+        said.append(
+            f"The {name} knows {figures['knows_share']:.0%} of tonight's catalogue: it ranks the other items by text and attributes alone."
+        )
+    return [*said, f"The {name}: {figures['note']}"] if figures["note"] else said
+
+
 def warnings(users: int, asked: int, whole: Comparison | None = None) -> list[str]:
     """What limits the decision: users left out, few users, little power."""
     said = []
     if users < asked:
-        said.append(f"{asked - users:,} of the challenger's {asked:,} held-out users were not asked of the champion and are left out.")
+        said.append(f"{asked - users:,} of the challenger's {asked:,} held-out users were not ranked for the champion and are left out.")
     if users < FEW_USERS:
         said.append(f"With only {users:,} held-out users the interval is rough.")
     if whole is None or whole.smallest_loss is None:

@@ -20,7 +20,7 @@ from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.runs.tracking import Tracking
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
 CLICKS = "-clicks"
@@ -102,12 +102,23 @@ class Registry:
         champion = self.champion(name)
         return self.find(name, PREVIOUS) if champion and champion.tags.get(TRAINED_TAG) == trained else champion
 
+    def rivals(self, name: str, trained: str) -> dict[str, Version]:
+        """The versions that a challenger is compared with, by alias: the champion as `standing` finds it, and the anchor.
+
+        The anchor is left out where it is the champion, or the challenger itself.
+        """
+        champion, anchor = self.standing(name, trained), self.find(name, ANCHOR)
+        if champion is None:
+            return {}
+        other = anchor is not None and anchor.version != champion.version and anchor.tags.get(TRAINED_TAG) != trained
+        return {CHAMPION: champion} | ({ANCHOR: anchor} if other and anchor else {})
+
     def aliases(self, name: str) -> dict[str, str | None]:
         """Version by alias, None where an alias is not set."""
         with self._reached():
             model = self._model(name)
         held = model.aliases if model else {}
-        return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+        return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)}
 
     def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
         """The files of a version on this machine's disk; fetched once.
@@ -201,10 +212,14 @@ class Registry:
             self.client.set_registered_model_alias(model, CHALLENGER, made[0].version)
             return _version(made[0], self.client.get_registered_model(model).aliases)
 
-    def promote(self, version: Version) -> None:
+    def promote(self, version: Version, *, best: bool = False) -> None:
         """Make a version the champion; the former one becomes `previous`.
 
-        `previous` is written first, so that a kill in between leaves the champion standing and the call may be repeated.
+        `previous` and `anchor` are written first, so that a kill in between leaves the champion standing and the call may be repeated.
+
+        Args:
+            version: which.
+            best: whether it is better than all before, and so becomes the anchor. Where there is no anchor, the former champion is.
         """
         standing = self.champion(version.name)
         if standing is not None and standing.version == version.version:
@@ -212,18 +227,25 @@ class Registry:
         with self._reached():
             if standing is not None:
                 self.client.set_registered_model_alias(version.model, PREVIOUS, standing.version)
+            anchor = version if best or standing is None else standing
+            if anchor is not standing or self.find(version.name, ANCHOR) is None:
+                self.client.set_registered_model_alias(version.model, ANCHOR, anchor.version)
             self.client.set_registered_model_alias(version.model, CHAMPION, version.version)
 
     def rollback(self, name: str) -> Version:
         """Make `previous` the champion again; there is no `previous` then, so that a second call does not undo the first.
 
+        Whoever goes back says that the champion is bad, so it is no anchor either.
+
         Raises:
             InputError: there is no previous version.
         """
-        former = self.find(name, PREVIOUS)
+        former, back, anchor = (self.find(name, alias) for alias in (PREVIOUS, CHAMPION, ANCHOR))
         if former is None:
             raise InputError(f"nightloom-{name} has no previous version to go back to. See: {typed('nightloom', 'versions', name)}")
         with self._reached():
+            if back is not None and anchor is not None and anchor.version == back.version:
+                self.client.set_registered_model_alias(former.model, ANCHOR, former.version)
             self.client.set_registered_model_alias(former.model, CHAMPION, former.version)
             self.client.delete_registered_model_alias(former.model, PREVIOUS)
         return former

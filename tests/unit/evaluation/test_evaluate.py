@@ -18,8 +18,10 @@ from nightloom.core.metrics import from_frame
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
-from nightloom.evaluation.evaluate import CHAMPION, evaluate
-from nightloom.promotion.gate import decide
+from nightloom.evaluation.evaluate import evaluate
+from nightloom.evaluation.rivals import ANCHOR, CHAMPION
+from nightloom.packaging.manifest import seal
+from nightloom.promotion.gate import decide, with_limits
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
@@ -83,7 +85,7 @@ def tonight(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     made = night(tmp_path_factory.mktemp("tonight"), 30, ("buy", "view", "wish"), PROTOCOLS)
     folder = tmp_path_factory.mktemp("evaluate")
     lines: list[str] = []
-    figures = evaluate(made.prepared, made.bundles, champion, made.pretrained, folder, lines.append, **of_evaluate(config()))
+    figures = evaluate(made.prepared, made.bundles, {CHAMPION: champion}, made.pretrained, folder, lines.append, **of_evaluate(config()))
     read = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "intervals", "slices")}
     return SimpleNamespace(
         **vars(made), folder=folder, figures=figures, lines=lines, rows=pd.read_parquet(folder / "per_user.parquet"), **read
@@ -148,7 +150,7 @@ def test_a_sample_of_lists_is_set_beside_the_champions(tonight: SimpleNamespace,
             assert one["title"].startswith("thing ")
             assert one["item_id"] not in its or one["other_rank"] == its[one["item_id"]]
     alone = config(protocols=["temporal"], baselines=[])
-    evaluate(tonight.prepared, tonight.bundles, None, tonight.pretrained, tmp_path, **of_evaluate(alone))
+    evaluate(tonight.prepared, tonight.bundles, {}, tonight.pretrained, tmp_path, **of_evaluate(alone))
     first = json.loads((tmp_path / "sample_lists.json").read_text())
     assert [one["user_id"] for one in first["users"]] == [one["user_id"] for one in found["users"]], "the seed draws the same users"
     assert [one["challenger"][0]["title"] for one in first["users"]] == [one["challenger"][0]["title"] for one in found["users"]]
@@ -168,7 +170,7 @@ def test_the_gate_reads_the_rows(tonight: SimpleNamespace) -> None:
 
 def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: SimpleNamespace, tmp_path: Path) -> None:
     only = config(protocols=["temporal"], baselines=[])
-    evaluate(tonight.prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path, **of_evaluate(only))
+    evaluate(tonight.prepared, tonight.bundles, {CHAMPION: tonight.bundles["temporal"]}, tonight.pretrained, tmp_path, **of_evaluate(only))
     rows = pd.read_parquet(tmp_path / "per_user.parquet")
     found = decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == CHAMPION], {}, only.promotion)
     assert (found.decision, found.difference) == ("promote", pytest.approx(0, abs=1e-9))
@@ -177,13 +179,54 @@ def test_the_same_model_as_champion_is_promoted_without_a_difference(tonight: Si
     assert all(one["rank"] == one["other_rank"] for user in lists["users"] for one in user["challenger"])
 
 
+def aged(bundle: Path, folder: Path, until: int) -> Path:
+    """A registered model as if it had been trained until another time."""
+    shutil.copytree(bundle, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"trained_until": {"temporal": until}}))
+    seal(folder, {})
+    return folder
+
+
+def test_held_out_events_that_a_champion_may_have_learned_from_are_no_comparison(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    only = config(protocols=["temporal"], baselines=[])
+    times = Sequences.load(tonight.prepared / "sequences_temporal.npz").queries("test").times
+    half, end = int(np.median(times)), int(times.max())
+    rivals = {
+        CHAMPION: aged(tonight.bundles["temporal"], tmp_path / "half", half),
+        ANCHOR: aged(tonight.bundles["temporal"], tmp_path / "all", end),
+    }
+    (tmp_path / "out").mkdir()
+    figures = evaluate(tonight.prepared, tonight.bundles, rivals, tonight.pretrained, tmp_path / "out", **of_evaluate(only))
+    rows = pd.read_parquet(tmp_path / "out" / "per_user.parquet")
+    assert (rows["family"] == CHAMPION).sum() == (times > half).sum() < (rows["family"] == "nightloom").sum()
+    assert not (rows["family"] == ANCHOR).any()
+    assert figures["rivals"][CHAMPION]["learned_share"] == pytest.approx((times <= half).mean())
+    assert figures["rivals"][ANCHOR]["learned_share"] == 1
+    found = with_limits(
+        decide(rows[rows["family"] == "nightloom"], rows[rows["family"] == ANCHOR], {}, only.promotion), {ANCHOR: figures["rivals"][ANCHOR]}
+    )
+    assert found.decision == "reject"
+    assert "may have learned from 100% of tonight's held-out events" in found.reasons[-1]
+
+
+def test_a_champion_of_another_catalogue_says_how_little_it_knows(tonight: SimpleNamespace) -> None:
+    known = tonight.figures["rivals"][CHAMPION]["knows_share"]
+    assert known == pytest.approx(24 / 30)
+    assert with_limits(
+        decide(tonight.rows[:0], None, {}, config().promotion), {CHAMPION: {"learned_share": 0.0, "knows_share": 0.0, "note": ""}}
+    ).reasons[-1] == ("The champion knows 0% of tonight's catalogue: it ranks the other items by text and attributes alone.")
+
+
 def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespace, tmp_path: Path) -> None:
     prepared = tmp_path / "prepared"
     shutil.copytree(tonight.prepared, prepared)
     whole = Sequences.load(prepared / "sequences_temporal.npz")
     replace(whole, validation_end=whole.offsets[1:]).save(prepared / "sequences_temporal.npz")
     only = config(protocols=["temporal"])
-    figures = evaluate(prepared, tonight.bundles, tonight.bundles["temporal"], tonight.pretrained, tmp_path, **of_evaluate(only))
+    figures = evaluate(
+        prepared, tonight.bundles, {CHAMPION: tonight.bundles["temporal"]}, tonight.pretrained, tmp_path, **of_evaluate(only)
+    )
     assert figures["test_users"] == {"temporal": 0}
     assert json.loads((tmp_path / "sample_lists.json").read_text())["users"] == []
     assert json.loads((tmp_path / "metrics.json").read_text())["als"] == {"temporal": {}}
@@ -193,4 +236,4 @@ def test_a_night_without_held_out_users_ends_at_the_gate(tonight: SimpleNamespac
 
 def test_a_bundle_that_is_not_whole_is_refused(tonight: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a whole bundle"):
-        evaluate(tonight.prepared, dict.fromkeys(PROTOCOLS, tmp_path), None, tonight.pretrained, tmp_path, **of_evaluate(config()))
+        evaluate(tonight.prepared, dict.fromkeys(PROTOCOLS, tmp_path), {}, tonight.pretrained, tmp_path, **of_evaluate(config()))

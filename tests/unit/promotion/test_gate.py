@@ -249,7 +249,7 @@ def test_what_can_not_be_judged_is_rejected(champion: list[int | None] | None) -
 def test_only_shared_users_count() -> None:
     found = gate([1] * 40, [1] * 35)
     assert found.users == 35
-    assert any(reason.startswith("5 of the challenger's 40 held-out users were not asked") for reason in found.reasons)
+    assert any(reason.startswith("5 of the challenger's 40 held-out users were not ranked for") for reason in found.reasons)
     strangers = decide(rows([1, 2]), rows([1, 2]).assign(user_id=["x", "y"]), {}, PromotionConfig(**FAST))
     assert strangers.decision == "reject"
     assert "share no held-out user" in strangers.reasons[0]

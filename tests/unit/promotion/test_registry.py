@@ -50,22 +50,22 @@ def test_first_night_and_the_next(home: SimpleNamespace) -> None:
     registry = home.registry
     assert registry.champion("films") is None
     assert registry.versions("films") == []
-    assert registry.aliases("films") == {"champion": None, "challenger": None, "previous": None}
+    assert registry.aliases("films") == {"champion": None, "challenger": None, "previous": None, "anchor": None}
 
     first = register(home, "films")
     assert registry.champion("films") is None
     registry.promote(first)
-    assert registry.aliases("films") == {"champion": "1", "challenger": "1", "previous": None}
+    assert registry.aliases("films") == {"champion": "1", "challenger": "1", "previous": None, "anchor": "1"}
 
     second = register(home, "films")
-    assert registry.aliases("films") == {"champion": "1", "challenger": "2", "previous": None}
+    assert registry.aliases("films") == {"champion": "1", "challenger": "2", "previous": None, "anchor": "1"}
     registry.promote(second)
     registry.promote(second)
-    assert registry.aliases("films") == {"champion": "2", "challenger": "2", "previous": "1"}
+    assert registry.aliases("films") == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
 
     newest, oldest = registry.versions("films")
     assert (newest.version, newest.aliases, newest.tags) == ("2", ("challenger", "champion"), TAGS)
-    assert (oldest.aliases, oldest.name, oldest.run_id) == (("previous",), "films", first.run_id)
+    assert (oldest.aliases, oldest.name, oldest.run_id) == (("anchor", "previous"), "films", first.run_id)
 
 
 def test_a_run_registers_once(home: SimpleNamespace) -> None:
@@ -89,7 +89,7 @@ def test_what_was_trained_once_is_registered_once_whatever_run_asks(home: Simple
     registry.promote(second)
     for _ in range(2):  # killed after the promotion, twice
         registry.promote(register(home, "twice", tags=TAGS | trained[1]))
-    assert registry.aliases("twice") == {"champion": "2", "challenger": "2", "previous": "1"}
+    assert registry.aliases("twice") == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
     before = registry.standing("twice", trained[1][TRAINED_TAG])
     assert before is not None
     assert before.version == "1"
@@ -129,7 +129,7 @@ def test_a_kill_between_alias_writes_leaves_a_champion_and_may_be_repeated(
     assert registry.champion(name) is not None
     act()
     expected = {"promote": {"champion": "2", "previous": "1"}, "rollback": {"champion": "1", "previous": None}}[call]
-    assert registry.aliases(name) == expected | {"challenger": "2"}
+    assert registry.aliases(name) == expected | {"challenger": "2", "anchor": "1"}
 
 
 def test_rollback_needs_a_previous_version_and_does_not_toggle(home: SimpleNamespace) -> None:
@@ -141,7 +141,23 @@ def test_rollback_needs_a_previous_version_and_does_not_toggle(home: SimpleNames
     assert registry.rollback("back").version == "1"
     with pytest.raises(InputError, match="no previous version"):
         registry.rollback("back")
-    assert registry.aliases("back") == {"champion": "1", "challenger": "2", "previous": None}
+    assert registry.aliases("back") == {"champion": "1", "challenger": "2", "previous": None, "anchor": "1"}
+
+
+def test_the_best_version_stays_the_anchor_until_a_better_one_comes_or_it_is_taken_back(home: SimpleNamespace) -> None:
+    registry = home.registry
+    versions = [register(home, "best", tags=TAGS | {"nightloom.trained": str(number)}) for number in range(4)]
+    registry.promote(versions[0], best=True)
+    registry.promote(versions[1])
+    assert {name: one.version for name, one in registry.rivals("best", "new").items()} == {"champion": "2", "anchor": "1"}
+    registry.promote(versions[2], best=True)
+    assert {name: one.version for name, one in registry.rivals("best", "new").items()} == {"champion": "3"}
+    registry.promote(versions[3])
+    registry.rollback("best")
+    assert registry.aliases("best") == {"champion": "3", "challenger": "4", "previous": None, "anchor": "3"}
+    registry.promote(versions[3], best=True)
+    registry.rollback("best")
+    assert registry.aliases("best")["anchor"] == "3"
 
 
 def test_fetch_gives_the_bundle_that_was_registered(home: SimpleNamespace, tmp_path: Path) -> None:
