@@ -35,7 +35,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         try:
             partial.rename(folder)
         except OSError:
-            if not folder.exists():
+            if not folder.is_dir():
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -171,7 +171,7 @@ def test_no_events_at_all(name: str) -> None:
     ("name", "module", "limit"),
     [
         *[(name, f"baselines.{name}", "BLOCK_CELLS") for name in ("user_knn", "ease")],
-        ("graph", "scorers.item_graph", "BLOCK_CELLS"),
+        ("graph", "scorers.sparse", "BLOCK_CELLS"),
         *[("mlp", "baselines.mlp", "CELLS"), ("gru", "baselines.gru", "ANSWER_TOKENS")],
     ],
 )
