@@ -374,4 +374,4 @@ class PromotionConfig(Section):
     min_slice_users: int = Field(200, ge=1)
     """Slices with fewer users guard only where they would show a loss of a fifth."""
     must_beat_baselines: bool = True
-    """Whether a first champion must match every baseline within the margin, and no later one may fall surely below one."""
+    """Whether a first champion must match every baseline within the margin, and no later one may fall significantly below one."""

@@ -135,9 +135,9 @@ def _network(config: RunConfig, training: Mapping[str, Any]) -> str:
 
 def _reranker(found: Mapping[str, Any]) -> str:
     """Whether a re-ranker orders the best candidates, and what it gained on validation."""
-    if not found.get("asked"):
+    if not found.get("queries"):
         return "There is no re-ranker: the fused score is the order."
-    gain = f"{found['gain']:+.4f} NDCG@10 on {found['asked']:,} validation queries that it had not learnt from, "
+    gain = f"{found['gain']:+.4f} NDCG@10 on {found['queries']:,} validation queries that it had not learnt from, "
     gain += f"standard error {found['error']:.4f}"
     if not found["kept"]:
         return f"There is no re-ranker: one was tried and its gain did not exceed its standard error twice ({gain})."

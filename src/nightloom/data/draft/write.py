@@ -16,7 +16,7 @@ from nightloom.data.tables.convert import to_ids, to_numbers, to_text, to_times
 TABLES = ("events", "items", "users", "links")
 BOUGHT = r"purchase|bought|buy|transaction|order|checkout|sale"
 REPEATS = 0.1
-"""From this share of events on an item that the user had before on, repeats are taken for normal."""
+"""From this share of events on an item that the user has interacted with before, repeats are taken for normal."""
 BAD = 0.01
 """The share of bad rows from which the default limit would stop the night."""
 PLAIN = re.compile(r"[A-Za-z_/.][\w ./-]*")
@@ -44,7 +44,7 @@ def _head(name: str) -> Iterator[str]:
     yield "# A first config, guessed from the tables' beginnings. Read the comments, correct what is wrong, then:"
     yield "#   nightloom check FILE    what a night would say of the data, in seconds"
     yield "#   nightloom night FILE    train, evaluate, promote"
-    yield "# All keys, each with its meaning: src/nightloom/config/sections.py"
+    yield "# All keys, each with its meaning: docs/config.md"
     yield f"name: {scalar(name)}   # the registered model is nightloom-{name}"
 
 
@@ -158,7 +158,7 @@ def _rules(guess: Guess) -> Iterator[str]:
         span = f"{values.min():g} to {values.max():g}"
         yield f"  # positive_min_value: {values.median():g}   # from which value on an event is positive; there are {span}"
     often = repeats > REPEATS
-    why = f"{repeats:.0%} of the sampled events are on an item that the user had before"
+    why = f"{repeats:.0%} of the sampled events are on an item that the user has interacted with before"
     yield f"  keep_repeats: {str(often or label).lower()}   # {why}"
     yield "evaluation:"
     yield f"  exclude_seen: {str(not often or label).lower()}   # false where items are consumed again and again"

@@ -75,7 +75,7 @@ def write_quarantine(folder: Path, name: str, bad: pd.DataFrame | None, rejected
 
 
 def shown(value: object) -> str:
-    """A value as people read it: short, and "missing" where there is none."""
+    """A value as it is shown: short, and "missing" where there is none."""
     if isinstance(value, (list, tuple, np.ndarray)):
         text = repr(list(value))
     elif pd.isna(value):  # type: ignore[call-overload]  # any other cell is a scalar
