@@ -15,7 +15,7 @@ from nightloom.core.errors import RenamedWarning
 TableName = Literal["events", "items", "users", "links"]
 Share = Annotated[float, Field(ge=0, le=1)]
 RANDOM = "random"
-"""As `data.columns.events.order` and as a protocol: events have no times, and their order and split are drawn by lot."""
+"""As `data.columns.events.order` and as a protocol: events have no times, and their order and split are drawn at random."""
 FeatureKind = Literal["text", "category", "tags", "number", "image", "ignore"]
 Protocol = Literal["temporal", "leave_one_out", "random"]
 BaselineName = Literal[

@@ -11,7 +11,7 @@ from typing import Any
 from nightloom.config import RunConfig
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
-"""Metrics in the table of families, where they were measured."""
+"""Metrics in the table of models, where they were measured."""
 MEMBERS = {
     "network": "causal transformer over the history",
     "graph": "which item follows which",
@@ -64,7 +64,7 @@ def model_card(
         "model.predict(pd.DataFrame({'history': [['item id', 'a later one']]}), params={'k': 10})\n```",
         f"## Measured ({protocol.replace('_', ' ')}, whole catalogue, {decision['users']:,} held-out users)",
         _table(
-            ["family", *(COLUMNS[name] for name in shown)],
+            ["model", *(COLUMNS[name] for name in shown)],
             [[family, *(_figure(found.get(name)) for name in shown)] for family, found in measured.items()],
         ),
         *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),

@@ -100,7 +100,7 @@ def _columns(table: str, guess: Guess) -> Iterator[str]:
         example = f", for example {values.iloc[0][:40]!r}" if len(values) else ""
         yield f"      {scalar(own)}: {scalar(column)}   # {guess.why[own]}{example}".replace("\n", " ")
     if table == "events" and "timestamp" not in guess.columns:
-        yield "      order: random   # no column holds times: the test is drawn by lot. Is there a time after all? Write timestamp: COLUMN"
+        yield "      order: random   # no column holds times: the split is random. Is there a time after all? Write timestamp: COLUMN"
     if guess.left_out:
         yield f"      # not used: {', '.join(guess.left_out)}"[:200]
 
@@ -124,7 +124,7 @@ def _limits(guesses: Mapping[str, Guess]) -> Iterator[str]:
     if over:
         yield "validation:"
         limits = ", ".join(f"{table}: {min(1.0, share + 0.05):.2f}" for table, share in over.items())
-        yield f"  max_bad_share: {{{limits}}}   # these share of the rows are put aside (0.01 where nothing is said):"
+        yield f"  max_bad_share: {{{limits}}}   # these share of the rows are set aside (0.01 where nothing is said):"
         yield from (f"    # {table}: {share:.1%} of the sampled rows have no id, or one that came before" for table, share in over.items())
 
 
@@ -151,9 +151,9 @@ def _rules(guess: Guess) -> Iterator[str]:
         wanted = bought if 0 < len(bought) < names.nunique() else []
         kept = "" if wanted else "# "
         shown = ", ".join(json.dumps(one, ensure_ascii=False) for one in wanted or sorted(names.unique())[:1])
-        yield f"  {kept}positive_events: [{shown}]   # what the model learns to foretell; without it all types count"
+        yield f"  {kept}positive_events: [{shown}]   # what the model learns to predict; without it all types count"
     if label:
-        yield "  positive_min_value: 1   # value is 0 or 1: 1 is what the model learns to foretell"
+        yield "  positive_min_value: 1   # value is 0 or 1: 1 is what the model learns to predict"
     elif len(values):
         span = f"{values.min():g} to {values.max():g}"
         yield f"  # positive_min_value: {values.median():g}   # from which value on an event is positive; there are {span}"

@@ -1,4 +1,4 @@
-"""Quarantine: bad rows are put aside, each with its reason, and never dropped."""
+"""Quarantine: bad rows are set aside, each with its reason, and never dropped."""
 
 from __future__ import annotations
 
