@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.skips import MAY_SKIP
+
 ROOT = Path(__file__).parents[2]
 SKIPPED = """
 import pytest
@@ -42,8 +44,8 @@ MODULE = 'import pytest\n\npytest.importorskip("no_such_module_at_all")\n\ndef t
 def test_a_skip_for_another_reason_fails(tmp_path: Path, may: str | None, counts: str) -> None:
     (tmp_path / "test_some.py").write_text(SKIPPED)
     (tmp_path / "test_module.py").write_text(MODULE)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "NIGHTLOOM_TESTS_"))}
-    environment |= {"PYTHONPATH": str(ROOT)} | ({} if may is None else {"NIGHTLOOM_TESTS_MAY_SKIP": may})
+    environment = {name: value for name, value in os.environ.items() if name != MAY_SKIP and not name.startswith("PYTEST_")}
+    environment |= {"PYTHONPATH": str(ROOT)} | ({} if may is None else {MAY_SKIP: may})
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.skips", "-p", "no:cacheprovider", "--continue-on-collection-errors", "."],
         cwd=tmp_path,
