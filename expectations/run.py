@@ -76,8 +76,8 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         now: when the night runs, with time zone.
 
     Returns:
-        Figures (JSON values): rows, quarantined and bad_share (by table), reasons (table -> reason -> rows), rules, warnings,
-        and of the good events positive_share, users_with_one_event, oldest and newest (ISO 8601; the order where there is no time).
+        Figures (JSON values): rows, quarantined and bad_share (by table), reasons (table -> reason -> rows), rules and warnings.
+        Of the good events: positive_share, users_with_one_event, oldest and newest (ISO 8601; the order where there is no time).
 
     Raises:
         ContractBroken: a limit is passed or a column is wrong; names table, column, rule, count, examples, quarantine and remedy.

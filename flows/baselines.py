@@ -36,7 +36,7 @@ from nightloom.config import RunConfig
 from nightloom.report.baselines import table
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking, git_state, run_tags
-from tasks.baselines import compare_families, measure_family
+from tasks.baselines import compare_baselines, measure_family
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
@@ -69,7 +69,7 @@ def baselines(config: RunConfig, names: list[str] | None = None, said: str = "")
         done = [end for name, end in ended.items() if name not in failed]
         if not done:
             raise next(iter(failed.values()))
-        text = compare_families(night, run, collected, done, said)
+        text = compare_baselines(night, run, collected, done, said)
     results, why = [one.figures for one in done], {name: str(error) for name, error in failed.items()}
     return {"results": results, "failed": why, "markdown": text, "folder": str(night.folder)}
 

@@ -57,7 +57,7 @@ def transfer(
     source: RunConfig,
     target: RunConfig,
     shares: Sequence[float] = (0.01, 0.1, 1.0),
-    same_people: bool = True,
+    same_users: bool = True,
     shared_items: bool = False,
     table: Path | None = None,
 ) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def transfer(
             the target's.
         target: the target domain's config; its first protocol counts.
         shares: of the target's users, from which every arm learns.
-        same_people: whether one user id means one person in both domains; the target's are then left out of the source's training.
+        same_users: whether one user id means one person in both domains; the target's are then left out of the source's training.
         shared_items: whether items of the same text are the same items, so that what was learned of them is carried over too.
         table: file that gets the table as Markdown.
     """
@@ -80,7 +80,7 @@ def transfer(
         prepared = prepare(night, validate(night, collected))
         pretrained = load_pretrained(night, prepared)
         source_prepared = prepare(there, validate(there, collect(there)))
-        trained = train_source(there, source_prepared, load_pretrained(there, source_prepared), prepared, same_people, shared_items)
+        trained = train_source(there, source_prepared, load_pretrained(there, source_prepared), prepared, same_users, shared_items)
         learned = [learn_share(night, trained, prepared, pretrained, share, shared_items) for share in shares]
         return summarise(night, run, trained, learned, table)
 

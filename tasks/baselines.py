@@ -1,4 +1,4 @@
-"""Families side by side: one fitted and ranked, and all of them compared."""
+"""Baselines side by side: one fitted and ranked, and all of them compared."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
     return log_done(manifest, f"NDCG@10 {manifest.figures['metrics'][protocol].get('ndcg_at_10', 0.0):.4f} ({protocol})")
 
 
-@task(name="compare-families", cache_policy=NO_CACHE)
-def compare_families(night: Night, run: str, collected: Manifest, families: Sequence[Manifest], said: str) -> str:
-    """A nested MLflow run a family, a table in Prefect, `baselines.md` and `baselines.json` in the run's folder; gives the Markdown."""
+@task(name="compare-baselines", cache_policy=NO_CACHE)
+def compare_baselines(night: Night, run: str, collected: Manifest, families: Sequence[Manifest], said: str) -> str:
+    """A nested MLflow run for each, a table in Prefect, `baselines.md` and `baselines.json` in the run's folder; gives the Markdown."""
     tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
-    tracking.client.set_tag(run, "mlflow.runName", f"families {night.night}")
+    tracking.client.set_tag(run, "mlflow.runName", f"baselines {night.night}")
     tracking.log_dataset(run, night.config.name, collected.figures["hash"], collected.folder, collected.figures["counts"])
     results = [family.figures for family in families]
     for family, found in zip(families, results, strict=True):
@@ -51,8 +51,8 @@ def compare_families(night: Night, run: str, collected: Manifest, families: Sequ
         tracking.log_family(run, found["family"], metrics, tags=tags, params=params, curves=found["curves"], files=files)
     protocols = night.config.evaluation.protocols
     for protocol in protocols:
-        key = artifact_key("families", night.config.name, protocol)
-        create_table_artifact(rows(results, protocol), key=key, description=f"Families, {protocol}, {night.night}")
+        key = artifact_key("baselines", night.config.name, protocol)
+        create_table_artifact(rows(results, protocol), key=key, description=f"Baselines, {protocol}, {night.night}")
     text = markdown(results, protocols, night.config.promotion.confidence, said)
     night.folder.mkdir(parents=True, exist_ok=True)
     (night.folder / "baselines.md").write_text(text, encoding="utf-8")

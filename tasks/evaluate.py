@@ -34,4 +34,4 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     manifest = run_stage(night, "evaluate", body, inputs=[prepared, pretrained, tuned], config=sections, salt=salt)
     protocol = config.evaluation.protocols[0]
     users = manifest.figures["test_users"][protocol]
-    return log_done(manifest, f"{len(manifest.figures['metrics'])} families on {users:,} held-out users ({protocol})")
+    return log_done(manifest, f"{len(manifest.figures['metrics'])} models on {users:,} held-out users ({protocol})")

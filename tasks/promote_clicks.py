@@ -54,7 +54,7 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
                 place = registry.fetch(champion, night.root / "cache" / "champions", holds="clicks.json")
                 standing = answers(place, rows, rows.test_start)[rows.test_start :]
             except InputError as error:
-                odd = [f"The champion can not be asked, so the baselines decide. {error}"]
+                odd = [f"The champion can not answer, so the baselines decide. {error}"]
         decision = asdict(decide(rows.clicked[rows.test_start :], mine, standing, probabilities, config.promotion))
         decision["reasons"] = [*odd, *decision["reasons"]]
         write_json(folder / "decision.json", decision)

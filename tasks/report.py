@@ -33,7 +33,7 @@ STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "ex
 """Stages after collect, in order."""
 
 
-@task(name="log-families", task_run_name="log-families {night.config.name}", cache_policy=NO_CACHE)
+@task(name="log-models", task_run_name="log-models {night.config.name}", cache_policy=NO_CACHE)
 def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, evaluated: Manifest) -> str:
     """Nested MLflow runs for the model and each baseline; gives the model's run back."""
     tracking, tags = Tracking(night.root), run_tags(night, collected.figures["hash"])
@@ -161,12 +161,12 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     # Item titles, column names and reasons come from the data, and Prefect passes HTML in Markdown on to the browser.
     create_markdown_artifact(markdown(content).replace("<", "&lt;"), key=key, description=said)
     rows = [
-        {"family": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
+        {"model": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
         for family, protocols in content["metrics"].items()
         for protocol, found in protocols.items()
     ]
     if rows:
-        create_table_artifact(rows, key=f"{key}-families", description=said)
+        create_table_artifact(rows, key=f"{key}-models", description=said)
     for name, text in (("mlflow_url", "This night's run"), ("mlflow_runs", "All runs, to sort and compare")):
         if address := content["links"].get(name):
             create_link_artifact(address, key=artifact_key(name, night.config.name), link_text=text, description=said)

@@ -29,19 +29,19 @@ SECTIONS = ("model", "training", "pretrained", "evaluation")
 
 
 @task(name="transfer-source", cache_policy=NO_CACHE)
-def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target: Manifest, same_people: bool, shared: bool) -> Manifest:
+def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target: Manifest, same_users: bool, shared: bool) -> Manifest:
     """Train the source domain's model, without the users of the target and, under temporal, without its future."""
     protocol = night.config.evaluation.protocols[0]
 
     def body(folder: Path) -> dict[str, Any]:
-        learned = transfer.write_source(prepared.path, target.path, protocol, folder / "prepared", same_people=same_people)
+        learned = transfer.write_source(prepared.path, target.path, protocol, folder / "prepared", same_users=same_users)
         figures = fine_tune(night.config, protocol, folder / "prepared", pretrained.path, folder / "model", _epoch_reporter("source"))
         same = int((_same(prepared.path, target.path) >= 0).sum()) if shared else 0
         return figures | learned | {"left_out": prepared.figures["users"] - learned["users"], "same": same}
 
     sections = {name: getattr(night.config, name) for name in SECTIONS}
     inputs = [prepared, pretrained, target]
-    manifest = run_stage(night, "transfer_source", body, inputs=inputs, config=sections, salt=str(same_people), resumable=True)
+    manifest = run_stage(night, "transfer_source", body, inputs=inputs, config=sections, salt=str(same_users), resumable=True)
     said = f"{manifest.figures['users']:,} users learned from, {manifest.figures['left_out']:,} of both domains left out"
     return log_done(manifest, f"{said}, validation NDCG@10 {manifest.figures['validation_ndcg_at_10']:.4f}")
 
@@ -57,7 +57,7 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
     def body(folder: Path) -> dict[str, Any]:
         part, theirs, bundle = folder / "prepared", source.path / "prepared", source.path / "model" / "bundle"
         users = draw_users(Sequences.load(prepared.path / f"sequences_{protocol}.npz"), share, config.training.seed)
-        # Those who ask are new to what learned from a part of the users, so people choose its epoch; known to what learned from all.
+        # A model of a part of the users has never met the test users, so users held out of that part choose its epoch.
         learned = write_user_subset(prepared.path, users, protocol, part, config.training.seed if share < 1 else None)
         together = part
         if shared:

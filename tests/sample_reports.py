@@ -65,7 +65,7 @@ def measures(champion: bool = True) -> dict[str, Any]:
             "weights": {"cooccurrence": 0.2, "graph": 0.1},
             "validation_alone": {"network": 0.09, "graph": 0.08, "cooccurrence": 0.07, "popularity": 0.03},
             "validation_ndcg_at_10": 0.1, "warm_start": None, "cold_because": "training.warm_start is false",
-            "reranker": {"asked": 300, "gain": 0.012, "error": 0.004, "kept": True},
+            "reranker": {"queries": 300, "gain": 0.012, "error": 0.004, "kept": True},
             "probabilities": {"auc": 0.81, "log_loss": 0.11, "ece": 0.004, "rows": 30_100.0, "positive": 0.031},
             "label_probabilities": None,
         }

@@ -353,10 +353,10 @@ def test_a_run_is_named_and_tagged(servers: Servers, finished: dict[str, Any]) -
 def test_the_outcome_is_in_artifacts_with_links_to_mlflow(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
     made = servers.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}})
     by_key = {one["key"]: one for one in made}
-    assert set(by_key) == {"night-small", "night-small-families", "mlflow-url-small", "mlflow-runs-small", "training-small-temporal"}
+    assert set(by_key) == {"night-small", "night-small-models", "mlflow-url-small", "mlflow-runs-small", "training-small-temporal"}
     assert by_key["night-small"]["description"].startswith("Promoted: version 1 is the first champion")
     assert (by_key["training-small-temporal"]["type"], float(by_key["training-small-temporal"]["data"])) == ("progress", 100.0)
-    assert {row["family"] for row in json.loads(by_key["night-small-families"]["data"])} >= {"nightloom", "als"}
+    assert {row["model"] for row in json.loads(by_key["night-small-models"]["data"])} >= {"nightloom", "als"}
     assert servers.mlflow in by_key["mlflow-url-small"]["data"]
     assert "runs?workflowType=machine_learning" in by_key["mlflow-runs-small"]["data"]
     look(page, f"{servers.prefect}/artifacts/artifact/{by_key['night-small']['id']}", "Promoted", "popularity", name="prefect-report")

@@ -107,7 +107,7 @@ def test_the_first_night_promotes_and_reports(home: Path, first: subprocess.Comp
     assert report["sample_lists"]["users"]
     assert all(check["passed"] for check in report["checks"] if check["severity"] == "critical")
     for protocol in ("temporal", "leave_one_out"):
-        fitted = report["training"][protocol]["reranker"]["asked"]
+        fitted = report["training"][protocol]["reranker"]["queries"]
         assert not fitted or f"{fitted:,} validation users that it was not fitted on" in page
     assert "Warning" not in first.stderr
 

@@ -20,7 +20,7 @@ Root = Annotated[Path | None, typer.Option("--root", help="The mlruns folder (de
 def check(file: File = None, preset: Preset = None, overrides: Overrides = None, root: Root = None) -> None:
     """Read the tables of a config and check them as a night would, without training.
 
-    Prints counts, rows put aside with their reasons, label balance and split sizes. Exit code 0: a night can run; 2: it would be refused.
+    Prints counts, rows set aside with their reasons, label balance and split sizes. Exit code 0: a night can run; 2: it would be refused.
     """
     _run("flows.check", _arguments(file, preset, overrides), root)
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nightloom.cli.app import MLRUNS, Root, app, console, plain
+from nightloom.cli.app import MLRUNS, File, Overrides, Preset, Root, app, console, plain, source
 from nightloom.core.errors import InputError
 
 
@@ -45,8 +45,10 @@ def init(
 
 @app.command()
 def data(
-    preset: Annotated[str | None, typer.Option(help="A preset that ships with Nightloom.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Your own YAML.")] = None,
+    file: File = None,
+    preset: Preset = None,
+    config: Annotated[Path | None, typer.Option(hidden=True)] = None,  # FILE as it was written before, for one version more
+    overrides: Overrides = None,
     root: Root = MLRUNS,
 ) -> None:
     """Read the tables of a config into a snapshot, and describe it."""
@@ -54,9 +56,9 @@ def data(
     from nightloom.data.collect import collect
     from nightloom.data.tables.snapshot import read_snapshot
 
-    if (preset is None) == (config is None):
-        raise InputError("name either --preset NAME or --config FILE.yaml.")
-    settings = load_preset(preset) if preset is not None else load_config(config or "")
+    file = file or config
+    source(file, preset)
+    settings = load_preset(preset, overrides or ()) if preset is not None else load_config(file or "", overrides or ())
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     snapshot = collect(settings.name, settings.data, root, lambda line: errors.print(line, style="dim", markup=False))
     out = console()

@@ -15,7 +15,7 @@ from nightloom.core.errors import RenamedWarning
 TableName = Literal["events", "items", "users", "links"]
 Share = Annotated[float, Field(ge=0, le=1)]
 RANDOM = "random"
-"""As `data.columns.events.order` and as a protocol: events have no times, and their order and split are drawn by lot."""
+"""As `data.columns.events.order` and as a protocol: events have no times, and their order and split are drawn at random."""
 FeatureKind = Literal["text", "category", "tags", "number", "image", "ignore"]
 Protocol = Literal["temporal", "leave_one_out", "random"]
 BaselineName = Literal[
@@ -374,4 +374,4 @@ class PromotionConfig(Section):
     min_slice_users: int = Field(200, ge=1)
     """Slices with fewer users guard only where they would show a loss of a fifth."""
     must_beat_baselines: bool = True
-    """Whether a first champion must match every baseline within the margin, and no later one may fall surely below one."""
+    """Whether a first champion must match every baseline within the margin, and no later one may fall significantly below one."""

@@ -1,7 +1,7 @@
 """Platt scaling: from scores to log-odds that are true. Needs numpy alone, since training workers fit it.
 
-Platt, Probabilistic outputs for support vector machines, 1999; fitted by Newton's method with step halving (Lin, Lin and Weng,
-A note on Platt's probabilistic outputs for support vector machines, Machine Learning 68, 2007), without his smoothed labels.
+Platt, Probabilistic outputs for support vector machines, 1999, without his smoothed labels. Fitted by Newton's method with step
+halving: Lin, Lin and Weng, A note on Platt's probabilistic outputs for support vector machines, Machine Learning 68, 2007.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One request for recommendations, and how some of them become the packed histories that a model reads.
 
 The registered pyfunc, the command line and the service all build histories here, so that they answer alike. Needs numpy alone.
-(`Queries` of `nightloom.core.sequences` is what evaluation asks: packed histories with their held-out items.)
+(`Queries` of `nightloom.core.sequences` is what evaluation takes: packed histories with their held-out items.)
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
     """The histories of some queries as a model reads them.
 
     Args:
-        queries: what is asked.
+        queries: one for each history to be made.
         index: dense item id by item id; events of other items are left out.
         names: the event names that the model knows.
 

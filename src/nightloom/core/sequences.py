@@ -86,19 +86,19 @@ class Links:
     """The users that the user of each history is linked to (friends).
 
     Attributes:
-        offsets: int64 [n + 1]; history i is linked to `people[offsets[i]:offsets[i + 1]]`.
-        people: int64 [links], rows of `known`.
+        offsets: int64 [n + 1]; history i is linked to `friends[offsets[i]:offsets[i + 1]]`.
+        friends: int64 [links], rows of `known`.
         known: each friend's history, as far as it is known at the request; shared by all.
     """
 
     offsets: IntArray
-    people: IntArray
+    friends: IntArray
     known: Histories
 
     def take(self, rows: IntArray) -> Links:
         """The links of some histories, in that order."""
         lengths = np.diff(self.offsets)[rows]
-        return Links(offsets_of(lengths), self.people[gather(self.offsets[:-1][rows], lengths)], self.known)
+        return Links(offsets_of(lengths), self.friends[gather(self.offsets[:-1][rows], lengths)], self.known)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Text vectors by a pretrained language model: BERT-class encoders and GPT-class decoders alike.
 
 The model is read from safetensors, in float32, and never with code of its own (`trust_remote_code` is off).
-Texts are padded on the right: a decoder's tokens then never see the padding and keep their positions, and the
-last real token is found by the mask, so a vector does not depend on the batch that its text is in.
+Texts are padded on the right: a decoder's tokens then never see the padding and keep their positions. The last
+real token is found by the mask. So a vector does not depend on the batch that its text is in.
 """
 
 from __future__ import annotations

@@ -121,9 +121,9 @@ def evaluate(
         seed: of the baselines that draw, and of the sample of users.
 
     Returns:
-        Figures: `test_users` and `test_rows` by protocol, `metrics` (family -> protocol -> metric), and `probabilities` by protocol
-        (see `measure_probabilities`) where the model has a re-ranker, `label_probabilities` likewise (see `measure_labels`), and `rivals`
-        (name -> `Rival.figures`).
+        Figures: `test_users` and `test_rows` by protocol, and `metrics` (family -> protocol -> metric). Where the model has a
+        re-ranker, `probabilities` by protocol (see `measure_probabilities`); with a label head `label_probabilities` (see
+        `measure_labels`). `rivals`: name -> `Rival.figures`.
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")

@@ -53,8 +53,8 @@ def novelty(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> float:
 def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> float | None:
     """How much more popular the lists are than the histories of the same users: 0 as popular, 1 twice as popular.
 
-    (R - H) / H, where R is the mean over users of the mean popularity of their list, and H that of their history
-    (Abdollahpouri et al. 2019, The unfairness of popularity bias in recommendation, delta GAP). Users without a history or
+    (R - H) / H, where R is the mean over users of the mean popularity of their list, and H that of their history.
+    It is delta GAP of Abdollahpouri et al. 2019, The unfairness of popularity bias in recommendation. Users without a history or
     a list are left out; None when no user or no popularity is left.
     """
     listed = shown >= 0

@@ -19,7 +19,7 @@ FEWEST_EVENTS = 2
 
 
 def pick(queries: Queries, n: int, seed: int) -> NDArray[np.int64]:
-    """Draw rows of queries for a sample that is read by people.
+    """Draw rows of queries for a sample that the report shows.
 
     Args:
         queries: histories with their held-out items.
@@ -61,7 +61,8 @@ def sample_lists(
     Returns:
         `users`, each with `user_id` and the lists `challenger` and `champion` of at most ten items. An item has `item_id`, `title`,
         `rank`, and `other_rank`, its rank in the other list as far as that is known, else None. Over all users `shared_at_10` is the mean
-        number of items that are in both lists and `same_first` the share of users whose first item is the same; None without a champion.
+        number of items that are in both lists. `same_first` is the share of users whose first item is the same. Both are None without
+        a champion.
     """
     names = titles(bundle)
     depth = challenger.shape[1] if champion is None else min(challenger.shape[1], champion.shape[1])

@@ -2,8 +2,8 @@
 
 A percentile interval collapses where few users differ: with none that lost there is nothing to draw a loss from. The score interval of
 a count (Wilson 1927; of a rare event counted k times it ends at k + z^2/2 + z sqrt(k + z^2/4)) does not: it allows for losses that were
-not seen. Here the count is a sum of differences. With Q the sum of their squares about their mean and s the size of a typical one, the
-half width is (s z^2/2 + z sqrt(Q + s^2 z^2/4)) / n, which is the normal interval's where many differ.
+not seen. Here the count is a sum of differences. Q is the sum of their squares about their mean, and s the size of a typical one.
+The half width is (s z^2/2 + z sqrt(Q + s^2 z^2/4)) / n. Where many differ it is the normal interval's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Spread:
         """Half the interval's width, in the metric's own unit."""
         return self._half(max(self.squares - self.total**2 / self.users, 0.0), confidence)
 
-    def chance(self, margin: float, confidence: float) -> float:
+    def probability(self, margin: float, confidence: float) -> float:
         """Probability that the interval of an equal run, whose differences are as large, lies above -margin, in the metric's own unit."""
         room = margin - self._half(self.squares, confidence)
         error = self.squares**0.5 / self.users
@@ -59,7 +59,7 @@ class Spread:
         return (self.size * z * z / 2 + z * (squares + (self.size * z) ** 2 / 4) ** 0.5) / self.users
 
 
-def loss_by_chance(apart: FloatArray) -> float:
+def loss_p_value(apart: FloatArray) -> float:
     """Probability of a sum of differences as low as this if each user's sign were drawn: the paired randomisation test (Fisher 1935).
 
     It is exact for two runs that differ by chance alone, however few users differ; beyond `EXACT` users its normal limit is taken.
@@ -78,7 +78,7 @@ def loss_by_chance(apart: FloatArray) -> float:
 
 
 def holm(probabilities: list[float], level: float) -> list[bool]:
-    """Which hypotheses fall when the chance that any true one falls is kept to `level` (Holm 1979)."""
+    """Which hypotheses fall when the probability that any true one falls is kept to `level` (Holm 1979)."""
     fallen = [False] * len(probabilities)
     for place, index in enumerate(sorted(range(len(probabilities)), key=probabilities.__getitem__)):
         if probabilities[index] > level / (len(probabilities) - place):

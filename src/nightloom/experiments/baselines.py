@@ -47,7 +47,7 @@ def varied(config: RunConfig, family: str) -> RunConfig:
 
 
 def measure(
-    config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None] = lambda _: None
+    config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Fit and rank one model under every protocol of the config, in a process of its own with one thread.
 
@@ -57,7 +57,7 @@ def measure(
         prepared: folder of stage prepare.
         pretrained: folder of stage load_pretrained.
         folder: gets `<protocol>/` with the model, `per_user.parquet`, `result.json` and `log.txt`.
-        tell: called with a line of progress.
+        progress: called with a line of progress.
 
     Returns:
         The content of `result.json`: `family`, `metrics` and `intervals` (protocol -> metric -> ...), `fit_cpu_seconds`,
@@ -75,7 +75,7 @@ def measure(
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores))
         try:
             for line in process.stdout or ():
-                tell(line.strip())
+                progress(line.strip())
             code = process.wait()
         finally:
             process.kill()
@@ -89,7 +89,7 @@ def measure(
     return result
 
 
-def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None]) -> None:
+def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, progress: Callable[[str], None]) -> None:
     """The work of the process: fit and rank the model under every protocol, and write the files of `measure`."""
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     results = Results()
@@ -100,7 +100,7 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
             (folder / protocol).mkdir(exist_ok=True)
             began, cpu = time.perf_counter(), _cpu_seconds()
             if family in VARIANTS:
-                model, curves = _tuned(varied(config, family), family, protocol, prepared, pretrained, folder / protocol, tell)
+                model, curves = _tuned(varied(config, family), family, protocol, prepared, pretrained, folder / protocol, progress)
             else:
                 model, curves = _fitted(family, config.training.seed, held.train, len(items), folder / protocol)
             figures["fit_cpu_seconds"][protocol] = round(_cpu_seconds() - cpu, 3)
@@ -110,7 +110,7 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
             vectors = per_user(ranked.ranks, ranked.offsets)
             note(results, family, protocol, held, ranked, vectors, config.promotion.confidence)
             writer.write_table(rows_of(held, family, protocol, ranked))
-            tell(f"{family}: fitted and ranked, {protocol}, {len(held.queries):,} users")
+            progress(f"{family}: fitted and ranked, {protocol}, {len(held.queries):,} users")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {"family": family, "metrics": results.metrics[family], "intervals": results.intervals[family], "peak_mb": round(peak, 1)}
     write_json(folder / "result.json", found | figures)
@@ -123,10 +123,10 @@ def _fitted(family: str, seed: int, train: Histories, n_items: int, folder: Path
 
 
 def _tuned(
-    config: RunConfig, family: str, protocol: str, prepared: Path, pretrained: Path, folder: Path, tell: Callable[[str], None]
+    config: RunConfig, family: str, protocol: str, prepared: Path, pretrained: Path, folder: Path, progress: Callable[[str], None]
 ) -> tuple[Recommender, list[dict[str, Any]]]:
     def on_epoch(line: dict[str, Any]) -> None:
-        tell(f"{family}: {protocol}, epoch {line['epoch']}, loss {line['loss']:.3f}")
+        progress(f"{family}: {protocol}, epoch {line['epoch']}, loss {line['loss']:.3f}")
 
     fine_tune(config, protocol, prepared, pretrained, folder, on_epoch)
     return Bundle.load(folder / "bundle").recommender, json.loads((folder / "curves.json").read_text(encoding="utf-8"))
@@ -144,11 +144,11 @@ def main(path: Path) -> int:
     tie_to_parent(content["parent"])
     prepared, pretrained, folder = (Path(content[name]) for name in ("prepared", "pretrained", "folder"))
 
-    def tell(words: str) -> None:
+    def progress(words: str) -> None:
         print(words, flush=True)  # noqa: T201
 
     try:
-        work(config_from_dict(content["config"]), content["family"], prepared, pretrained, folder, tell)
+        work(config_from_dict(content["config"]), content["family"], prepared, pretrained, folder, progress)
     except NightloomError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code

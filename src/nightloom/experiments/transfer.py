@@ -69,13 +69,13 @@ def arms_config(target: RunConfig) -> RunConfig:
     return target.model_copy(update={"model": target.model.model_copy(update={"reranker": False})})
 
 
-def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDArray[np.int64]:
+def users_to_learn_from(source: Path, target: Path, *, same_users: bool) -> NDArray[np.int64]:
     """The leak rule: users of the source that are not users of the target.
 
     Args:
         source: the source's folder of stage prepare.
         target: the target's.
-        same_people: whether one id means one user in both; otherwise no user is left out.
+        same_users: whether one id means one user in both; otherwise no user is left out.
 
     Returns:
         int64 [n], dense users of the source, ascending.
@@ -84,17 +84,17 @@ def users_to_learn_from(source: Path, target: Path, *, same_people: bool) -> NDA
         InputError: all of them are users of the target.
     """
     ids = user_ids(source)
-    theirs = set(user_ids(target).tolist()) if same_people else set()
+    theirs = set(user_ids(target).tolist()) if same_users else set()
     kept = np.array([user for user, name in enumerate(ids.tolist()) if name not in theirs], dtype=np.int64)
     if not len(kept):
         raise InputError(
             f"transfer: all {len(ids):,} user ids of the source are user ids of the target too, so nobody is left to learn from. "
-            "Where they are other people who happen to have the same numbers, say --unrelated-users."
+            "Where equal ids are different users, say --unrelated-users."
         )
     return kept
 
 
-def write_source(source: Path, target: Path, protocol: str, folder: Path, *, same_people: bool) -> dict[str, Any]:
+def write_source(source: Path, target: Path, protocol: str, folder: Path, *, same_users: bool) -> dict[str, Any]:
     """Write the prepared folder of the source's model: without users of the target, and without the target's future.
 
     Every arm but `scratch` starts from this model. Under the temporal protocol it therefore learns only from events before the target's
@@ -105,7 +105,7 @@ def write_source(source: Path, target: Path, protocol: str, folder: Path, *, sam
         target: the target's.
         protocol: which split.
         folder: where to write.
-        same_people: see `users_to_learn_from`.
+        same_users: see `users_to_learn_from`.
 
     Returns:
         The figures of `write_user_subset`.
@@ -113,7 +113,7 @@ def write_source(source: Path, target: Path, protocol: str, folder: Path, *, sam
     Raises:
         InputError: no user or too few events are left, or the protocol is temporal and one of the two has no times.
     """
-    users = users_to_learn_from(source, target, same_people=same_people)
+    users = users_to_learn_from(source, target, same_users=same_users)
     return write_user_subset(source, users, protocol, folder, before=cutoff_of(target, source, protocol))
 
 

@@ -44,9 +44,9 @@ def shapley(game: Game, players: int, samples: int, seed: int = 0) -> Shapley:
     """Find or estimate Shapley values within a budget.
 
     Exact when all 2^players coalitions fit into the budget. Otherwise the mean marginal contribution
-    over random orders of arrival (Castro, Gomez and Tejada 2009), drawn in pairs of an order and its
-    reverse (antithetic sampling; Mitchell, Cooper, Frank and Holmes 2022, section 3), which cancels the
-    errors that come from who arrives early. Each order is efficient by itself, so the sum is always right.
+    over random orders of arrival (Castro, Gomez and Tejada 2009). Orders are drawn in pairs of one and its
+    reverse, which cancels the errors that come from who arrives early (antithetic sampling; Mitchell,
+    Cooper, Frank and Holmes 2022, section 3). Each order is efficient by itself, so the sum is always right.
 
     Args:
         game: called once, with all coalitions.

@@ -1,1 +1,1 @@
-"""The recommender and the classic families beside it, one architecture a file, one protocol for all."""
+"""The recommender, its scorers and heads, the baselines and click models: one architecture a file, one protocol for all."""

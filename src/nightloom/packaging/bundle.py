@@ -59,7 +59,7 @@ class Bundle(BundleReader):
         """The k best items for each query.
 
         Args:
-            queries: what is asked.
+            queries: one a list.
             k: how many.
             exclude_seen: leave out items of the history.
             allowed: bool [items], by dense id: the others are never recommended; bool [queries, items] where that differs. None: all.
@@ -83,7 +83,7 @@ class Bundle(BundleReader):
         """Probabilities, by the label head, that items are liked (clicked, bought) once they are shown.
 
         Args:
-            queries: what is asked.
+            queries: one a list.
             items: for each query the item ids in question, such as those that `recommend` gave.
 
         Returns:

@@ -11,7 +11,7 @@ from typing import Any
 from nightloom.config import RunConfig
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
-"""Metrics in the table of families, where they were measured."""
+"""Metrics in the table of models, where they were measured."""
 MEMBERS = {
     "network": "causal transformer over the history",
     "graph": "which item follows which",
@@ -64,7 +64,7 @@ def model_card(
         "model.predict(pd.DataFrame({'history': [['item id', 'a later one']]}), params={'k': 10})\n```",
         f"## Measured ({protocol.replace('_', ' ')}, whole catalogue, {decision['users']:,} held-out users)",
         _table(
-            ["family", *(COLUMNS[name] for name in shown)],
+            ["model", *(COLUMNS[name] for name in shown)],
             [[family, *(_figure(found.get(name)) for name in shown)] for family, found in measured.items()],
         ),
         *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),
@@ -135,9 +135,9 @@ def _network(config: RunConfig, training: Mapping[str, Any]) -> str:
 
 def _reranker(found: Mapping[str, Any]) -> str:
     """Whether a re-ranker orders the best candidates, and what it gained on validation."""
-    if not found.get("asked"):
+    if not found.get("queries"):
         return "There is no re-ranker: the fused score is the order."
-    gain = f"{found['gain']:+.4f} NDCG@10 on {found['asked']:,} validation queries that it had not learnt from, "
+    gain = f"{found['gain']:+.4f} NDCG@10 on {found['queries']:,} validation queries that it had not learnt from, "
     gain += f"standard error {found['error']:.4f}"
     if not found["kept"]:
         return f"There is no re-ranker: one was tried and its gain did not exceed its standard error twice ({gain})."

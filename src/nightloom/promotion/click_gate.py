@@ -1,6 +1,6 @@
 """The gate of a click head: pure functions from probabilities of the same test rows to a decision with its reasons.
 
-As in `promotion.gate` a challenger need not be better than what serves, but it must be shown not to be worse by more than a margin. What
+As in `promotion.gate` a challenger need not be better than what serves. It must be shown not to be worse by more than a margin. What
 counts is log-loss, of which less is better: a probability that is used as a price has to be true, not only to order rows.
 """
 

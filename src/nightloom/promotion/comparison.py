@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.metrics import from_frame, whole_ranks
-from nightloom.evaluation.score_interval import Spread, holm, loss_by_chance
+from nightloom.evaluation.score_interval import Spread, holm, loss_p_value
 from nightloom.evaluation.statistics import Difference, pair_rows, paired
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Comparison:
 
     Attributes:
         name: the slice or the model.
-        users: users that both were asked for.
+        users: users that both were measured on.
         challenger: the challenger's mean.
         other: the mean of what it is compared with.
         difference: challenger - other.
@@ -106,7 +106,7 @@ class Pair:
 
     def equal_passes(self, margin: float, confidence: float) -> float:
         """Probability that an equal model would be found not inferior within `margin`, a share of the other's mean."""
-        return 1.0 if self.same else Spread.of(self.mine, self.its).chance(margin * float(self.its.mean()), confidence)
+        return 1.0 if self.same else Spread.of(self.mine, self.its).probability(margin * float(self.its.mean()), confidence)
 
 
 def compare(name: str, tonight: Pair, earlier: Iterator[Pair], margin: float, config: PromotionConfig, seed: int) -> Comparison:
@@ -160,12 +160,12 @@ def guarded(pairs: Mapping[str, Pair], config: PromotionConfig, seed: int) -> li
     """Challenger against champion on every slice.
 
     A slice guards where it has enough users, or would show a loss of a fifth with probability .8. It stands against promotion where it
-    lost more than the margin and that is no chance: by the paired randomisation test, with Holm's correction over all slices that guard,
-    so that a harmless challenger is stopped by any slice in at most 1 - confidence of the nights.
+    lost more than the margin, significantly: by the paired randomisation test, with Holm's correction over all slices that guard. So
+    a harmless challenger is stopped by any slice in at most 1 - confidence of the nights.
     """
     guarding = [name for name, pair in pairs.items() if _guards(pair, config)]
-    chances = [loss_by_chance(pairs[name].mine - pairs[name].its) for name in guarding]
-    lost = {name for name, fell in zip(guarding, holm(chances, 1 - config.confidence), strict=True) if fell}
+    p_values = [loss_p_value(pairs[name].mine - pairs[name].its) for name in guarding]
+    lost = {name for name, fell in zip(guarding, holm(p_values, 1 - config.confidence), strict=True) if fell}
     found = []
     for name, pair in pairs.items():
         one = pair.difference(config, seed)
@@ -177,7 +177,7 @@ def guarded(pairs: Mapping[str, Pair], config: PromotionConfig, seed: int) -> li
 def _guards(pair: Pair, config: PromotionConfig) -> bool:
     if len(pair.users) >= config.min_slice_users:
         return True
-    return Spread.of(pair.mine, pair.its).chance(SLICE_LOSS * float(pair.its.mean()), config.confidence) >= SLICE_POWER
+    return Spread.of(pair.mine, pair.its).probability(SLICE_LOSS * float(pair.its.mean()), config.confidence) >= SLICE_POWER
 
 
 def _masks(frame: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:

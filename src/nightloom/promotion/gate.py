@@ -1,7 +1,7 @@
 """The gate between challenger and champion: pure functions from per-user results to a decision with its reasons.
 
-What it promises is simulated in `benchmarks/gate.py`: how often a model that is worse by the margin passes, how often a harmless one is
-stopped, and what is left after ninety nights of small losses.
+What it promises is simulated in `benchmarks/gate.py`: how often a model that is worse by the margin passes, and how often a harmless
+one is stopped. It also says what is left after ninety nights of small losses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 
 from nightloom.core.errors import InputError
 from nightloom.core.metrics import whole_ranks
-from nightloom.evaluation.score_interval import holm, loss_by_chance
+from nightloom.evaluation.score_interval import holm, loss_p_value
 from nightloom.evaluation.statistics import pair_rows
 from nightloom.promotion import gate_words as words
 from nightloom.promotion.comparison import Comparison, Pair, Rows, compare, described, earlier_pairs, slices_of
@@ -93,7 +93,7 @@ def decide(
 
     - It must be not inferior to the champion, in the same sense.
     - It must be not inferior to the anchor within `anchor_margin`. Compared with the champion alone, losses inside the margin add up.
-    - No guarding slice, and no baseline, may have lost more than is allowed in a way that is no chance (see `slices_of`).
+    - No guarding slice, and no baseline, may have lost significantly more than is allowed (see `slices_of`).
 
     Where tonight's users are so few that an equal model would fail more often than not, users of earlier nights are added, each
     user once. The result depends on the rows and the seed alone, not on the order of the rows.
@@ -214,10 +214,10 @@ def _first(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], conf
 
 
 def _shown_losses(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], config: PromotionConfig, seed: int) -> list[Comparison]:
-    """The challenger against every baseline, by name; one guards by a loss beyond the margin that is no chance, as slices do."""
+    """The challenger against every baseline, by name; one guards by a significant loss beyond the margin, as slices do."""
     pairs = {name: Pair.of(*pair_rows(challenger, baselines[name]), config.metric) for name in sorted(baselines)}
-    chances = [loss_by_chance(pair.mine - pair.its) for pair in pairs.values()]
-    lost = dict(zip(pairs, holm(chances, 1 - config.confidence), strict=True))
+    p_values = [loss_p_value(pair.mine - pair.its) for pair in pairs.values()]
+    lost = dict(zip(pairs, holm(p_values, 1 - config.confidence), strict=True))
     found = []
     for name, pair in pairs.items():
         one = pair.difference(config, seed)

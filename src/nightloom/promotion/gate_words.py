@@ -64,7 +64,7 @@ def slice_lost(one: Comparison, config: PromotionConfig) -> str:
     """Why a slice stands against it."""
     return (
         f"Slice '{one.name}' ({one.users:,} users) lost {-(one.relative or 0):.1%} ({one.challenger:.4f} against {one.other:.4f}), "
-        f"more than the {config.slice_margin:.0%} allowed, and that is no chance (interval {one.low:+.4f} to {one.high:+.4f})."
+        f"more than the {config.slice_margin:.0%} allowed, and that is significant (interval {one.low:+.4f} to {one.high:+.4f})."
     )
 
 
@@ -72,7 +72,7 @@ def baseline_lost(one: Comparison, config: PromotionConfig) -> str:
     """Why a baseline stands against it, where there is a champion."""
     return (
         f"Baseline '{one.name}' is better: {one.challenger:.4f} against {one.other:.4f}, difference {one.difference:+.4f}, beyond the "
-        f"margin of {config.margin:.1%}, and that is no chance (interval {one.low:+.4f} to {one.high:+.4f})."
+        f"margin of {config.margin:.1%}, and that is significant (interval {one.low:+.4f} to {one.high:+.4f})."
     )
 
 
@@ -120,7 +120,7 @@ def warnings(users: int, asked: int, whole: Comparison | None = None) -> list[st
     """What limits the decision: users left out, few users, little power."""
     said = []
     if users < asked:
-        said.append(f"{asked - users:,} of the challenger's {asked:,} held-out users were not ranked for the champion and are left out.")
+        said.append(f"{asked - users:,} of the challenger's {asked:,} held-out users have no lists of the champion and are left out.")
     if users < FEW_USERS:
         said.append(f"With only {users:,} held-out users the interval is rough.")
     if whole is None or whole.smallest_loss is None:

@@ -1,8 +1,8 @@
 """Deleting what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
 
-What is kept: all that one of a recommender's last nights used, the night that `latest` points at, the nights of registered versions with
-an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it; so are reports
-(`mlruns/nights/`), and MLflow's own files. Nothing is deleted while a process works under the same mlruns folder.
+What is kept: all that one of a recommender's last nights used, and the night that `latest` points at. So are the nights of registered
+versions with an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it.
+So are reports (`mlruns/nights/`), and MLflow's own files. Nothing is deleted while a process works under the same mlruns folder.
 The store behind that folder, where there is one, is trimmed by its own nights: `nightloom.promotion.trim_store`.
 """
 

@@ -21,7 +21,7 @@ ONE_SIDED = 0.99
 
 
 def print_check(config: RunConfig, found: Mapping[str, Any], night: str, console: Console) -> None:
-    """Print counts, rows put aside with their reasons, label balance, split sizes, and what to do.
+    """Print counts, rows set aside with their reasons, label balance, split sizes, and what to do.
 
     Args:
         config: the run's configuration.
@@ -41,7 +41,7 @@ def print_check(config: RunConfig, found: Mapping[str, Any], night: str, console
     console.print(_rows(checked))
     for table, reasons in checked["reasons"].items():
         for reason, count in list(reasons.items())[:REASONS]:
-            console.print(Text(f"  {table}: {count:,} rows put aside: {reason}"), soft_wrap=True)
+            console.print(Text(f"  {table}: {count:,} rows set aside: {reason}"), soft_wrap=True)
     first, last = (str(checked[key])[:10] if isinstance(checked[key], str) else f"{checked[key]:,}" for key in ("oldest", "newest"))
     if not config.data.random_order:
         console.print(f"Events from {first} to {last}{'' if isinstance(checked['newest'], str) else ' (an order, no time)'}")
@@ -60,7 +60,7 @@ def print_check(config: RunConfig, found: Mapping[str, Any], night: str, console
 
 def _rows(checked: Mapping[str, Any]) -> Table:
     table = Table("table", box=None, pad_edge=False, header_style="dim")
-    for heading in ("good rows", "put aside", "share"):
+    for heading in ("good rows", "set aside", "share"):
         table.add_column(heading, justify="right")
     for name, rows in checked["rows"].items():
         table.add_row(name, f"{rows:,}", f"{checked['quarantined'][name]:,}", f"{checked['bad_share'][name]:.2%}")
@@ -87,7 +87,7 @@ def _label_rule(config: RunConfig) -> str:
 def _hints(config: RunConfig, found: Mapping[str, Any]) -> Iterator[str]:
     checked, prepared = found["checked"], found["prepared"]
     if any(checked["quarantined"].values()):
-        yield f"look at the rows put aside, each with its reason: {found['folder']}/quarantine/"
+        yield f"look at the rows set aside, each with its reason: {found['folder']}/quarantine/"
     yield from checked["warnings"]
     values = "value" in config.data.columns.get("events", {})
     if values and config.prepare.positive_min_value is None and checked["positive_share"] >= ONE_SIDED:

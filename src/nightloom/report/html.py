@@ -30,7 +30,7 @@ FILES = (
 
 
 def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Path | None = None) -> str:
-    """Write the report for people.
+    """Write the page that is read.
 
     Args:
         report: what `build_report` gave.

@@ -31,10 +31,10 @@ def started(training: Mapping[str, Any]) -> str:
 def reranked(training: Mapping[str, Any]) -> str:
     """What the re-ranker does and how well its probabilities are calibrated; empty where none was fitted."""
     found, probabilities = training.get("reranker"), training.get("probabilities")
-    if not found or not found["asked"]:
+    if not found or not found["queries"]:
         return ""
     change = (
-        f"{found['gain']:+.4f} NDCG@10 with a standard error of {found['error']:.4f}, on {found['asked']:,} validation users "
+        f"{found['gain']:+.4f} NDCG@10 with a standard error of {found['error']:.4f}, on {found['queries']:,} validation users "
         "that it was not fitted on"
     )
     if not found["kept"]:

@@ -1,7 +1,7 @@
 """Where finished folders are kept: the mlruns folder alone, or a store behind it that several machines share.
 
 Work is always done in the mlruns folder of the machine (NIGHTLOOM_ROOT): databases, locks and links need a file system, and libraries
-read files by path. With NIGHTLOOM_STORE, any address that fsspec knows (`s3://bucket/nightloom`, `file:///mnt/shared`), each finished
+read files by path. NIGHTLOOM_STORE is any address that fsspec knows (`s3://bucket/nightloom`, `file:///mnt/shared`). Each finished
 folder is published there under the same place, and is fetched where the local folder lacks it. Without it nothing is copied.
 
     <store>/stages/<name>/<stage>/<key>/...      immutable, like snapshots/<name>/<hash>/
@@ -9,7 +9,7 @@ folder is published there under the same place, and is fetched where the local f
     <store>/.../published.json                   the folder's files and their sizes, written last: without it the folder is not there
 
 A store has no locks. One writer at a time is what Prefect's concurrency limit of 1 gives. A publish that was killed is repeated from its
-beginning, and a folder whose index is there is left as it is, since its name is made from what went in.
+beginning. A folder whose index is there is left as it is, since its name is made from what went in.
 """
 
 from __future__ import annotations

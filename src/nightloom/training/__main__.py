@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     if "RANK" in os.environ:
         # All is written. Workers were seen to abort in C++ ("terminate called without an active exception") while the
-        # interpreter was taken down, which torchrun can not tell from a failed training: so it is not taken down.
+        # interpreter shut down. For torchrun that is a failed training, so the interpreter does not shut down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

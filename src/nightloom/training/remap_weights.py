@@ -62,7 +62,7 @@ def remap(net: dict[str, Tensor], id_rows: Tensor, before: Known, tonight: Known
 def _rescaled(weight: Tensor, bias: Tensor, before: FeatureSpec, tonight: FeatureSpec) -> tuple[Tensor, Tensor]:
     """The layer of numeric features under tonight's means and spreads: its output stays the same.
 
-    With z = (x - m) / s before and z' = (x - m') / s' tonight, z = z' s'/s + (m' - m)/s; the constant goes to the bias and, since a
+    Before, z = (x - m) / s. Tonight, z' = (x - m') / s'. So z = z' s'/s + (m' - m)/s. The constant goes to the bias and, since a
     missing number is 0 under both, is taken back by the weight of "missing".
     """
     old, new = list(before.scales), list(tonight.scales)

@@ -39,13 +39,13 @@ class RerankerChoice:
         head: the fitted head; None where its gain is not above `LEAST_GAIN` standard errors.
         gain: by how much it raises NDCG@10.
         error: standard error of the gain.
-        asked: queries that it was judged by.
+        queries: how many it was judged by.
     """
 
     head: Reranker | None = None
     gain: float = 0.0
     error: float = 0.0
-    asked: int = 0
+    queries: int = 0
 
 
 def choose_reranker(

@@ -82,10 +82,11 @@ class Training:
         """Train to the end, from the last checkpoint where there is one, and write the bundle.
 
         Returns:
-            The figures (also in `figures.json`): epochs, best_epoch, best_validation_ndcg_at_10, validation_ndcg_at_10
-            (of the fused scores), validation_alone (of each member), weights (scorer -> fusion weight), reranker (whether it was
-            kept, its gain in NDCG@10, the standard error of that, its queries), parameters, refitted, workers,
-            seconds, cpu_seconds (of all workers).
+            The figures, also in `figures.json`: `epochs`, `best_epoch`, `parameters`, `refitted`, `workers`, `seconds`.
+            `cpu_seconds` are those of all workers.
+            `best_validation_ndcg_at_10` is the network's, `validation_ndcg_at_10` that of the fused scores.
+            `validation_alone` is each member's, and `weights` is scorer -> fusion weight.
+            `reranker` says whether it was kept, its gain in NDCG@10, the standard error of that, and its queries.
         """
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
         if state is not None:
@@ -123,7 +124,7 @@ class Training:
             "validation_ndcg_at_10": fusion.ndcg,
             "validation_alone": fusion.alone,
             "weights": fusion.weights,
-            "reranker": {"kept": reranker.head is not None, "gain": reranker.gain, "error": reranker.error, "asked": reranker.asked},
+            "reranker": {"kept": reranker.head is not None, "gain": reranker.gain, "error": reranker.error, "queries": reranker.queries},
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": self.refits,
             "workers": self.world.size,

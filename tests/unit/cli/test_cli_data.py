@@ -16,10 +16,11 @@ data:
 """
 
 
-def test_data_describes_a_table_of_ones_own(nightloom, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [(), ("--config",)], ids=["file", "option"])  # the option is the form of the version before
+def test_data_describes_a_table_of_ones_own(nightloom, tmp_path: Path, option: tuple[str, ...]) -> None:
     (tmp_path / "ratings.csv").write_text(EVENTS)
     (tmp_path / "mine.yaml").write_text(CONFIG)
-    code, out, _ = nightloom("data", "--config", tmp_path / "mine.yaml", "--root", tmp_path / "mlruns")
+    code, out, _ = nightloom("data", *option, tmp_path / "mine.yaml", "--root", tmp_path / "mlruns")
     assert code == 0
     assert "events: 3 rows" in out
     assert all(column in out for column in ("user_id", "item_id", "timestamp", "value"))
@@ -27,7 +28,8 @@ def test_data_describes_a_table_of_ones_own(nightloom, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("--preset", "movies-small", "--config", "a.yaml"), ("--preset", "no-such"), ("--config", "a.yaml")]
+    "arguments",
+    [(), ("--preset", "movies-small", "a.yaml"), ("--preset", "no-such"), ("a.yaml",), ("--preset", "movies-small", "--set", "data.x=1")],
 )
 def test_data_refuses(nightloom, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     code, out, err = nightloom("data", *arguments, "--root", tmp_path)

@@ -44,7 +44,7 @@ def test_check_says_what_a_night_would_find_and_trains_nothing(mine: Path) -> No
     for part in (
         "The data are fit for a night",
         "events 298 2 0.67%",
-        "events: 2 rows put aside: item_id is missing",
+        "events: 2 rows set aside: item_id is missing",
         "298 events of 30 users on 25 items",
         "Temporal split: 209 train, 29 validation, 60 test",
         "prepare.seen_events: no event is named 'transction'; there are 'interaction'",

@@ -60,7 +60,7 @@ def test_friends_are_linked_to_their_own_query() -> None:
     assert found.links.offsets.tolist() == [0, 0, 2, 3]
     last = found.take(np.array([2])).links
     assert last is not None
-    assert last.known.take(last.people).items.tolist() == [2]
+    assert last.known.take(last.friends).items.tolist() == [2]
 
 
 def test_no_query_and_arrays_for_lists() -> None:

@@ -26,16 +26,16 @@ def of_whom(sequences: Sequences) -> set[int]:
 def test_a_fifth_is_held_out_by_the_seed(ten: Sequences) -> None:
     drawn = [Search.of(ten, seed, alone=True) for seed in (3, 3, 4)]
     for one in drawn:
-        assert len(of_whom(one.asked)) == 2
-        assert of_whom(one.learned) == set(range(10)) - of_whom(one.asked)
-    assert of_whom(drawn[0].asked) == of_whom(drawn[1].asked) != of_whom(drawn[2].asked)
+        assert len(of_whom(one.held_out)) == 2
+        assert of_whom(one.learned) == set(range(10)) - of_whom(one.held_out)
+    assert of_whom(drawn[0].held_out) == of_whom(drawn[1].held_out) != of_whom(drawn[2].held_out)
 
 
 @pytest.mark.parametrize(("alone", "steps"), [(True, [1, 2, 3, 4]), (False, [3, 4])])
 def test_each_event_is_asked_about_with_all_before_it(ten: Sequences, alone: bool, steps: list[int]) -> None:
     """With own cutoffs all but the first and the test; under one cut in time what lies between the cutoffs."""
     search = Search.of(ten, 7, alone=alone)
-    asked, expected = search.questions(exclude_seen=True), [10 * user + step for user in sorted(of_whom(search.asked)) for step in steps]
+    asked, expected = search.questions(exclude_seen=True), [10 * user + step for user in sorted(of_whom(search.held_out)) for step in steps]
     assert asked.targets.tolist() == expected
     assert asked.target_offsets.tolist() == list(range(len(expected) + 1))
     assert asked.histories.lengths.tolist() == steps * 2
@@ -63,6 +63,6 @@ def test_what_is_written_is_read_back(tmp_path: Path, ten: Sequences) -> None:
     search.save(tmp_path, "leave_one_out")
     back = Search.load(tmp_path, "leave_one_out")
     assert back is not None
-    for name in ("learned", "asked"):
+    for name in ("learned", "held_out"):
         np.testing.assert_array_equal(getattr(back, name).items, getattr(search, name).items)
-    np.testing.assert_array_equal(back.asked.train_end, search.asked.train_end)
+    np.testing.assert_array_equal(back.held_out.train_end, search.held_out.train_end)

@@ -122,7 +122,7 @@ def test_links_stay_among_the_targets_users(tmp_path: Path) -> None:
     links, alone = (one.queries("validation").histories.links for one in (together, linked))
     assert links is not None
     assert alone is not None
-    assert (links.offsets.tolist(), links.people.tolist()) == (alone.offsets.tolist(), alone.people.tolist())
+    assert (links.offsets.tolist(), links.friends.tolist()) == (alone.offsets.tolist(), alone.friends.tolist())
     plain = write(tmp_path / "plain", HERE, EVENT_TYPES)
     write_merged_domains(plain, source, SAME, "leave_one_out", tmp_path / "none")
     assert not len(Sequences.load(tmp_path / "none" / "sequences_leave_one_out.npz").link_offsets)
@@ -154,7 +154,7 @@ def test_those_held_out_of_the_search_are_nowhere_in_it(tmp_path: Path) -> None:
     alone, joined = (Search.load(tmp_path / name, "leave_one_out") for name in ("part", "joined"))
     assert alone is not None
     assert joined is not None
-    np.testing.assert_array_equal(joined.asked.items, alone.asked.items)
+    np.testing.assert_array_equal(joined.held_out.items, alone.held_out.items)
     known, those = alone.learned.train(), joined.learned.train()
     np.testing.assert_array_equal(those.take(slice(len(known))).items, known.items)
     guests = Sequences.load(tmp_path / "joined" / "sequences_leave_one_out.npz").train().take(slice(2, None))
@@ -165,7 +165,7 @@ def test_whoever_is_in_both_domains_is_not_among_those_who_join(tmp_path: Path) 
     """The leak rule holds for all users of the target, drawn or not."""
     target, source = write(tmp_path / "target", HERE, EVENT_TYPES), write(tmp_path / "source", THERE, THEIRS)
     pd.DataFrame({"user_id": ["a", "target1", "b"]}).to_parquet(source / "users.parquet")
-    learned = users_to_learn_from(source, target, same_people=True)
+    learned = users_to_learn_from(source, target, same_users=True)
     write_user_subset(source, learned, "leave_one_out", tmp_path / "learned")
     write_user_subset(target, np.array([0]), "leave_one_out", tmp_path / "part")  # target1 is not drawn, and asked all the same
     write_merged_domains(tmp_path / "part", tmp_path / "learned", SAME, "leave_one_out", tmp_path / "together")

@@ -109,7 +109,7 @@ def test_a_question_knows_of_friends_what_was_known_then(tables: Tables, tmp_pat
         links = queries.histories.links
         assert links is not None
         for row, user in enumerate(queries.users):
-            people = [users[one] for one in links.people[links.offsets[row] : links.offsets[row + 1]]]
+            people = [users[one] for one in links.friends[links.offsets[row] : links.offsets[row + 1]]]
             assert people == {"u1": ["u2"], "u2": ["u1"]}.get(users[user], [])  # each once; oneself and strangers are no friends
         np.testing.assert_array_equal(links.known.lengths, ends - sequences.offsets[:-1])
 

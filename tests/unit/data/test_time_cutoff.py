@@ -52,7 +52,7 @@ def domain(folder: Path, first_hour: int, *, timed: bool = True, protocol: str =
 
 
 def write_part(source: Path, target: Path, folder: Path, protocol: str = "temporal") -> Mapping[str, Any]:
-    return write_source(source, target, protocol, folder, same_people=True)
+    return write_source(source, target, protocol, folder, same_users=True)
 
 
 def test_a_source_that_goes_on_into_the_targets_future_is_cut_there(tmp_path: Path) -> None:

@@ -82,12 +82,12 @@ def test_a_larger_share_holds_the_smaller_ones() -> None:
 def test_the_source_learns_from_nobody_of_the_target(tmp_path: Path) -> None:
     source = write(tmp_path / "source", ["a", "b", "c", "d", "e", "f"])
     target = write(tmp_path / "target", ["x", "b", "y", "f", "z", "w"])
-    assert users_to_learn_from(source, target, same_people=True).tolist() == [0, 2, 3, 4]
-    assert users_to_learn_from(source, target, same_people=False).tolist() == list(range(6))
+    assert users_to_learn_from(source, target, same_users=True).tolist() == [0, 2, 3, 4]
+    assert users_to_learn_from(source, target, same_users=False).tolist() == list(range(6))
     numbered = write(tmp_path / "numbered", ["b", "f"])  # other people who have the same numbers
-    assert users_to_learn_from(numbered, target, same_people=False).tolist() == [0, 1]
+    assert users_to_learn_from(numbered, target, same_users=False).tolist() == [0, 1]
     with pytest.raises(InputError, match="say --unrelated-users"):
-        users_to_learn_from(numbered, target, same_people=True)
+        users_to_learn_from(numbered, target, same_users=True)
 
 
 def test_people_are_held_out_of_the_search_and_asked_before_each_of_their_events(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_people_are_held_out_of_the_search_and_asked_before_each_of_their_events
     assert figures == {"users": 5, "events": 20, "held_out": 1}
     search = Search.load(tmp_path / "part", "leave_one_out")
     assert search is not None
-    (held,) = {int(item) // 10 for item in search.asked.items}
+    (held,) = {int(item) // 10 for item in search.held_out.items}
     assert {int(item) // 10 for item in search.learned.train().items} == {1, 2, 3, 4, 5} - {held}
     asked = search.questions(exclude_seen=True)
     before = [asked.histories.take(np.array([row])).items.tolist() for row in range(len(asked))]

@@ -109,7 +109,7 @@ def test_each_broken_row_of_events_is_put_aside_with_its_reason(tmp_path: Path) 
     assert list(bad.columns) == [*events.columns, "reason"]
     pd.testing.assert_frame_equal(read_checked(tmp_path).events, events.drop(index=list(reasons)).reset_index(drop=True))
     assert len(pd.read_csv(tmp_path / "quarantine" / "events.csv")) == len(bad)
-    # What Great Expectations counted is what was put aside.
+    # What Great Expectations counted is what was set aside.
     checks = json.loads((tmp_path / "checks.json").read_text())
     assert sum(line["bad"] for line in checks if line["table"] == "events") == len(reasons) + 1  # row 3 breaks two rules
     assert figures["reasons"]["events"]["item_id: not in items"] == 2

@@ -39,7 +39,7 @@ def make(event: str, value: float | None = None, **context: Any) -> Tables:
 
 
 def checked(tables: Tables, suite: str, folder: Path, **sections: Any) -> tuple[dict[str, int], str]:
-    """Rows of events put aside by reason, and all warnings."""
+    """Rows of events set aside by reason, and all warnings."""
     content = {"name": "x", "data": {"events": "e.csv"}, "validation": {"suite": suite, "max_bad_share": 0.5}}
     folder.mkdir(exist_ok=True)
     figures = check(tables, config_from_dict(content | sections), folder, None, NOW)

@@ -20,7 +20,7 @@ METRICS = {
 TRAINING = {
     "weights": {"graph": 0.25, "popularity": 0.05},
     "validation_alone": {"network": 0.3, "graph": 0.2, "popularity": 0.1, "friends": 0.01},
-    "reranker": {"kept": True, "gain": 0.02, "error": 0.004, "asked": 900},
+    "reranker": {"kept": True, "gain": 0.02, "error": 0.004, "queries": 900},
     "epochs": 12,
     "best_epoch": 9,
     "refitted": True,
@@ -96,8 +96,8 @@ def test_a_network_without_a_weight_is_not_praised() -> None:
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ({"kept": False, "gain": 0.001, "error": 0.002, "asked": 900}, "There is no re-ranker: one was tried"),
-        ({"kept": False, "gain": 0.0, "error": 0.0, "asked": 0}, "There is no re-ranker: the fused score is the order."),
+        ({"kept": False, "gain": 0.001, "error": 0.002, "queries": 900}, "There is no re-ranker: one was tried"),
+        ({"kept": False, "gain": 0.0, "error": 0.0, "queries": 0}, "There is no re-ranker: the fused score is the order."),
     ],
 )
 def test_a_model_without_a_reranker(found: dict[str, Any], said: str) -> None:

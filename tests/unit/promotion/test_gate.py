@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightloom.config import PromotionConfig
-from nightloom.evaluation.score_interval import holm, loss_by_chance
+from nightloom.evaluation.score_interval import holm, loss_p_value
 from nightloom.promotion.gate import Decision, decide
 
 FAST = {"resamples": 200}
@@ -199,8 +199,8 @@ def test_where_few_users_differ_what_was_not_seen_may_still_be() -> None:
 @settings(max_examples=20, deadline=None)
 def test_a_mirrored_randomisation_test_sums_to_one_and_the_outcome(seed: int) -> None:
     apart = np.random.default_rng(seed).normal(size=9)
-    assert loss_by_chance(apart) + loss_by_chance(-apart) == pytest.approx(1 + 2 / 2**9, abs=1.5 / 2**9)
-    assert loss_by_chance(np.zeros(5)) == 1
+    assert loss_p_value(apart) + loss_p_value(-apart) == pytest.approx(1 + 2 / 2**9, abs=1.5 / 2**9)
+    assert loss_p_value(np.zeros(5)) == 1
 
 
 def test_holm_stops_at_the_first_that_stands() -> None:
@@ -249,7 +249,7 @@ def test_what_can_not_be_judged_is_rejected(champion: list[int | None] | None) -
 def test_only_shared_users_count() -> None:
     found = gate([1] * 40, [1] * 35)
     assert found.users == 35
-    assert any(reason.startswith("5 of the challenger's 40 held-out users were not ranked for") for reason in found.reasons)
+    assert any(reason.startswith("5 of the challenger's 40 held-out users have no lists") for reason in found.reasons)
     strangers = decide(rows([1, 2]), rows([1, 2]).assign(user_id=["x", "y"]), {}, PromotionConfig(**FAST))
     assert strangers.decision == "reject"
     assert "share no held-out user" in strangers.reasons[0]

@@ -49,7 +49,7 @@ def settings_of(build: Any, **model: Any) -> Any:
 def test_a_head_is_chosen_kept_and_counts_what_the_refit_knows(tmp_path: Path, settings, write_run, shop: Any) -> None:
     figures = Training(Run.load(write_run(settings_of(settings), tmp_path)), World())()
     assert figures["reranker"]["kept"]
-    assert figures["reranker"]["asked"] == USERS
+    assert figures["reranker"]["queries"] == USERS
     recommender = Bundle.load(tmp_path / "bundle").recommender
     sequences = Sequences.load(shop.prepared / "sequences_temporal.npz")
     queries = sequences.queries("validation", exclude_seen=False)

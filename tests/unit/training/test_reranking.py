@@ -76,7 +76,7 @@ def test_few_queries_get_no_head() -> None:
     recommender, queries = shop(lately=True)
     few = Queries(queries.users[:20], queries.histories.take(slice(0, 20)), queries.target_offsets[:21], queries.targets[:20])
     found = choose_reranker(recommender, few, ItemCounters.of(few.histories, N_ITEMS), exclude_seen=False, seed=1)
-    assert (found.head, found.asked) == (None, 0)
+    assert (found.head, found.queries) == (None, 0)
 
 
 def test_the_same_seed_gives_the_same_head(model: SequentialRecommender) -> None:

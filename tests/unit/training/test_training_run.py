@@ -72,8 +72,8 @@ def test_people_who_are_held_out_choose_the_epoch_and_are_then_learned_from(tmp_
     ids = Bundle.load(tmp_path / "out" / "bundle").recommender.shape.n_ids
     assert ids == len(np.unique(sequences.train(with_validation=True).items))
 
-    other = replace(search.asked, items=(search.asked.items + 1) % 28)  # as if those who are held out had had other things
-    replace(search, asked=other).save(part, "leave_one_out")
+    other = replace(search.held_out, items=(search.held_out.items + 1) % 28)  # as if those who are held out had had other things
+    replace(search, held_out=other).save(part, "leave_one_out")
     path = write_run(settings(epochs=8, patience=2), tmp_path / "again", "leave_one_out")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prepared": str(part)}))
     Training(Run.load(path), World())()

@@ -16,7 +16,7 @@ from nightloom.data.tables.convert import to_ids, to_numbers, to_text, to_times
 TABLES = ("events", "items", "users", "links")
 BOUGHT = r"purchase|bought|buy|transaction|order|checkout|sale"
 REPEATS = 0.1
-"""From this share of events on an item that the user had before on, repeats are taken for normal."""
+"""From this share of events on an item that the user has interacted with before, repeats are taken for normal."""
 BAD = 0.01
 """The share of bad rows from which the default limit would stop the night."""
 PLAIN = re.compile(r"[A-Za-z_/.][\w ./-]*")
@@ -44,7 +44,7 @@ def _head(name: str) -> Iterator[str]:
     yield "# A first config, guessed from the tables' beginnings. Read the comments, correct what is wrong, then:"
     yield "#   nightloom check FILE    what a night would say of the data, in seconds"
     yield "#   nightloom night FILE    train, evaluate, promote"
-    yield "# All keys, each with its meaning: src/nightloom/config/sections.py"
+    yield "# All keys, each with its meaning: docs/config.md"
     yield f"name: {scalar(name)}   # the registered model is nightloom-{name}"
 
 
@@ -100,7 +100,7 @@ def _columns(table: str, guess: Guess) -> Iterator[str]:
         example = f", for example {values.iloc[0][:40]!r}" if len(values) else ""
         yield f"      {scalar(own)}: {scalar(column)}   # {guess.why[own]}{example}".replace("\n", " ")
     if table == "events" and "timestamp" not in guess.columns:
-        yield "      order: random   # no column holds times: the test is drawn by lot. Is there a time after all? Write timestamp: COLUMN"
+        yield "      order: random   # no column holds times: the split is random. Is there a time after all? Write timestamp: COLUMN"
     if guess.left_out:
         yield f"      # not used: {', '.join(guess.left_out)}"[:200]
 
@@ -124,7 +124,7 @@ def _limits(guesses: Mapping[str, Guess]) -> Iterator[str]:
     if over:
         yield "validation:"
         limits = ", ".join(f"{table}: {min(1.0, share + 0.05):.2f}" for table, share in over.items())
-        yield f"  max_bad_share: {{{limits}}}   # these share of the rows are put aside (0.01 where nothing is said):"
+        yield f"  max_bad_share: {{{limits}}}   # these share of the rows are set aside (0.01 where nothing is said):"
         yield from (f"    # {table}: {share:.1%} of the sampled rows have no id, or one that came before" for table, share in over.items())
 
 
@@ -151,14 +151,14 @@ def _rules(guess: Guess) -> Iterator[str]:
         wanted = bought if 0 < len(bought) < names.nunique() else []
         kept = "" if wanted else "# "
         shown = ", ".join(json.dumps(one, ensure_ascii=False) for one in wanted or sorted(names.unique())[:1])
-        yield f"  {kept}positive_events: [{shown}]   # what the model learns to foretell; without it all types count"
+        yield f"  {kept}positive_events: [{shown}]   # what the model learns to predict; without it all types count"
     if label:
-        yield "  positive_min_value: 1   # value is 0 or 1: 1 is what the model learns to foretell"
+        yield "  positive_min_value: 1   # value is 0 or 1: 1 is what the model learns to predict"
     elif len(values):
         span = f"{values.min():g} to {values.max():g}"
         yield f"  # positive_min_value: {values.median():g}   # from which value on an event is positive; there are {span}"
     often = repeats > REPEATS
-    why = f"{repeats:.0%} of the sampled events are on an item that the user had before"
+    why = f"{repeats:.0%} of the sampled events are on an item that the user has interacted with before"
     yield f"  keep_repeats: {str(often or label).lower()}   # {why}"
     yield "evaluation:"
     yield f"  exclude_seen: {str(not often or label).lower()}   # false where items are consumed again and again"

@@ -34,7 +34,7 @@ def event_times(events: pd.DataFrame) -> NDArray[np.int64]:
 def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Remove duplicates, robots, repeats (unless `keep_repeats`) and noise, in that order.
 
-    Of a user's events on an item the first is kept, and the first positive one, so that a view does not replace the purchase after it. The
+    Of a user's events on an item the first is kept, and the first positive one. So a view does not replace the purchase after it. The
     two noise rules affect each other, so they alternate until neither removes anything.
 
     Args:

@@ -1,7 +1,7 @@
 """Causal counters: how often a user, an item or a context value was shown and clicked before.
 
-A row's counters come from strictly earlier rows alone. Rows of the same time, such as the ads of one page, do not count for each other,
-since which of them was clicked is what a model predicts. Counting in order keeps a row's own click out of its features.
+A row's counters come from strictly earlier rows alone. Rows of the same time, such as the ads of one page, do not count for each other:
+a model predicts which of them was clicked. Counting in order keeps a row's own click out of its features.
 
 Statistics in place of categories: Micci-Barreca, A Preprocessing Scheme for High-Cardinality Categorical Attributes, SIGKDD Explorations
 2001. In order of time: Prokhorenkova et al., CatBoost, NeurIPS 2018.
@@ -75,8 +75,8 @@ def counters(
     """Counters of every key as columns for a model.
 
     Each key has three columns: `<key> shown` = log(1 + shown), `<key> since` = log(1 + time since the last; NaN where there is none), and
-    `<key> rate`. The rate is the log-odds of (clicked + w r) / (shown + w), less those of the overall rate r = (clicks + 1) /
-    (impressions + 2) of all earlier known rows. So 0 means "like any other row", which is also the value of a new key.
+    `<key> rate`. The overall rate is r = (clicks + 1) / (impressions + 2), of all earlier known rows. A key's rate is the log-odds
+    of (clicked + w r) / (shown + w), less those of r. So 0 means "like any other row", which is also the value of a new key.
 
     Args:
         keys: name -> integers [rows].

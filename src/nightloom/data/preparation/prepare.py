@@ -44,14 +44,14 @@ def prepare(
         prepare: rules of cleaning, labels and splits.
         evaluation: its protocols, and whether items of the history may be held out.
         tags_separator: between the tags of a cell.
-        must_ask: whether a test part in which nobody is asked anything is refused.
+        must_ask: whether a test part without any query is refused.
 
     Returns:
         Figures: events, users, items, positives, what was removed by reason, and each protocol's parts.
 
     Raises:
-        InputError: cleaning leaves nothing, nothing is positive, the catalogue has one item only, an event's item is not in the items
-            table, the data can not be split, or the test would have no query.
+        InputError: cleaning leaves nothing; nothing is positive; the catalogue has one item only; an event's item is not in the items
+            table; the data can not be split; or the test would have no query.
     """
     events, removed = clean(tables.events, prepare)
     counts = removed["reason"].value_counts()

@@ -30,8 +30,8 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
         meta: `meta.json` of stage prepare.
 
     Returns:
-        `user_id`, `item_id`, `event` (the default event type where the model does not know it), `positive` (bool), and `second` (int64,
-        since 1970 UTC) where the store has times.
+        `user_id`, `item_id`, `event` (the default event type where the model does not know it) and `positive` (bool). Where the store
+        has times also `second`, int64, since 1970 UTC.
 
     Raises:
         InputError: the model does not say how events were prepared, or the store lacks a column.

@@ -46,7 +46,7 @@ def filter_events(tables: Tables, only: EventFilterConfig) -> tuple[Tables, dict
         ids = np.sort(tables.events["user_id"].unique().astype(object))
         drawn = np.random.default_rng(LOT).permutation(ids)[: max(1, round(only.users_share * len(ids)))]
         out = ~events["user_id"].isin(drawn)
-        left_out[f"users that the lot did not draw ({only.users_share:g} of them are asked for)"] = int(out.sum())
+        left_out[f"users that were not drawn (the share to keep is {only.users_share:g})"] = int(out.sum())
         events = events[~out]
     if not left_out:
         return tables, {}

@@ -32,11 +32,11 @@ class Search:
 
     Attributes:
         learned: the others; the search learns from their training parts.
-        asked: the held-out users, whose validation parts become queries; see `questions`.
+        held_out: the held-out users, whose validation parts become queries; see `questions`.
     """
 
     learned: Sequences
-    asked: Sequences
+    held_out: Sequences
 
     @classmethod
     def of(cls, sequences: Sequences, seed: int, *, alone: bool) -> Search:
@@ -56,14 +56,14 @@ class Search:
         return cls(sequences.of_users(np.sort(order[many:])), held)
 
     def save(self, folder: Path, protocol: str) -> None:
-        """Write `search_<protocol>.npz` and `asked_<protocol>.npz`."""
+        """Write `search_<protocol>.npz` and `held_out_<protocol>.npz`."""
         self.learned.save(folder / f"search_{protocol}.npz")
-        self.asked.save(folder / f"asked_{protocol}.npz")
+        self.held_out.save(folder / f"held_out_{protocol}.npz")
 
     @classmethod
     def load(cls, folder: Path, protocol: str) -> Search | None:
         """Read what `save` wrote; None where nobody is held out."""
-        places = [folder / f"{name}_{protocol}.npz" for name in ("search", "asked")]
+        places = [folder / f"{name}_{protocol}.npz" for name in ("search", "held_out")]
         return cls(*map(Sequences.load, places)) if places[0].is_file() else None
 
     def questions(self, *, exclude_seen: bool) -> Queries:
@@ -74,7 +74,7 @@ class Search:
         Args:
             exclude_seen: leave out events on items that the history has seen (they would never be shown).
         """
-        held = self.asked
+        held = self.held_out
         owner = owners(held.offsets)
         place = np.arange(len(held.items))
         wanted = held.positive & (place >= held.train_end[owner]) & (place < held.validation_end[owner])
@@ -85,6 +85,6 @@ class Search:
             wanted &= place <= first[pair]
         through = np.cumsum(wanted)
         wanted &= through > through[held.validation_end[owner] - 1] - LATEST
-        asked = np.flatnonzero(wanted)
-        histories = replace(held.before(owner[asked], asked), request_time=held.times[asked])
-        return Queries(owner[asked], histories, np.arange(len(asked) + 1, dtype=np.int64), held.items[asked])
+        events = np.flatnonzero(wanted)
+        histories = replace(held.before(owner[events], events), request_time=held.times[events])
+        return Queries(owner[events], histories, np.arange(len(events) + 1, dtype=np.int64), held.items[events])

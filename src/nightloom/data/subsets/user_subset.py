@@ -75,7 +75,7 @@ def write_user_subset(
     if hold_out is not None and len(users) > 1:
         search = Search.of(sequences, hold_out, alone=protocol == "leave_one_out")
         search.save(folder, protocol)
-        figures["held_out"] = search.asked.n_users
+        figures["held_out"] = search.held_out.n_users
     write_json(folder / "part.json", figures)
     return figures
 

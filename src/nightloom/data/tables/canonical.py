@@ -1,4 +1,4 @@
-"""Raw tables become canonical ones; rows that cannot are put aside, each with its reason."""
+"""Raw tables become canonical ones; rows that cannot are set aside, each with its reason."""
 
 from __future__ import annotations
 

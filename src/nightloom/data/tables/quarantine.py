@@ -1,4 +1,4 @@
-"""Quarantine: bad rows are put aside, each with its reason, and never dropped."""
+"""Quarantine: bad rows are set aside, each with its reason, and never dropped."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_quarantine(folder: Path, name: str, bad: pd.DataFrame | None, rejected
 
 
 def shown(value: object) -> str:
-    """A value as people read it: short, and "missing" where there is none."""
+    """A value as it is shown: short, and "missing" where there is none."""
     if isinstance(value, (list, tuple, np.ndarray)):
         text = repr(list(value))
     elif pd.isna(value):  # type: ignore[call-overload]  # any other cell is a scalar

@@ -48,8 +48,8 @@ class GRUNet(nn.Module):
 class GRU(NeuralRecommender):
     """Next-item recurrent network (Hidasi et al. 2016, Session-based recommendations with recurrent neural networks).
 
-    As in later replications, the loss is the softmax over the whole catalogue at every position and the output shares the
-    item vectors (Petrov and Macdonald 2022, on why that matters more than the architecture); above the size to which the
+    As in later replications, the loss is the softmax over the whole catalogue at every position, and the output shares the
+    item vectors. Petrov and Macdonald 2022 say why that matters more than the architecture. Above the size to which the
     full model takes a full softmax, it is sampled with the same correction.
 
     On MovieLens-100K's validation part (leave-one-out) NDCG@10 was .104 with these defaults, .106 with dropout .5.

@@ -56,8 +56,8 @@ class MLP(NeuralRecommender):
     """p = f(W u + X_i): u is the recency-weighted mean of the history's item vectors, X_i the item's, f two layers.
 
     Every positive event is a target of what came before it. The loss is the softmax over the target and negatives that
-    a step shares, drawn half by popularity and half evenly, with -log q on their logits (Yi et al. 2019, Sampling-bias-
-    corrected neural modeling). On MovieLens-100K's validation part (leave-one-out) NDCG@10 was .091 with these defaults and
+    a step shares, drawn half by popularity and half evenly. Their logits are corrected by -log q (Yi et al. 2019,
+    Sampling-bias-corrected neural modeling). On MovieLens-100K's validation part (leave-one-out) NDCG@10 was .091 with these defaults and
     .087 with half the learning rate; wider ones cost minutes. Deep models of this form are He et al. 2017, Neural collaborative filtering.
 
     Args:

@@ -27,7 +27,7 @@ _CLASSES = {
 """Name -> module and class; a new baseline is one more line. Modules are imported when first used, as some take seconds."""
 
 NAMES = tuple(_CLASSES)
-"""All names, simple families first."""
+"""All names, simple ones first."""
 
 
 def family_class(name: str) -> type[Recommender]:
@@ -48,7 +48,7 @@ def build(name: str, seed: int | None = None) -> Recommender:
 
     Args:
         name: one of `NAMES`.
-        seed: taken by the families that are random; None for their own.
+        seed: taken by those that are random; None for their own.
     """
     cls = family_class(name)
     seeded = seed is not None and "seed" in inspect.signature(cls).parameters

@@ -21,8 +21,8 @@ SETTINGS = ("dim", "window", "epochs", "negatives", "exponent", "sample", "recen
 class ItemWord2Vec(Recommender):
     """Skip-gram with negative sampling over histories (Mikolov et al. 2013; Barkan and Koenigstein 2016, Item2vec).
 
-    A history is the recency-weighted mean of its items' vectors, and an item's score is the inner product of that mean
-    with the item's context vector: what skip-gram itself says of how likely the item stands near those of the history.
+    A history is the recency-weighted mean of its items' vectors. An item's score is the inner product of that mean with
+    the item's context vector: what skip-gram itself says of how likely the item stands near those of the history.
     The defaults were found on MovieLens-100K's validation part, leave-one-out,
     where gensim's own for text give NDCG@10 .045 and these .127; evenly drawn negatives (.084 at exponent .5) did most of it.
 

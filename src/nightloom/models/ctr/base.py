@@ -23,16 +23,16 @@ class ClickModel(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def path(self, train: Inputs, clicked: BoolArray, asked: Inputs) -> FloatArray:
+    def path(self, train: Inputs, clicked: BoolArray, rows: Inputs) -> FloatArray:
         """Log-odds of other rows at every step of the path.
 
         Args:
             train: rows to learn from.
             clicked: bool [rows of train].
-            asked: rows to answer.
+            rows: those to answer.
 
         Returns:
-            float64 [steps, rows of asked].
+            float64 [steps, rows].
         """
 
     @abstractmethod
@@ -40,5 +40,5 @@ class ClickModel(ABC):
         """Learn at one step of the path."""
 
     @abstractmethod
-    def log_odds(self, asked: Inputs) -> FloatArray:
+    def log_odds(self, rows: Inputs) -> FloatArray:
         """Log-odds of rows, float64 [rows]."""

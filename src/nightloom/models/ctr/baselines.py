@@ -46,9 +46,9 @@ class Logistic(ClickModel):
     def __init__(self, n_codes: int) -> None:
         self.n_codes = n_codes
 
-    def path(self, train: Inputs, clicked: BoolArray, asked: Inputs) -> FloatArray:
+    def path(self, train: Inputs, clicked: BoolArray, rows: Inputs) -> FloatArray:
         """Log-odds at each strength."""
-        return np.array([self.fit(train, clicked, step).log_odds(asked) for step in range(len(STRENGTHS))])
+        return np.array([self.fit(train, clicked, step).log_odds(rows) for step in range(len(STRENGTHS))])
 
     def fit(self, train: Inputs, clicked: BoolArray, step: int) -> Self:
         """Fit with one strength."""
@@ -57,9 +57,9 @@ class Logistic(ClickModel):
         self.model = LogisticRegression(C=STRENGTHS[step], max_iter=500).fit(self._table(train), clicked)
         return self
 
-    def log_odds(self, asked: Inputs) -> FloatArray:
+    def log_odds(self, rows: Inputs) -> FloatArray:
         """The linear score."""
-        found: FloatArray = self.model.decision_function(self._table(asked))
+        found: FloatArray = self.model.decision_function(self._table(rows))
         return found
 
     def _table(self, rows: Inputs) -> sparse.csr_array:
@@ -82,12 +82,12 @@ class Boosted(ClickModel):
     def __init__(self, seed: int, members: int = 1) -> None:
         self.seed, self.members = seed, members
 
-    def path(self, train: Inputs, clicked: BoolArray, asked: Inputs) -> FloatArray:
+    def path(self, train: Inputs, clicked: BoolArray, rows: Inputs) -> FloatArray:
         """Log-odds after each number of rounds, without and with codes."""
         both = []
         for with_codes in (False, True):
             models = self._grow(train, clicked, ROUNDS[-1], with_codes, members=1)  # all of them would take as many times as long
-            both += [self._answer(models, asked, with_codes, rounds) for rounds in ROUNDS]
+            both += [self._answer(models, rows, with_codes, rounds) for rounds in ROUNDS]
         return np.array(both)
 
     def fit(self, train: Inputs, clicked: BoolArray, step: int) -> Self:
@@ -96,9 +96,9 @@ class Boosted(ClickModel):
         self.models = self._grow(train, clicked, ROUNDS[place], self.with_codes, self.members)
         return self
 
-    def log_odds(self, asked: Inputs) -> FloatArray:
+    def log_odds(self, rows: Inputs) -> FloatArray:
         """Mean raw score."""
-        return self._answer(self.models, asked, self.with_codes)
+        return self._answer(self.models, rows, self.with_codes)
 
     def _grow(self, train: Inputs, clicked: BoolArray, rounds: int, with_codes: bool, members: int) -> list[Any]:
         import lightgbm
@@ -111,8 +111,8 @@ class Boosted(ClickModel):
             for member in range(members)
         ]
 
-    def _answer(self, models: list[Any], asked: Inputs, with_codes: bool, rounds: int | None = None) -> FloatArray:
-        table = self._table(asked, with_codes)
+    def _answer(self, models: list[Any], rows: Inputs, with_codes: bool, rounds: int | None = None) -> FloatArray:
+        table = self._table(rows, with_codes)
         found: FloatArray = np.mean([one.predict(table, raw_score=True, num_iteration=rounds) for one in models], axis=0)
         return found
 

@@ -1,7 +1,7 @@
 """The click head: p = sigmoid(f(W u + X_i + C c)), see `HeadNet`.
 
-Several such networks, alike but for their seeds, are trained at once, and their log-odds averaged (Lakshminarayanan,
-Pritzel and Blundell, Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, NeurIPS 2017).
+Several such networks, alike but for their seeds, are trained at once, and their log-odds averaged. See Lakshminarayanan,
+Pritzel and Blundell, Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles, NeurIPS 2017.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ClickHead(ClickModel):
         self.config, self.n_codes, self.seed = config, n_codes, seed
         self.net: HeadNet | None = None
 
-    def path(self, train: Inputs, clicked: BoolArray, asked: Inputs) -> FloatArray:
+    def path(self, train: Inputs, clicked: BoolArray, rows: Inputs) -> FloatArray:
         """Log-odds after each epoch."""
-        return np.array([self.log_odds(asked) for _ in self._epochs(train, clicked, self.config.epochs)])
+        return np.array([self.log_odds(rows) for _ in self._epochs(train, clicked, self.config.epochs)])
 
     def fit(self, train: Inputs, clicked: BoolArray, step: int) -> Self:
         """Train for `step` + 1 epochs."""
@@ -50,14 +50,14 @@ class ClickHead(ClickModel):
         return self
 
     @torch.no_grad()
-    def log_odds(self, asked: Inputs) -> FloatArray:
+    def log_odds(self, rows: Inputs) -> FloatArray:
         """Mean over networks."""
         if self.net is None:
             raise ValueError("the click head is not fitted: call fit first")
         self.net.eval()
         answers = [np.zeros(0, dtype=np.float32)]
-        for first in range(0, len(asked.codes), ROWS_AT_ONCE):
-            codes, numbers = _tensors(asked.take(slice(first, first + ROWS_AT_ONCE)))
+        for first in range(0, len(rows.codes), ROWS_AT_ONCE):
+            codes, numbers = _tensors(rows.take(slice(first, first + ROWS_AT_ONCE)))
             members = self.net.members
             answers.append(self.net(codes.expand(members, -1, -1), numbers.expand(members, -1, -1)).mean(0).numpy())
         return np.concatenate(answers).astype(np.float64)

@@ -107,22 +107,22 @@ def build(family: str, config: ClicksConfig, encoder: Encoder, seed: int) -> Cli
     return Boosted(seed, config.members) if family == "lightgbm" else Logistic(encoder.n_codes)
 
 
-def choose(asked: list[Fold], config: ClicksConfig, make: Callable[[Fold], ClickModel], tell: Callable[[str, float], None]) -> Choice:
+def choose(folds: list[Fold], config: ClicksConfig, make: Callable[[Fold], ClickModel], progress: Callable[[str, float], None]) -> Choice:
     """Ask along the path on every fold, and choose step and calibration by log-loss.
 
     Args:
-        asked: the folds.
+        folds: those to choose on, oldest first.
         config: the run's section `clicks`; `calibration` counts.
         make: an unfitted model for a fold.
-        tell: called with the share of folds that is done.
+        progress: called with the share of folds that is done.
     """
     answers = []
-    for done, one in enumerate(asked):
+    for done, one in enumerate(folds):
         answers.append(make(one).path(one.learnt, one.clicked[: one.start], one.held_out))
-        tell(f"fold {done + 1} of {len(asked)}", (done + 1) / len(asked))
+        progress(f"fold {done + 1} of {len(folds)}", (done + 1) / len(folds))
     log_odds = np.concatenate(answers, axis=1)
-    clicked = np.concatenate([one.clicked[one.start :] for one in asked])
-    number = owners(offsets_of([one.stop - one.start for one in asked]))
+    clicked = np.concatenate([one.clicked[one.start :] for one in folds])
+    number = owners(offsets_of([one.stop - one.start for one in folds]))
     path = [float(losses(clicked, expit(step)).mean()) for step in log_odds]
     step = int(np.argmin(path))
     kind: Kind = best_kind(log_odds[step], clicked, number) if config.calibration == "auto" else config.calibration
@@ -148,7 +148,7 @@ class Fitted:
 
 
 def fit(
-    rows: Impressions, family: str, config: ClicksConfig, seed: int, tell: Callable[[str, float], None] = lambda _words, _share: None
+    rows: Impressions, family: str, config: ClicksConfig, seed: int, progress: Callable[[str, float], None] = lambda _words, _share: None
 ) -> Fitted:
     """Choose on the folds, learn from everything before the test part, and answer the test part.
 
@@ -157,13 +157,13 @@ def fit(
         family: one of `nightloom.models.ctr.names.FAMILIES`.
         config: the run's section `clicks`.
         seed: of everything random.
-        tell: called with what is done, and the share of it.
+        progress: called with what is done, and the share of it.
 
     Raises:
         InputError: the rows can not be cut into folds.
     """
     made = folds(rows, config.folds)
-    choice = choose(made, config, lambda one: build(family, config, one.encoder, seed), tell)
+    choice = choose(made, config, lambda one: build(family, config, one.encoder, seed), progress)
     last = fold(rows, rows.test_start, len(rows))
     model = build(family, config, last.encoder, seed).fit(last.learnt, last.clicked[: last.start], choice.step)
     return Fitted(model, last.encoder, choice, choice.calibrator(model.log_odds(last.held_out)))

@@ -267,8 +267,12 @@ def _days(when: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def _own(candidates: NDArray[np.int64], histories: Histories, n_items: int) -> tuple[NDArray[Any], ...]:
-    """For each candidate its events in the user's history and the time of the last (or NEVER), [n, k]; for each user the number of
-    events, the days since the last one as `_days` gives them, and the share of events that are the first of their item, [n]."""
+    """Five arrays of the users' histories.
+
+    Of each candidate, [n, k]: its events in the history, and the time of the last or NEVER.
+    Of each user, [n]: the number of events, the days since the last (see `_days`), and the share of events that are the first of
+    their item.
+    """
     n, lengths = len(histories), histories.lengths
     owner = owners(histories.offsets)
     pair = owner * n_items + histories.items

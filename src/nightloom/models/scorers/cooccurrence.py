@@ -15,9 +15,9 @@ from nightloom.models.scorers.sparse import runs
 class Cooccurrence(ItemGraph):
     """Conditional probability of one item given another, whatever their order.
 
-    The edge from i to j is C[i, j] / (n[i] + shrink), where C counts users with both and n those with i (Deshpande and Karypis
-    2004, Item-based top-N recommendation algorithms, 4.1.2). Their penalty on popular items is left out, since the transition
-    graph has one and can not say what is liked by all. `shrink` takes weight from items of few users.
+    The edge from i to j is C[i, j] / (n[i] + shrink), where C counts users with both and n those with i. See Deshpande and
+    Karypis 2004, Item-based top-N recommendation algorithms, 4.1.2. Their penalty on popular items is left out, since the
+    transition graph has one and can not say what is liked by all. `shrink` takes weight from items of few users.
 
     Args:
         shrink: users that are added to those of each item.

@@ -30,7 +30,7 @@ class Friends(Untrained):
         links = histories.links
         if links is None:
             return np.zeros(len(histories), dtype=np.int64)
-        return np.bincount(owners(links.offsets), links.known.lengths[links.people], minlength=len(histories)).astype(np.int64)
+        return np.bincount(owners(links.offsets), links.known.lengths[links.friends], minlength=len(histories)).astype(np.int64)
 
     def summands(self, histories: Histories) -> Summands:
         """One vote for each item of each friend."""
@@ -39,7 +39,7 @@ class Friends(Untrained):
             return NOTHING
         n, own = len(histories), _pairs(histories, self.n_items)
         user = owners(links.offsets)  # of each link
-        link, item = np.divmod(_pairs(links.known.take(links.people), self.n_items), max(self.n_items, 1))
+        link, item = np.divmod(_pairs(links.known.take(links.friends), self.n_items), max(self.n_items, 1))
         votes = user[link] * self.n_items + item
         common = np.bincount(link, np.isin(votes, own), minlength=len(user))
         sizes = np.bincount(own // max(self.n_items, 1), minlength=n)[user] * np.bincount(link, minlength=len(user))

@@ -17,8 +17,8 @@ from nightloom.models.scorers.item_graph import ItemGraph
 class TransitionGraph(ItemGraph):
     """Weighted steps from item to item.
 
-    For each user and each pair of events at most `reach` steps apart, T[i, j] grows by decay^(steps - 1) and T[j, i]
-    by `backward` times that; T is divided by the square root of popularity on both sides.
+    For each user and each pair of events at most `reach` steps apart, T[i, j] grows by decay^(steps - 1). T[j, i] grows
+    by `backward` times that. T is divided by the square root of popularity on both sides.
 
     Args:
         reach: steps ahead that count.

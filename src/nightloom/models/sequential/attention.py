@@ -71,8 +71,8 @@ def spans(longest: int, clocks: tuple[Tensor, Tensor] | None, device: torch.devi
 
     Args:
         longest: places of each window.
-        clocks: None without time; else, each int32 [windows, longest]: the second when the event at a place happened, later than any
-            request where that is not known, and the second when the request there is made.
+        clocks: None without time; else two arrays of seconds, each int32 [windows, longest]. The first says when the event at a place
+            happened; where that is not known it is later than any request. The second says when the request there is made.
         device: where the cells go.
     """
     steps, found, first = torch.arange(longest, device=device), [], 0

@@ -1,7 +1,7 @@
 """One vector for each item, fused from its text, its pictures, its attributes and its id.
 
-An item never seen in training has no id embedding of its own. It gets the learned "unknown id" vector,
-which id dropout has trained on known items, so that text, pictures and attributes alone place it among the others.
+An item never seen in training has no id embedding of its own. It gets the learned "unknown id" vector, which id
+dropout has trained on known items. So text, pictures and attributes alone place it among the others.
 Where an item has no text or no picture, a learned vector takes its place, and the row of the array is ignored.
 """
 

@@ -1,7 +1,7 @@
 """Windows of histories as the transformer reads them: tokens one after the other, with no padding.
 
-A history of events e1 ... en is read as the tokens [BOS, e1, ..., en]. Token t predicts event t + 1 as of the time of that event,
-and the last token predicts as of the time of the request. BOS alone is an empty history.
+A history of events e1 ... en is read as the tokens [BOS, e1, ..., en]. Token t predicts event t + 1 as of the time of that event.
+The last token predicts as of the time of the request. BOS alone is an empty history.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Windows:
     def to_train(cls, histories: Histories, max_history: int, random: np.random.Generator, *, labels: bool = False) -> Windows:
         """Cut histories so that each positive event is the target of exactly one token.
 
-        Histories longer than a window are cut at places that move from epoch to epoch, so that no event
-        is always first in its window, with nothing before it.
+        Histories longer than a window are cut at places that move from epoch to epoch. So no event is always first in
+        its window, with nothing before it.
 
         Args:
             histories: training histories.

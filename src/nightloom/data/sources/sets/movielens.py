@@ -27,9 +27,9 @@ OCCUPATIONS = (
 """What the occupation codes of MovieLens-1M mean, by its README."""
 
 
-def from_wheel(ratings: bytes, movies: bytes, people: bytes) -> dict[str, pd.DataFrame]:
+def from_wheel(ratings: bytes, movies: bytes, users: bytes) -> dict[str, pd.DataFrame]:
     """Tables from the .inter, .item and .user files of a RecBole wheel."""
-    return _same(*(_wheel_table(content) for content in (ratings, movies, people)))
+    return _same(*(_wheel_table(content) for content in (ratings, movies, users)))
 
 
 def from_archive_100k(ratings: bytes, movies: bytes, people: bytes) -> dict[str, pd.DataFrame]:
