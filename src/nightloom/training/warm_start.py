@@ -135,7 +135,7 @@ def check_cutoffs(champion: Mapping[str, Any], tonight: Mapping[str, Any], proto
     if protocol != "temporal":
         held_out = "each user's last events" if protocol == "leave_one_out" else "events of any time"
         raise ColdStart(
-            f"the {protocol.replace('_', ' ')} split holds out {held_out}, and a model of an earlier night has learned from them"
+            f"the {protocol.replace('_', '-')} split holds out {held_out}, and a model of an earlier night has learned from them"
         )
     if not (champion.get("has_time") and tonight.get("has_time")):
         raise ColdStart("without timestamps the events that the champion has learned from are unknown")
