@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from s3fs import S3FileSystem
+
 START_SECONDS = 120.0
 
 
@@ -33,6 +35,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     with (folder / "s3.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
         try:
             _wait(f"{address}/moto-api/", process, folder / "s3.log")
+            S3FileSystem.clear_instance_cache()  # one that this process made for another server would still ask that one
             yield {
                 "AWS_ENDPOINT_URL": address,
                 "AWS_ACCESS_KEY_ID": "test",
