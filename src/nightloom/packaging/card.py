@@ -176,7 +176,7 @@ def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], 
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{name}@champion')\n"
         "model.predict(pd.DataFrame({'user_id': ['a'], 'item_id': ['b']}))['probability']\n```",
         f"## Why it was promoted ({decision['rows']:,} test rows, {decision['clicks']:,} clicks, log-loss {decision['challenger']:.4f})",
-        "\n".join(f"- {reason.replace(decision['metric'], label)}" for reason in decision["reasons"]),
+        "\n".join(f"- {reason}" for reason in decision["reasons"]),
         "## Made from",
         "\n".join(([f"- licence of the data: {licence}"] if licence else []) + _hashes(tags)),
     ]
