@@ -16,6 +16,7 @@ from nightloom.core.errors import InputError
 def versions(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
     """Registered versions of a recommender, the newest first: how good, how old, from which night, and why promoted."""
     from nightloom.promotion.quality import age, quality_of
+    from nightloom.report.words import metric_label
 
     found = registry(root).versions(name)
     if not found:
@@ -26,8 +27,9 @@ def versions(name: Annotated[str, typer.Argument(help="The config's name.")], ro
         hashes = [one.tags.get(f"nightloom.{key}", "") for key in ("data_hash", "config_hash", "git")]
         short = [value[:8] + ("+dirty" if value.endswith("+dirty") else "") for value in hashes]
         quality, night = quality_of(one.tags), one.tags.get("nightloom.night", "")
-        measured = f"{quality.metric} {quality.value}".strip()
-        table.add_row(one.version, ", ".join(one.aliases), measured, age(one.created), night, *short, plain(quality.reason))
+        label = metric_label(quality.metric) if quality.metric else ""
+        measured, reason = f"{label} {quality.value}".strip(), quality.reason.replace(quality.metric, label)
+        table.add_row(one.version, ", ".join(one.aliases), measured, age(one.created), night, *short, plain(reason))
     console().print(table)
 
 

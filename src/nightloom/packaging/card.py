@@ -69,7 +69,7 @@ def model_card(
         ),
         *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),
         "## Why it was promoted",
-        "\n".join(f"- {reason}" for reason in decision["reasons"]),
+        "\n".join(f"- {reason.replace(decision['metric'], label)}" for reason in decision["reasons"]),
         *_compared(
             f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
         ),

@@ -13,7 +13,7 @@ def test_versions_and_rollback(nightloom, home: SimpleNamespace) -> None:
     assert code == 0
     newest, oldest = [line for line in out.splitlines() if line.startswith("│")]
     assert all(word in newest for word in ("2", "challenger, champion", "20260102-020000", "dddddddd", "aaaaaaaa+dirty"))
-    assert all(word in newest for word in ("ndcg_at_10 0.2500", " min ", "No champion [stands]."))
+    assert all(word in newest for word in ("NDCG@10 0.2500", " min ", "No champion [stands]."))
     assert "previous" in oldest
     assert nightloom("rollback", "shop", "--root", home.root)[:2] == (0, "nightloom-shop: version 1 is the champion again.\n")
     code, _, err = nightloom("rollback", "shop", "--root", home.root)

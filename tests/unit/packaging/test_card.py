@@ -53,7 +53,7 @@ def test_card(first: bool) -> None:
     assert "| nightloom | 1.0000 | 0.9000 | 0.8000 |" in card
     assert "| popularity | 0.5000 | 0.2500 |  |" in card
     assert "elsewhere" not in card
-    assert all(f"- {reason}" in card for reason in decision.reasons)
+    assert all("- " + reason.replace("ndcg_at_10", "NDCG@10") in card for reason in decision.reasons)
     (against,) = decision.baselines
     assert f"| popularity | 60 | 1.0000 | 0.3869 | +0.6131 | {against.low:+.4f} to {against.high:+.4f} |" in card
     assert ("slice by slice" in card) is not first
