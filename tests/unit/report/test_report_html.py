@@ -142,8 +142,11 @@ def test_what_changed_for_a_user_shows_titles_and_moves_and_nothing_else_of_the_
 
 
 def test_without_a_champion_the_lists_stand_alone():
-    text = Page(render_html(report("first"), {})).text
-    assert "there is no champion to compare with" in text
+    page = Page(render_html(report("first"), {}))
+    text = page.text
+    assert "There is no champion to compare with." in text
+    assert "Recommendations of these users" in page.headings
+    assert "What changed" not in text
     assert "Champion's rank" not in text
 
 
