@@ -82,8 +82,7 @@ class Training:
         """Train to the end, from the last checkpoint where there is one, and write the bundle.
 
         Returns:
-            The figures, also in `figures.json`: `epochs`, `best_epoch`, `parameters`, `refitted`, `workers`, `seconds`.
-            `cpu_seconds` are those of all workers.
+            The figures, also in `figures.json`: `epochs`, `best_epoch`, `parameters`, `refitted`, `workers`, `seconds`, `cpu_seconds`.
             `best_validation_ndcg_at_10` is the network's, `validation_ndcg_at_10` that of the fused scores.
             `validation_alone` is each member's, and `weights` is scorer -> fusion weight.
             `reranker` says whether it was kept, its gain in NDCG@10, the standard error of that, and its queries.
