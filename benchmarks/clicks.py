@@ -30,7 +30,7 @@ from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.experiments.click_baselines import differences, fit_and_measure
 from nightloom.models.ctr.names import FAMILIES
 from nightloom.report.clicks import NOTE, apart, markdown, shown
-from nightloom.runs.tracking import git_state
+from nightloom.runs.provenance import git_state
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -34,8 +34,9 @@ from rich.console import Console
 
 from nightloom.config import RunConfig
 from nightloom.report.baselines import table
+from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import Tracking, git_state, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.baselines import compare_baselines, measure_family
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained

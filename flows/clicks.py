@@ -30,8 +30,9 @@ from rich.console import Console
 
 from nightloom.config import RunConfig
 from nightloom.report.clicks import shown
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.clicks import compare_clicks, fit_clicks, prepare_clicks
 from tasks.collect import collect
 from tasks.promote_clicks import HEAD, promote_clicks

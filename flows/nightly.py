@@ -25,8 +25,9 @@ from rich.console import Console
 from nightloom.config import RunConfig, load_preset
 from nightloom.core.shell import typed
 from nightloom.report.console import print_summary, print_unchanged
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.collect import collect
 from tasks.evaluate import evaluate
 from tasks.explain import explain

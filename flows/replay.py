@@ -27,8 +27,9 @@ from prefect import flow
 from expectations.run import read_checked
 from nightloom.config import RunConfig
 from nightloom.experiments.replay import moments
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.collect import collect
 from tasks.replay import replay_night, summarise
 from tasks.validate import validate

@@ -43,8 +43,9 @@ given = before_prefect(__name__, command, check)  # a typo is refused before the
 from prefect import flow
 
 from nightloom.experiments.transfer import source_config
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare

@@ -15,8 +15,9 @@ from nightloom.experiments.arguments import VARIANTS
 from nightloom.experiments.baselines import measure, varied
 from nightloom.report.baselines import markdown, rows
 from nightloom.runs.nights import publish_folder
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.progress import artifact_key, log_done, report_progress
 
 

@@ -16,8 +16,9 @@ from nightloom.data.preparation.impressions import Impressions, impressions
 from nightloom.experiments.click_baselines import calibration_plot, differences, fit_and_measure
 from nightloom.report.clicks import NOTE, apart, markdown, rows
 from nightloom.runs.nights import publish_folder
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from tasks.progress import artifact_key, log_done, report_progress
 
 

@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.core.errors import NightloomError
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.promotion.registry import PREVIOUS, Registry, Version
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import fine_tune as train
 from tasks.progress import ProgressBar, artifact_key, log_done, report_progress
 

@@ -20,8 +20,8 @@ from nightloom.promotion.earlier import earlier_nights
 from nightloom.promotion.gate import decide, with_limits
 from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registry import TRAINED_TAG, Registry
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from nightloom.runs.tracking import run_tags
 from tasks.progress import log_done, worth_retrying
 
 

@@ -21,8 +21,8 @@ from nightloom.packaging.card import click_card
 from nightloom.packaging.served import click_head, write_click_files
 from nightloom.promotion.click_gate import decide
 from nightloom.promotion.registry import CLICKS, Registry
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from nightloom.runs.tracking import run_tags
 from tasks.progress import log_done, worth_retrying
 
 HEAD = "head"

@@ -11,8 +11,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from nightloom.report.tuning import headline, importances, rows
+from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night
-from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.runs.tracking import Tracking
 from nightloom.training.budget import Budget
 from nightloom.training.search import Attempt, Tuned, Tuner
 from nightloom.training.search_space import write_preset

@@ -8,7 +8,6 @@ handed over explicitly, and no global state is set.
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +19,7 @@ from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import reached, tracking_uri
 from nightloom.runs.processes import alive, this_process
 from nightloom.runs.run_content import epoch_points, flatten, outcome_content, result_points
-from nightloom.runs.stages import Night, code_version
+from nightloom.runs.stages import Night
 from nightloom.runs.storage import Storage
 
 NIGHT_TAG = "nightloom.night"
@@ -306,27 +305,3 @@ class Tracking:
         metrics = [Metric(name, value, now, step) for name, value, step in points if value == value]  # MLflow refuses NaN
         for at in range(0, len(metrics), METRICS_AT_ONCE):
             self.client.log_batch(run, metrics=metrics[at : at + METRICS_AT_ONCE])
-
-
-def git_state(folder: Path) -> str:
-    """Commit of a checkout, with "+dirty" when files differ from it; "unknown" outside git."""
-    try:
-        sha = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return sha + ("+dirty" if changed else "")
-
-
-def run_tags(night: Night, data_hash: str) -> dict[str, str]:
-    """The hashes that every run of a night carries."""
-    return {
-        "nightloom.data_hash": data_hash,
-        "nightloom.config_hash": night.config.digest(),
-        "nightloom.git": git_state(Path(__file__).parent),
-        "nightloom.code": code_version(),
-    }
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout.strip()

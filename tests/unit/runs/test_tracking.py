@@ -13,9 +13,10 @@ import pytest
 
 from nightloom.core.errors import NightloomError
 from nightloom.runs.processes import this_process
+from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.run_content import GATE_TAG, NOTE_TAG, OUTCOME_TAG, flatten
 from nightloom.runs.stages import Night
-from nightloom.runs.tracking import FAMILY_TAG, PROCESS_TAG, Tracking, git_state, run_tags
+from nightloom.runs.tracking import FAMILY_TAG, PROCESS_TAG, Tracking
 from tests.small_bundle import small_config
 
 METRICS = {"temporal": {"ndcg_at_10": 0.25, "hr_at_10": 0.5}, "leave_one_out": {"ndcg_at_10": float("nan")}}
@@ -234,6 +235,11 @@ def test_git_state(tmp_path: Path) -> None:
     git("commit", "-m", "one")
     sha = git_state(tmp_path)
     assert len(sha) == 40
+    (tmp_path / "ratings.csv").write_text("a table of one's own")
+    assert git_state(tmp_path) == sha
+    (tmp_path / "rules.py").write_text("code")
+    assert git_state(tmp_path) == f"{sha}+dirty"
+    (tmp_path / "rules.py").unlink()
     (tmp_path / "file").write_text("two")
     assert git_state(tmp_path) == f"{sha}+dirty"
 
