@@ -128,7 +128,8 @@ def warnings(users: int, asked: int, whole: Comparison | None = None) -> list[st
     if whole.nights > 1:
         said.append(f"Tonight's users alone can not tell, so those of the last {whole.nights} nights with this champion are pooled.")
     said.append(
-        f"Such users show a loss from {whole.smallest_loss:.1%} on, and an equal model passes with probability {whole.equal_passes:.0%}."
+        f"With these users a loss of {whole.smallest_loss:.1%} or more shows. "
+        f"An equal model passes with probability {whole.equal_passes:.0%}."
     )
     if whole.equal_passes < LOW_POWER:
         said.append(

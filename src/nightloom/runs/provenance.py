@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from nightloom.runs.stages import Night, code_version
+from nightloom.runs.code import code_version
+from nightloom.runs.stages import Night
 
 
 def git_state(folder: Path) -> str:
