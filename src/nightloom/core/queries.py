@@ -1,20 +1,26 @@
 """One request for recommendations, and how some of them become the packed histories that a model reads.
 
 The registered pyfunc, the command line and the service all build histories here, so that they answer alike. Needs numpy alone.
-(`Queries` of `nightloom.core.sequences` is what evaluation takes: packed histories with their held-out items.)
+(`Queries` of `nightloom.core.sequences` is what evaluation ranks: packed histories with their held-out items and the time of each request.
+`Clock` takes a given time as it is, so the same user at the same time gets the same scores everywhere.)
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
 from nightloom.core.sequences import Histories, Links
+
+
+LIVE_SECONDS = 30 * 86_400
+"""A request without a time is now while the latest known event is no older than this: as far back as the longest counters look."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Query:
         event_types: the event name of each event; None: each has the model's default event type.
         positive: whether each event was positive (liked, bought); None: the event names decide.
         friends: histories, item ids oldest first, of the users that this one is linked to.
-        request_time: seconds since 1970; None: the time of the latest event. It counts only where the times of the events are known.
+        request_time: seconds since 1970, not before the latest event; None: now (see `Clock`). It counts only where the times of the
+            events are known.
         user_id: whose history it is, where that is known.
     """
 
@@ -39,29 +46,70 @@ class Query:
     request_time: int | None = None
     user_id: str | None = None
 
-    @property
-    def known_time(self) -> int:
-        """The time of the request as models read it, in seconds since 1970; 0 where the times of its events are not known."""
-        if self.times is None and len(self.history):
+    def at(self, moment: int) -> Query:
+        """The query as it was at a moment: events of that second or later have not happened yet."""
+        if self.times is None:
+            return replace(self, request_time=moment)
+        kept = [place for place, second in enumerate(self.times) if second < moment]
+        lists = {name: getattr(self, name) for name in ("history", "times", "event_types", "positive")}
+        past = {name: None if values is None else [values[place] for place in kept] for name, values in lists.items()}
+        return replace(self, request_time=moment, **past)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How a model takes the time of a request.
+
+    A request without a time is made now. Where the latest known event is older than `LIVE_SECONDS`, the data no longer grow (a data
+    set of the past), and now would be a time of which nobody knows anything: then the request is made just after that event.
+    A given time is taken as it is, as evaluation takes the times of its queries.
+
+    Attributes:
+        has_time: whether the model's data have times; without them no request has one.
+        latest: the latest event of the model's data, in seconds since 1970; None where that is not known, and now is always now.
+    """
+
+    has_time: bool = True
+    latest: int | None = None
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> Self:
+        """From `meta.json` of stage prepare; one of before it named the latest event says at least when the training data end."""
+        ends = [meta.get("latest_event"), *meta.get("trained_until", {}).values()]
+        return cls(bool(meta.get("has_time", True)), max((int(end) for end in ends if end is not None), default=None))
+
+    def time_of(self, query: Query, now: int) -> int:
+        """The time of a request as models read it, in seconds since 1970; 0 where the times of its events are not known.
+
+        Args:
+            query: the request.
+            now: seconds since 1970.
+        """
+        if not self.has_time or (query.times is None and len(query.history)):
             return 0
-        if self.request_time is not None:
-            return int(self.request_time)
-        return 0 if self.times is None else int(max(self.times, default=0))
+        if query.request_time is not None:
+            return int(query.request_time)
+        latest = int(max(query.times, default=0)) if query.times is not None else 0
+        if self.latest is not None and now - max(latest, self.latest) > LIVE_SECONDS:
+            return max(latest, self.latest) + 1
+        return max(now, latest)
 
 
-def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: EventNames) -> Histories:
+def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: EventNames, clock: Clock) -> Histories:
     """The histories of some queries as a model reads them.
 
     Args:
-        queries: one for each history to be made.
+        queries: the requests; those without a time are made at the moment of this call.
         index: dense item id by item id; events of other items are left out.
         names: the event names that the model knows.
+        clock: when a request is made.
 
     Returns:
         `len(queries)` histories, with links where a query has friends.
 
     Raises:
-        InputError: a list of a query does not match its history, or the model does not know an event name.
+        InputError: a list of a query does not match its history, the request is before an event, or the model does not know an event
+            name.
     """
     for number, query in enumerate(queries):
         _check(number, query)
@@ -74,6 +122,7 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
     for query, part in zip(queries, kept, strict=True):
         by_name = [next(default) for _ in part]
         positive += by_name if query.positive is None else [query.positive[place] for place in part]
+    now = int(time.time())
     times = [one.times if one.times is not None else [0] * len(one.history) for one in queries]
     found = Histories.of_items([[index[one.history[place]] for place in part] for one, part in zip(queries, kept, strict=True)])
     return replace(
@@ -82,7 +131,7 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
         positive=np.array(positive, dtype=np.bool_),
         seen=names.seen[codes],
         times=np.array(_flat(times, kept), dtype=np.int64),
-        request_time=np.array([one.known_time for one in queries], dtype=np.int64),
+        request_time=np.array([clock.time_of(one, now) for one in queries], dtype=np.int64),
         links=_links(queries, index, names),
     )
 
@@ -93,7 +142,7 @@ def _links(queries: Sequence[Query], index: Mapping[str, int], names: EventNames
     if not friends:
         return None
     offsets = np.cumsum([0, *(len(query.friends) for query in queries)], dtype=np.int64)
-    return Links(offsets, np.arange(len(friends)), build_histories(friends, index, names))
+    return Links(offsets, np.arange(len(friends)), build_histories(friends, index, names, Clock(has_time=False)))
 
 
 def _check(number: int, query: Query) -> None:
@@ -104,6 +153,11 @@ def _check(number: int, query: Query) -> None:
             raise InputError(
                 f"query {number}: {len(given)} {name} for {events} events. Give one for each event of the history, or none at all."
             )
+    if query.request_time is not None and query.times is not None and (latest := max(query.times, default=0)) > query.request_time:
+        raise InputError(
+            f"query {number}: request_time {query.request_time} is before its latest event, at {latest}. Leave out the events that came "
+            "later, or give the time of the request (seconds since 1970)."
+        )
 
 
 def _flat(lists: Sequence[Sequence[Any]], kept: Sequence[Sequence[int]]) -> list[Any]:

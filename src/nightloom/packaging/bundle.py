@@ -53,7 +53,7 @@ class Bundle(BundleReader):
 
     def histories(self, queries: Sequence[Query]) -> Histories:
         """Histories of some queries as the model reads them."""
-        return build_histories(queries, self.index, self.event_names)
+        return build_histories(queries, self.index, self.event_names, self.clock)
 
     def recommend(self, queries: Sequence[Query], k: int, *, exclude_seen: bool = True, allowed: Allowed | None = None) -> list[Answer]:
         """The k best items for each query.

@@ -37,7 +37,8 @@ class Recommender(mlflow.pyfunc.PythonModel):
                 the one that most positive events have) and `positive` (whether each event was liked; by default as its name says), or
                 `user_id`. A row with a history is answered from it. A user's stored events are cleaned, named and labelled by the rules
                 of stage prepare; a user that the store does not know is answered as one without history. With either there may be
-                `friends` (lists of item ids, one a friend) and `request_time` (seconds since 1970; by default that of the latest event).
+                `friends` (lists of item ids, one a friend) and `request_time` (seconds since 1970; by default now, see
+                `nightloom.core.queries.Clock`). A stored user is answered from the events before `request_time`, as evaluation does.
             params: `k`, how many items; `exclude_seen`, whether items of the history are left out.
 
         Returns:
@@ -45,7 +46,8 @@ class Recommender(mlflow.pyfunc.PythonModel):
             `probability` where the model has a re-ranker, `label_probability` where it has a label head.
 
         Raises:
-            InputError: neither histories nor user ids are given, an event name is unknown, or the store of events can not be read.
+            InputError: neither histories nor user ids are given, an event name is unknown, a history has events after its
+                `request_time`, or the store of events can not be read.
         """
         model_input = _renamed(model_input)
         if not {"history", "user_id"} & set(model_input.columns):
@@ -85,17 +87,19 @@ def _given(row: Mapping[Any, Any], column: str) -> bool:
 
 
 def _query(row: Mapping[Any, Any], stored: Mapping[str, Query]) -> Query:
+    moment = int(row["request_time"]) if _given(row, "request_time") else None
+    friends = [[str(item) for item in one] for one in row["friends"]] if _given(row, "friends") else []
     if _given(row, "history"):
-        query = Query(
+        return Query(
             [str(item) for item in row["history"]],
             [int(second) for second in row["times"]] if _given(row, "times") else None,
             [str(name) for name in row["events"]] if _given(row, "events") else None,
             [bool(flag) for flag in row["positive"]] if _given(row, "positive") else None,
+            friends,
+            moment,
         )
-    else:
-        query = stored.get(str(row.get("user_id")), Query())
-    friends = [[str(item) for item in one] for one in row["friends"]] if _given(row, "friends") else []
-    return replace(query, friends=friends, request_time=int(row["request_time"]) if _given(row, "request_time") else None)
+    found = replace(stored.get(str(row.get("user_id")), Query()), friends=friends)
+    return found if moment is None else found.at(moment)
 
 
 def _store(context: Any) -> Path:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from nightloom.core.columns import CATALOGUE, Columns
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
+from nightloom.core.queries import Clock
 from nightloom.packaging import first_format
 from nightloom.packaging.manifest import Manifest
 
@@ -73,6 +74,11 @@ class BundleReader:
     def event_names(self) -> EventNames:
         """The event names that the model knows."""
         return EventNames.of(self.meta)
+
+    @cached_property
+    def clock(self) -> Clock:
+        """When requests are made, as the model takes it."""
+        return Clock.of(self.meta)
 
     @property
     def weights(self) -> Mapping[str, float]:

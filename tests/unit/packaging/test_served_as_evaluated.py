@@ -45,6 +45,12 @@ def shop() -> Tables:
     return Tables(whole, items, features={"title": "text"})
 
 
+def at_the_end(sequences: Sequences) -> Histories:
+    """What is known of every user in the end. These data ended years ago, so a request without a time is made just after their end."""
+    whole = sequences.before(np.arange(USERS), sequences.offsets[1:])
+    return replace(whole, request_time=np.full(USERS, sequences.times.max() + 1))
+
+
 def served(folder: Path, **rules: Any) -> SimpleNamespace:
     """What a night prepares, a model of it, and a function that asks that as MLflow does with a store of events."""
     prepared, tables = folder / "prepared", shop()
@@ -77,32 +83,28 @@ def test_a_stored_user_is_asked_with_the_history_that_was_prepared(tmp_path: Pat
     sequences = shop.sequences
     assert "robot" not in shop.users
     assert len(shop.users) == USERS
-    whole = sequences.before(np.arange(USERS), sequences.offsets[1:])
-    histories = replace(whole, request_time=sequences.times[sequences.offsets[1:] - 1])
-    assert_same(shop.ask([{"user_id": user} for user in shop.users], shop.events), shop.bundle, histories)
+    assert_same(shop.ask([{"user_id": user} for user in shop.users], shop.events), shop.bundle, at_the_end(sequences))
     answers = shop.ask([{"user_id": "robot"}, {"user_id": "nobody"}], shop.events)
     assert answers["scores"][0] == answers["scores"][1]
 
 
 def test_a_stored_user_is_asked_as_in_the_test(tmp_path: Path) -> None:
-    """The store as it was at the test's cutoff: what is answered is what evaluation ranks."""
+    """At the time of the test's query: what came later is in the store by now, and is not looked at."""
     shop = served(tmp_path, keep_repeats=True)
     queries = shop.sequences.queries("test", exclude_seen=False)
     assert len(queries) > USERS // 2
     cutoff = json.loads((shop.prepared / "meta.json").read_text())["cutoffs"]["temporal"]["test"]
     before = shop.events[shop.events["timestamp"] < pd.Timestamp(cutoff, unit="s", tz="UTC")]
-    asked = zip(queries.users.tolist(), queries.histories.request_time.tolist(), strict=True)
-    rows = [{"user_id": shop.users[user], "request_time": at} for user, at in asked]
-    assert_same(shop.ask(rows, before), shop.bundle, queries.histories)
+    moments = zip(queries.users.tolist(), queries.histories.request_time.tolist(), strict=True)
+    rows = [{"user_id": shop.users[user], "request_time": at} for user, at in moments]
+    for store in (before, shop.events):
+        assert_same(shop.ask(rows, store), shop.bundle, queries.histories)
 
 
 def test_what_was_seen_is_left_out_as_in_the_test(tmp_path: Path) -> None:
     """A viewed item may be recommended, one that was bought may not, whether its purchase counted as positive or not."""
     shop = served(tmp_path, keep_repeats=True)
-    sequences = shop.sequences
-    whole = sequences.before(np.arange(USERS), sequences.offsets[1:])
-    histories = replace(whole, request_time=sequences.times[sequences.offsets[1:] - 1])
-    ranked, _ = shop.bundle.recommender.recommend(histories, N_ITEMS, exclude_seen=True)
+    ranked, _ = shop.bundle.recommender.recommend(at_the_end(shop.sequences), N_ITEMS, exclude_seen=True)
     answers = shop.ask([{"user_id": user} for user in shop.users], shop.events, exclude_seen=True)
     assert answers["items"].tolist() == [shop.bundle.item_ids[row[row >= 0]].tolist() for row in ranked]
     assert answers["items"].map(len).sum() > 0

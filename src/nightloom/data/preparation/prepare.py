@@ -85,6 +85,7 @@ def prepare(
     labels, item_codes, seen_mask = labels[order], item_codes[order].astype(np.int32), seen(events, prepare)[order]
 
     meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
+    meta["latest_event"] = int(clock.max()) if has_time else None  # of all events, so that a model knows when its data end
     meta["default_event_type"] = event_types[np.bincount(event_type_codes[labels]).argmax()]
     meta["prepare"] = prepare.model_dump(mode="json")  # so that what serves reads stored events by the same rules
     meta["rare_items"] = sorted(removed["item_id"][removed["reason"] == FEW_ITEM_EVENTS].unique().tolist())
