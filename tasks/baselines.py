@@ -14,9 +14,11 @@ from nightloom.core.files import write_json
 from nightloom.experiments.arguments import VARIANTS
 from nightloom.experiments.baselines import measure, varied
 from nightloom.report.baselines import markdown, rows
+from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.training.fine_tune import WORKER
 from tasks.progress import artifact_key, log_done, report_progress
 
 
@@ -27,11 +29,13 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
     def body(folder: Path) -> dict[str, Any]:
         return measure(night.config, family, prepared.path, pretrained.path, folder, report_progress)
 
-    trained = varied(night.config, family)
-    parts = ("evaluation", "training", "promotion", *(("model", "pretrained") if family in VARIANTS else ()))
-    sections = {name: getattr(trained, name) for name in parts}
-    inputs = [prepared, pretrained]
-    manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=sections, resumable=family in VARIANTS)
+    trains = family in VARIANTS
+    read = ReadKeys(
+        varied(night.config, family),
+        *("evaluation.protocols", "evaluation.exclude_seen", "promotion.confidence", *(TRAINING if trains else ("training.seed",))),
+    ).values | ({"fingerprints": pretrained.figures["fingerprints"]} if trains else {})
+    inputs, code = [prepared, pretrained], [measure, WORKER if trains else "nightloom.models.baselines"]
+    manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=read, code=code, resumable=trains)
     protocol = night.config.evaluation.protocols[0]
     return log_done(manifest, f"NDCG@10 {manifest.figures['metrics'][protocol].get('ndcg_at_10', 0.0):.4f} ({protocol})")
 

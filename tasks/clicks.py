@@ -15,6 +15,7 @@ from nightloom.core.files import write_json
 from nightloom.data.preparation.impressions import Impressions, impressions
 from nightloom.experiments.click_baselines import calibration_plot, differences, fit_and_measure
 from nightloom.report.clicks import NOTE, apart, markdown, rows
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
@@ -24,14 +25,14 @@ from tasks.progress import artifact_key, log_done, report_progress
 @task(name="prepare-clicks", cache_policy=NO_CACHE)
 def prepare_clicks(night: Night, checked: Manifest) -> Manifest:
     """Gather what was shown, clicked or not, with all that was known of it."""
-    sections: dict[str, Any] = {"prepare": night.config.prepare, "test_from": night.config.clicks.test_from}
+    read = ReadKeys(night.config, "prepare", "clicks.test_from")
 
     def body(folder: Path) -> dict[str, Any]:
-        found = impressions(read_checked(checked.path), **sections)
+        found = impressions(read_checked(checked.path), prepare=read.prepare, test_from=read.clicks.test_from)
         found.save(folder)
         return {"rows": len(found), "clicks": int(found.clicked.sum()), "fields": len(found.fields), "numbers": len(found.number_names)}
 
-    manifest = run_stage(night, "prepare_clicks", body, inputs=[checked], config=sections)
+    manifest = run_stage(night, "prepare_clicks", body, inputs=[checked], config=read.values, code=[read_checked, impressions])
     figures = manifest.figures
     return log_done(manifest, f"{figures['rows']:,} shown, {figures['clicks']:,} clicked, {figures['fields']} fields")
 
@@ -39,13 +40,13 @@ def prepare_clicks(night: Night, checked: Manifest) -> Manifest:
 @task(name="fit-clicks", task_run_name="fit {family}", cache_policy=NO_CACHE)
 def fit_clicks(night: Night, family: str, prepared: Manifest) -> Manifest:
     """Fit one family and ask it about the test part; what was made before is found."""
-    config = night.config
-    sections: dict[str, Any] = {"clicks": config.clicks, "seed": config.training.seed, "confidence": config.promotion.confidence}
+    read = ReadKeys(night.config, "clicks", "training.seed", "promotion.confidence")
 
     def body(folder: Path) -> dict[str, Any]:
-        return fit_and_measure(Impressions.load(prepared.path), family, folder, report_progress, **sections)
+        said = {"clicks": read.clicks, "seed": read.training.seed, "confidence": read.promotion.confidence}
+        return fit_and_measure(Impressions.load(prepared.path), family, folder, report_progress, **said)
 
-    manifest = run_stage(night, f"clicks_{family}", body, inputs=[prepared], config=sections)
+    manifest = run_stage(night, f"clicks_{family}", body, inputs=[prepared], config=read.values, code=[fit_and_measure])
     test = manifest.figures["test"]
     return log_done(manifest, f"AUC {test['auc']:.4f}, log-loss {test['log_loss']:.4f}")
 

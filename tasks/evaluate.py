@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.evaluation.evaluate import evaluate as rank
 from nightloom.evaluation.rivals import CHAMPION
 from nightloom.promotion.registry import Registry
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done, report_progress
 
@@ -22,16 +23,19 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     registry = Registry(night.root)
     trained = f"{tuned.key} {config.evaluation.protocols[0]}"
     rivals = registry.rivals(config.name, trained) if config.promotion.mode != "disabled" else {}
-    sections: dict[str, Any] = {"evaluation": config.evaluation, "promotion": config.promotion}
+    judged = (f"promotion.{key}" for key in ("metric", "confidence", "resamples", "margin"))
+    read = ReadKeys(config, *(f"evaluation.{key}" for key in ("protocols", "baselines", "exclude_seen")), *judged, "training.seed")
 
     def body(folder: Path) -> dict[str, Any]:
         places = {name: registry.fetch(version, night.root / "cache" / "champions") for name, version in rivals.items()}
-        bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in config.evaluation.protocols}
-        figures = rank(prepared.path, bundles, places, pretrained.path, folder, report_progress, seed=config.training.seed, **sections)
+        bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in read.evaluation.protocols}
+        said = {"evaluation": read.evaluation, "promotion": read.promotion, "seed": read.training.seed}
+        figures = rank(prepared.path, bundles, places, pretrained.path, folder, report_progress, **said)
         return figures | {"champion": rivals[CHAMPION].version if CHAMPION in rivals else None}
 
-    salt = " ".join(f"{name} {version.version}" for name, version in rivals.items())
-    manifest = run_stage(night, "evaluate", body, inputs=[prepared, pretrained, tuned], config=sections, salt=salt)
+    salt = " ".join(f"{name} {version.version} {version.run_id}" for name, version in rivals.items())
+    inputs, code = [prepared, pretrained, tuned], [rank, "nightloom.models.baselines"]  # a baseline is imported by its name
+    manifest = run_stage(night, "evaluate", body, inputs=inputs, config=read.values, code=code, salt=salt)
     protocol = config.evaluation.protocols[0]
     users = manifest.figures["test_users"][protocol]
     return log_done(manifest, f"{len(manifest.figures['metrics'])} models on {users:,} held-out users ({protocol})")

@@ -12,8 +12,10 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.core.errors import NightloomError
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.promotion.registry import PREVIOUS, Registry, Version
+from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking, run_tags
+from nightloom.training.fine_tune import WORKER
 from nightloom.training.fine_tune import fine_tune as train
 from tasks.progress import ProgressBar, artifact_key, log_done, report_progress
 
@@ -39,9 +41,19 @@ def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, p
                 figures[protocol] = train(config, protocol, prepared.path, pretrained.path, folder / protocol, on_epoch, bundle)
         return figures
 
-    sections = {"model": config.model, "training": config.training, "pretrained": config.pretrained}
+    read = ReadKeys(config, *TRAINING, "evaluation.protocols").values | {"fingerprints": pretrained.figures["fingerprints"]}
     salt = night.night if night.force else f"start {version.run_id}" if version else ""
-    manifest = run_stage(night, "fine_tune", body, inputs=[prepared, pretrained], config=sections, salt=salt, resumable=True)
+    manifest = run_stage(
+        night,
+        "fine_tune",
+        body,
+        inputs=[prepared, pretrained],
+        config=read,
+        code=[train, WORKER],
+        results=("*/bundle/*",),
+        salt=salt,
+        resumable=True,
+    )
     first = manifest.figures[config.evaluation.protocols[0]]
     words = (
         f"{config.training.workers} workers, best epoch {first['best_epoch']}, validation NDCG@10 {first['best_validation_ndcg_at_10']:.4f}"

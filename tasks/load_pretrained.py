@@ -15,6 +15,7 @@ from nightloom.core.errors import ContractBroken
 from nightloom.encoders.load_images import UNREAD
 from nightloom.encoders.load_pretrained import fingerprints
 from nightloom.encoders.load_pretrained import load_pretrained as read_items
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done, report_progress, worth_retrying
 
@@ -40,7 +41,16 @@ def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
             raise broken.moved(night.folder) from None
         return figures | {"fingerprints": models}
 
-    manifest = run_stage(night, "load_pretrained", body, inputs=[prepared], config={"pretrained": config}, salt=" ".join(models.values()))
+    manifest = run_stage(
+        night,
+        "load_pretrained",
+        body,
+        inputs=[prepared],
+        config=ReadKeys(night.config, "pretrained").values,
+        code=[read_items],
+        results=("*_vectors.npy", "*_mask.npy", "texts.json"),
+        salt=" ".join(models.values()),
+    )
     figures, images = manifest.figures, manifest.figures["images"]
     words = f"{figures['encoded']:,} texts encoded, {figures['reused']:,} from the cache, {figures['missing']:,} without text"
     if images:

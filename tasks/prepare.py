@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from expectations.run import read_checked
 from nightloom.data.preparation.prepare import prepare as pack
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done
 
@@ -17,12 +18,13 @@ from tasks.progress import log_done
 @task(name="prepare", task_run_name="prepare {night.config.name}", cache_policy=NO_CACHE)
 def prepare(night: Night, checked: Manifest) -> Manifest:
     """Clean, label, split and pack."""
-    config = night.config
-    sections: dict[str, Any] = {"prepare": config.prepare, "evaluation": config.evaluation, "tags_separator": config.data.tags_separator}
+    read = ReadKeys(night.config, "prepare", "evaluation.protocols", "evaluation.exclude_seen", "data.tags_separator")
 
     def body(folder: Path) -> dict[str, Any]:
-        return pack(read_checked(checked.path), folder, **sections)
+        return pack(
+            read_checked(checked.path), folder, prepare=read.prepare, evaluation=read.evaluation, tags_separator=read.data.tags_separator
+        )
 
-    manifest = run_stage(night, "prepare", body, inputs=[checked], config=sections)
+    manifest = run_stage(night, "prepare", body, inputs=[checked], config=read.values, code=[read_checked, pack])
     figures = manifest.figures
     return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")

@@ -20,6 +20,7 @@ from nightloom.promotion.earlier import earlier_nights
 from nightloom.promotion.gate import decide, with_limits
 from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registry import TRAINED_TAG, Registry
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import run_tags
 from tasks.progress import log_done, worth_retrying
@@ -88,5 +89,6 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
         return {"decision": decision, "versions": versions}
 
     # Promotion moves aliases, so each night does it for itself.
-    manifest = run_stage(night, "promote", body, inputs=[evaluated], config={"promotion": config.promotion}, salt=night.night)
+    read = ReadKeys(config, "promotion", "evaluation", "training.seed")
+    manifest = run_stage(night, "promote", body, inputs=[evaluated], config=read.values, code=[decide], salt=night.night)
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

@@ -21,6 +21,7 @@ from nightloom.packaging.card import click_card
 from nightloom.packaging.served import click_head, write_click_files
 from nightloom.promotion.click_gate import decide
 from nightloom.promotion.registry import CLICKS, Registry
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import run_tags
 from tasks.progress import log_done, worth_retrying
@@ -66,7 +67,6 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
         return {"decision": decision, "versions": registry.aliases(name) if config.promotion.mode == "enabled" else {}}
 
     # Promotion moves aliases, so each night does it for itself.
-    manifest = run_stage(
-        night, "promote_clicks", body, inputs=[prepared, *fitted], config={"promotion": config.promotion}, salt=night.night
-    )
+    read, inputs = ReadKeys(config, "promotion"), [prepared, *fitted]
+    manifest = run_stage(night, "promote_clicks", body, inputs=inputs, config=read.values, code=[decide], salt=night.night)
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

@@ -13,10 +13,11 @@ from expectations.run import read_checked
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.experiments import replay
+from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
-from nightloom.training.fine_tune import fine_tune
+from nightloom.training.fine_tune import WORKER, fine_tune
 from tasks.progress import artifact_key, log_done, report_progress
 
 
@@ -54,9 +55,17 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
         judged = replay.judge(prepared, pretrained, bundles, exclude_seen=config.evaluation.exclude_seen)
         return {"day": moment.day} | replay.write(folder, judged, figures)
 
-    sections = {name: getattr(config, name) for name in ("model", "training", "pretrained", "prepare", "evaluation")}
-    inputs = [one for one in (checked, before, first) if one]
-    manifest = run_stage(night, "replay", body, inputs=inputs, config=sections, salt=f"{moment.at} {moment.until}", resumable=True)
+    manifest = run_stage(
+        night,
+        "replay",
+        body,
+        inputs=[one for one in (checked, before, first) if one],
+        config=ReadKeys(config, *TRAINING, "pretrained.max_bad_images", "prepare", "evaluation.protocols", "data.tags_separator").values,
+        code=[read_checked, replay.write_moment, load_pretrained, fine_tune, WORKER],
+        results=("scratch/bundle/*", "warm/bundle/*"),
+        salt=f"{moment.at} {moment.until}",
+        resumable=True,
+    )
     quality = ", ".join(f"{arm} {value:.4f}" for arm, value in manifest.figures[replay.METRIC].items())
     return log_done(manifest, f"{moment.day}, {manifest.figures['users']:,} users, NDCG@10 {quality}")
 

@@ -23,8 +23,9 @@ from nightloom.report import figures, words
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
+from nightloom.runs.code import code_version
 from nightloom.runs.nights import finish, publish_folder
-from nightloom.runs.stages import Manifest, Night, code_version
+from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking, git_state, run_tags
 from tasks.progress import artifact_key, name_run
 from tasks.validate import stale

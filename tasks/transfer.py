@@ -13,19 +13,19 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.config import RunConfig
 from nightloom.core.files import write_json
 from nightloom.core.sequences import Sequences
 from nightloom.data.subsets.merged_domains import write_merged_domains
 from nightloom.data.subsets.user_subset import draw_users, write_user_subset
 from nightloom.experiments import transfer
+from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
-from nightloom.training.fine_tune import fine_tune
+from nightloom.training.fine_tune import WORKER, fine_tune
 from nightloom.training.transfer import Transfer, same_items
 from tasks.progress import artifact_key, log_done, report_progress
-
-SECTIONS = ("model", "training", "pretrained", "evaluation")
 
 
 @task(name="transfer-source", cache_policy=NO_CACHE)
@@ -39,9 +39,17 @@ def train_source(night: Night, prepared: Manifest, pretrained: Manifest, target:
         same = int((_same(prepared.path, target.path) >= 0).sum()) if shared else 0
         return figures | learned | {"left_out": prepared.figures["users"] - learned["users"], "same": same}
 
-    sections = {name: getattr(night.config, name) for name in SECTIONS}
-    inputs = [prepared, pretrained, target]
-    manifest = run_stage(night, "transfer_source", body, inputs=inputs, config=sections, salt=str(same_users), resumable=True)
+    manifest = run_stage(
+        night,
+        "transfer_source",
+        body,
+        inputs=[prepared, pretrained, target],
+        config=_read(night.config, pretrained),
+        code=[transfer.write_source, fine_tune, WORKER],
+        results=("prepared/*", "model/bundle/*"),
+        salt=str(same_users),
+        resumable=True,
+    )
     said = f"{manifest.figures['users']:,} users learned from, {manifest.figures['left_out']:,} of both domains left out"
     return log_done(manifest, f"{said}, validation NDCG@10 {manifest.figures['validation_ndcg_at_10']:.4f}")
 
@@ -83,9 +91,15 @@ def learn_share(night: Night, source: Manifest, prepared: Manifest, pretrained: 
         judged.to_parquet(folder / "per_user.parquet", index=False)
         return transfer.line_of(share, judged, learned, figures, config.promotion.confidence)
 
-    sections = {name: getattr(config, name) for name in (*SECTIONS, "promotion")}
     manifest = run_stage(
-        night, "transfer", body, inputs=[source, prepared, pretrained], config=sections, salt=f"{share:g} {shared}", resumable=True
+        night,
+        "transfer",
+        body,
+        inputs=[source, prepared, pretrained],
+        config=_read(config, pretrained, "promotion.confidence"),
+        code=[transfer.judge, fine_tune, WORKER],
+        salt=f"{share:g} {shared}",
+        resumable=True,
     )
     quality = ", ".join(f"{arm.replace('_', ' ')} {manifest.figures[transfer.METRIC][arm]:.4f}" for arm in transfer.ARMS)
     return log_done(manifest, f"{share:.0%} of the users, NDCG@10 {quality}")
@@ -113,6 +127,12 @@ def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifes
     create_markdown_artifact(text, key=artifact_key("transfer", night.config.name), description="Transfer between domains")
     publish_folder(night)
     return {"table": text, "folder": str(night.folder), "shares": lines}
+
+
+def _read(config: RunConfig, pretrained: Manifest, *more: str) -> dict[str, Any]:
+    """What of the config, and of the pretrained models' files, a training reads."""
+    read = ReadKeys(config, *TRAINING, *more).values | {"protocol": config.evaluation.protocols[0]}
+    return read | {"fingerprints": pretrained.figures.get("fingerprints")}
 
 
 def _same(source: Path, target: Path) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ def tune(night: Night, collected: Manifest, prepared: Manifest, pretrained: Mani
     """Try configs until the budget is spent; a killed study goes on."""
     tracking, study, protocol = Tracking(night.root), night.folder.name, night.config.evaluation.protocols[0]
     tags = run_tags(night, collected.figures["hash"])
-    tuner = Tuner(night.config, prepared.path, pretrained.path, night.folder, budget, prepared.key + pretrained.key)
+    tuner = Tuner(night.config, prepared.path, pretrained.path, night.folder, budget, prepared.made + pretrained.made)
     with tracking.study(night.config, study, night.folder, tags) as run:
 
         def on_trial(one: Attempt) -> None:

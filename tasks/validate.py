@@ -12,9 +12,14 @@ from prefect.cache_policies import NO_CACHE
 
 from expectations.run import check
 from nightloom.core.errors import ContractBroken
+from nightloom.data.tables.pictures import PICTURES
 from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done
+
+GOOD = ("events.parquet", "items.parquet", "users.parquet", "links.parquet", "tables.json", PICTURES)
+"""What later stages read: good rows, not what was found about the others."""
 
 
 @task(name="validate", task_run_name="validate {night.config.name}", cache_policy=NO_CACHE)
@@ -29,11 +34,12 @@ def validate(night: Night, collected: Manifest) -> Manifest:
             keep_findings(folder, night)
             raise broken.moved(night.folder) from None
 
-    sections = {"validation": night.config.validation, "prepare": night.config.prepare}
+    read = ReadKeys(night.config, "validation", "prepare", "pretrained.max_bad_images")
+    suite = f"expectations.{night.config.validation.suite}"
     # Freshness and growth depend on the day and on the last night, not on the snapshot alone; what was fresh this morning is judged again
-    # when it has grown too old.
+    # when it has grown too old. The good rows are the same then, and so are the stages after.
     salt = f"{last} {now.date() if night.config.validation.max_age_days else ''}{' stale' if stale(night) else ''}"
-    manifest = run_stage(night, "validate", body, inputs=[collected], config=sections, salt=salt)
+    manifest = run_stage(night, "validate", body, inputs=[collected], config=read.values, code=[check, suite], results=GOOD, salt=salt)
     keep_findings(manifest.path, night)
     quarantined = sum(manifest.figures["quarantined"].values())
     return log_done(manifest, f"{manifest.figures['rules']} rules, {quarantined:,} rows quarantined")

@@ -17,7 +17,8 @@ from nightloom.core.errors import ContractBroken, InputError
 from nightloom.core.files import write_json
 from nightloom.encoders.vectors import Vectors
 from nightloom.encoders.weights import resolve
-from nightloom.runs.stages import Manifest, Night, code_version
+from nightloom.runs.code import code_version
+from nightloom.runs.stages import Manifest, Night
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.progress import artifact_key

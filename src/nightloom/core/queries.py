@@ -18,7 +18,6 @@ from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
 from nightloom.core.sequences import Histories, Links
 
-
 LIVE_SECONDS = 30 * 86_400
 """A request without a time is now while the latest known event is no older than this: as far back as the longest counters look."""
 

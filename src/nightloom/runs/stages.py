@@ -1,8 +1,9 @@
 """Stages of a night: idempotent folders with a manifest.
 
-A stage's folder is named by a key made of what went in: the keys of the stages before it, its part
-of the config, and the code's version. The same key gives the same folder, so a night that was
-killed and started again finds what was done and goes on from there.
+A stage's folder is named by a key made of what went in: what the stages before it made (by content, not by their keys), the values
+of the config that it reads (`nightloom.runs.keys`), and the code that it runs (`nightloom.runs.code`). The same key gives the same
+folder, so a night that was killed and started again finds what was done and goes on from there. A stage that is made anew and gives
+the same files leaves the stages after it as they are.
 
     mlruns/stages/<name>/<stage>/<key>/manifest.json + outputs      finished
     mlruns/stages/<name>/<stage>/<key>.partial/                     being made, or left by a kill
@@ -12,7 +13,6 @@ With a store (`nightloom.runs.storage`) a finished folder is published there, an
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import threading
@@ -21,17 +21,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from hashlib import sha256
+from fnmatch import fnmatch
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import BaseModel
 
 from nightloom.config import RunConfig, hash_json
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.core.shell import typed
+from nightloom.runs.code import code_of
 from nightloom.runs.locks import in_use, stage_lock
 from nightloom.runs.storage import Storage, files_in
 
@@ -46,6 +47,8 @@ class Manifest:
         folder: where the outputs are.
         inputs: stage or source name -> key or content hash.
         outputs: file name, relative to the folder -> size in bytes.
+        digests: file name -> SHA-256 of its content.
+        content: hash of the outputs that later stages read; empty where the key says all (a snapshot is named by its content).
         figures: what the stage measured (JSON values).
         seconds: wall time of making it.
         peak_mb: peak resident memory of this process and its children, in MiB.
@@ -57,6 +60,8 @@ class Manifest:
     folder: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     peak_mb: float = 0.0
@@ -66,6 +71,11 @@ class Manifest:
     def path(self) -> Path:
         """The stage's folder."""
         return Path(self.folder)
+
+    @property
+    def made(self) -> str:
+        """What was made, for the keys of the stages that read it."""
+        return self.content or self.key
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -131,6 +141,8 @@ def run_stage(
     *,
     inputs: Sequence[Manifest] = (),
     config: Mapping[str, Any],
+    code: Sequence[Callable[..., Any] | str] = (),
+    results: Sequence[str] = ("*",),
     salt: str = "",
     resumable: bool = False,
 ) -> Manifest:
@@ -141,7 +153,10 @@ def run_stage(
         stage: name of the stage.
         body: writes the outputs into the folder that it gets, and returns the stage's figures.
         inputs: manifests of the stages that this one reads.
-        config: the part of the config that shapes the result: its sections, and plain values, by name. Hand the same to `body`.
+        config: what of the config shapes the result, by name: `ReadKeys.values`, and plain values (JSON).
+        code: the functions that `body` calls for its result, or names of modules; see `code_of`. `body` itself is
+            only wiring and does not count.
+        results: patterns of the outputs that later stages read; times, logs and pages for people are none.
         salt: anything else that tells results apart (a content hash, a forced night's id).
         resumable: whether `body` can go on from what a killed run left in the folder.
 
@@ -152,8 +167,7 @@ def run_stage(
         InputError: another run is making the same stage now, or the disk is full.
         NightloomError: the store can not be reached.
     """
-    settings = {name: one.model_dump(mode="json") if isinstance(one, BaseModel) else one for name, one in config.items()}
-    key = hash_json([stage, [made.key for made in inputs], settings, salt, code_version()])[:16]
+    key = hash_json([stage, [[one.stage, one.made] for one in inputs], dict(config), salt, code_of(code)])[:16]
     in_use(night.root.resolve())
     storage, place = night.storage, f"stages/{night.config.name}/{stage}/{key}"
     final = night.root / place
@@ -168,12 +182,16 @@ def run_stage(
             began = time.perf_counter()
             with PeakMemory() as memory:
                 figures = dict(body(partial))
+            outputs = files_in(partial)
+            digests = {name: _digest(partial / name) for name in outputs}
             manifest = Manifest(
                 stage=stage,
                 key=key,
                 folder=str(final),
-                inputs={made.stage: made.key for made in inputs} | ({"salt": salt} if salt else {}),
-                outputs=files_in(partial),
+                inputs={one.stage: one.key for one in inputs} | ({"salt": salt} if salt else {}),
+                outputs=outputs,
+                digests=digests,
+                content=_content(partial, digests, results),
                 figures=figures,
                 seconds=round(time.perf_counter() - began, 3),
                 peak_mb=round(memory.peak_mb, 1),
@@ -187,15 +205,22 @@ def run_stage(
     return manifest
 
 
-@functools.cache
-def code_version() -> str:
-    """Hash of the recommender's own source and of the data contracts beside it, 12 hex digits."""
-    package = Path(__file__).parents[1]
-    contracts = package.parent.parent / "expectations"
-    digest = sha256()
-    for path in [*sorted(package.rglob("*.py")), *sorted(contracts.glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _content(folder: Path, digests: Mapping[str, str], results: Sequence[str]) -> str:
+    """Hash of the outputs that later stages read.
+
+    A link counts by the folder and the name of what it leads to: a snapshot's folder is named by its content, and may be moved.
+    """
+    read = {name: digest for name, digest in digests.items() if any(fnmatch(name, one) for one in results)}
+    for name in read:
+        if (folder / name).is_symlink():
+            target = (folder / name).resolve()
+            read[name] = f"{target.parent.name}/{target.name}"
+    return hash_json(read or dict(digests))
 
 
 class PeakMemory:

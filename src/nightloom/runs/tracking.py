@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from nightloom.config import RunConfig
+from nightloom.runs.code import code_version
 from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import reached, tracking_uri
 from nightloom.runs.processes import alive, this_process
 from nightloom.runs.run_content import epoch_points, flatten, outcome_content, result_points
-from nightloom.runs.stages import Night, code_version
+from nightloom.runs.stages import Night
 from nightloom.runs.storage import Storage
 
 NIGHT_TAG = "nightloom.night"

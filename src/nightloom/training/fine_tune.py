@@ -16,6 +16,9 @@ from nightloom.training.warm_start import START_FILE, ColdStart, write_start
 if TYPE_CHECKING:
     from nightloom.config import RunConfig
 
+WORKER = "nightloom.training.__main__"
+"""Module that the worker processes run."""
+
 
 def fine_tune(
     config: RunConfig,

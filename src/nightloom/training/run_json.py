@@ -56,7 +56,9 @@ class Run:
             text = path.read_text(encoding="utf-8")
             content: Any = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
             plain = json.loads(text)
-            plain["config"]["training"].pop("workers", None)
+            shaping = {name: plain["config"][name] for name in ("model", "training", "pretrained")}
+            shaping["training"] = {key: value for key, value in shaping["training"].items() if key != "workers"}
+            shaping["exclude_seen"] = plain["config"]["evaluation"]["exclude_seen"]
             prepared, pretrained, out = ((path.parent / place).resolve() for place in (content.prepared, content.pretrained, content.out))
             protocol, config = content.protocol, content.config
             start = plain.get("start")
@@ -67,7 +69,7 @@ class Run:
             ) from error
         mode = start.get("mode", WARM) if start else None
         came_from = [start["sha256"], *([mode] if mode != WARM else [])] if start else []
-        digest = sha256(json.dumps([plain["config"], protocol, *came_from], sort_keys=True).encode()).hexdigest()
+        digest = sha256(json.dumps([shaping, protocol, *came_from], sort_keys=True).encode()).hexdigest()
         return cls(config, protocol, prepared, pretrained, out, digest, path.parent / start["file"] if start else None, mode, settings)
 
 

@@ -18,9 +18,10 @@ NAMES = EventNames.of({"event_types": ["buy", "view"], "default_event_type": "bu
 
 NOW = 1_800_000_000
 LONG_AGO = NOW - LIVE_SECONDS - 1
+ANY_TIME = Clock()
 
 
-def build(*queries: Query, clock: Clock = Clock()) -> Histories:
+def build(*queries: Query, clock: Clock = ANY_TIME) -> Histories:
     return build_histories(queries, INDEX, NAMES, clock)
 
 

@@ -56,6 +56,40 @@ def test_what_went_in_tells_folders_apart(night: Night) -> None:
     assert len({one.key for one in made}) == 4
 
 
+def test_a_stage_that_gives_the_same_leaves_those_after_it(night: Night) -> None:
+    """Its own key may be another, and so may outputs that nobody reads."""
+
+    def checked(found: str, log: str) -> Manifest:
+        def write(folder: Path) -> dict[str, Any]:
+            (folder / "good.txt").write_text(found)
+            (folder / "log.txt").write_text(log)
+            return {}
+
+        return run_stage(night, "validate", write, config={}, salt=found + log, results=("good.*",))
+
+    made = [checked("rows", "monday"), checked("rows", "tuesday"), checked("more rows", "monday")]
+    assert len({one.key for one in made}) == 3
+    after = [run_stage(night, "prepare", Body(), config={}, inputs=[one]) for one in made]
+    assert [one.status for one in after] == ["done", "reused", "done"]
+    assert made[0].digests.keys() == made[0].outputs.keys()
+
+
+def test_a_link_counts_by_what_it_leads_to(night: Night, tmp_path: Path) -> None:
+    """A snapshot that was moved with the whole mlruns folder is the same one."""
+
+    def linked(home: Path, snapshot: str) -> Manifest:
+        def write(folder: Path) -> dict[str, Any]:
+            (folder / "pictures").symlink_to(home / snapshot / "pictures")
+            return {}
+
+        (home / snapshot).mkdir(parents=True, exist_ok=True)
+        (home / snapshot / "pictures").write_text(f"paths under {home}")
+        return run_stage(night, "prepare", write, config={}, salt=f"{home} {snapshot}")
+
+    made = [linked(tmp_path / home, snapshot).content for home, snapshot in (("a", "x"), ("b", "x"), ("a", "y"))]
+    assert made[0] == made[1] != made[2]
+
+
 def test_each_night_keeps_the_manifests_it_used(night: Night) -> None:
     made = run_stage(night, "prepare", Body(), config={})
     kept = Manifest.load(night.folder / "manifests" / "prepare.json")
