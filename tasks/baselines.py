@@ -34,8 +34,15 @@ def measure_family(night: Night, family: str, prepared: Manifest, pretrained: Ma
         varied(night.config, family),
         *("evaluation.protocols", "evaluation.exclude_seen", "promotion.confidence", *(TRAINING if trains else ("training.seed",))),
     ).values | ({"fingerprints": pretrained.figures["fingerprints"]} if trains else {})
-    inputs, code = [prepared, pretrained], [measure, WORKER if trains else "nightloom.models.baselines"]
-    manifest = run_stage(night, f"family_{family}", body, inputs=inputs, config=read, code=code, resumable=trains)
+    manifest = run_stage(
+        night,
+        f"family_{family}",
+        body,
+        inputs=[prepared, pretrained],
+        config=read,
+        code=[measure, WORKER if trains else "nightloom.models.baselines"],
+        resumable=trains,
+    )
     protocol = night.config.evaluation.protocols[0]
     return log_done(manifest, f"NDCG@10 {manifest.figures['metrics'][protocol].get('ndcg_at_10', 0.0):.4f} ({protocol})")
 

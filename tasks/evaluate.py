@@ -34,8 +34,15 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
         return figures | {"champion": rivals[CHAMPION].version if CHAMPION in rivals else None}
 
     salt = " ".join(f"{name} {version.version} {version.run_id}" for name, version in rivals.items())
-    inputs, code = [prepared, pretrained, tuned], [rank, "nightloom.models.baselines"]  # a baseline is imported by its name
-    manifest = run_stage(night, "evaluate", body, inputs=inputs, config=read.values, code=code, salt=salt)
+    manifest = run_stage(
+        night,
+        "evaluate",
+        body,
+        inputs=[prepared, pretrained, tuned],
+        config=read.values,
+        code=[rank, "nightloom.models.baselines"],  # a baseline is imported by its name
+        salt=salt,
+    )
     protocol = config.evaluation.protocols[0]
     users = manifest.figures["test_users"][protocol]
     return log_done(manifest, f"{len(manifest.figures['metrics'])} models on {users:,} held-out users ({protocol})")

@@ -28,15 +28,9 @@ STAGES = ("validate", "prepare", "load_pretrained", "fine_tune")
 Change = Callable[[Path], None]
 
 
-@pytest.fixture(autouse=True)
-def _without_a_run() -> Iterator[None]:
-    with disable_run_logger():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fine_tune and explain get their folder and their key, and a file in place of a model."""
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_is_trained() -> Iterator[None]:
+    """fine_tune, explain and replay get their folder and their key, and a file in place of a model; no flow runs around them."""
     figures = {"temporal": {"best_epoch": 1, "best_validation_ndcg_at_10": 0.1}, "users": 0, "day": "", "ndcg_at_10": {}}
 
     def body(folder: Path) -> Mapping[str, Any]:
@@ -47,8 +41,10 @@ def _nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def keyed(night: Night, stage: str, _: Any, **given: Any) -> Manifest:
         return run_stage(night, stage, body, **given)
 
-    for shell in (fine_tune, explain, replay):
-        monkeypatch.setattr(shell, "run_stage", keyed)
+    with pytest.MonkeyPatch.context() as patch, disable_run_logger():
+        for shell in (fine_tune, explain, replay):
+            patch.setattr(shell, "run_stage", keyed)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +82,18 @@ def chain(config: RunConfig, root: Path, number: int = 1) -> dict[str, Manifest]
     return {one.stage: one for one in (checked, prepared, pretrained, tuned)}
 
 
+@pytest.fixture(scope="module")
+def root(home: Path) -> Path:
+    """Where the first night, `before`, was."""
+    return home / "mlruns"
+
+
+@pytest.fixture(scope="module")
+def before(home: Path, root: Path) -> dict[str, Manifest]:
+    """What the first night made; those of the tests come after it."""
+    return chain(config_of(home), root)
+
+
 def statuses(made: Mapping[str, Manifest]) -> list[str]:
     return [made[stage].status for stage in STAGES]
 
@@ -116,10 +124,10 @@ def test_a_night_that_is_started_again_finds_what_was_done(home: Path, tmp_path:
         {"prepare": {"positive_events": None}},
     ],
 )
-def test_what_training_does_not_read_trains_nothing(home: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
-    first, second = chain(config_of(home), tmp_path), chain(config_of(home, **changed), tmp_path, 2)
-    assert statuses(second)[1:] == ["reused"] * 3
-    assert first["fine_tune"].key == second["fine_tune"].key
+def test_what_training_does_not_read_trains_nothing(home: Path, root: Path, before: dict[str, Manifest], changed: dict[str, Any]) -> None:
+    after = chain(config_of(home, **changed), root, 2)
+    assert statuses(after)[1:] == ["reused"] * 3
+    assert before["fine_tune"].key == after["fine_tune"].key
 
 
 @pytest.mark.parametrize(
@@ -134,9 +142,8 @@ def test_what_training_does_not_read_trains_nothing(home: Path, tmp_path: Path, 
         {"pretrained": {"max_tokens": 8}},
     ],
 )
-def test_what_shapes_the_model_trains_it_anew(home: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
-    first, second = chain(config_of(home), tmp_path), chain(config_of(home, **changed), tmp_path, 2)
-    assert first["fine_tune"].key != second["fine_tune"].key
+def test_what_shapes_the_model_trains_it_anew(home: Path, root: Path, before: dict[str, Manifest], changed: dict[str, Any]) -> None:
+    assert chain(config_of(home, **changed), root, 2)["fine_tune"].key != before["fine_tune"].key
 
 
 def test_changed_data_and_a_changed_language_model_train_anew(home: Path, tmp_path: Path) -> None:
@@ -156,21 +163,19 @@ def widened(section: BaseModel, default: Any) -> Any:
     return wider(**section.model_dump(), momentum=default)
 
 
-def test_an_added_key_counts_once_it_has_another_value(home: Path, tmp_path: Path) -> None:
+def test_an_added_key_counts_once_it_has_another_value(home: Path, root: Path, before: dict[str, Manifest]) -> None:
     config = config_of(home)
-    today = chain(config, tmp_path)
     found = [
-        chain(config.model_copy(update={name: widened(getattr(config, name), value) for name in ("training", "prepare")}), tmp_path, 2)
+        chain(config.model_copy(update={name: widened(getattr(config, name), value) for name in ("training", "prepare")}), root, 2)
         for value in (0.9, 0.5)
     ]
     assert statuses(found[0])[1:] == ["reused"] * 3
-    assert found[1]["fine_tune"].key != today["fine_tune"].key
+    assert found[1]["fine_tune"].key != before["fine_tune"].key
 
 
-def test_a_default_that_has_changed_counts(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = chain(config_of(home), tmp_path)
+def test_a_default_that_has_changed_counts(home: Path, root: Path, before: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "FIRST_DEFAULTS", {"training.patience": 5})  # as if it had been 5 when the key came into being
-    assert chain(config_of(home), tmp_path, 2)["fine_tune"].key != before["fine_tune"].key
+    assert chain(config_of(home), root, 2)["fine_tune"].key != before["fine_tune"].key
 
 
 @pytest.fixture
@@ -206,29 +211,27 @@ TRAINER = "nightloom/training/trainer.py"
         ("nightloom/__init__.py", "__version__ = ", '__version__ = "9" + '),
     ],
 )
-def test_edits_that_leave_the_model_as_it_is(home: Path, tmp_path: Path, source: Path, path: str, old: str, new: str) -> None:
-    first = chain(config_of(home), tmp_path)
+@pytest.mark.usefixtures("before")
+def test_edits_that_leave_the_model_as_it_is(home: Path, root: Path, source: Path, path: str, old: str, new: str) -> None:
     edit(source / path, old, new)
-    assert statuses(chain(config_of(home), tmp_path, 2))[1:] == ["reused"] * 3
-    assert first["fine_tune"].status == "done"
+    assert statuses(chain(config_of(home), root, 2))[1:] == ["reused"] * 3
 
 
 @pytest.mark.parametrize("path", [TRAINER, "nightloom/core/ragged.py", "nightloom/models/scorers/graph.py", "nightloom/encoders/text.py"])
-def test_changed_code_of_the_trainer_or_of_what_it_imports_trains_anew(home: Path, tmp_path: Path, source: Path, path: str) -> None:
-    first = chain(config_of(home), tmp_path)
+def test_changed_code_of_the_trainer_or_of_what_it_imports_trains_anew(
+    home: Path, root: Path, before: dict[str, Manifest], source: Path, path: str
+) -> None:
     with (source / path).open("a") as file:
         file.write("\n\nADDED = 1\n")
-    assert chain(config_of(home), tmp_path, 2)["fine_tune"].key != first["fine_tune"].key
+    assert chain(config_of(home), root, 2)["fine_tune"].key != before["fine_tune"].key
 
 
-def test_another_torch_trains_anew(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = chain(config_of(home), tmp_path)
+def test_another_torch_trains_anew(home: Path, root: Path, before: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "version", lambda library: "9.9" if library == "torch" else "1.0")
-    assert chain(config_of(home), tmp_path, 2)["fine_tune"].key != first["fine_tune"].key
+    assert chain(config_of(home), root, 2)["fine_tune"].key != before["fine_tune"].key
 
 
-def test_explain_knows_all_that_it_reads(home: Path, tmp_path: Path) -> None:
-    made = chain(config_of(home), tmp_path)
+def test_explain_knows_all_that_it_reads(home: Path, root: Path, before: dict[str, Manifest]) -> None:
     protocols = ["leave_one_out", "temporal"]
     configs = [
         config_of(home),
@@ -237,16 +240,17 @@ def test_explain_knows_all_that_it_reads(home: Path, tmp_path: Path) -> None:
         config_of(home, evaluation={"protocols": protocols}),
         config_of(home, explain={"users": 3}),
     ]
-    given = made["prepare"], made["fine_tune"]
-    found = {explain.explain.fn(Night(config, "20260101-000009", tmp_path), *given).key for config in configs}
+    given = before["prepare"], before["fine_tune"]
+    found = {explain.explain.fn(Night(config, "20260101-000009", root), *given).key for config in configs}
     assert len(found) == len(configs)
 
 
-def test_replay_knows_what_separates_tags(home: Path, tmp_path: Path) -> None:
-    checked = chain(config_of(home), tmp_path)["validate"]
+def test_replay_knows_what_separates_tags(home: Path, root: Path, before: dict[str, Manifest]) -> None:
     moment = replay.replay.Moment(at=1_700_100_000, until=1_700_200_000)
     configs = [config_of(home), config_of(home, data={"tags_separator": ","})]
-    found = {replay.replay_night.fn(Night(config, "20260101-000009", tmp_path), checked, moment, None, None).key for config in configs}
+    found = {
+        replay.replay_night.fn(Night(config, "20260101-000009", root), before["validate"], moment, None, None).key for config in configs
+    }
     assert len(found) == 2
 
 

@@ -51,7 +51,7 @@ class Query:
             return replace(self, request_time=moment)
         kept = [place for place, second in enumerate(self.times) if second < moment]
         lists = {name: getattr(self, name) for name in ("history", "times", "event_types", "positive")}
-        past = {name: None if values is None else [values[place] for place in kept] for name, values in lists.items()}
+        past: dict[str, Any] = {name: None if values is None else [values[place] for place in kept] for name, values in lists.items()}
         return replace(self, request_time=moment, **past)
 
 
