@@ -156,7 +156,7 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
     assert forced.returncode == 0, forced.stdout + forced.stderr
     report = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "report.json").read_text())
     assert report["gate"]["difference"] == pytest.approx(0, abs=1e-3)  # the same data and seed
-    assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1"}
+    assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
 
 
 KILLED_BEFORE_ITS_REPORT = """
@@ -203,7 +203,12 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
     killed, whole = (json.loads((nights / name / "latest" / "report.json").read_text()) for name in ("killed", "mine"))
     statuses = {name: stage["status"] for name, stage in killed["stages"].items() if name != "collect"}
     assert statuses == dict.fromkeys(statuses, "reused") | {"promote": "done"}
-    assert killed["versions"] == {"champion": "1", "challenger": "1", "previous": None}  # once, though two nights registered it
+    assert killed["versions"] == {
+        "champion": "1",
+        "challenger": "1",
+        "previous": None,
+        "anchor": "1",
+    }  # once, though two nights registered it
     assert killed["gate"]["reasons"] == whole_first["gate"]["reasons"]
     for protocol in ("temporal", "leave_one_out"):
         assert killed["metrics"]["nightloom"][protocol] == pytest.approx(whole["metrics"]["nightloom"][protocol], abs=1e-6)

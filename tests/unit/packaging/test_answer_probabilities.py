@@ -64,7 +64,7 @@ def test_the_reranker_takes_its_candidates_from_the_allowed_items(headed: Bundle
 def test_a_request_without_a_time_is_one_of_now_to_the_reranker(headed: Bundle) -> None:
     head = headed.recommender.reranker
     assert head is not None
-    timeless = headed.histories([Query(["i1", "i2"]), Query()])
+    timeless = replace(headed.histories([Query(["i1", "i2"]), Query()]), request_time=np.zeros(2, dtype=np.int64))
     now = replace(timeless, times=timeless.times + head.item_counters.now, request_time=timeless.request_time + head.item_counters.now)
     random = np.random.default_rng(0)
     fused, *tables = random.normal(size=(1 + len(head.members), 2, N_ITEMS)).astype(np.float32)

@@ -45,14 +45,14 @@ class Made:
 
 
 def live(root: Path, day: int, rows: int, titles: Sequence[str], name: str = NAME) -> Made:
-    """A night whose stages write something; nights with the same rows and titles share stages."""
+    """A night whose stages write something of its snapshot; nights with the same rows and titles share stages."""
     night = Night(small_config(name), f"2026010{day}-020000", root)
     events = pd.DataFrame({"user_id": ["u"] * rows, "item_id": [f"i{n}" for n in range(rows)], "event": "buy", "order": range(rows)})
     snapshot = write_snapshot(Tables(events), root / "snapshots" / name, {})
     collected = Manifest("collect", snapshot.hash[:16], str(snapshot.path))
 
     def write(folder: Path) -> dict[str, int]:
-        (folder / "out.bin").write_bytes(bytes(1000))
+        (folder / "out.bin").write_bytes(snapshot.hash.encode().ljust(1000))
         return {}
 
     def encode(folder: Path) -> dict[str, int]:
