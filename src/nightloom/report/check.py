@@ -94,10 +94,6 @@ def _hints(config: RunConfig, found: Mapping[str, Any]) -> Iterator[str]:
         yield "if low values mean dislike, say from which on an event is positive: prepare.positive_min_value"
     if prepared is None:
         return
-    for key in ("positive_events", "seen_events"):
-        for name in getattr(config.prepare, key) or ():
-            if name not in found["event_types"]:
-                yield f"prepare.{key}: no event is named {name!r}; there are {', '.join(map(repr, found['event_types'][:20]))}"
     users = next(iter(prepared["parts"].values()))["test_users"]
     if users < FEW_USERS:
         yield f"{users:,} test users tell two models apart only where they differ much: more events or a larger prepare.test_share help"
