@@ -25,4 +25,6 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
 
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=sections)
     figures = manifest.figures
-    return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")
+    removed = sum(figures["removed"].values())
+    left_out = f", {removed:,} events left out" if removed else ""
+    return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items{left_out}")

@@ -25,8 +25,8 @@ def print_check(config: RunConfig, found: Mapping[str, Any], night: str, console
 
     Args:
         config: the run's configuration.
-        found: `checked` and `prepared`, the figures of these stages (the second None where it was refused), `event_types`, `refused` and
-            `folder`.
+        found: `checked` and `prepared`, the figures of these stages (the second None where it was refused), `notes` on the tables,
+            `refused` and `folder`.
         night: the command that runs a night with this config.
         console: where to print.
     """
@@ -88,7 +88,7 @@ def _hints(config: RunConfig, found: Mapping[str, Any]) -> Iterator[str]:
     checked, prepared = found["checked"], found["prepared"]
     if any(checked["quarantined"].values()):
         yield f"look at the rows set aside, each with its reason: {found['folder']}/quarantine/"
-    yield from checked["warnings"]
+    yield from (*checked["warnings"], *found["notes"])
     values = "value" in config.data.columns.get("events", {})
     if values and config.prepare.positive_min_value is None and checked["positive_share"] >= ONE_SIDED:
         yield "if low values mean dislike, say from which on an event is positive: prepare.positive_min_value"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 
 import numpy as np
@@ -34,6 +35,8 @@ LATEST_MS = 253_402_300_799_000
 """The end of the year 9999."""
 TICKS = (6.276e17, 6.63e17)
 """Ticks of 100 ns since the year 1, from 1990 to 2101."""
+FILETIME = (1.2e17, 1.6e17)
+"""Ticks of 100 ns since 1601, from 1981 to 2108."""
 FORMS = ("other", "s", "ms", "us", "ns", "date", "none")
 """Forms of a time: a number without a known unit, a unit, a date in words, no time at all."""
 MAJORITY = 0.9
@@ -84,7 +87,7 @@ def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
         ids[dotted] = ids[dotted].str.replace(r"^(-?\d+)\.0*$", r"\1", regex=True)
     if (foreign := ~_ascii(ids)).any():
         ids[foreign] = ids[foreign].str.normalize("NFC")
-    missing = np.asarray(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
+    missing = np.array(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
     names = ids.isin(NAMES_TOO).to_numpy(dtype=bool, na_value=False)
     if names.any() and (~missing).any():
         counts = ids[~missing].value_counts()
@@ -100,8 +103,7 @@ def inexact_ids(column: pd.Series) -> Mask:
         return np.zeros(len(column), dtype=bool)
     if pd.api.types.is_float_dtype(column.dtype):
         return np.asarray((column.abs() >= EXACT).fillna(False), dtype=bool)
-    text = column.astype("str") if column.dtype == object else to_text(column)
-    text = text.str.strip(BLANKS)
+    text = to_text(column).str.strip(BLANKS)
     lost = np.zeros(len(column), dtype=bool)
     if (marked := _holds(text, "+")).any():
         lost[marked] = text[marked].str.fullmatch(r"-?\d(\.\d+)?[eE]\+\d+")
@@ -217,11 +219,8 @@ def _form(forms: NDArray[np.int8], column: pd.Series, unit: str, where: str) -> 
         return "date", []
     counts = np.bincount(forms, minlength=len(FORMS))
     shares = {name: float(count / len(forms)) for name, count in sorted(zip(FORMS, counts, strict=True)) if count}
-    if unit == "auto" and shares.get("ns", 0) >= MAJORITY and _are_ticks(column):
-        raise InputError(
-            f"{where}: numbers such as {column.dropna().iloc[0]} are ticks of 100 ns since the year 1 (.NET), which are not read. "
-            "Write (ticks - 621355968000000000) / 10000000, the seconds since 1970; or set data.time_unit: ns if they are of 1990."
-        )
+    if unit == "auto" and (told := _other_clock(column, shares)):
+        raise InputError(f"{where}: numbers such as {column.dropna().iloc[0]} are {told}")
     if unit != "auto" and shares.get(unit, 0) + shares.get("other", 0) >= MAJORITY:
         return unit, [unit, "other"]
     most = max(shares, key=lambda name: shares[name])
@@ -240,10 +239,28 @@ def _form(forms: NDArray[np.int8], column: pd.Series, unit: str, where: str) -> 
     )
 
 
-def _are_ticks(column: pd.Series) -> bool:
-    """Whether all numbers are .NET ticks of 1990 to 2099; as nanoseconds since 1970 they would be of 1989 to 1991."""
+def _other_clock(column: pd.Series, shares: Mapping[str, float]) -> str:
+    """What numbers are that look like a time since 1970 and are another; empty where they are none."""
+    if max(shares.get("ns", 0), shares.get("ms", 0)) < MAJORITY:
+        return ""
     numbers = to_numbers(column)[0]
-    return bool(numbers.between(*TICKS).mean() >= MAJORITY)
+    if shares.get("ns", 0) >= MAJORITY and numbers.between(*TICKS).mean() >= MAJORITY:
+        return (
+            "ticks of 100 ns since the year 1 (.NET), which are not read. Write (ticks - 621355968000000000) / 10000000, the seconds "
+            "since 1970; or set data.time_unit: ns if they are of 1990."
+        )
+    if shares.get("ns", 0) >= MAJORITY and numbers.between(*FILETIME).mean() >= MAJORITY:
+        return (
+            "ticks of 100 ns since 1601 (Windows), which are not read. Write (ticks - 116444736000000000) / 10000000, the seconds "
+            "since 1970; or set data.time_unit: ns if they are of 1974."
+        )
+    if shares.get("ms", 0) >= MAJORITY and numbers.between(190_001_010_000, 209_912_312_359).mean() >= MAJORITY:
+        digits = numbers.dropna().astype("int64").astype("str")
+        if pd.to_datetime(digits, format="%Y%m%d%H%M", errors="coerce").notna().mean() >= MAJORITY:
+            return (
+                "dates in digits (YYYYMMDDHHMM), which are not read. Write 2024-01-31T12:00; or set data.time_unit: ms if they are of 1976."
+            )
+    return ""
 
 
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "date": "dates", "other": "in no known unit"}
