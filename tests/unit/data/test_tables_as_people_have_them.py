@@ -103,7 +103,11 @@ READ: dict[str, tuple[list[Write], str, dict[str, Any]]] = {
     "a file named otherwise": ([put("events.csv", gzip.compress(csv().encode()))], "events.csv", {}),
     "bzip2": ([put("e.csv.bz2", bz2.compress(csv().encode()))], "e.csv.bz2", {}),
     "xz": ([put("e.csv.xz", lzma.compress(csv().encode()))], "e.csv.xz", {}),
-    "zstandard in two frames": ([put("e.csv.zst", zst(csv(ROWS[:HALF]).encode()) + zst(csv(ROWS[HALF:], header="\n").encode()))], "e.csv.zst", {}),
+    "zstandard in two frames": (
+        [put("e.csv.zst", zst(csv(ROWS[:HALF]).encode()) + zst(csv(ROWS[HALF:], header="").encode()))],
+        "e.csv.zst",
+        {},
+    ),
     "zip of two": ([put("e.zip", zipped(a_csv=csv(ROWS[:HALF]), b_csv=csv(ROWS[HALF:])))], "e.zip", {}),
     "JSON lines": ([put("e.json", lines(RECORDS))], "e.json", {}),
     "JSON lines, packed": ([put("e.jsonl.gz", gzip.compress(lines(RECORDS).encode()))], "e.jsonl.gz", {}),
