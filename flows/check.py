@@ -5,7 +5,6 @@ python -m flows.check (--preset NAME | --config FILE.yaml) [--set key=value ...]
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -42,7 +41,7 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
         console: gets a line for each step.
 
     Returns:
-        `checked` and `prepared`, the figures of these two stages, the `event_types` there are, `folder`, and `refused`: why nothing could
+        `checked` and `prepared`, the figures of these two stages, `notes` on the tables, `folder`, and `refused`: why nothing could
         be prepared, or None.
 
     Raises:
@@ -52,14 +51,13 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
     snapshot = collect(config.name, config.data, night.root, lambda line: console.print(line, style="dim", markup=False, soft_wrap=True))
     shutil.rmtree(night.folder, ignore_errors=True)
     night.folder.mkdir(parents=True)
-    found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "event_types": None, "refused": None}
+    found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "notes": snapshot.source.get("notes", []), "refused": None}
     found["checked"] = check(read_snapshot(snapshot.path), config, night.folder, night.last_rows(), datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         try:
             tables, separator = read_checked(night.folder), config.data.tags_separator
             parts: dict[str, Any] = {"prepare": config.prepare, "evaluation": config.evaluation, "tags_separator": separator}
             found["prepared"] = prepare(tables, Path(scratch), **parts)
-            found["event_types"] = json.loads((Path(scratch) / "meta.json").read_text(encoding="utf-8"))["event_types"]
         except InputError as error:  # the contract holds all the same: what it found is shown first
             found["refused"] = str(error)
     return found

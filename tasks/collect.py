@@ -34,6 +34,7 @@ def collect(night: Night) -> Manifest:
         "hash": snapshot.hash,
         "counts": dict(snapshot.counts),
         "left_out": snapshot.source.get("left_out", {}),
+        "notes": snapshot.source.get("notes", []),
         "features": dict(snapshot.features),
         "licence": snapshot.licence,
     }

@@ -27,4 +27,6 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
 
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=read.values, code=[read_checked, pack])
     figures = manifest.figures
-    return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items")
+    removed = sum(figures["removed"].values())
+    left_out = f", {removed:,} events left out" if removed else ""
+    return log_done(manifest, f"{figures['events']:,} events of {figures['users']:,} users on {figures['items']:,} items{left_out}")

@@ -91,6 +91,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         model=SequentialRecommender.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
+    content |= {"removed": by_name["prepare"].figures["removed"], "notes": collected.figures["notes"]}
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)

@@ -157,8 +157,12 @@ def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) 
     if base is not None and isinstance(data, dict):
         for table in ("events", "items", "users", "links"):
             place = data.get(table)
-            if isinstance(place, str) and "://" not in place:
+            if not isinstance(place, str):
+                continue
+            if "://" not in place:
                 data[table] = str((base / Path(place).expanduser()).resolve())
+            elif place.startswith("sqlite:///") and (base / (file := place[10:].partition("?")[0])).is_file():
+                data[table] = f"sqlite:///{(base / file).resolve()}{place[10 + len(file) :]}"
     return config_from_dict(content, source)
 
 

@@ -97,7 +97,8 @@ class DataConfig(Section):
     set: NamedSet | None = None
     """A named data set, checked by SHA-256: MovieLens is fetched, others lie in NIGHTLOOM_DATA. Leave empty to name your own tables."""
     events: str | None = None
-    """Events table: a CSV or Parquet file, a folder of them, or a SQL address such as postgresql://host/db?table=events."""
+    """Events table: a CSV, JSON, Parquet, Arrow or Excel file, packed or not, a folder or a pattern of them, or a SQL address such as
+    postgresql://host/db?table=events. `?query=SELECT ...` is taken as written to its end."""
     items: str | None = None
     """Items table: same forms as events. Without it the items are those seen in the events."""
     users: str | None = None
@@ -110,7 +111,8 @@ class DataConfig(Section):
     """Per table: our column name -> your column name. Columns not named keep their own name only if they are ours.
     Where events have no times: `order:` a column with each event's position, or `order: random` for a random split."""
     features: dict[str, FeatureKind] = Field(default_factory=dict)
-    """Item column -> text, category, tags, number, image (never inferred: paths or bytes) or ignore; what is not said is inferred."""
+    """Item column -> text, category, tags, number, image (never inferred: paths or bytes) or ignore; what is not said is inferred.
+    Context column of the events -> category or number; whole numbers are categories where nothing is said."""
     tags_separator: str = "|"
     """What separates the values of a tags column."""
     encoding: str | dict[TableName, str] = "utf-8"

@@ -8,7 +8,8 @@ from typing import Any
 
 from nightloom.config import DataConfig
 from nightloom.data.sources import named
-from nightloom.data.sources.files import RawTable, read_table
+from nightloom.data.sources.files import read_table
+from nightloom.data.sources.raw import RawTable
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
@@ -48,6 +49,10 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
     for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
+    for note in made.notes:
+        progress(f"note: {note}")
+    if made.notes:
+        source["notes"] = made.notes
     made, left_out = filter_events(made, data.event_filter)
     if left_out:
         source["left_out"] = source.get("left_out", {}) | left_out

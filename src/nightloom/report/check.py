@@ -25,8 +25,8 @@ def print_check(config: RunConfig, found: Mapping[str, Any], night: str, console
 
     Args:
         config: the run's configuration.
-        found: `checked` and `prepared`, the figures of these stages (the second None where it was refused), `event_types`, `refused` and
-            `folder`.
+        found: `checked` and `prepared`, the figures of these stages (the second None where it was refused), `notes` on the tables,
+            `refused` and `folder`.
         night: the command that runs a night with this config.
         console: where to print.
     """
@@ -88,16 +88,12 @@ def _hints(config: RunConfig, found: Mapping[str, Any]) -> Iterator[str]:
     checked, prepared = found["checked"], found["prepared"]
     if any(checked["quarantined"].values()):
         yield f"look at the rows set aside, each with its reason: {found['folder']}/quarantine/"
-    yield from checked["warnings"]
+    yield from (*checked["warnings"], *found["notes"])
     values = "value" in config.data.columns.get("events", {})
     if values and config.prepare.positive_min_value is None and checked["positive_share"] >= ONE_SIDED:
         yield "if low values mean dislike, say from which on an event is positive: prepare.positive_min_value"
     if prepared is None:
         return
-    for key in ("positive_events", "seen_events"):
-        for name in getattr(config.prepare, key) or ():
-            if name not in found["event_types"]:
-                yield f"prepare.{key}: no event is named {name!r}; there are {', '.join(map(repr, found['event_types'][:20]))}"
     users = next(iter(prepared["parts"].values()))["test_users"]
     if users < FEW_USERS:
         yield f"{users:,} test users tell two models apart only where they differ much: more events or a larger prepare.test_share help"

@@ -37,6 +37,8 @@ def print_summary(report: Mapping[str, Any], console: Console) -> None:
     if report["stages"]:
         console.print(Text(f"Time: {words.effort(report)}"), soft_wrap=True)
     console.print(Text(_quarantine(report)))
+    for said in words.data_notes(report):
+        console.print(Text(f"Data: {said}"), soft_wrap=True)
     if report["checks"]:
         console.print(Text(f"Data contract: {contract.summary(report['checks'])}"), soft_wrap=True)
     if said := words.changed(report):

@@ -78,6 +78,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         weights={protocol: parts.fusion_weights(found) for protocol, found in report["training"].items()},
         explanations=_explanations(report),
         pictures=words.pictures(report),
+        data_notes=words.data_notes(report),
         period=words.period(report),
         rules=contract.rules(report["checks"]),
         rules_said=contract.summary(report["checks"]),

@@ -37,6 +37,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     set_aside = {table: rows for table, rows in report["quarantined"].items() if rows}
     if set_aside:
         lines += ["", "## Quarantine", "", *_table(["Table", "Rows"], [[table, f"{rows:,}"] for table, rows in set_aside.items()])]
+    if notes := words.data_notes(report):
+        lines += ["", "## Left out and worth a look", "", *(f"- {_safe(note)}" for note in notes)]
     if said := words.pictures(report):
         lines += ["", "## Pictures", "", said]
     lines += ["", "## Where to look next", ""]

@@ -193,6 +193,12 @@ def _version(version: Any, otherwise: str) -> str:
     return otherwise if version is None else f"version {version}"
 
 
+def data_notes(report: Mapping[str, Any]) -> list[str]:
+    """What cleaning left out, by reason, and what a person should know of the tables; a night that was refused may have neither."""
+    removed = [f"{count:,} events left out, {reason}" for reason, count in report.get("removed", {}).items() if count]
+    return removed + list(report.get("notes", []))
+
+
 def pictures(report: Mapping[str, Any]) -> str:
     """How many items have a picture and which can not be read; empty where the catalogue has no image column."""
     found = report["images"]

@@ -127,10 +127,10 @@ def test_a_file_that_is_there_is_overwritten_only_when_told(nightloom, tmp_path:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("reviews.json", '{"user_id": "u1", "item": "a"}\n', "holds JSON lines"),
+        ("reviews.json", "[1, 2]\n", "holds no JSON objects"),
         ("notes.txt", "Just some words, on\nlines of\nno length at, all, that is\n", "Is it a table?"),
         ("empty.csv", "", "is empty"),
-        ("sheet.xlsx", "PK\0\0\0", "is no text"),
+        ("sheet.csv", "PK\0\0\0", "is no text"),
         ("events.csv", "user,item,ts\n" + "".join(f"{n},{n % 7},{638_048_334_410_000_000 + n}\n" for n in range(50)), ".NET"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import RawTable
+from nightloom.data.sources.raw import RawTable
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.features import infer
 from nightloom.data.tables.schema import DEFAULT_EVENT, Tables
@@ -157,7 +157,7 @@ def test_items_keep_only_mapped_columns_when_there_is_a_map() -> None:
 
 
 def test_text_that_says_nan_is_text() -> None:
-    items = {"item_id": ["a", "b", "c"], "title": ["nan", None, "A film"]}
+    items = {"item_id": ["i1", "b", "c"], "title": ["nan", None, "A film"]}
     found = made({"events": events(), "items": items}, features={"title": "text"}).items
     assert found is not None
     assert found["title"].isna().tolist() == [False, True, False]
@@ -165,10 +165,10 @@ def test_text_that_says_nan_is_text() -> None:
 
 
 def test_a_number_column_with_a_word_in_it() -> None:
-    items = {"item_id": ["a", "b", "c"], "price": ["1.5", "N/A", "cheap"]}
+    items = {"item_id": ["i1", "b", "c"], "price": ["1.5", "N/A", "cheap"]}
     tables = made({"events": events(), "items": items}, features={"price": "number"})
     assert tables.items is not None
-    assert tables.items["item_id"].tolist() == ["a", "b"]
+    assert tables.items["item_id"].tolist() == ["i1", "b"]
     assert tables.rejected["items"]["reason"].tolist() == ["price is not a number"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from nightloom.config import load_preset
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.prepare import prepare
-from nightloom.data.sources.files import RawTable
+from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.sets import ads, lastfm, news
 from nightloom.data.tables.canonical import canonical
 from nightloom.models.baselines.named import build

@@ -11,7 +11,8 @@ import pytest
 
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import RawTable, read_table
+from nightloom.data.sources.files import read_table
+from nightloom.data.sources.raw import RawTable
 
 
 def read(path: Path, name: str = "events", **keys: Any) -> RawTable:

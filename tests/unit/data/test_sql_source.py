@@ -9,7 +9,8 @@ import pytest
 
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import RawTable, read_table
+from nightloom.data.sources.files import read_table
+from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.sql import PASSWORD
 
 needs_psycopg2 = pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="psycopg2 is not installed")
@@ -51,7 +52,7 @@ def test_a_table_is_read_in_the_order_of_its_key(database: Path) -> None:
 
 def test_a_view_and_a_query(database: Path) -> None:
     assert len(read(f"sqlite:///{database}?table=latest events").frame) == 2
-    query = "select item_id, ':x' as note from events where item_id like '%25b'"
+    query = "select item_id, ':x' as note from events where item_id like '%b'"
     assert read(f"sqlite:///{database}?query={query}").frame.to_dict("list") == {"item_id": ["b"], "note": [":x"]}
 
 

@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import NULLABLE, PARQUET_ENDINGS, parts_of
+from nightloom.data.sources.files import parts_at, read_part
+from nightloom.data.sources.packed import UTF16, content_of, form_of
 from nightloom.data.sources.sql import read_sql
 from nightloom.data.sources.text_form import UNIT, WHITESPACE, likely_encoding, quotes_hold
+from nightloom.data.sources.typed_table import NULLABLE
 
 SAMPLE_BYTES, SAMPLE_ROWS = 4 << 20, 50_000
 LINES = 200
@@ -68,19 +71,28 @@ def look_at(place: str) -> list[Look]:
     if "://" in place:
         return [_query(place, place.partition("?")[2].partition("=")[2])]
     path = Path(place).expanduser()
-    if not path.exists():
-        raise InputError(f"{path} does not exist. Name the files of your tables, for example: ratings.csv movies.csv")
-    first = parts_of(path, "the table")[0]
-    notes = [f"The folder is one table; it was judged by {first.name}."] if path.is_dir() else []
-    if _starts(first, SQLITE):
-        return _sqlite(first)
-    look = _parquet(first) if first.name.lower().endswith(PARQUET_ENDINGS) else _text(first)
+    if _starts(path, SQLITE):
+        return _sqlite(path)
+    parts = parts_at(place, "the table")
+    first, several = parts[0], len(parts) > 1
+    content = content_of(first.path, "the table", first.member)
+    form = form_of(content, first.path, "the table", first.member)
+    notes = [f"The folder is one table of {len(parts):,} files; it was judged by {first.path.name}."] if path.is_dir() else []
+    if form == "text":
+        look = _text(content[:SAMPLE_BYTES], str(first))
+    elif form == "parquet" and not first.columns:
+        look = _parquet(first.path)
+    else:
+        frame = read_part(first, DataConfig(events=place), "the table").frame
+        look = Look(place, path.name, frame.head(SAMPLE_ROWS).reset_index(drop=True), len(frame) <= SAMPLE_ROWS)
     look.place, look.name, look.notes = str(path.resolve()), path.name, [*notes, *look.notes]
-    look.whole = look.whole and not path.is_dir()
+    look.whole = look.whole and not several
     return [look]
 
 
 def _starts(path: Path, mark: bytes) -> bool:
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(len(mark)) == mark
 
@@ -111,16 +123,11 @@ def _parquet(path: Path) -> Look:
     return Look(str(path), path.name, frame, file.metadata.num_rows <= SAMPLE_ROWS)
 
 
-def _text(path: Path) -> Look:
-    try:
-        with pa.input_stream(path) as stream:
-            content = stream.read(SAMPLE_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Give a text (CSV, TSV, DAT), Parquet or SQLite file.") from error
+def _text(content: bytes, path: str) -> Look:
     whole = len(content) < SAMPLE_BYTES
     content = content if whole else content[: content.rfind(b"\n") + 1]
-    if b"\0" in content[:4096]:
-        raise InputError(f"{path} is no text. Give a text (CSV, TSV, DAT), Parquet or SQLite file; save a spreadsheet as CSV.")
+    if b"\0" in content[:4096] and not content.startswith(UTF16):
+        raise InputError(f"{path} is no text. Give a text (CSV, TSV, DAT), JSON, Parquet, Excel or SQLite file.")
     encoding = "utf-8"
     try:
         text = content.decode("utf-8-sig")
@@ -130,19 +137,14 @@ def _text(path: Path) -> Look:
     lines = [line for line in text.splitlines()[:LINES] if line.strip()]
     if not lines:
         raise InputError(f"{path} is empty.")
-    if lines[0].lstrip().startswith(("{", "[{")):
-        raise InputError(
-            f'{path} holds JSON lines, which are not read. Write them as Parquet first: python -c "import pandas; '
-            f"pandas.read_json('{path}', lines=True).to_parquet('{path.with_suffix('.parquet')}')\""
-        )
     separator = _separator(lines)
     if separator is None:
         raise InputError(f"{path}: no separator gives its lines the same number of cells, for example {lines[0][:80]!r}. Is it a table?")
     rows = _cells(lines, separator)
     header = _has_header(rows)
-    quoted = len(separator) == 1 and quotes_hold(path, separator, encoding)
+    quoted = len(separator) == 1 and quotes_hold(text.encode(), separator)
     frame = _parse(text, separator, header, quoted)
-    return Look(str(path), path.name, frame, whole and len(frame) < SAMPLE_ROWS, separator, header, encoding)
+    return Look(path, path, frame, whole and len(frame) < SAMPLE_ROWS, separator, header, encoding)
 
 
 def _cells(lines: list[str], separator: str) -> list[list[str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nightloom.core.yaml_words import scalar
 from nightloom.data.draft.roles import Guess
 from nightloom.data.tables.convert import to_ids, to_numbers, to_text, to_times
 
@@ -19,8 +20,6 @@ REPEATS = 0.1
 """From this share of events on an item that the user has interacted with before, repeats are taken for normal."""
 BAD = 0.01
 """The share of bad rows from which the default limit would stop the night."""
-PLAIN = re.compile(r"[A-Za-z_/.][\w ./-]*")
-RESERVED = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
 
 
 def draft(name: str, guesses: Mapping[str, Guess], folder: Path) -> str:
@@ -32,12 +31,6 @@ def draft(name: str, guesses: Mapping[str, Guess], folder: Path) -> str:
         folder: where the file will lie, since paths are relative to it.
     """
     return "\n".join([*_head(name), *_data(guesses, folder), *_limits(guesses), *_rules(guesses["events"]), ""])
-
-
-def scalar(value: str) -> str:
-    """A string as YAML, quoted where it would be read as something else."""
-    plain = PLAIN.fullmatch(value) and value == value.strip() and value.lower() not in RESERVED
-    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _head(name: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nightloom.core.errors import InputError
 from nightloom.data.preparation.clean import clean, event_times
 from nightloom.data.preparation.counters import counters
-from nightloom.data.preparation.labels import positive
+from nightloom.data.preparation.labels import check_names, positive
 from nightloom.data.tables.schema import OWN, Tables
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = 
     Raises:
         InputError: events are all clicked or all not, or too few lie before or in the test part.
     """
+    check_names(tables.events, prepare)
     kept, _ = clean(tables.events, prepare)
     events = kept.iloc[np.argsort(event_times(kept), kind="stable")].reset_index(drop=True)
     times, clicked = event_times(events), positive(events, prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +10,38 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
+from nightloom.core.yaml_words import scalar
 
 if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
+
+
+def check_names(events: pd.DataFrame, config: PrepareConfig) -> None:
+    """Refuse event names in the config that no event has: what they say would have no effect, and nobody would notice.
+
+    Args:
+        events: all canonical events, before any is removed.
+        config: `positive_events` and `seen_events` count.
+
+    Raises:
+        InputError: a name is not among the events' names; says which are near.
+    """
+    there = events["event"].value_counts()
+    lower = {str(name).strip().casefold(): str(name) for name in reversed(there.index.tolist())}
+    for key in ("positive_events", "seen_events"):
+        said = getattr(config, key) or ()
+        unknown = [name for name in said if name not in there.index]
+        if not unknown:
+            continue
+        near = {name: found[0] for name in unknown if (found := difflib.get_close_matches(name.strip().casefold(), lower, n=1))}
+        hints = "".join(f" Did you mean {lower[found]!r}?" for found in near.values())
+        mended = dict.fromkeys(lower[near[name]] if name in near else name for name in said if name in there.index or name in near)
+        remedy = f"Write prepare.{key}: [{', '.join(map(scalar, mended))}]" if mended else f"Correct prepare.{key}, or leave it out"
+        listed = ", ".join(f"{name!r} ({count:,})" for name, count in there.head(20).items())
+        raise InputError(
+            f"events: prepare.{key} names {', '.join(map(repr, unknown))}, and none of {len(events):,} events is named so. "
+            f"There are: {listed}.{hints} {remedy}."
+        )
 
 
 def is_positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from nightloom.core.shell import typed
 from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.preparation.items import FeatureSpec, compose_text
-from nightloom.data.preparation.labels import positive, seen
+from nightloom.data.preparation.labels import check_names, positive, seen
 from nightloom.data.preparation.split import Split, leave_one_out, random, temporal
 from nightloom.data.tables.pictures import link
 from nightloom.data.tables.schema import Tables
@@ -53,6 +53,7 @@ def prepare(
         InputError: cleaning leaves nothing; nothing is positive; the catalogue has one item only; an event's item is not in the items
             table; the data can not be split; or the test would have no query.
     """
+    check_names(tables.events, prepare)
     events, removed = clean(tables.events, prepare)
     counts = removed["reason"].value_counts()
     removed_by_reason = {reason: int(counts.get(reason, 0)) for reason in REASONS}

@@ -19,7 +19,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import RawTable
+from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.sets import ads, amazon, lastfm, movielens, news, retail
 from nightloom.data.sources.sets.files import FOLDER, Fetched, FileSet
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import sqlalchemy as sa
@@ -19,6 +21,9 @@ FORMS = "sqlite:///file.db?table=NAME, postgresql://user@host/db?table=NAME, or 
 PASSWORD = "NIGHTLOOM_SQL_PASSWORD"
 """Environment variable with the password; a config with one in its address is refused."""
 CONNECT_SECONDS = 10
+QUERY = re.compile(r"[?&]query=")
+READS = re.compile(r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/|\()\s*)*(?:select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+"""How a query that reads begins, perhaps after comments."""
 
 
 def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
@@ -39,8 +44,7 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
     url, table, query = _parse(address, name)
     label = f"{_shown(url)} ({f'table {table}' if table else 'query'})"
     try:
-        arguments: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS} if url.get_backend_name() == "postgresql" else {}
-        engine = sa.create_engine(url, connect_args=arguments, poolclass=sa.pool.NullPool)
+        engine = _engine(url)
     except NoSuchModuleError:
         raise InputError(f"{name}: {label}: there is no database kind '{url.drivername}'. Write {FORMS}") from None
     except ModuleNotFoundError as error:
@@ -60,6 +64,8 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
             # As text(), so that % is kept; a colon before a word would otherwise be a parameter.
             statement = sa.text(re.sub(r"(?<![:\w\\]):(?=\w)", r"\\:", query)) if query else _select(connection, table, label, name)
             result = connection.execute(statement)
+            if not result.returns_rows:
+                raise InputError(f"{name}: {label}: the query gives no rows. Write a SELECT in `data.{name}`; nothing else is run.")
             names, rows = list(result.keys()), [tuple(row) for row in result]
         except SQLAlchemyError as error:
             raise InputError(f"{name}: {label} cannot be read: {_cause(error, url)}. Correct `data.{name}`.") from None
@@ -71,16 +77,21 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
 def _parse(address: str, name: str) -> tuple[URL, str, str]:
     """The address without our own parameters, the table, the query (one of the two is empty)."""
     scheme = address.partition("://")[0]
+    # The query is taken as it is written to its end: in an address, % and + would be read as signs.
+    bare, query = QUERY.split(address, maxsplit=1) if QUERY.search(address) else (address, "")
     try:
-        url = make_url(address)
+        url = make_url(bare)
     except (ArgumentError, ValueError):
         raise InputError(
             f"{name}: the address that begins with {scheme}:// cannot be understood. Write a file, a folder, {FORMS}"
         ) from None
-    table, query = (_one(url, key) for key in ("table", "query"))
-    if bool(table) == bool(query):
+    table = _one(url, "table")
+    if bool(table) == bool(query.strip()):
         raise InputError(f"{name}: {_shown(url)} must say either table= or query=. Write {FORMS}")
-    url = url.difference_update_query(["table", "query"])
+    if query and not READS.match(query):
+        hint = " It is taken as written: write blanks, not %20." if re.match(r"\s*\w+(%20|\+)", query) else ""
+        raise InputError(f"{name}: {_shown(url)}: only a query that reads is run: SELECT ... or WITH ....{hint} Correct `data.{name}`.")
+    url = url.difference_update_query(["table"])
     if url.username and url.password is None and PASSWORD in os.environ:
         url = url.set(password=os.environ[PASSWORD])
     if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
@@ -89,6 +100,17 @@ def _parse(address: str, name: str) -> tuple[URL, str, str]:
             f"{name}: the SQLite file '{url.database}' does not exist. Correct `data.{name}` (sqlite:////abs/path has four slashes)."
         )
     return url, table, query
+
+
+def _engine(url: URL) -> sa.Engine:
+    """An engine that can only read: whatever the query says, the database stays as it is."""
+    if url.get_backend_name() == "sqlite" and url.database:
+        file = f"file:{quote(str(Path(url.database).resolve()))}?mode=ro"
+        return sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(file, uri=True), poolclass=sa.pool.NullPool)
+    if url.get_backend_name() == "postgresql":
+        engine = sa.create_engine(url, connect_args={"connect_timeout": CONNECT_SECONDS}, poolclass=sa.pool.NullPool)
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return sa.create_engine(url, poolclass=sa.pool.NullPool)
 
 
 def _one(url: URL, key: str) -> str:

@@ -12,9 +12,11 @@ import pandas as pd
 
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import UNREADABLE_COLUMNS, RawTable
-from nightloom.data.tables.convert import Mask, to_ids, to_numbers, to_order, to_text, to_times
-from nightloom.data.tables.features import is_number, item_kinds
+from nightloom.core.yaml_words import scalar
+from nightloom.data.sources.raw import UNREADABLE_COLUMNS, RawTable
+from nightloom.data.tables.convert import Mask, binary_ids, decoded, inexact_ids, listed, to_ids, to_numbers, to_order, to_text, to_times
+from nightloom.data.tables.features import context_kinds, is_number, item_kinds
+from nightloom.data.tables.oddities import ids_meet, oddities
 from nightloom.data.tables.pictures import holds_bytes
 from nightloom.data.tables.schema import DEFAULT_EVENT, OWN, REQUIRED, Tables
 
@@ -38,12 +40,28 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     tables: dict[str, pd.DataFrame] = {}
     rejected: dict[str, pd.DataFrame] = {}
     features: dict[str, str] = {}
-    if data.features and "items" not in raw:
-        raise InputError("data.features describes columns of the items table, and there is none. Name it in data.items.")
+    context = set(data.columns.get("events", {})) - set(OWN["events"]) if data.set is None else set[str]()
+    of_items = {column: kind for column, kind in data.features.items() if column not in context or column in _own(data, raw)}
+    if set(of_items) and "items" not in raw:
+        raise InputError(
+            "data.features describes columns of the items table, and there is none. Name it in data.items. "
+            "Context columns of the events may be described, too, once they are in data.columns.events."
+        )
+    notes: list[str] = []
     for name, table in raw.items():
         said = data.columns.get(name)  # type: ignore[call-overload]  # names are table names
         chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None, drawn=data.random_order)
-        kinds = item_kinds(chosen, data.features, data.tags_separator) if name == "items" else {}
+        chosen = pd.DataFrame({own: decoded(column) if _may_be_text(own, data) else column for own, column in chosen.items()})
+        _exact(chosen, table, name, said or {})
+        kinds: dict[str, str] = {}
+        if name == "items":
+            chosen = pd.DataFrame(
+                {own: column if own == "item_id" else listed(column, data.tags_separator) for own, column in chosen.items()}
+            )
+            kinds = item_kinds(chosen, of_items, data.tags_separator)
+        elif name == "events" and data.set is None:
+            kinds, codes = context_kinds(chosen, data.features)
+            notes += codes
         converted, faults = _convert(chosen, name, kinds, data, table.place)
         bad = np.zeros(len(chosen), dtype=bool)
         for rows in faults.values():
@@ -62,8 +80,40 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
                 f"{name}: none of {len(aside):,} rows of {table.place} can be read: {reasons}. The first: {aside['raw'].iloc[0]}. "
                 f"Correct the table, or the column map in data.columns.{name}."
             )
-        features |= {column: kind for column, kind in kinds.items() if kind != "ignore"}
-    return Tables(tables["events"], tables.get("items"), tables.get("users"), tables.get("links"), rejected=rejected, features=features)
+        if name == "items":
+            features = {column: kind for column, kind in kinds.items() if kind != "ignore"}
+    made = Tables(tables["events"], tables.get("items"), tables.get("users"), tables.get("links"), rejected=rejected, features=features)
+    if data.set is None:
+        ids_meet(made)
+        made.notes = [*notes, *oddities(made)]
+    return made
+
+
+def _own(data: DataConfig, raw: Mapping[str, RawTable]) -> set[str]:
+    """Names that the items' columns have."""
+    return set(data.columns.get("items", {})) or (set(map(str, raw["items"].frame)) if "items" in raw else set())
+
+
+def _may_be_text(own: object, data: DataConfig) -> bool:
+    """Whether bytes in a column may stand for text, and are no picture."""
+    return data.features.get(str(own)) != "image"
+
+
+def _exact(chosen: pd.DataFrame, table: RawTable, name: str, said: Mapping[str, str]) -> None:
+    """Refuse ids that have lost digits, or are no text."""
+    faults = {
+        "floating-point numbers above 2**53, or written like 1.23E+15, which hold no exact ids. Write the column as integers or text; "
+        "a missing id among integers makes some programs write floats": inexact_ids,
+        "bytes that are no text. Write the ids as text, for example in hexadecimal digits": binary_ids,
+    }
+    for own in REQUIRED[name]:
+        for words, find in faults.items():
+            rows = np.flatnonzero(find(chosen[own]))
+            if len(rows):
+                raise InputError(
+                    f"{name}: column {said.get(own, own)!r} of {table.files(rows[:1])[0]}: {len(rows):,} of {len(chosen):,} ids such as "
+                    f"{chosen[own].iloc[rows[0]]!r} (row {chosen.index[rows[0]]:,}) are {words}."
+                )
 
 
 def random_order(events: pd.DataFrame) -> pd.Series:
@@ -87,7 +137,10 @@ def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: b
     drawn = drawn and name == "events"
     for own, column in mapping.items():
         if column not in found and not (drawn and own == "order"):
-            raise _missing(table, name, own, column, found)
+            inner = _inner(frame, column)
+            if inner is None:
+                raise _missing(table, name, own, column, found)
+            frame = frame.assign(**{column: inner})
     for own in OWN[name]:
         if own in found and own not in mapping and not (own in ("timestamp", "order") and {"timestamp", "order"} & set(mapping)):
             mapping[own] = own
@@ -112,6 +165,19 @@ def _choose(table: RawTable, name: str, said: Mapping[str, str] | None, whole: b
     return pd.DataFrame({own: frame[column] for own, column in mapping.items() if not (drawn and own == "order")})
 
 
+def _inner(frame: pd.DataFrame, column: str) -> pd.Series | None:
+    """A part of a column of objects, as in user.id."""
+    head, *path = column.split(".")
+    if not path or head not in frame:
+        return None
+    values = frame[head]
+    for part in path:
+        if not values.map(lambda cell, part=part: isinstance(cell, Mapping) and part in cell).any():
+            return None
+        values = values.map(lambda cell, part=part: cell.get(part) if isinstance(cell, Mapping) else None)
+    return values.astype(object)
+
+
 def _missing(table: RawTable, name: str, own: str, column: str, found: list[str], more: str = "") -> InputError:
     lower = {one.lower().replace("_", "").replace(" ", ""): one for one in reversed(found)}
     near = difflib.get_close_matches(column.lower().replace("_", "").replace(" ", ""), lower, n=1, cutoff=0.5)
@@ -120,7 +186,7 @@ def _missing(table: RawTable, name: str, own: str, column: str, found: list[str]
         hint = " If the first line is data and no header, set data.header: false; columns are then named 1, 2, and so on."
     return InputError(
         f"{name}: {table.place} has no column '{column}'. It has: {', '.join(found)}.{hint} "
-        f"Say which it is in the config: data.columns.{name}.{own}: {lower[near[0]] if near else '<your name>'}{more}"
+        f"Say which it is in the config: data.columns.{name}.{own}: {scalar(lower[near[0]]) if near else '<your name>'}{more}"
     )
 
 
@@ -145,6 +211,9 @@ def _convert(
             converted[own] = column.astype(object)  # `nightloom.data.tables.pictures` reads them
         elif kinds.get(own) == "ignore" and holds_bytes(column):
             continue  # as text it would be unreadable and many times as long
+        elif name == "events" and kinds.get(own) == "category":
+            codes, unknown = to_ids(column)
+            converted[own] = codes.mask(unknown)
         elif (name == "events" and own == "value") or kinds.get(own) == "number" or (not kinds.get(own) and is_number(column)):
             converted[own], faults[f"{own} is not a number"] = to_numbers(column)
         else:

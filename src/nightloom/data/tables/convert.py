@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 
 Mask = NDArray[np.bool_]
 
-MISSING_WORDS = ("nan", "na", "n/a", "null", "none", "<na>")
+MISSING_WORDS = ("nan", "na", "n/a", "null", "none", "<na>", "nat", "\\n", "#n/a", "(null)")
 """In a column of numbers or times these words, in any case, mean that the value is missing."""
-MISSING_IDS = ("nan", "NaN", "<NA>", "NA", "N/A", "NULL", "null", "None")
+MISSING_IDS = ("nan", "NaN", "<NA>", "NA", "N/A", "NULL", "null", "None", "NaT", "\\N", "#N/A", "(null)")
 """How programs write a missing id."""
+NAMES_TOO = ("nan", "NaN", "NA", "NULL", "null", "None")
+"""Of these, words that may be an id where all ids are words: Namibia's code, a bread, a surname."""
+WORDS = r"[^\W\d_]+"
+BLANKS = " \t\r\n\v\f\u00a0\u200b\u2060\ufeff"
+"""What stands around an id and is no part of it, invisible marks included."""
 
 PLAUSIBLE = {unit: (10**8 * scale, 41 * 10**8 * scale) for unit, scale in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9))}
 """Numbers that mean a time between 1973 and 2099, by unit; the ranges do not overlap."""
@@ -23,6 +35,10 @@ LATEST_MS = 253_402_300_799_000
 """The end of the year 9999."""
 TICKS = (6.276e17, 6.63e17)
 """Ticks of 100 ns since the year 1, from 1990 to 2101."""
+FILETIME = (1.2e17, 1.6e17)
+"""Ticks of 100 ns since 1601, from 1981 to 2108."""
+FORMS = ("other", "s", "ms", "us", "ns", "date", "none")
+"""Forms of a time: a number without a known unit, a unit, a date in words, no time at all."""
 MAJORITY = 0.9
 """Share of rows that must agree on a unit of time."""
 
@@ -46,24 +62,82 @@ def to_text(column: pd.Series, separator: str = "|") -> pd.Series:
     return column.astype("str")
 
 
+def listed(column: pd.Series, separator: str = "|") -> pd.Series:
+    """A text column whose cells are lists or objects in JSON or in Python's spelling, as `to_text` writes lists; others unchanged."""
+    if not isinstance(column.dtype, pd.StringDtype):
+        return column
+    known = column.dropna().str.strip()
+    if known.empty or not (known.str.startswith(("[", "{")) & known.str.endswith(("]", "}"))).all():
+        return column
+    parsed = column.map(_parsed, na_action="ignore")
+    return column if parsed.map(lambda cell: isinstance(cell, str)).any() else parsed.map(lambda cell: _cell_text(cell, separator))
+
+
 def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
-    """Ids as str, as written, and where they are missing or blank.
+    """Ids in one spelling, whatever carried them, as str; and where they are missing or blank.
 
-    Blanks around an id are no part of it. Where all ids are whole numbers, "12.0" is 12: programs write so where one is missing.
-
-    Raises:
-        InputError: ids are floats too large to be exact.
+    Each cell is spelt by itself, so that an id is the same in every file and table: without blanks around it, "12.0" as 12 (programs
+    write so where another id is missing), bytes as their text, and é always as one sign. "007" stays.
+    A word such as NA is missing, except in a column whose ids are all words and where it is no more frequent than they are.
     """
-    if pd.api.types.is_float_dtype(column.dtype) and (column.abs() >= EXACT).any():
-        raise InputError(
-            f"{column.name}: ids such as {column[column.abs() >= EXACT].iloc[0]:.0f} are floating-point numbers above 2**53, which hold no "
-            "exact ids. Write the column as integers or text; a missing id among integers makes some programs write floats."
-        )
-    ids = to_text(column).str.strip()
-    missing = np.asarray(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
-    if ids.str.endswith(".0", na=False).any() and ids[~missing].str.fullmatch(r"-?\d+(\.0)?").all():
-        ids = ids.str.removesuffix(".0")
+    ids = to_text(column).str.strip(BLANKS)
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return ids, np.asarray(ids.isna(), dtype=bool)
+    if (dotted := _holds(ids, ".")).any():
+        ids[dotted] = ids[dotted].str.replace(r"^(-?\d+)\.0*$", r"\1", regex=True)
+    if (foreign := ~_ascii(ids)).any():
+        ids[foreign] = ids[foreign].str.normalize("NFC")
+    missing = np.array(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
+    names = ids.isin(NAMES_TOO).to_numpy(dtype=bool, na_value=False)
+    if names.any() and (~missing).any():
+        counts = ids[~missing].value_counts()
+        if counts.index.str.fullmatch(WORDS).all():
+            known = ids[names].value_counts()
+            missing &= ~ids.isin(known.index[known <= counts.iloc[0]]).to_numpy(dtype=bool, na_value=False)
     return ids, missing
+
+
+def inexact_ids(column: pd.Series) -> Mask:
+    """Ids that have lost digits: floating-point numbers from 2**53 on, and numbers written as 1.23E+15."""
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return np.zeros(len(column), dtype=bool)
+    if pd.api.types.is_float_dtype(column.dtype):
+        return np.asarray((column.abs() >= EXACT).fillna(False), dtype=bool)
+    text = to_text(column).str.strip(BLANKS)
+    lost = np.zeros(len(column), dtype=bool)
+    if (marked := _holds(text, "+")).any():
+        lost[marked] = text[marked].str.fullmatch(r"-?\d(\.\d+)?[eE]\+\d+")
+    if (marked := _holds(text, ".")).any():
+        marked[marked] = text[marked].str.fullmatch(r"-?\d{16,}\.0*")
+        lost[marked] = [abs(int(cell.split(".")[0])) >= EXACT for cell in text[marked]]
+    return lost
+
+
+def binary_ids(column: pd.Series) -> Mask:
+    """Ids that are bytes and no text."""
+    if column.dtype != object:
+        return np.zeros(len(column), dtype=bool)
+    return np.fromiter((isinstance(cell, BYTES) and _bytes_text(cell) is None for cell in column), dtype=bool, count=len(column))
+
+
+def decoded(column: pd.Series) -> pd.Series:
+    """A column of bytes that are all text, as text; any other column as it is."""
+    if column.dtype != object:
+        return column
+    known = column.dropna()
+    if known.empty or not known.map(lambda cell: isinstance(cell, BYTES)).all():
+        return column
+    text = known.map(_bytes_text)
+    return column if text.isna().any() else text.reindex(column.index).astype("str")
+
+
+def _ascii(text: pd.Series) -> Mask:
+    return pc.fill_null(pc.string_is_ascii(pa.array(text, from_pandas=True)), True).to_numpy(zero_copy_only=False).copy()
+
+
+def _holds(text: pd.Series, sign: str) -> Mask:
+    """Cells of text that hold a sign, bool [cells]; missing ones do not."""
+    return text.str.contains(sign, regex=False).to_numpy(dtype=bool, na_value=False).copy()
 
 
 def to_numbers(column: pd.Series) -> tuple[pd.Series, Mask]:
@@ -110,20 +184,21 @@ def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[
 
     numbers, not_numbers = to_numbers(column)
     missing = np.asarray(numbers.isna(), dtype=bool) & ~not_numbers
-    forms = np.full(len(column), "other", dtype=object)
+    forms = np.full(len(column), FORMS.index("other"), dtype=np.int8)
     for name, (low, high) in PLAUSIBLE.items():
-        forms[np.asarray((numbers >= low) & (numbers < high), dtype=bool)] = name
+        forms[np.asarray((numbers >= low) & (numbers < high), dtype=bool)] = FORMS.index(name)
     dates = pd.Series(pd.NaT, index=column.index, dtype="datetime64[ms, UTC]")
     if not_numbers.any():
-        text = column[not_numbers].astype("str").str.strip()
+        text = column[not_numbers].astype("str").str.strip().str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
         dates[not_numbers] = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").dt.as_unit("ms")
-        forms[not_numbers] = np.where(dates[not_numbers].isna(), "none", "date")
+        forms[not_numbers] = np.where(dates[not_numbers].isna(), FORMS.index("none"), FORMS.index("date"))
+    none = forms == FORMS.index("none")
 
-    form, accepted = _form(forms[~missing & (forms != "none")], column, unit, where)
+    form, accepted = _form(forms[~missing & ~none], column, unit, where)
     bad = {
         "timestamp is missing": missing,
-        NOT_A_TIME: forms == "none",
-        OTHER_UNIT: ~missing & (forms != "none") & ~np.isin(forms, accepted),
+        NOT_A_TIME: none,
+        OTHER_UNIT: ~missing & ~none & ~np.isin(forms, [FORMS.index(name) for name in accepted]),
     }
     if form == "date":
         return dates.mask(bad[OTHER_UNIT]), bad
@@ -131,23 +206,21 @@ def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[
     bad[OTHER_UNIT] |= np.asarray(numbers.abs() / per_ms > LATEST_MS, dtype=bool)
     lost = missing | bad[NOT_A_TIME] | bad[OTHER_UNIT]
     since = np.zeros(len(column), dtype=np.int64)
-    # From the column itself, since float64 does not hold nanoseconds.
-    exact = pd.to_numeric(column[~lost] if pd.api.types.is_numeric_dtype(column.dtype) else to_text(column[~lost]).str.strip())
+    exact = numbers[~lost]
+    if (exact.abs() >= EXACT).any():  # from the column itself, since float64 does not hold nanoseconds
+        exact = pd.to_numeric(column[~lost] if pd.api.types.is_numeric_dtype(column.dtype) else to_text(column[~lost]).str.strip())
     since[~lost] = (exact * 1000).round() if form == "s" else exact // per_ms
     return pd.Series(since.astype("datetime64[ms]"), index=column.index).dt.tz_localize("UTC").mask(lost), bad
 
 
-def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) -> tuple[str, list[str]]:
+def _form(forms: NDArray[np.int8], column: pd.Series, unit: str, where: str) -> tuple[str, list[str]]:
     """The unit (or "date") in which a column is written, and the forms of numbers that are read so."""
     if len(forms) == 0:
         return "date", []
-    names, counts = np.unique(forms.astype(str), return_counts=True)
-    shares = dict(zip(names.tolist(), (counts / len(forms)).tolist(), strict=True))
-    if unit == "auto" and shares.get("ns", 0) >= MAJORITY and _are_ticks(column):
-        raise InputError(
-            f"{where}: numbers such as {column.dropna().iloc[0]} are ticks of 100 ns since the year 1 (.NET), which are not read. "
-            "Write (ticks - 621355968000000000) / 10000000, the seconds since 1970; or set data.time_unit: ns if they are of 1990."
-        )
+    counts = np.bincount(forms, minlength=len(FORMS))
+    shares = {name: float(count / len(forms)) for name, count in sorted(zip(FORMS, counts, strict=True)) if count}
+    if unit == "auto" and (told := _other_clock(column, shares)):
+        raise InputError(f"{where}: numbers such as {column.dropna().iloc[0]} are {told}")
     if unit != "auto" and shares.get(unit, 0) + shares.get("other", 0) >= MAJORITY:
         return unit, [unit, "other"]
     most = max(shares, key=lambda name: shares[name])
@@ -166,18 +239,67 @@ def _form(forms: NDArray[np.object_], column: pd.Series, unit: str, where: str) 
     )
 
 
-def _are_ticks(column: pd.Series) -> bool:
-    """Whether all numbers are .NET ticks of 1990 to 2099; as nanoseconds since 1970 they would be of 1989 to 1991."""
+def _other_clock(column: pd.Series, shares: Mapping[str, float]) -> str:
+    """What numbers are that look like a time since 1970 and are another; empty where they are none."""
+    if max(shares.get("ns", 0), shares.get("ms", 0)) < MAJORITY:
+        return ""
     numbers = to_numbers(column)[0]
-    return bool(numbers.between(*TICKS).mean() >= MAJORITY)
+    if shares.get("ns", 0) >= MAJORITY and numbers.between(*TICKS).mean() >= MAJORITY:
+        return (
+            "ticks of 100 ns since the year 1 (.NET), which are not read. Write (ticks - 621355968000000000) / 10000000, the seconds "
+            "since 1970; or set data.time_unit: ns if they are of 1990."
+        )
+    if shares.get("ns", 0) >= MAJORITY and numbers.between(*FILETIME).mean() >= MAJORITY:
+        return (
+            "ticks of 100 ns since 1601 (Windows), which are not read. Write (ticks - 116444736000000000) / 10000000, the seconds "
+            "since 1970; or set data.time_unit: ns if they are of 1974."
+        )
+    if shares.get("ms", 0) >= MAJORITY and numbers.between(190_001_010_000, 209_912_312_359).mean() >= MAJORITY:
+        digits = numbers.dropna().astype("int64").astype("str")
+        if pd.to_datetime(digits, format="%Y%m%d%H%M", errors="coerce").notna().mean() >= MAJORITY:
+            return (
+                "dates in digits (YYYYMMDDHHMM), which are not read. Write 2024-01-31T12:00; or set data.time_unit: ms if they are of 1976."
+            )
+    return ""
 
 
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds", "date": "dates", "other": "in no known unit"}
 
 
+BYTES = (bytes, bytearray, memoryview)
+TITLES = ("name", "title", "label", "value", "text", "id", "key")
+"""Of an object, the part that names it, the likeliest first."""
+
+
 def _cell_text(cell: object, separator: str) -> object:
     if isinstance(cell, (list, tuple, np.ndarray)):
-        return separator.join(str(part) for part in cell if part is not None)
+        parts = (_cell_text(part, separator) for part in cell)
+        return separator.join(str(part) for part in parts if part is not None)
+    if isinstance(cell, dict):
+        named = next((cell[key] for key in TITLES if cell.get(key) is not None), None)
+        return _cell_text(named if named is not None else list(cell.values()), separator)
+    if isinstance(cell, BYTES):
+        return _bytes_text(cell)
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT:
         return str(int(cell))
+    if isinstance(cell, Decimal) and cell.is_finite():
+        return format(cell, "f")
     return None if pd.isna(cell) else str(cell)  # type: ignore[call-overload]
+
+
+def _bytes_text(cell: object) -> str | None:
+    try:
+        text = bytes(cell).decode("utf-8")  # type: ignore[call-overload]
+    except UnicodeDecodeError:
+        return None
+    return text if text.replace("\n", " ").replace("\t", " ").replace("\r", " ").isprintable() else None
+
+
+def _parsed(cell: str) -> object:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        try:
+            return ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return cell

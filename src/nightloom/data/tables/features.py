@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from nightloom.core.errors import InputError
+from nightloom.core.yaml_words import scalar
 from nightloom.data.tables.convert import to_numbers, to_text
 from nightloom.data.tables.pictures import holds_bytes
+from nightloom.data.tables.schema import OWN
 
 TAGS_SHARE = 0.1
 """A column is tags when at least this share of its values holds the separator and values recur."""
@@ -49,6 +51,32 @@ def item_kinds(items: pd.DataFrame, said: Mapping[str, str], tags_separator: str
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(columns) or 'none'}."
             raise InputError(f"data.features: items have no column '{column}'; {hint}")
     return {column: said.get(column) or infer(items[column], tags_separator) for column in columns}
+
+
+def context_kinds(events: pd.DataFrame, said: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Kind of each context column of the events, category or number, and what is worth saying of it.
+
+    Whole numbers are most often codes, as of a channel or an app: they are categories unless `said`.
+
+    Raises:
+        InputError: `said` gives a context column a kind that only items can have.
+    """
+    kinds: dict[str, str] = {}
+    codes: list[str] = []
+    for column in (str(column) for column in events if str(column) not in OWN["events"]):
+        wanted = said.get(column)
+        if wanted in ("category", "number"):
+            kinds[column] = wanted
+        elif is_number(events[column]):
+            numbers = to_numbers(events[column])[0].dropna()
+            kinds[column] = "category" if (numbers % 1 == 0).all() else "number"
+            codes += [column] if kinds[column] == "category" else []
+    if not codes:
+        return kinds, []
+    return kinds, [
+        f"events: {', '.join(codes)}: whole numbers, taken as codes (categories). "
+        f"Where they are quantities, say data.features: {{{scalar(codes[0])}: number}}"
+    ]
 
 
 def infer(column: pd.Series, tags_separator: str = "|") -> str:

@@ -46,6 +46,7 @@ class Tables:
             that file, header not counted), `raw` (the row as JSON text, or as it stands), `reason`.
         features: item column -> kind (text, category, tags, number, image).
         pictures: file that says where the pictures of image columns lie (`nightloom.data.tables.pictures`), or None.
+        notes: what a person should know of the tables, in sentences.
     """
 
     events: pd.DataFrame
@@ -55,6 +56,7 @@ class Tables:
     rejected: dict[str, pd.DataFrame] = field(default_factory=dict)
     features: dict[str, str] = field(default_factory=dict)
     pictures: Path | None = None
+    notes: list[str] = field(default_factory=list)
 
     def present(self) -> dict[str, pd.DataFrame]:
         """The tables that exist, by name."""

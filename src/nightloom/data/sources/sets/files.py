@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from nightloom.core.errors import InputError
-from nightloom.data.sources.files import RawTable
+from nightloom.data.sources.raw import RawTable
 
 FOLDER = "NIGHTLOOM_DATA"
 """Environment variable with a folder that holds downloaded sets."""
