@@ -143,7 +143,7 @@ def test_registered_versions_with_an_alias_keep_their_night_and_snapshot(nights:
     for made in nights[:3]:
         run = registry.tracking.client.create_run(registry.tracking.experiment(NAME)).info.run_id
         tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
-        registry.promote(registry.register(NAME, bundle, run, tags, "card", [["i1"]]))
+        registry.promote(registry.register(NAME, bundle, run, tags, "card", [["i1"]]), best=True)
         registry.fetch(registry.versions(NAME)[0], tmp_path / "cache" / "champions")
     found = old(tmp_path, 1, aliased(Storage(tmp_path), registry))
     assert places(found, "snapshots") == {nights[3].snapshot.path}
