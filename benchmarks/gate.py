@@ -173,7 +173,7 @@ def table(found: dict[tuple[str, Case], float], slides: dict[tuple[int, bool], t
         without, kept = slides[users, False], slides[users, True]
         lines.append(f"| {users:,} | {without[0]:.3f} ({without[1]}) | {kept[0]:.3f} ({kept[1]}) |")
     stamp = f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}"
-    lines += ["", f"{stamp}. Command: `python -m benchmarks.gate {' '.join(sys.argv[1:])}`.", ""]
+    lines += ["", f"{stamp}.\n\n    python -m benchmarks.gate {' '.join(sys.argv[1:])}", ""]
     return "\n".join(lines)
 
 
