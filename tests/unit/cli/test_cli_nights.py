@@ -30,9 +30,7 @@ def mine(tmp_path: Path) -> Path:
     frame.loc[[3, 4], "item"] = None
     frame.to_csv(tmp_path / "orders.csv", index=False)
     (tmp_path / "mine.yaml").write_text(
-        "name: mine\n"
-        "data: {events: orders.csv, columns: {events: {user_id: user, item_id: item, timestamp: at}}}\n"
-        "prepare: {seen_events: [transction]}\n"
+        "name: mine\ndata: {events: orders.csv, columns: {events: {user_id: user, item_id: item, timestamp: at}}}\n"
     )
     return tmp_path
 
@@ -47,7 +45,6 @@ def test_check_says_what_a_night_would_find_and_trains_nothing(mine: Path) -> No
         "events: 2 rows set aside: item_id is missing",
         "298 events of 30 users on 25 items",
         "Temporal split: 209 train, 29 validation, 60 test",
-        "prepare.seen_events: no event is named 'transction'; there are 'interaction'",
     ):
         assert part in said, done.stdout
     assert done.stdout.rstrip().endswith("night mine.yaml")
@@ -59,6 +56,10 @@ def test_check_refuses_what_a_night_would_refuse(mine: Path) -> None:
     done = command(mine, "check", "mine.yaml", "--set", "validation.max_bad_share=0")
     assert done.returncode == 2
     assert "2 of 300 rows (0.67%) are bad, the limit is 0.00%" in done.stderr
+    done = command(mine, "check", "mine.yaml", "--set", "prepare.seen_events=[interactoin]")
+    assert done.returncode == 2
+    assert "prepare.seen_events" in done.stdout + done.stderr
+    assert "interactoin" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
