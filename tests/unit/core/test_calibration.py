@@ -44,6 +44,7 @@ def test_labels_that_a_score_tells_apart_give_finite_lines(scores: list[float]) 
     found = Line.fit(np.array(scores), np.array([False, False, True, True]))
     assert np.isfinite([found.slope, found.offset]).all()
     assert found.slope > 0
+    assert np.abs(found(np.array(scores))).max() < 100  # no probability is surer than the labels can show
 
 
 @pytest.mark.parametrize("label", [True, False])

@@ -66,9 +66,13 @@ def test_on_another_catalogue_known_items_keep_their_counters(tmp_path: Path, se
     turned = bundle.items.iloc[::-1].reset_index(drop=True)
     other = bundle.reindex(turned, None)
     times = ([1_710_000_000, 1_710_100_000], [1_710_000_000])
-    histories = bundle.histories([Query(["i3", "i4"], times[0]), Query(["i7"], times[1])])
-    there = bundle.histories([Query(["i26", "i25"], times[0]), Query(["i22"], times[1])])  # the same items, turned
-    np.testing.assert_allclose(other.scores(there)[:, ::-1], bundle.recommender.scores(histories), rtol=1e-3, atol=1e-3)
+    histories = bundle.histories(
+        [Query(["i3", "i4"], times[0], request_time=times[0][-1]), Query(["i7"], times[1], request_time=times[1][-1])]
+    )
+    there = bundle.histories(  # the same items, turned
+        [Query(["i26", "i25"], times[0], request_time=times[0][-1]), Query(["i22"], times[1], request_time=times[1][-1])]
+    )
+    np.testing.assert_allclose(other.scores(there)[:, ::-1], bundle.recommender.scores(histories), rtol=1e-4, atol=1e-4)
 
 
 def test_it_can_be_switched_off(tmp_path: Path, settings, write_run) -> None:
