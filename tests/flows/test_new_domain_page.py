@@ -6,12 +6,9 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.docs_page import copy_of_the_project, follow
 
 
-@pytest.mark.timeout(1200)  # two nights and four commands, on machines that other tests share
 def test_every_step_of_the_page_does_what_it_says_and_the_first_model_wins(tmp_path: Path) -> None:
     printed = follow("new-domain.md", tmp_path, copy_of_the_project(tmp_path))
     data, night, lists, broken = (printed[line] for line in printed if not re.match(r"python \w+_bookshop", line))

@@ -25,21 +25,22 @@ def one(pairs: list[tuple[float, float]]) -> tuple[dict[str, np.ndarray], dict[s
     return {"m": first}, {"m": second}
 
 
-def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+@pytest.mark.parametrize(("users", "most"), [(80, 0.97), (400, 0.95)])  # few users that differ get a wider interval
+def test_the_interval_covers_the_true_difference_as_often_as_it_says(users: int, most: float) -> None:
     random = np.random.default_rng(5)
     covered = []
     for seed in range(300):
-        taste = random.random(80)  # shared by both runs, which is what pairing is for
-        a, b = (random.random(80) < 0.3 + 0.4 * taste) * 1.0, (random.random(80) < 0.2 + 0.4 * taste) * 1.0
+        taste = random.random(users)  # shared by both runs, which is what pairing is for
+        a, b = (random.random(users) < 0.3 + 0.4 * taste) * 1.0, (random.random(users) < 0.2 + 0.4 * taste) * 1.0
         found = paired({"m": a}, {"m": b}, confidence=0.9, resamples=400, seed=seed)["m"]
         covered.append(found.low <= 0.1 <= found.high)
-    assert 0.85 <= np.mean(covered) <= 0.97
+    assert 0.85 <= np.mean(covered) <= most
 
 
 def test_the_interval_of_one_mean_covers_it() -> None:
     random = np.random.default_rng(6)
     covered = [low <= 0.3 <= high for low, high in (interval((random.random(100) < 0.3) * 1.0, 0.9) for _ in range(500))]
-    assert 0.85 <= np.mean(covered) <= 0.97
+    assert 0.85 <= np.mean(covered) <= 0.95
     assert interval(np.array([0.4])) == (0.4, 0.4)
     assert interval(np.array([1.0, 1.0, 0.5]))[1] == 1
 
