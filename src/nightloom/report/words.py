@@ -147,9 +147,9 @@ def confidence(report: Mapping[str, Any]) -> str:
 
 
 def models(report: Mapping[str, Any], protocol: str) -> list[str]:
-    """Families measured under a protocol: tonight's model, the champion, then the baselines by the gate's metric."""
+    """Families measured under a protocol: tonight's model, the champion, the anchor, then the baselines by the gate's metric."""
     measured = [family for family, by_protocol in report["metrics"].items() if protocol in by_protocol]
-    metric, first = report["gate"]["metric"], [report["model"], "champion"]
+    metric, first = report["gate"]["metric"], [report["model"], "champion", "anchor"]
 
     def order(family: str) -> tuple[int, float]:
         place = first.index(family) if family in first else len(first)

@@ -144,3 +144,9 @@ def test_durations(seconds, said):
 @pytest.mark.parametrize(("name", "said"), [("ndcg_at_10", "NDCG@10"), ("recall_at_5", "Recall@5"), ("auc", "AUC")])
 def test_metric_labels(name, said):
     assert words.metric_label(name) == said
+
+
+def test_the_anchor_stands_with_the_champion_before_the_baselines() -> None:
+    content = report()
+    content["metrics"]["anchor"] = {"temporal": dict.fromkeys(content["metrics"]["champion"]["temporal"], 0.0)}
+    assert words.models(content, "temporal")[:3] == [content["model"], "champion", "anchor"]
