@@ -6,15 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from s3fs import S3FileSystem
 
-START_SECONDS = 120.0
+from tests.servers import until_it_answers
 
 
 @contextmanager
@@ -34,7 +32,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "s3.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
         try:
-            _wait(f"{address}/moto-api/", process, folder / "s3.log")
+            until_it_answers(f"{address}/moto-api/", process, folder / "s3.log")
             S3FileSystem.clear_instance_cache()  # one that this process made for another server would still ask that one
             yield {
                 "AWS_ENDPOINT_URL": address,
@@ -47,15 +45,3 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
             }
         finally:
             process.terminate()
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the server answers."""
-    ends = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < ends:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"no S3 server: {log.read_text(errors='replace')}")

@@ -6,14 +6,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-START_SECONDS = 120.0
+from tests.servers import until_it_answers
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +26,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log.txt").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=settings) as process:
         try:
             address = f"http://127.0.0.1:{port}/api"
-            _wait(f"{address}/health", process, folder / "log.txt")
+            until_it_answers(f"{address}/health", process, folder / "log.txt")
             yield address
         finally:
             process.terminate()
@@ -40,15 +38,3 @@ def _known_to_flows(prefect_server: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", prefect_server)
         yield
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the server answers."""
-    ends = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < ends:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"no Prefect server: {log.read_text(errors='replace')}")

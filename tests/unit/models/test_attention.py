@@ -60,22 +60,26 @@ def plainly(qkv: torch.Tensor, position: torch.Tensor, time: torch.Tensor | None
     return torch.stack(answers)
 
 
-@pytest.mark.parametrize("span", [3, 8, 64])
-@pytest.mark.parametrize("use_time", [True, False])
-@given(lengths=st.lists(st.integers(0, 21), min_size=1, max_size=4), gap=st.sampled_from([0, 7, 100_000]))
-@settings(deadline=None, max_examples=10)
-def test_answers_and_gradients_are_those_of_plain_attention(span: int, use_time: bool, lengths: list[int], gap: int) -> None:
-    windows = windows_of(lengths, gap)
+def drawn(windows: Windows, span: int, use_time: bool) -> tuple[Packed, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """A batch in spans of a length, with queries, keys and values, both biases, and a weight of each answer."""
     torch.manual_seed(0)
     position = torch.randn(HEADS, POSITION_BUCKETS, requires_grad=True)
     time = torch.randn(HEADS, TIME_BUCKETS, requires_grad=True) if use_time else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "SPAN", span)
         batch = Packed.of(windows, CPU, use_time=use_time)
-    tokens = len(windows.items)
     qkv = torch.randn(len(batch.items), 3 * HEADS * WIDTH, requires_grad=True)
-    weight = torch.randn(tokens, HEADS * WIDTH)
-    learning = [qkv, position, *([] if time is None else [time])]
+    return batch, qkv, position, time, torch.randn(len(windows.items), HEADS * WIDTH)
+
+
+@pytest.mark.parametrize("span", [3, 8, 64])
+@pytest.mark.parametrize("use_time", [True, False])
+@given(lengths=st.lists(st.integers(0, 21), min_size=1, max_size=4), gap=st.sampled_from([0, 7, 100_000]))
+@settings(deadline=None, max_examples=10)
+def test_answers_and_gradients_are_those_of_plain_attention(span: int, use_time: bool, lengths: list[int], gap: int) -> None:
+    windows = windows_of(lengths, gap)
+    batch, qkv, position, time, weight = drawn(windows, span, use_time)
+    tokens, learning = len(windows.items), [qkv, position, *([] if time is None else [time])]
 
     found = Attention.apply(qkv, bias_table(position, time), batch.place, batch.inside, batch.spans)[:tokens]
     gradients = torch.autograd.grad((found * weight).sum(), learning)
@@ -92,16 +96,8 @@ def test_answers_and_gradients_are_those_of_plain_attention(span: int, use_time:
 def test_the_kernels_of_other_devices_give_the_same(span: int, use_time: bool, lengths: list[int], gap: int) -> None:
     """By the plain kernel (`SDPBackend.MATH`), since those of a GPU are not here."""
     windows = windows_of(lengths, gap)
-    torch.manual_seed(0)
-    position = torch.randn(HEADS, POSITION_BUCKETS, requires_grad=True)
-    time = torch.randn(HEADS, TIME_BUCKETS, requires_grad=True) if use_time else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "SPAN", span)
-        batch = Packed.of(windows, CPU, use_time=use_time)
-    tokens = len(windows.items)
-    qkv = torch.randn(len(batch.items), 3 * HEADS * WIDTH, requires_grad=True)
-    weight = torch.randn(tokens, HEADS * WIDTH)
-    learning = [qkv, position, *([] if time is None else [time])]
+    batch, qkv, position, time, weight = drawn(windows, span, use_time)
+    tokens, learning = len(windows.items), [qkv, position, *([] if time is None else [time])]
     found = []
     for path in (attend, with_kernels):
         with sdpa_kernel(SDPBackend.MATH):
