@@ -4,27 +4,29 @@ Every key has a title-worthy description and a default; an unknown key is refuse
 secrets are not here: they come from the environment (`NIGHTLOOM_*`).
 """
 
-from nightloom.config.run import RunConfig, config_from_dict, hash_json, load_config, load_preset, presets
-from nightloom.config.sections import (
+from nightloom.config.data_sections import (
     RANDOM,
-    BaselineName,
-    ClicksConfig,
     DataConfig,
-    EvaluationConfig,
     EventFilterConfig,
-    ExplainConfig,
     FeatureKind,
-    ModelConfig,
     NamedSet,
     PrepareConfig,
+    TableName,
+    ValidationConfig,
+)
+from nightloom.config.run import RunConfig, config_from_dict, hash_json, load_config, load_preset, presets
+from nightloom.config.section import Section
+from nightloom.config.sections import (
+    BaselineName,
+    ClicksConfig,
+    EvaluationConfig,
+    ExplainConfig,
+    ModelConfig,
     PretrainedConfig,
     PromotionConfig,
     Protocol,
     ScorerName,
-    Section,
-    TableName,
     TrainingConfig,
-    ValidationConfig,
 )
 
 __all__ = [

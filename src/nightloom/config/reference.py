@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from nightloom.config.run import RunConfig
-from nightloom.config.sections import Section
+from nightloom.config.section import Section
 
 HEAD = """# Every key of the config
 
-Generated from `src/nightloom/config/sections.py` by `python -m nightloom.config.reference`. Change it there.
+Generated from the sections in `src/nightloom/config/` by `python -m nightloom.config.reference`. Change it there.
 
 One YAML is one run, the form in Prefect and the parameters in MLflow. What is left out has the default below.
 An unknown key is refused. `--set training.epochs=5` overrides one key for one night.

@@ -12,19 +12,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from nightloom.config.data_sections import RANDOM, DataConfig, PrepareConfig, ValidationConfig
+from nightloom.config.section import Section
 from nightloom.config.sections import (
-    RANDOM,
     ClicksConfig,
-    DataConfig,
     EvaluationConfig,
     ExplainConfig,
     ModelConfig,
-    PrepareConfig,
     PretrainedConfig,
     PromotionConfig,
-    Section,
     TrainingConfig,
-    ValidationConfig,
 )
 from nightloom.core.errors import InputError
 
