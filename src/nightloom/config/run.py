@@ -24,6 +24,7 @@ from nightloom.config.sections import (
     TrainingConfig,
 )
 from nightloom.core.errors import InputError
+from nightloom.core.streaming import IN_TIME
 
 
 class RunConfig(Section):
@@ -55,10 +56,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _fitting_protocols(self) -> RunConfig:
-        wrong = "temporal" if self.data.random_order else RANDOM
-        if wrong in self.evaluation.protocols:
+        wrong = next((one for one in self.evaluation.protocols if (one in IN_TIME if self.data.random_order else one == RANDOM)), None)
+        if wrong:
             told = "the order of events is random" if self.data.random_order else "data.columns.events.order is not random"
-            right = RANDOM if self.data.random_order else "temporal"
+            right = RANDOM if self.data.random_order else "streaming, temporal"
             raise ValueError(f"evaluation.protocols: {told}, so the split can not be {wrong}; write {right} or leave_one_out")
         return self
 

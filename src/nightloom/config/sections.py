@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from nightloom.config.section import Section
 
-Protocol = Literal["temporal", "leave_one_out", "random"]
+Protocol = Literal["streaming", "temporal", "leave_one_out", "random"]
 BaselineName = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
@@ -124,8 +124,10 @@ class EvaluationConfig(Section):
 
     renamed: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
 
-    protocols: tuple[Protocol, ...] = Field(("temporal",), min_length=1)
-    """Each is split, trained and ranked for itself; the gate uses the first. `random` goes with data.columns.events.order: random."""
+    protocols: tuple[Protocol, ...] = Field(("streaming",), min_length=1)
+    """Each is split, trained and ranked for itself; the gate uses the first. streaming: one cut in time, and a query before each later
+    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event, as papers do.
+    `random` goes with data.columns.events.order: random."""
     baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
     """Simple models ranked beside the model; the gate holds a first champion against them."""
     exclude_seen: bool = True

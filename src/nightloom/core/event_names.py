@@ -58,4 +58,4 @@ class EventNames:
 
     def recoded(self, queries: Queries, event_types: Sequence[str]) -> Queries:
         """Queries whose event names are coded as in `event_types`, recoded as here: each night numbers its own names."""
-        return replace(queries, histories=replace(queries.histories, event_types=self.codes(event_types)[queries.histories.event_types]))
+        return replace(queries, histories=queries.histories.recoded(self.codes(event_types)))

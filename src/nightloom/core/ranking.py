@@ -5,7 +5,8 @@ Needs numpy alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, ba
     step = max(1, min(batch, BLOCK_CELLS // max(model.n_items, 1)))
     for first in range(0, len(queries), step):
         last = min(first + step, len(queries))
-        histories = queries.histories.take(slice(first, last))
+        histories = queries.histories.take(slice(first, last)).packed()
         scores = model.scores(histories)
         if exclude_seen:
             mask_seen(scores, histories)
@@ -77,10 +78,12 @@ def _rank(scores: NDArray[np.float32], item: int) -> int:
     return 1 + int(np.count_nonzero(scores > score) + np.count_nonzero(scores[:item] == score))
 
 
-def blocks(queries: Queries, n_items: int) -> list[Queries]:
-    """The queries in parts whose scores are held at once."""
+def blocks(queries: Queries, n_items: int) -> Iterator[Queries]:
+    """The queries in parts whose scores are held at once, made when their turn comes."""
     step = max(1, BLOCK_CELLS // max(n_items, 1))
-    return [queries.take(np.arange(first, min(first + step, len(queries)))) for first in range(0, len(queries), step)]
+    for first in range(0, len(queries), step):
+        part = queries.take(np.arange(first, min(first + step, len(queries))))
+        yield replace(part, histories=part.histories.packed())
 
 
 def held_out_mask(queries: Queries, n_items: int) -> NDArray[np.bool_]:

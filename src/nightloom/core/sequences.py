@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.ragged import gather, offsets_of, owners
+
+if TYPE_CHECKING:
+    from nightloom.core.streaming import Prefixes
 
 IntArray = NDArray[np.int64]
 
@@ -33,6 +36,7 @@ class Histories:
         request_time: int64 [n], the time of the request, in seconds (zero where times are not known).
         links: the users that each history's user is linked to, with their histories; None without links.
         seen: bool [events], whether the event makes its item seen, so that it is left out where seen items are; None: every event does.
+        prefixes: what these are beginnings of, so that a causal network may read each sequence once; None where they stand alone.
     """
 
     offsets: IntArray
@@ -43,6 +47,7 @@ class Histories:
     request_time: IntArray
     links: Links | None = None
     seen: NDArray[np.bool_] = None  # type: ignore[assignment]
+    prefixes: Prefixes | None = None
 
     def __post_init__(self) -> None:
         _all_seen(self)
@@ -60,11 +65,24 @@ class Histories:
         index = np.arange(len(self))[rows]
         starts, lengths = self.offsets[:-1][index], self.lengths[index]
         events = self.of_events(gather(starts, lengths), offsets_of(lengths))
-        return replace(events, request_time=self.request_time[index], links=self.links and self.links.take(index))
+        links, prefixes = (part and part.take(index) for part in (self.links, self.prefixes))
+        return replace(events, request_time=self.request_time[index], links=links, prefixes=prefixes)
 
     def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
         """Some of the events, by position or bool [events], as histories with other offsets; request times and links stay."""
-        return replace(self, offsets=offsets, **{name: getattr(self, name)[events] for name in COLUMNS})
+        return replace(self, offsets=offsets, prefixes=None, **{name: getattr(self, name)[events] for name in COLUMNS})
+
+    def packed(self) -> Histories:
+        """These; `Prefixes` make events of their own."""
+        return self
+
+    def totals(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Sum of some values of items, [n_items], over each history's events: float64 [n]."""
+        return np.bincount(owners(self.offsets), values[self.items], minlength=len(self)).astype(np.float64)
+
+    def recoded(self, codes: NDArray[np.int16]) -> Histories:
+        """The same with other codes of event names: int16 [names], the new code of each."""
+        return replace(self, event_types=codes[self.event_types], prefixes=self.prefixes and self.prefixes.recoded(codes))
 
     @classmethod
     def of_items(cls, lists: list[list[int]], request_time: int = 0) -> Histories:
@@ -230,14 +248,14 @@ class Queries:
 
     Attributes:
         users: int64 [n], dense user ids.
-        histories: what is known at the time of each query.
+        histories: what is known at the time of each query; take some of them and call `packed` for their events.
         target_offsets: int64 [n + 1].
         targets: int32 [rows], held-out items; query i's are `targets[target_offsets[i]:target_offsets[i+1]]`.
         times: int64 [rows], when each held-out event happened, in seconds; zero where that is not known.
     """
 
     users: IntArray
-    histories: Histories
+    histories: Histories | Prefixes
     target_offsets: IntArray
     targets: NDArray[np.int32]
     times: IntArray = None  # type: ignore[assignment]

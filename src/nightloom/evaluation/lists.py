@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.metrics import KS
-from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
+from nightloom.core.streaming import Prefixes
 
 
-def measure(top: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> dict[str, float]:
+def measure(top: NDArray[np.integer], histories: Histories | Prefixes, popularity: NDArray[np.int64]) -> dict[str, float]:
     """All list metrics at each depth, as far as the lists reach.
 
     Args:
@@ -50,7 +50,7 @@ def novelty(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> float:
     return float(-np.log2(share[shown[shown >= 0]]).mean())
 
 
-def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity: NDArray[np.int64]) -> float | None:
+def popularity_bias(shown: NDArray[np.integer], histories: Histories | Prefixes, popularity: NDArray[np.int64]) -> float | None:
     """How much more popular the lists are than the histories of the same users: 0 as popular, 1 twice as popular.
 
     (R - H) / H, where R is the mean over users of the mean popularity of their list, and H that of their history.
@@ -60,8 +60,7 @@ def popularity_bias(shown: NDArray[np.integer], histories: Histories, popularity
     listed = shown >= 0
     lengths = histories.lengths
     counted = (lengths > 0) & listed.any(axis=1)
-    owner = owners(histories.offsets)
-    known = np.bincount(owner, popularity[histories.items], minlength=len(histories))[counted] / lengths[counted]
+    known = histories.totals(popularity)[counted] / lengths[counted]
     if not known.any():
         return None
     given = np.where(listed, popularity[shown], 0)[counted].sum(axis=1) / listed[counted].sum(axis=1)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.recommender import Recommender
+from nightloom.core.streaming import IN_TIME, cut_in_time
 from nightloom.encoders.vectors import Vectors
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.reader import LANGUAGE_MODEL
@@ -60,9 +61,8 @@ def load_rival(place: Path, protocol: str, items: pd.DataFrame, pretrained: Path
         times: int64 [rows], when each held-out event happened, in seconds; zero where the data have no time.
     """
     bundle = Bundle.load(place)
-    until = bundle.meta.get("trained_until", {}).get(protocol)
-    cut = bundle.meta.get("cutoffs", {}).get(protocol, {}).get("test")  # leave-one-out has none: its last events are held out for all
-    learned = (times > 0) & (times <= until) if until is not None and cut is not None else np.zeros(len(times), dtype=np.bool_)
+    until = cut_in_time(bundle.meta, "trained_until") if protocol in IN_TIME else None  # leave-one-out holds out the last events of all
+    learned = (times > 0) & (times <= until) if until is not None else np.zeros(len(times), dtype=np.bool_)
     vectors, note = vectors_of(bundle, items, pretrained)
     known = float(items["item_id"].isin(bundle.index).mean()) if len(items) else 0.0
     return Rival(bundle, bundle.reindex(items, vectors), learned, known, note)

@@ -18,6 +18,7 @@ from torch import Tensor
 from nightloom.core.calibration import Line
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.sequences import Histories, Sequences
+from nightloom.core.streaming import IN_TIME, STREAMING, queries_of
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.data.subsets.held_out_users import Search
 from nightloom.encoders.vectors import Vectors
@@ -43,7 +44,7 @@ from nightloom.training.validation import network_ndcg, sample
 from nightloom.training.warm_start import WarmStart, save_search
 
 SEARCH, REFIT = 0, 1
-ONE_CUT = ("temporal", "random")
+ONE_CUT = (STREAMING, "temporal", "random")
 """Protocols that cut the events of all users at one place; leave-one-out cuts each user's at an own one."""
 
 
@@ -72,7 +73,8 @@ class Training:
             )
         self.exclude_seen = bool(self.config.evaluation.exclude_seen)
         self.search = Search.load(run.prepared, run.protocol)
-        queries = (self.search.questions if self.search else partial(self.sequences.queries, "validation"))(exclude_seen=self.exclude_seen)
+        ask = self.search.questions if self.search else partial(queries_of, run.protocol, self.sequences, "validation")
+        queries = ask(exclude_seen=self.exclude_seen)
         self.queries = sample(queries, self.config.training.seed)
         self.refits = bool(self.config.training.refit and (run.protocol in ONE_CUT or self.search))
         self.curves: list[dict[str, Any]] = []
@@ -131,7 +133,7 @@ class Training:
             "cpu_seconds": round(self._cpu_seconds(), 3),
         }
         if self.world.rank == 0:
-            if self.run.protocol == "temporal" and fitter.tuner is None:
+            if self.run.protocol in IN_TIME and fitter.tuner is None:
                 (self.run.out / "bundle").mkdir(parents=True, exist_ok=True)
                 save_search(self.run.out / "bundle", searched, searched_rows, self.run.settings)
             self._write(recommender, fitter, figures)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nightloom.core.errors import InputError
+from nightloom.core.streaming import IN_TIME, cut_in_time
 from nightloom.encoders.vectors import Vectors
 from nightloom.training.curves import PHASES
 from nightloom.training.remap_weights import IDS, Known, id_rows_of, remap
@@ -132,17 +133,16 @@ def check_cutoffs(champion: Mapping[str, Any], tonight: Mapping[str, Any], proto
     Raises:
         ColdStart: the champion has seen held-out events, or that can not be ruled out.
     """
-    if protocol != "temporal":
+    if protocol not in IN_TIME:
         held_out = "each user's last events" if protocol == "leave_one_out" else "events of any time"
         raise ColdStart(
             f"the {protocol.replace('_', '-')} split holds out {held_out}, and a model of an earlier night has learned from them"
         )
     if not (champion.get("has_time") and tonight.get("has_time")):
         raise ColdStart("without timestamps the events that the champion has learned from are unknown")
-    theirs, ours = (meta.get("cutoffs", {}).get(protocol) for meta in (champion, tonight))
-    seen = champion.get("trained_until", {}).get(protocol)
+    theirs, ours, seen = cut_in_time(champion, "cutoffs"), cut_in_time(tonight, "cutoffs"), cut_in_time(champion, "trained_until")
     if not theirs or not ours or seen is None:
-        raise ColdStart("the champion does not say until when it was trained under the temporal split")
+        raise ColdStart("the champion does not say until when it was trained under a split in time")
     if seen >= ours["test"] or theirs["test"] > ours["test"]:
         raise ColdStart(f"the champion has learned from events until {_day(seen)}, and tonight's test begins at {_day(ours['test'])}")
     if theirs["validation"] > ours["validation"]:
@@ -203,7 +203,7 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
         "sha256": sha256((out / START_FILE).read_bytes()).hexdigest(),
         "items_kept": kept,
         "items_new": len(tonight.item_ids) - kept,
-        "trained_until": bundle.meta["trained_until"][protocol],
+        "trained_until": cut_in_time(bundle.meta, "trained_until"),
     }
 
 

@@ -15,6 +15,7 @@ from nightloom.core.files import write_json
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Sequences
 from nightloom.core.shell import typed
+from nightloom.core.streaming import queries_of
 from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, event_times
 from nightloom.data.preparation.items import FeatureSpec, compose_text
@@ -102,7 +103,7 @@ def prepare(
         sequences.save(folder / f"sequences_{protocol}.npz")
         meta["cutoffs"][protocol] = {"validation": split.validation_cutoff, "test": split.test_cutoff}
         meta["trained_until"][protocol] = int(clock[_before(split.validation_end, offsets)].max())
-        parts[protocol] = _parts(sequences, evaluation.exclude_seen)
+        parts[protocol] = _parts(protocol, sequences, evaluation.exclude_seen)
         if must_ask and not parts[protocol]["test_users"]:
             raise InputError(
                 f"events: the {protocol} test has no question: each of its {parts[protocol]['test']:,} positive events is on an item that "
@@ -179,14 +180,16 @@ def _before(ends: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.b
     return np.arange(offsets[-1]) < np.repeat(ends, np.diff(offsets))
 
 
-def _parts(sequences: Sequences, exclude_seen: bool) -> dict[str, int]:
+def _parts(protocol: str, sequences: Sequences, exclude_seen: bool) -> dict[str, int]:
     """Positive events of each part, and users with a query in validation and test."""
+    asked = {part: queries_of(protocol, sequences, part, exclude_seen=exclude_seen) for part in ("validation", "test")}
     before_validation = _before(sequences.train_end, sequences.offsets)
     before_test = _before(sequences.validation_end, sequences.offsets)
     return {
         "train": int(sequences.positive[before_validation].sum()),
         "validation": int(sequences.positive[before_test & ~before_validation].sum()),
         "test": int(sequences.positive[~before_test].sum()),
-        "validation_users": len(sequences.queries("validation", exclude_seen=exclude_seen)),
-        "test_users": len(sequences.queries("test", exclude_seen=exclude_seen)),
+        "validation_users": len(np.unique(asked["validation"].users)),
+        "test_users": len(np.unique(asked["test"].users)),
+        "test_queries": len(asked["test"]),
     }

@@ -52,7 +52,6 @@ class Packed:
         event_types: int64 [tokens].
         gap: int32 [tokens], bucket of the time from the token's event to the next request.
         place: int64 [tokens], `window * longest + position`.
-        last: int64 [windows], the last token of each window.
         inside: int64 [windows * longest], the token at each place; the number of tokens where there is none.
         spans: what queries may see, see `attention.spans`.
         windows: number of windows.
@@ -63,7 +62,6 @@ class Packed:
     event_types: Tensor
     gap: Tensor
     place: Tensor
-    last: Tensor
     inside: Tensor
     spans: list[Span]
     windows: int
@@ -109,8 +107,7 @@ class Packed:
 
             clocks = padded(times, 1), padded(asked, 0)
         inside = torch.full((n * longest,), len(items), device=device).index_copy_(0, place, torch.arange(len(items), device=device))
-        last = torch.from_numpy(windows.offsets[1:] - 1).to(device)
-        return cls(items, on_device(windows.event_types, 0), gap, place, last, inside, spans(longest, clocks, device), n, longest)
+        return cls(items, on_device(windows.event_types, 0), gap, place, inside, spans(longest, clocks, device), n, longest)
 
 
 class Block(nn.Module):

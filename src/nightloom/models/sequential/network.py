@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nightloom.core.ragged import gather
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.label_head import LabelHead
 from nightloom.models.sequential.content_fusion import ItemFusion
@@ -70,15 +71,57 @@ class SequentialNetwork(nn.Module):
 def encode(net: SequentialNetwork, items: Tensor, histories: Histories, max_history: int) -> Tensor:
     """User vector of each history, float32 [len(histories), dim]; batches hold histories of like length.
 
+    Histories that are beginnings of one sequence are read in one pass over it, as long as they fit into the window.
+
     Args:
         net: the network, in evaluation mode.
         items: float32 [n_items, dim], item vectors.
         histories: one for each query; where `request_time` is zero, times count as unknown.
         max_history: most tokens of a history that are read, the latest ones.
     """
-    windows = Windows.to_answer(histories, max_history)
-    timeless = histories.request_time <= 0
-    out = items.new_empty(len(windows), items.shape[1])
+    timed = bool((histories.request_time > 0).all()) or not net.encoder.use_time
+    if histories.prefixes is None or not timed:
+        windows = Windows.to_answer(histories, max_history)
+        return _at_tokens(net, items, windows, histories.request_time <= 0, np.arange(len(windows)), windows.lengths - 1)
+    prefixes, out = histories.prefixes, items.new_empty(len(histories), items.shape[1])
+    whole = prefixes.lengths < max_history  # one token more than events: BOS
+    for rows in (np.flatnonzero(whole), np.flatnonzero(~whole)):
+        if not len(rows):
+            continue
+        some = prefixes.take(rows)
+        keys = some.users if whole[rows[0]] else np.arange(len(rows))
+        # The last of each user's queries knows most: its window holds the tokens that answer the others.
+        order = np.lexsort((some.stop, keys))
+        last = order[np.flatnonzero(np.diff(keys[order], append=-1))]
+        windows = Windows.to_answer(histories.take(rows[last]), max_history)
+        window = np.searchsorted(keys[last], keys)
+        token = windows.lengths[window] - 1 - (some.stop[last][window] - some.stop)
+        found = _at_tokens(net, items, windows, some.request_time[last] <= 0, window, token)
+        out[torch.from_numpy(rows).to(items.device)] = found
+    return out
+
+
+def _at_tokens(
+    net: SequentialNetwork,
+    items: Tensor,
+    windows: Windows,
+    timeless: NDArray[np.bool_],
+    window: NDArray[np.int64],
+    token: NDArray[np.int64],
+) -> Tensor:
+    """User vectors at some tokens, float32 [m, dim].
+
+    Args:
+        net: the network.
+        items: float32 [n_items, dim].
+        windows: what is read.
+        timeless: bool [windows], windows whose times are unknown.
+        window: int64 [m], the window of each answer.
+        token: int64 [m], the place in it.
+    """
+    out = items.new_empty(len(window), items.shape[1])
+    answers = np.argsort(window, kind="stable")
+    answer_offsets = np.searchsorted(window[answers], np.arange(len(windows) + 1))
     order = np.argsort(windows.lengths, kind="stable")
     for rows in like_lengths(windows.lengths[order], ANSWER_TOKENS):
         rows = order[rows]
@@ -88,7 +131,10 @@ def encode(net: SequentialNetwork, items: Tensor, histories: Histories, max_hist
         if net.label_head is not None:
             tokens = net.label_head.mark(tokens, some.negative)
         users = net.users(tokens, batch)
-        out[torch.from_numpy(rows).to(items.device)] = users[batch.last]
+        many = answer_offsets[rows + 1] - answer_offsets[rows]
+        asked = answers[gather(answer_offsets[rows], many)]
+        flat = np.repeat(some.offsets[:-1], many) + token[asked]
+        out[torch.from_numpy(asked).to(items.device)] = users[torch.from_numpy(flat).to(items.device)]
     return out
 
 

@@ -1,0 +1,164 @@
+"""Queries as a service gets them: before each event of a period, with all that its user did strictly before it (prequential).
+
+The histories of a user's queries are beginnings of one sequence. They are kept as such, and made one by one when they are read: a
+thousand events of one user would be half a million in histories of their own. A causal network reads the sequence once for all of
+them (`nightloom.models.sequential.network.encode`). Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.ragged import offsets_of, owners
+from nightloom.core.sequences import Histories, IntArray, Links, Queries, Sequences
+
+STREAMING = "streaming"
+"""The protocol of these queries."""
+IN_TIME = (STREAMING, "temporal")
+"""Protocols that cut all users' events at one time."""
+MOST_OF_A_USER = 100
+"""Events of one user that are asked about, drawn at random where there are more: a few people with thousands must not decide."""
+MOST_QUERIES = 50_000
+"""Events that are asked about in all; where there are more, users are drawn, with all their events."""
+DRAW = 20_261_130
+"""Seed of both draws. It is no setting, so that nights and models on the same events are asked the same."""
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Histories that are beginnings of users' sequences.
+
+    Attributes:
+        sequences: every user's events in time order.
+        users: int64 [n], dense users, ascending.
+        stop: int64 [n], absolute positions in the events; history i ends before `stop[i]`.
+        request_time: int64 [n], in seconds (zero where times are not known).
+    """
+
+    sequences: Sequences
+    users: IntArray
+    stop: IntArray
+    request_time: IntArray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def start(self) -> IntArray:
+        """Where each history begins, int64 [n]."""
+        return self.sequences.offsets[:-1][self.users]
+
+    @property
+    def lengths(self) -> IntArray:
+        """Events of each history, int64 [n]."""
+        return self.stop - self.start
+
+    def take(self, rows: NDArray[np.integer] | slice) -> Prefixes:
+        """The histories of some rows, in that order."""
+        return Prefixes(self.sequences, self.users[rows], self.stop[rows], self.request_time[rows])
+
+    def packed(self) -> Histories:
+        """The histories with events of their own. Friends are known as they were when the test period began."""
+        made = replace(self.sequences.before(self.users, self.stop), request_time=self.request_time, prefixes=self)
+        if not len(self.sequences.link_offsets):
+            return made
+        known = self.sequences.train(with_validation=True)
+        return replace(made, links=Links(self.sequences.link_offsets, self.sequences.link_users, known).take(self.users))
+
+    def totals(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Sum of some values of items, [n_items], over each history's events: float64 [n]."""
+        through = np.concatenate([[0.0], np.cumsum(values[self.sequences.items], dtype=np.float64)])
+        found: NDArray[np.float64] = through[self.stop] - through[self.start]
+        return found
+
+    def recoded(self, codes: NDArray[np.int16]) -> Prefixes:
+        """The same with other codes of event names: int16 [names], the new code of each."""
+        return replace(self, sequences=replace(self.sequences, event_types=codes[self.sequences.event_types]))
+
+
+def cut_in_time(meta: Mapping[str, Any], name: str) -> Any:
+    """What `meta.json` of stage prepare says under `cutoffs` or `trained_until` for a protocol in time, which all cut alike; else None."""
+    found = meta.get(name, {})
+    return next((found[protocol] for protocol in IN_TIME if protocol in found), None)
+
+
+def queries_of(protocol: str, sequences: Sequences, part: str, *, exclude_seen: bool) -> Queries:
+    """The queries of a part as a protocol asks them: before each event, or one for each user; see `Sequences.queries`."""
+    ask = streaming_queries if protocol == STREAMING else Sequences.queries
+    return ask(sequences, part, exclude_seen=exclude_seen)
+
+
+def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = True) -> Queries:
+    """A query for each positive event of a part, asked at its time with everything known strictly before it.
+
+    Events of one second, such as one basket, do not know each other. Without times each event is later than the one before it.
+
+    Args:
+        sequences: events with the split's cut-offs.
+        part: "validation" or "test".
+        exclude_seen: leave out events on items that the history has seen (they would never be shown), and an item's second event of
+            the same second.
+
+    Returns:
+        Queries with one held-out item each, by user and time, at most `MOST_OF_A_USER` of a user and about `MOST_QUERIES` in all.
+    """
+    start, stop = (
+        (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
+    )
+    owner, place = owners(sequences.offsets), np.arange(len(sequences.items))
+    first = first_of_moment(sequences, owner)
+    asked = sequences.positive & (place >= start[owner]) & (place < stop[owner])
+    if exclude_seen:
+        pair = np.unique(owner * np.int64(sequences.n_items) + sequences.items, return_inverse=True)[1]
+        seen_from = np.full(pair.max(initial=-1) + 1, len(place))  # the first event that makes the item seen by the user
+        np.minimum.at(seen_from, pair[sequences.seen], place[sequences.seen])
+        asked &= seen_from[pair] >= first
+        twice = np.flatnonzero(asked)
+        kept = np.unique(np.stack([pair[twice], first[twice]]), axis=1, return_index=True)[1]
+        asked[:] = False
+        asked[twice[kept]] = True
+    events = _drawn(np.flatnonzero(asked), owner)
+    times = sequences.times[events]
+    return Queries(
+        users=owner[events],
+        histories=Prefixes(sequences, owner[events], first[events], times),
+        target_offsets=offsets_of(np.ones(len(events), dtype=np.int64)),
+        targets=sequences.items[events],
+        times=times,
+    )
+
+
+def first_of_moment(sequences: Sequences, owner: IntArray) -> IntArray:
+    """The position of the first event of each event's user and second, int64 [events]; without times its own.
+
+    Args:
+        sequences: of some users.
+        owner: int64 [events], each event's user.
+    """
+    place = np.arange(len(owner))
+    if not sequences.has_time or not len(owner):
+        return place
+    begins = np.ones(len(owner), dtype=bool)
+    begins[1:] = (owner[1:] != owner[:-1]) | (sequences.times[1:] != sequences.times[:-1])
+    return np.maximum.accumulate(np.where(begins, place, 0))
+
+
+def _drawn(events: IntArray, owner: IntArray) -> IntArray:
+    """At most `MOST_OF_A_USER` events of each user, and users as long as their events stay within `MOST_QUERIES`; ascending."""
+    random = np.random.default_rng(DRAW)
+    shuffled = random.permutation(len(events))
+    order = shuffled[np.argsort(owner[events[shuffled]], kind="stable")]
+    users, many = np.unique(owner[events], return_counts=True)
+    among = np.arange(len(order)) - np.repeat(offsets_of(many)[:-1], many)
+    order, counts = order[among < MOST_OF_A_USER], np.minimum(many, MOST_OF_A_USER)
+    if counts.sum() > MOST_QUERIES:
+        turn = random.permutation(len(users))
+        inside = np.zeros(len(users), dtype=bool)
+        inside[turn[np.cumsum(counts[turn]) <= MOST_QUERIES]] = True
+        order = order[np.repeat(inside, counts)]
+    return np.sort(events[order])
