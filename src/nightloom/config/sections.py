@@ -13,7 +13,9 @@ Protocol = Literal["streaming", "temporal", "leave_one_out", "random"]
 BaselineName = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
-ScorerName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"]  # those of models/scorers/registry.py
+ScorerName = Literal[
+    "graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends", "als"
+]  # those of models/scorers/registry.py
 
 
 class PretrainedConfig(Section):
@@ -64,7 +66,7 @@ class ModelConfig(Section):
     """Whether id embeddings join the fusion."""
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
-    scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
+    scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends", "als")
     """What may be fused with the network's scores; validation gives each its weight, often none. Empty: the network alone."""
     reranker: bool = True
     """Whether a re-ranker orders the 100 best by their probability, where validation shows a significant gain."""
@@ -126,7 +128,7 @@ class EvaluationConfig(Section):
 
     protocols: tuple[Protocol, ...] = Field(("streaming",), min_length=1)
     """Each is split, trained and ranked for itself; the gate uses the first. streaming: one cut in time, and a query before each later
-    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event, as papers do.
+    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event.
     `random` goes with data.columns.events.order: random."""
     baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
     """Simple models ranked beside the model; the gate holds a first champion against them."""

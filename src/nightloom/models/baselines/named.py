@@ -16,7 +16,7 @@ _CLASSES = {
     "popularity_recent": "baselines.popularity_recent:PopularityRecent",
     "item_knn": "baselines.item_knn:ItemKNN",
     "user_knn": "baselines.user_knn:UserKNN",
-    "als": "baselines.als:ALS",
+    "als": "scorers.als:ALS",
     "bpr": "baselines.bpr:BPR",
     "ease": "baselines.ease:EASE",
     "graph": "scorers.graph:TransitionGraph",
