@@ -11,7 +11,7 @@ from nightloom.config.section import Section
 
 Protocol = Literal["streaming", "temporal", "leave_one_out", "random"]
 BaselineName = Literal[
-    "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
+    "popularity", "popularity_recent", "item_knn", "user_knn", "session_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
 ScorerName = Literal[
     "graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends", "als"

@@ -22,6 +22,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "popularity_recent": {},
     "item_knn": {},
     "user_knn": {"neighbours": 20},
+    "session_knn": {"neighbours": 20},
     "als": {"factors": 4},
     "bpr": {"factors": 8},
     "ease": {"l2": 10.0},
@@ -178,7 +179,7 @@ def test_no_events_at_all(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "module", "limit"),
     [
-        *[(name, f"baselines.{name}", "BLOCK_CELLS") for name in ("user_knn", "ease")],
+        *[(name, f"baselines.{name}", "BLOCK_CELLS") for name in ("user_knn", "session_knn", "ease")],
         ("graph", "scorers.sparse", "BLOCK_CELLS"),
         *[("mlp", "baselines.mlp", "CELLS"), ("gru", "baselines.gru", "ANSWER_TOKENS")],
     ],

@@ -15,6 +15,7 @@ _CLASSES = {
     "popularity": "scorers.popularity:Popularity",
     "popularity_recent": "baselines.popularity_recent:PopularityRecent",
     "item_knn": "baselines.item_knn:ItemKNN",
+    "session_knn": "baselines.session_knn:SessionKNN",
     "user_knn": "baselines.user_knn:UserKNN",
     "als": "scorers.als:ALS",
     "bpr": "baselines.bpr:BPR",
