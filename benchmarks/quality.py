@@ -24,7 +24,7 @@ from rich.table import Table
 
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.core.errors import NightloomError
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.sequences import Queries, Sequences
 from nightloom.data.collect import collect
@@ -163,7 +163,7 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
 
 def mean(ranked: Ranked, metric: str) -> float:
     """A metric's mean over users."""
-    return float(per_user(ranked.ranks, ranked.offsets)[metric].mean())
+    return float(per_query(ranked.ranks, ranked.offsets)[metric].mean())
 
 
 def within_ten(ranked: Ranked, queries: Queries) -> np.ndarray:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nightloom.config import EvaluationConfig, PromotionConfig
 from nightloom.core.files import write_json
-from nightloom.core.metrics import mean, per_user
+from nightloom.core.metrics import mean, per_query
 from nightloom.core.ragged import owners
 from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.recommender import Recommender
@@ -153,7 +153,7 @@ def evaluate(
                     if not len(test.queries):
                         continue  # it has learned from all of them
                 ranked = ranks(model, test.queries, exclude_seen=evaluation.exclude_seen)
-                vectors[family] = per_user(ranked.ranks, ranked.offsets)
+                vectors[family] = per_query(ranked.ranks, ranked.offsets)
                 if family in (bundle.recommender.family, CHAMPION) and len(test.queries) == len(held.queries):
                     tops[family] = ranked.top
                 note(results, family, protocol, test, ranked, vectors[family], promotion.confidence)

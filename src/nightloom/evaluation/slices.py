@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.core.metrics import mean, per_user
+from nightloom.core.metrics import mean, per_query
 from nightloom.core.ragged import offsets_of, owners
 from nightloom.core.ranking import Ranked
 
@@ -84,7 +84,7 @@ def measure(ranked: Ranked, users: Masks, item_slice: NDArray[np.object_]) -> di
     Returns:
         Slice -> {"users": number, metric: mean ...}, as in slices.json.
     """
-    metrics = per_user(ranked.ranks, ranked.offsets)
+    metrics = per_query(ranked.ranks, ranked.offsets)
     found: dict[str, dict[str, Any]] = {}
     for name, mask in users.items():
         found[name] = {"users": int(mask.sum())} | mean({metric: values[mask] for metric, values in metrics.items()})
@@ -93,7 +93,7 @@ def measure(ranked: Ranked, users: Masks, item_slice: NDArray[np.object_]) -> di
         rows = item_slice == name
         if rows.any():
             lengths = np.unique(owner[rows], return_counts=True)[1]
-            found[name] = {"users": len(lengths)} | mean(per_user(ranked.ranks[rows], offsets_of(lengths)))
+            found[name] = {"users": len(lengths)} | mean(per_query(ranked.ranks[rows], offsets_of(lengths)))
     return found
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from nightloom.config import RunConfig, config_from_dict
 from nightloom.core.errors import InputError, NightloomError, TrainingError
 from nightloom.core.files import write_json
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
@@ -107,7 +107,7 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
             figures["seconds"][protocol] = round(time.perf_counter() - began, 3)
             figures["curves"][protocol], figures["users"][protocol] = curves, len(held.queries)
             ranked = ranks(model, held.queries, exclude_seen=config.evaluation.exclude_seen)
-            vectors = per_user(ranked.ranks, ranked.offsets)
+            vectors = per_query(ranked.ranks, ranked.offsets)
             note(results, family, protocol, held, ranked, vectors, config.promotion.confidence)
             writer.write_table(rows_of(held, family, protocol, ranked))
             progress(f"{family}: fitted and ranked, {protocol}, {len(held.queries):,} users")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Sequences
@@ -148,7 +148,7 @@ def judge(
 
     def evaluate(model: Recommender) -> NDArray[np.float64]:
         ranked = ranks(model, queries, exclude_seen=exclude_seen)
-        return per_user(ranked.ranks, ranked.offsets)[METRIC]
+        return per_query(ranked.ranks, ranked.offsets)[METRIC]
 
     recommenders: dict[str, SequentialRecommender] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
     recommenders |= {arm: Bundle.load(bundles[arm]).recommender for arm in TRAINED}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import KS, NAMES, from_frame, mean, per_user
+from nightloom.core.metrics import KS, NAMES, from_frame, mean, per_query
 
 user_ranks = st.lists(st.integers(1, 40), min_size=1, max_size=25, unique=True)
 """Ranks of one user's held-out items; those above 30 are read as not rankable."""
@@ -20,7 +20,7 @@ everyone = st.lists(user_ranks.map(lambda ranks: [rank if rank <= 30 else 0 for 
 
 def measure(users: list[list[int]]) -> dict[str, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in users])]).astype(np.int64)
-    return per_user(np.array([rank for one in users for rank in one], dtype=np.int32), offsets)
+    return per_query(np.array([rank for one in users for rank in one], dtype=np.int32), offsets)
 
 
 def frame(users: list[list[int]]) -> pd.DataFrame:

@@ -80,7 +80,7 @@ def test_compare_tables_every_metric_over_shared_users() -> None:
     a, b = rows(np.array([1, 1, 3, 50])), rows(np.array([2, 1, 30, 50, 1]))
     table = compare(a, b.sample(frac=1, random_state=0)).set_index("metric")
     assert table.index.tolist() == list(NAMES)
-    assert table.columns.tolist() == ["a", "b", "difference", "low", "high", "users"]
+    assert table.columns.tolist() == ["a", "b", "difference", "low", "high", "users", "queries"]
     assert (table["users"] == 4).all()
     assert table.loc["hr_at_5", "a"] == 0.75
     assert table.loc["hr_at_5", "difference"] == pytest.approx(0.25)
