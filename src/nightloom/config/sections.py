@@ -126,8 +126,8 @@ class EvaluationConfig(Section):
 
     protocols: tuple[Protocol, ...] = Field(("streaming",), min_length=1)
     """Each is split, trained and ranked for itself; the gate uses the first. streaming: one cut in time, and a query before each later
-    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event, as papers do.
-    `random` goes with data.columns.events.order: random."""
+    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event, as in
+    papers. `random` goes with data.columns.events.order: random."""
     baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
     """Simple models ranked beside the model; the gate holds a first champion against them."""
     exclude_seen: bool = True

@@ -127,9 +127,7 @@ def paired(
     }
 
 
-def interval(
-    values: NDArray[np.float64], confidence: float = 0.95, queries: NDArray[np.integer] | None = None
-) -> tuple[float, float]:
+def interval(values: NDArray[np.float64], confidence: float = 0.95, queries: NDArray[np.integer] | None = None) -> tuple[float, float]:
     """Normal interval of one metric's mean: mean -+ z * standard deviation / sqrt(users), within 0 and 1 as metrics are.
 
     Where users have several queries, the mean is a ratio, of the sum of hits and that of queries. The deviation is that of its

@@ -38,7 +38,8 @@ def told(whole: Comparison, anchor: Comparison | None, slices: Sequence[Comparis
     relative = "" if whole.relative is None else f" ({whole.relative:+.1%})"
     said = [
         f"{config.metric} {whole.challenger:.4f} against {whole.other:.4f} of the champion on the same "
-        f"{asked(whole.users, whole.queries)}: difference {whole.difference:+.4f}{relative}, {config.confidence:.0%} interval {whole.low:+.4f} to {whole.high:+.4f}."
+        f"{asked(whole.users, whole.queries)}: difference {whole.difference:+.4f}{relative}, {config.confidence:.0%} interval "
+        f"{whole.low:+.4f} to {whole.high:+.4f}."
     ]
     if whole.passed:
         said.append(
@@ -122,7 +123,8 @@ def warnings(users: int, all_users: int, whole: Comparison | None = None) -> lis
     """What limits the decision: users left out, few users, little power."""
     said = []
     if users < all_users:
-        said.append(f"{all_users - users:,} of the challenger's {all_users:,} held-out users have no lists of the champion and are left out.")
+        left_out = f"{all_users - users:,} of the challenger's {all_users:,} held-out users"
+        said.append(f"{left_out} have no lists of the champion and are left out.")
     if users < FEW_USERS:
         said.append(f"With only {users:,} held-out users the interval is rough.")
     if whole is None or whole.smallest_loss is None:
