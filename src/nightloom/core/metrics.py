@@ -129,11 +129,6 @@ def from_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts, index=pd.Index(users, name="user_id")).assign(queries=queries)
 
 
-def asked(users: int, queries: int) -> str:
-    """What means are over, in words: `301 held-out users`, or `12,345 events of 301 users` where a user has several queries."""
-    return f"{users:,} held-out users" if queries in (0, users) else f"{queries:,} events of {users:,} users"
-
-
 def whole_ranks(column: pd.Series) -> NDArray[np.int64]:
     """Ranks as integers, 0 where null.
 

@@ -21,7 +21,7 @@ from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.core.streaming import STREAMING
 from nightloom.evaluation import lists, plots, slices
-from nightloom.evaluation.held_out import SCHEMA, HeldOut, held_out
+from nightloom.evaluation.held_out import ASKED, SCHEMA, HeldOut, held_out
 from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.live import measure_live
 from nightloom.evaluation.reranker import measure_probabilities
@@ -32,9 +32,6 @@ from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.validation import sample
-
-ASKED = ("test_users", "test_queries", "test_rows", "without_history", "sampled_from")
-"""Figures of how much was asked, by protocol."""
 
 
 @dataclass

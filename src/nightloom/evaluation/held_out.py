@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightloom.core.metrics import asked
+from nightloom.core.asked import asked
 from nightloom.core.ragged import owners
 from nightloom.core.ranking import Ranked
 from nightloom.core.sequences import Histories, Queries, Sequences
@@ -21,6 +21,8 @@ from nightloom.evaluation import slices
 from nightloom.evaluation.rivals import Rival
 from nightloom.models.scorers.popularity import positive_counts
 
+ASKED = ("test_users", "test_queries", "test_rows", "without_history", "sampled_from")
+"""Figures of how much is asked, which stage evaluate gives by protocol."""
 SCHEMA = pa.schema(
     [
         ("family", pa.string()),
@@ -68,7 +70,7 @@ class HeldOut:
         return asked(len(np.unique(self.queries.users)), len(self.queries))
 
     def figures(self, protocol: str, *, exclude_seen: bool) -> dict[str, Any]:
-        """How much is asked: `test_users`, `test_queries`, `test_rows`, `without_history` and `sampled_from`; see `evaluate`."""
+        """How much is asked: the figures of `ASKED`; see `evaluate`."""
         users, lengths = self.queries.users, self.queries.histories.lengths
         strangers = users[lengths == 0]
         there = int(askable(self.sequences, "test", exclude_seen=exclude_seen).sum()) if protocol == STREAMING else len(users)

@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
+from nightloom.core.asked import asked
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import asked, parts_of_users, per_query
+from nightloom.core.metrics import parts_of_users, per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Sequences

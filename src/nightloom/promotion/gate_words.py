@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nightloom.core.metrics import asked
+from nightloom.core.asked import asked
 from nightloom.promotion.comparison import LOW_POWER, Comparison
 
 if TYPE_CHECKING:
