@@ -160,8 +160,8 @@ def _of_the_model(
         title, place = f"Probabilities of a positive event, {protocol}", f"calibration_of_labels_{protocol}.png"
         found["label_probabilities"] = measure_labels(model, held.sequences, plots_folder / place, title)
     if protocol == STREAMING:
-        said = {"exclude_seen": evaluation.exclude_seen, "confidence": promotion.confidence}
-        live = measure_live(model, held.sequences, held.queries, **said)
+        asked = held.sequences, held.queries
+        live = measure_live(model, *asked, exclude_seen=evaluation.exclude_seen, confidence=promotion.confidence)
         found |= {"live": live} if live else {}
     return found
 

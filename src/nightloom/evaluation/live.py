@@ -35,7 +35,8 @@ def measure_live(
     Returns:
         `metrics` (name -> mean over queries) and `intervals` (name -> (low, high)); None without times or queries.
     """
-    if not isinstance(queries.histories, Prefixes) or not sequences.has_time or not len(queries):
+    histories = queries.histories
+    if not isinstance(histories, Prefixes) or not sequences.has_time or not len(queries):
         return None
     model, owner = copy(recommender), owners(sequences.offsets)
     model.labels = None  # it ranks nothing
@@ -44,8 +45,7 @@ def measure_live(
         rows = np.sort(part)  # by user, whose histories are read in one pass
         known = _until(sequences, owner, int(queries.times[rows].min()))
         model.fit(known.train(with_validation=True), known.n_items)
-        asked = queries.take(rows)
-        asked = replace(asked, histories=replace(asked.histories, sequences=known))
+        asked = replace(queries.take(rows), histories=replace(histories.take(rows), sequences=known))
         found[rows] = ranks(model, asked, exclude_seen=exclude_seen).ranks
     metrics = per_query(found, queries.target_offsets)
     parts, many = parts_of_users(metrics, queries.users)

@@ -30,8 +30,8 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
         "protocol",
         "Protocol",
         "How the held-out items are chosen and when the models are asked. Streaming queries: before each event after one point in time, "
-        "with all that its user did just before it, as a service is asked. Temporal split: once, at that point, for everything after it, as "
-        "a newsletter. Leave-one-out split: before the last positive event of each user, as in many papers.",
+        "with all that its user did just before it, as a service is asked. Temporal split: once, at that point, for everything after it, "
+        "as a newsletter. Leave-one-out split: before the last positive event of each user, as in many papers.",
     ),
     (
         "query",

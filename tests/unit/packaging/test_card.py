@@ -46,11 +46,13 @@ def test_card(first: bool) -> None:
         tags,
         training=TRAINING,
         slices={"new": {"users": 60, "events": 90, "ndcg_at_10": 0.7}},
+        asked={"test_users": 60, "test_queries": 90, "without_history": {"queries": 7}, "sampled_from": None},
         counts={"events": 12345},
         licence="research only",
     )
     assert card.startswith("# nightloom-films\n")
     assert "| nightloom | 1.0000 | 0.9000 | 0.8000 |" in card
+    assert "90 events of 60 users were asked about, 7 of them without any history." in card
     assert "| popularity | 0.5000 | 0.2500 |  |" in card
     assert "elsewhere" not in card
     assert all("- " + reason.replace("ndcg_at_10", "NDCG@10") in card for reason in decision.reasons)
@@ -59,7 +61,7 @@ def test_card(first: bool) -> None:
     assert ("slice by slice" in card) is not first
     assert "- events: 12,345 rows\n- licence of the data: research only\n- data_hash: abc" in card
     assert "mlflow.pyfunc.load_model('models:/nightloom-films@champion')" in card
-    assert "| new | 60 | 0.7000 |" in card
+    assert "| new | 60 | 90 | 0.7000 |" in card
     assert card.isascii()
 
 
