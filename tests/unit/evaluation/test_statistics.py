@@ -98,7 +98,7 @@ def test_refusals() -> None:
 def crowd(random: np.random.Generator, users: int) -> tuple[np.ndarray, np.ndarray]:
     """Number of events and taste of each user; who has many events likes more, and all events of a user share a taste."""
     many = 1 + random.geometric(0.15, users)
-    return many, 0.6 * random.beta(2, 5, users) + 0.2 * np.minimum(many, 20) / 20
+    return many, 0.7 * random.beta(1, 2, users) + 0.2 * np.minimum(many, 20) / 20
 
 
 def test_the_interval_covers_the_mean_over_events_where_a_users_events_resemble_each_other() -> None:
