@@ -110,11 +110,11 @@ class TrainingConfig(Section):
     max_minutes: float | None = Field(None, gt=0)
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
-    """Start from the champion's weights, if it has learned nothing that tonight holds out (temporal split, frozen language model)."""
+    """Start from the champion's weights, if it has learned nothing that tonight holds out (split in time, frozen language model)."""
     warm_epochs: int = Field(2, ge=1)
     """Epochs of a run that starts from the champion's weights; the rate falls to nothing over them."""
     refit: bool = True
-    """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""
+    """After early stopping, train again on train + validation for the best number of epochs (one cut for all users only)."""
     seed: int = 7
     """Seed of everything random in training."""
 
