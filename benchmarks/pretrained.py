@@ -26,6 +26,7 @@ from nightloom.config import RunConfig, load_preset
 from nightloom.core.errors import NightloomError
 from nightloom.core.ranking import ranks
 from nightloom.core.sequences import Sequences
+from nightloom.core.streaming import queries_of
 from nightloom.data.collect import collect
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.snapshot import read_snapshot
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrained", description="Pretrained language models side by side.")
     parser.add_argument("models", nargs="+", help="hub names or local folders")
     parser.add_argument("--preset", default="office")
-    parser.add_argument("--protocol", choices=("leave_one_out", "temporal"), default="leave_one_out")
+    parser.add_argument("--protocol", choices=("leave_one_out", "streaming", "temporal"), default="leave_one_out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--table", type=Path, help="also write the table to this Markdown file")
     given = parser.parse_args(arguments)
@@ -98,7 +99,7 @@ def row(config: RunConfig, protocol: str, root: Path) -> tuple[str, ...]:
         figures = load_pretrained(config.pretrained, prepared, Path(fresh), pretrained)
         spent = time.process_time() - began
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-    queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+    queries = queries_of(protocol, sequences, "test", exclude_seen=config.evaluation.exclude_seen)
     vectors, mask = (torch.from_numpy(np.load(pretrained / f"text_{name}.npy", allow_pickle=False)) for name in ("vectors", "mask"))
     near = TextNeighbours().read(vectors, mask)
     found = measure(config, protocol, prepared, pretrained, home / f"{weights.fingerprint[:12]}-{config.digest()[:12]}")

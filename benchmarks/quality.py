@@ -24,9 +24,10 @@ from rich.table import Table
 
 from nightloom.config import RunConfig, load_config, load_preset
 from nightloom.core.errors import NightloomError
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.sequences import Queries, Sequences
+from nightloom.core.streaming import queries_of
 from nightloom.data.collect import collect
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.snapshot import read_snapshot
@@ -129,7 +130,7 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
     if not result.exists():
         figures = fine_tune(config, protocol, prepared, pretrained, folder)
         sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-        queries = sequences.queries("test", exclude_seen=config.evaluation.exclude_seen)
+        queries = queries_of(protocol, sequences, "test", exclude_seen=config.evaluation.exclude_seen)
         recommender = Bundle.load(folder / "bundle").recommender
         fused = ranks(recommender, queries, exclude_seen=config.evaluation.exclude_seen)
         weights, share = dict(recommender.weights), sum(recommender.weights.values())
@@ -162,8 +163,8 @@ def measure(config: RunConfig, protocol: str, prepared: Path, pretrained: Path, 
 
 
 def mean(ranked: Ranked, metric: str) -> float:
-    """A metric's mean over users."""
-    return float(per_user(ranked.ranks, ranked.offsets)[metric].mean())
+    """A metric's mean over queries."""
+    return float(per_query(ranked.ranks, ranked.offsets)[metric].mean())
 
 
 def within_ten(ranked: Ranked, queries: Queries) -> np.ndarray:
@@ -226,7 +227,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--preset")
     source.add_argument("--config", type=Path)
-    parser.add_argument("--protocol", choices=("leave_one_out", "temporal"), default="leave_one_out")
+    parser.add_argument("--protocol", choices=("leave_one_out", "streaming", "temporal"), default="leave_one_out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["full"])
     parser.add_argument("--minutes", type=float, help="most minutes of training a run")

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.core.asked import asked
 from nightloom.evaluation.evaluate import evaluate as rank
 from nightloom.evaluation.rivals import CHAMPION
 from nightloom.promotion.registry import Registry
@@ -44,5 +45,5 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
         salt=salt,
     )
     protocol = config.evaluation.protocols[0]
-    users = manifest.figures["test_users"][protocol]
-    return log_done(manifest, f"{len(manifest.figures['metrics'])} models on {users:,} held-out users ({protocol})")
+    said = asked(*(manifest.figures[name][protocol] for name in ("test_users", "test_queries")))
+    return log_done(manifest, f"{len(manifest.figures['metrics'])} models on {said} ({protocol})")

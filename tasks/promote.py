@@ -12,6 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from nightloom.evaluation.held_out import ASKED
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
@@ -68,6 +69,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                     tags,
                     training=tuned.figures[protocol],
                     slices=slices.get(SequentialRecommender.family, {}).get(protocol),
+                    asked={name: evaluated.figures[name][protocol] for name in ASKED},
                     counts=collected.figures["counts"],
                     licence=collected.figures["licence"],
                 )

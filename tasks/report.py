@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import replaced
+from nightloom.evaluation.held_out import ASKED
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.report import figures, words
 from nightloom.report.build import build_report
@@ -44,6 +45,8 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     model_run = ""
     for family, metrics in evaluated.figures["metrics"].items():
         model = family == SequentialRecommender.family
+        if model:
+            metrics = with_live(metrics, evaluated.figures["live"])
         tables = [evaluated.path / name for name in ("per_user.parquet", "slices.json", "intervals.json")]
         files = [*sorted((evaluated.path / "plots").glob("*.png")), *tables] if model else []
         shares = {protocol: tuned.figures[protocol]["weights"] for protocol in night.config.evaluation.protocols}
@@ -52,6 +55,14 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
         model_run = made if model else model_run
     tracking.log_metrics(run, evaluated.figures["metrics"][SequentialRecommender.family])
     return model_run
+
+
+def with_live(metrics: Mapping[str, Mapping[str, float]], live: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The model's metrics by protocol, and those with scorers kept up to date under `live_<metric>`."""
+    return {
+        protocol: {**found, **{f"live_{name}": value for name, value in live.get(protocol, {}).get("metrics", {}).items()}}
+        for protocol, found in metrics.items()
+    }
 
 
 @task(name="report", task_run_name="report {night.config.name}", cache_policy=NO_CACHE)
@@ -70,6 +81,8 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         metrics=evaluated.figures["metrics"],
         intervals=_read(evaluated.path / "intervals.json"),
         slices=_read(evaluated.path / "slices.json"),
+        asked={protocol: {name: evaluated.figures[name][protocol] for name in ASKED} for protocol in night.config.evaluation.protocols},
+        live=evaluated.figures["live"],
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
         training={
             protocol: tuned.figures[protocol]

@@ -40,18 +40,21 @@ def measures(champion: bool = True) -> dict[str, Any]:
     families = {name: value for name, value in FAMILIES.items() if champion or name != "champion"}
     metrics = {
         name: {
-            "temporal": {"hr_at_10": 2.1 * value, "ndcg_at_10": value, "mrr_at_10": 0.8 * value, "recall_at_10": 1.6 * value,
+            "streaming": {"hr_at_10": 2.1 * value, "ndcg_at_10": value, "mrr_at_10": 0.8 * value, "recall_at_10": 1.6 * value,
                          "coverage_at_10": 0.2 + value, "novelty_at_10": 3.0, "popularity_bias_at_10": None}
         }
         for name, value in families.items()
     }  # fmt: skip
     intervals = {
-        name: {"temporal": {metric: (0.92 * value, 1.08 * value) for metric, value in found["temporal"].items() if value is not None}}
+        name: {"streaming": {metric: (0.92 * value, 1.08 * value) for metric, value in found["streaming"].items() if value is not None}}
         for name, found in metrics.items()
     }
     slices = {
         name: {
-            "temporal": {"new users": {"users": 61, "ndcg_at_10": 0.9 * value}, "tail items": {"users": 1204, "ndcg_at_10": 0.3 * value}}
+            "streaming": {
+                "new users": {"users": 61, "events": 140, "ndcg_at_10": 0.9 * value},
+                "tail items": {"users": 204, "events": 1204, "ndcg_at_10": 0.3 * value},
+            }
         }
         for name, value in families.items()
     }
@@ -61,7 +64,7 @@ def measures(champion: bool = True) -> dict[str, Any]:
         for n in range(1, 25)
     ]  # fmt: skip
     training = {
-        "temporal": {
+        "streaming": {
             "weights": {"cooccurrence": 0.2, "graph": 0.1},
             "validation_alone": {"network": 0.09, "graph": 0.08, "cooccurrence": 0.07, "popularity": 0.03},
             "validation_ndcg_at_10": 0.1, "warm_start": None, "cold_because": "training.warm_start is false",
@@ -70,7 +73,15 @@ def measures(champion: bool = True) -> dict[str, Any]:
             "label_probabilities": None,
         }
     }  # fmt: skip
-    return {"metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"temporal": epochs}, "training": training}
+    asked = {
+        "streaming": {"test_users": 512, "test_queries": 3071, "test_rows": 3071, "without_history": {"queries": 96, "users": 88},
+                      "sampled_from": 4410}
+    }  # fmt: skip
+    live = {name: 1.1 * value for name, value in metrics["nightloom"]["streaming"].items() if name.split("_")[0] in ("hr", "ndcg", "mrr")}
+    return {
+        "metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"streaming": epochs}, "training": training,
+        "asked": asked, "live": {"streaming": {"metrics": live, "intervals": {}}},
+    }  # fmt: skip
 
 
 def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:
@@ -80,6 +91,7 @@ def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:
         "metric": "ndcg_at_10",
         "mode": "enabled",
         "users": 512,
+        "queries": 3071,
         "challenger": 0.0925,
         "guards": (),
     }
@@ -96,7 +108,7 @@ def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:
 
 
 REASONS = {
-    "protocol": "temporal",
+    "protocol": "streaming",
     "sample": [
         {
             "user_id": "42", "item_id": "7", "title": "Dark City",
@@ -144,7 +156,7 @@ def sample_lists(champion: bool = True) -> dict[str, Any]:
     its = listed([("Gattaca", 4), ("Heat & Dust", 2), ("Dark City", 1), ("Sphere", None)])
     users = [{"user_id": user, "challenger": mine, "champion": its if champion else []} for user in ("42", "7")]
     figures = {"shared_at_10": 7.25, "same_first": 0.5} if champion else {"shared_at_10": None, "same_first": None}
-    return {"protocol": "temporal", "users": users, "known_ranks": 20} | figures
+    return {"protocol": "streaming", "users": users, "known_ranks": 20} | figures
 
 
 def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> dict[str, Any]:

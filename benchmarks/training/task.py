@@ -60,7 +60,7 @@ def judge(queries: Queries, lists: NDArray[np.int32]) -> dict[str, float]:
     owner = np.repeat(np.arange(len(queries)), np.diff(queries.target_offsets))
     hit = lists[owner] == queries.targets[:, None]
     ranks = np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
-    return metrics.mean(metrics.per_user(ranks, queries.target_offsets))
+    return metrics.mean(metrics.per_query(ranks, queries.target_offsets))
 
 
 def make_task(config: RunConfig, root: Path, folder: Path) -> BenchTask:

@@ -31,7 +31,7 @@ def long_report(ending: str) -> dict[str, Any]:
     word = "Donaudampfschifffahrtsgesellschaftskapitänswitwenrente"
     content["gate"]["reasons"] = [f"Slice '{word}' lost 14.3 %."]
     for families in content["slices"].values():
-        families["temporal"][f"occupation={word}"] = {"users": 30, "ndcg_at_10": 0.2}
+        families["streaming"][f"occupation={word}"] = {"users": 30, "ndcg_at_10": 0.2}
     for check in content["checks"]:
         check["column"] += word
     for user in content["sample_lists"].get("users", []):

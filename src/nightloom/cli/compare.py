@@ -27,7 +27,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="The run to compare with: same forms.")],
     family: Annotated[str | None, typer.Option(help="Family of both runs. Default: that of the MLflow run, else the model.")] = None,
     family_b: Annotated[str | None, typer.Option(help="Family of the second run, where it is another.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="temporal, random or leave_one_out. Default: the first of run A.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="streaming, temporal, random or leave_one_out. Default: the first of run A.")] = None,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the intervals.")] = 0.95,
     other_data: Annotated[bool, typer.Option("--other-data", help="Compare runs of different data too, on what both have.")] = False,
     root: Root = MLRUNS,
@@ -43,13 +43,15 @@ def compare(
     family_a, other = family or family_a, family_b or family or other
     found = statistics(_rows(rows_a, a, family_a, protocol), _rows(rows_b, b, other, protocol), confidence=confidence)
     table = Table("metric", title=f"{family_a} of {plain(a)} less {other} of {plain(b)} ({protocol})", title_justify="left")
-    for heading in ("A", "B", "A - B", "relative", f"{confidence:.0%} interval", "users"):
+    measured = ["users"] if (found["users"] == found["queries"]).all() else ["users", "events"]
+    for heading in ("A", "B", "A - B", "relative", f"{confidence:.0%} interval", *measured):
         table.add_column(heading, justify="right")
-    for metric, first, second, difference, low, high, users in found.itertuples(index=False, name=None):
+    for metric, first, second, difference, low, high, users, queries in found.itertuples(index=False, name=None):
         style = "green" if low > 0 else "red" if high < 0 else None
         figures = [f"{first:.4f}", f"{second:.4f}", f"{difference:+.4f}", f"{difference / second:+.1%}" if second else "n/a"]
+        counts = [f"{users:,}", f"{queries:,}"]
         said = f"{metric} (decides)" if metric == made_a.metric else metric
-        table.add_row(said, *figures, f"{low:+.4f} to {high:+.4f}", f"{users:,}", style=style)
+        table.add_row(said, *figures, f"{low:+.4f} to {high:+.4f}", *counts[: len(measured)], style=style)
     console().print(table)
     if differences := config_differences(made_a, made_b):
         keys = Table("key", "A", "B", title="What differs in their configs", title_justify="left")

@@ -112,11 +112,11 @@ class TrainingConfig(Section):
     max_minutes: float | None = Field(None, gt=0)
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
-    """Start from the champion's weights, if it has learned nothing that tonight holds out (temporal split, frozen language model)."""
+    """Start from the champion's weights, if it has learned nothing that tonight holds out (split in time, frozen language model)."""
     warm_epochs: int = Field(2, ge=1)
     """Epochs of a run that starts from the champion's weights; the rate falls to nothing over them."""
     refit: bool = True
-    """After early stopping, train again on train + validation for the best number of epochs (temporal split only)."""
+    """After early stopping, train again on train + validation for the best number of epochs (one cut for all users only)."""
     seed: int = 7
     """Seed of everything random in training."""
 
@@ -128,8 +128,8 @@ class EvaluationConfig(Section):
 
     protocols: tuple[Protocol, ...] = Field(("streaming",), min_length=1)
     """Each is split, trained and ranked for itself; the gate uses the first. streaming: one cut in time, and a query before each later
-    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event.
-    `random` goes with data.columns.events.order: random."""
+    event with all that is known just before it. temporal: one query a user, at the cut. leave_one_out: each user's last event, as in
+    papers. `random` goes with data.columns.events.order: random."""
     baselines: tuple[BaselineName, ...] = ("popularity", "item_knn", "als", "graph")
     """Simple models ranked beside the model; the gate holds a first champion against them."""
     exclude_seen: bool = True

@@ -97,34 +97,20 @@ def queries_of(protocol: str, sequences: Sequences, part: str, *, exclude_seen: 
 def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = True) -> Queries:
     """A query for each positive event of a part, asked at its time with everything known strictly before it.
 
-    Events of one second, such as one basket, do not know each other. Without times, or where they are dates, each event is later than
-    the one before it.
+    Events of one second, such as one basket, do not know each other; an item that is among them twice is asked once. Without times, or
+    where they are dates, each event is later than the one before it.
 
     Args:
         sequences: events with the split's cut-offs.
         part: "validation" or "test".
-        exclude_seen: leave out events on items that the history has seen (they would never be shown), and an item's second event of
-            the same second.
+        exclude_seen: leave out events on items that the history has seen (they would never be shown).
 
     Returns:
         Queries with one held-out item each, by user and time, at most `MOST_OF_A_USER` of a user and about `MOST_QUERIES` in all.
     """
-    start, stop = (
-        (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
-    )
-    owner, place = owners(sequences.offsets), np.arange(len(sequences.items))
+    owner = owners(sequences.offsets)
     first = first_of_moment(sequences, owner)
-    asked = sequences.positive & (place >= start[owner]) & (place < stop[owner])
-    if exclude_seen:
-        pair = np.unique(owner * np.int64(sequences.n_items) + sequences.items, return_inverse=True)[1]
-        seen_from = np.full(pair.max(initial=-1) + 1, len(place))  # the first event that makes the item seen by the user
-        np.minimum.at(seen_from, pair[sequences.seen], place[sequences.seen])
-        asked &= seen_from[pair] >= first
-        twice = np.flatnonzero(asked)
-        kept = np.unique(np.stack([pair[twice], first[twice]]), axis=1, return_index=True)[1]
-        asked[:] = False
-        asked[twice[kept]] = True
-    events = _drawn(np.flatnonzero(asked), owner)
+    events = _drawn(np.flatnonzero(askable(sequences, part, exclude_seen=exclude_seen)), owner)
     times = sequences.times[events]
     return Queries(
         users=owner[events],
@@ -133,6 +119,26 @@ def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = T
         targets=sequences.items[events],
         times=times,
     )
+
+
+def askable(sequences: Sequences, part: str, *, exclude_seen: bool) -> NDArray[np.bool_]:
+    """The events that `streaming_queries` draws from, bool [events]; arguments as there."""
+    start, stop = (
+        (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
+    )
+    owner, place = owners(sequences.offsets), np.arange(len(sequences.items))
+    first = first_of_moment(sequences, owner)
+    asked = sequences.positive & (place >= start[owner]) & (place < stop[owner])
+    pair = np.unique(owner * np.int64(sequences.n_items) + sequences.items, return_inverse=True)[1]
+    if exclude_seen:
+        seen_from = np.full(pair.max(initial=-1) + 1, len(place))  # the first event that makes the item seen by the user
+        np.minimum.at(seen_from, pair[sequences.seen], place[sequences.seen])
+        asked &= seen_from[pair] >= first
+    found = np.flatnonzero(asked)
+    order = found[np.lexsort((found, first[found], pair[found]))]
+    twice = (np.diff(pair[order], prepend=-1) == 0) & (np.diff(first[order], prepend=-1) == 0)
+    asked[order[twice]] = False
+    return asked
 
 
 def first_of_moment(sequences: Sequences, owner: IntArray) -> IntArray:

@@ -10,41 +10,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightloom.config import EvaluationConfig, PromotionConfig
 from nightloom.core.files import write_json
-from nightloom.core.metrics import mean, per_user
-from nightloom.core.ragged import owners
+from nightloom.core.metrics import mean, parts_of_users, per_query
 from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.recommender import Recommender
-from nightloom.core.sequences import Histories, Queries, Sequences
+from nightloom.core.sequences import Histories
+from nightloom.core.streaming import STREAMING
 from nightloom.evaluation import lists, plots, slices
+from nightloom.evaluation.held_out import ASKED, SCHEMA, HeldOut, held_out
 from nightloom.evaluation.labels import measure_labels
+from nightloom.evaluation.live import measure_live
 from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.evaluation.rivals import CHAMPION, Rival, load_rival
 from nightloom.evaluation.samples import USERS, pick, sample_lists
 from nightloom.evaluation.statistics import interval, paired
 from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
-from nightloom.models.scorers.popularity import positive_counts
 from nightloom.packaging.bundle import Bundle
-
-SCHEMA = pa.schema(
-    [
-        ("family", pa.string()),
-        ("protocol", pa.string()),
-        ("user_id", pa.string()),
-        ("item_id", pa.string()),
-        ("rank", pa.int32()),
-        ("history", pa.int32()),
-        ("slices", pa.string()),
-        ("item_slice", pa.string()),
-    ]
-)
-"""Columns of per_user.parquet."""
+from nightloom.training.validation import sample
 
 
 @dataclass
@@ -58,38 +45,6 @@ class Results:
     def of(self, kind: str, protocol: str) -> dict[str, Any]:
         """One kind of result under one protocol, by family."""
         return {family: found[protocol] for family, found in getattr(self, kind).items() if protocol in found}
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The test of one protocol: its queries, and what each row of the results says besides the rank.
-
-    Attributes:
-        queries: histories and held-out items.
-        train: what the baselines learn from.
-        popularity: int64 [items], positive events in `train`.
-        user_masks: user slice -> bool [n].
-        item_slice: object [rows], slice of each held-out item.
-        user_ids: object [n], the user of each query.
-        table: the columns of per_user.parquet that are the same for every family.
-    """
-
-    queries: Queries
-    train: Histories
-    popularity: NDArray[np.int64]
-    user_masks: dict[str, NDArray[np.bool_]]
-    item_slice: NDArray[np.object_]
-    user_ids: NDArray[np.object_]
-    table: dict[str, Any]
-
-    def for_rival(self, rival: Rival, event_types: Sequence[str]) -> HeldOut:
-        """The test as a registered model can be asked: by its own event names, without what it may have learned from."""
-        rows = ~rival.learned
-        queries, kept = self.queries.only(rows)
-        table = {name: column[rows] for name, column in self.table.items()}
-        masks = {name: mask[kept] for name, mask in self.user_masks.items()}
-        named = rival.bundle.event_names.recoded(queries, event_types)
-        return HeldOut(named, self.train, self.popularity, masks, self.item_slice[rows], self.user_ids[kept], table)
 
 
 def evaluate(
@@ -121,17 +76,19 @@ def evaluate(
         seed: of the baselines that draw, and of the sample of users.
 
     Returns:
-        Figures: `test_users` and `test_rows` by protocol, and `metrics` (family -> protocol -> metric). Where the model has a
-        re-ranker, `probabilities` by protocol (see `measure_probabilities`); with a label head `label_probabilities` (see
-        `measure_labels`). `rivals`: name -> `Rival.figures`.
+        Figures by protocol: `test_users`, `test_queries`, `test_rows` (held-out items), `without_history` (`queries` and `users` that
+        were asked without any history) and `sampled_from` (events of which the queries are a sample; None where they are all).
+        `metrics`: family -> protocol -> metric. `live`: protocol -> `metrics` and `intervals` of the model with scorers kept up to date
+        (see `measure_live`). Where the model has a re-ranker, `probabilities` by protocol (see `measure_probabilities`); with a label
+        head `label_probabilities` (see `measure_labels`). `rivals`: name -> `Rival.figures`.
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
     results = Results()
     figures: dict[str, Any] = {
-        "test_users": {},
-        "test_rows": {},
+        **{name: {} for name in ASKED},
         "metrics": results.metrics,
+        "live": {},
         "probabilities": {},
         "label_probabilities": {},
         "rivals": {},
@@ -139,7 +96,8 @@ def evaluate(
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in evaluation.protocols:
             held = held_out(protocol, prepared, items, users, exclude_seen=evaluation.exclude_seen)
-            figures["test_users"][protocol], figures["test_rows"][protocol] = len(held.queries), len(held.queries.targets)
+            for name, figure in held.figures(protocol, exclude_seen=evaluation.exclude_seen).items():
+                figures[name][protocol] = figure
             bundle = Bundle.load(bundles[protocol])
             places = rivals if protocol == evaluation.protocols[0] else {}
             others = {name: load_rival(place, protocol, items, pretrained, held.queries.times) for name, place in places.items()}
@@ -153,33 +111,26 @@ def evaluate(
                     if not len(test.queries):
                         continue  # it has learned from all of them
                 ranked = ranks(model, test.queries, exclude_seen=evaluation.exclude_seen)
-                vectors[family] = per_user(ranked.ranks, ranked.offsets)
+                vectors[family] = per_query(ranked.ranks, ranked.offsets)
                 if family in (bundle.recommender.family, CHAMPION) and len(test.queries) == len(held.queries):
                     tops[family] = ranked.top
                 note(results, family, protocol, test, ranked, vectors[family], promotion.confidence)
-                writer.write_table(rows_of(test, family, protocol, ranked))
+                writer.write_table(test.rows(family, protocol, ranked))
                 if progress:
-                    progress(f"{protocol}: {family} ranked for {len(test.queries):,} users")
+                    progress(f"{protocol}: {family} ranked for {test.said}")
             if protocol == evaluation.protocols[0]:
                 rows, mine = pick(held.queries, USERS, seed), tops[bundle.recommender.family]
-                sample = sample_lists(rows, held.user_ids, bundle, mine, tops.get(CHAMPION))
-                write_json(folder / "sample_lists.json", {"protocol": protocol} | sample)
-            if bundle.recommender.reranker is not None and len(held.queries):
-                title = f"Probabilities of the {CANDIDATES} best of {len(held.queries):,} users, {protocol}"
-                place = folder / "plots" / f"calibration_{protocol}.png"
-                figures["probabilities"][protocol] = measure_probabilities(bundle.recommender, held.queries, place, title)
-            if bundle.recommender.labels is not None:
-                place = folder / "plots" / f"calibration_of_labels_{protocol}.png"
-                sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-                figures["label_probabilities"][protocol] = measure_labels(
-                    bundle.recommender, sequences, place, f"Probabilities of a positive event, {protocol}"
-                )
+                sample_of_users = sample_lists(rows, held.user_ids, bundle, mine, tops.get(CHAMPION))
+                write_json(folder / "sample_lists.json", {"protocol": protocol} | sample_of_users)
+            for name, figure in _of_the_model(bundle, held, protocol, folder / "plots", evaluation, promotion, seed).items():
+                figures[name][protocol] = figure
             _draw(
                 promotion,
                 evaluation.baselines,
                 protocol,
                 results,
                 vectors,
+                held,
                 bundle.recommender.family,
                 bundles[protocol].parent / "curves.json",
                 folder / "plots",
@@ -190,26 +141,29 @@ def evaluate(
     return figures
 
 
-def held_out(protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataFrame, *, exclude_seen: bool) -> HeldOut:
-    """The test of one protocol; items and users are the tables of stage prepare."""
-    sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-    queries = sequences.queries("test", exclude_seen=exclude_seen)
-    train = sequences.train(with_validation=True)  # as the model's scorers do, so no baseline knows less
-    popularity = positive_counts(train, sequences.n_items)
-    lengths = queries.histories.lengths
-    who = users.iloc[queries.users].reset_index(drop=True)
-    masks = slices.user_slices(lengths, who)
-    rows = owners(queries.target_offsets)
-    item_slice = slices.item_slices(popularity)[queries.targets]
-    user_ids = who["user_id"].to_numpy(dtype=object)
-    table = {
-        "user_id": user_ids[rows],
-        "item_id": items["item_id"].to_numpy(dtype=object)[queries.targets],
-        "history": lengths[rows],
-        "slices": slices.labels(masks, len(queries))[rows],
-        "item_slice": item_slice,
-    }
-    return HeldOut(queries, train, popularity, masks, item_slice, user_ids, table)
+def _of_the_model(
+    bundle: Bundle,
+    held: HeldOut,
+    protocol: str,
+    plots_folder: Path,
+    evaluation: EvaluationConfig,
+    promotion: PromotionConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """What only tonight's model has: probabilities of its heads, and the figure of scorers that are kept up to date."""
+    model, found = bundle.recommender, dict[str, Any]()
+    if model.reranker is not None and len(held.queries):
+        some = sample(held.queries, seed)
+        title, place = f"Probabilities of the {CANDIDATES} best of {len(some):,} queries, {protocol}", f"calibration_{protocol}.png"
+        found["probabilities"] = measure_probabilities(model, some, plots_folder / place, title)
+    if model.labels is not None:
+        title, place = f"Probabilities of a positive event, {protocol}", f"calibration_of_labels_{protocol}.png"
+        found["label_probabilities"] = measure_labels(model, held.sequences, plots_folder / place, title)
+    if protocol == STREAMING:
+        asked = held.sequences, held.queries
+        live = measure_live(model, *asked, exclude_seen=evaluation.exclude_seen, confidence=promotion.confidence)
+        found |= {"live": live} if live else {}
+    return found
 
 
 def _families(
@@ -238,21 +192,10 @@ def note(
     """Add one family's results under one protocol."""
     shape = lists.measure(ranked.top, held.queries.histories, held.popularity)
     results.metrics.setdefault(family, {})[protocol] = mean(vectors) | shape
-    spans = {name: interval(values, confidence) for name, values in vectors.items() if len(values)}
+    parts, many = parts_of_users(vectors, held.queries.users)
+    spans = {name: interval(values, confidence, many) for name, values in parts.items() if len(values)}
     results.intervals.setdefault(family, {})[protocol] = spans
-    results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, held.user_masks, held.item_slice)
-
-
-def rows_of(held: HeldOut, family: str, protocol: str, ranked: Ranked) -> pa.Table:
-    """One family's rows of per_user.parquet."""
-    n = len(ranked.ranks)
-    columns = held.table | {
-        "family": np.full(n, family, dtype=object),
-        "protocol": np.full(n, protocol, dtype=object),
-        "rank": pa.array(ranked.ranks, mask=ranked.ranks == 0),
-    }
-    arrays = {name: pa.array(column) for name, column in columns.items()}
-    return pa.table([arrays[entry.name].cast(entry.type) for entry in SCHEMA], schema=SCHEMA)
+    results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, held.queries.users, held.masks, held.item_slice)
 
 
 def _draw(
@@ -261,6 +204,7 @@ def _draw(
     protocol: str,
     results: Results,
     vectors: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    held: HeldOut,
     model: str,
     curves: Path,
     folder: Path,
@@ -269,10 +213,9 @@ def _draw(
     epochs = json.loads(curves.read_text(encoding="utf-8"))
     if epochs:
         plots.learning_curve(folder / f"learning_curve_{protocol}.png", epochs, f"Training, {protocol}")
-    users = len(vectors[model][gate.metric])
-    if not users:
+    if not len(held.queries):
         return
-    test = f"{protocol}, {users:,} held-out users"
+    test = f"{protocol}, {held.said}"
     metrics, metric = results.of("metrics", protocol), gate.metric
     plots.models(folder / f"models_{protocol}.png", metrics, results.of("intervals", protocol), model, f"Model and baselines, {test}")
     ranked = [name for name in baselines if name in metrics]
@@ -281,6 +224,7 @@ def _draw(
         by_family = results.of("slices", protocol)
         path = folder / f"slices_{protocol}.png"
         plots.slices(path, by_family[model], by_family[best], (model, f"{best} (best baseline)"), metric, f"By slice, {test}")
-    if CHAMPION in vectors and len(vectors[CHAMPION][metric]) == users:
-        found = paired(vectors[model], vectors[CHAMPION], confidence=gate.confidence, resamples=gate.resamples)
+    if CHAMPION in vectors and len(vectors[CHAMPION][metric]) == len(held.queries):
+        (mine, many), (its, _) = (parts_of_users(vectors[name], held.queries.users) for name in (model, CHAMPION))
+        found = paired(mine, its, queries=many, confidence=gate.confidence, resamples=gate.resamples)
         plots.differences(folder / f"champion_{protocol}.png", found, gate.confidence, gate.margin, f"Challenger against champion, {test}")

@@ -27,9 +27,10 @@ def pick(queries: Queries, n: int, seed: int) -> NDArray[np.int64]:
         seed: the same seed draws the same rows.
 
     Returns:
-        int64 [up to n], in the order of the queries; only histories of at least `FEWEST_EVENTS` events.
+        int64 [up to n], in the order of the queries; only histories of at least `FEWEST_EVENTS` events, and the last query of a user.
     """
     able = np.flatnonzero(queries.histories.lengths >= FEWEST_EVENTS)
+    able = able[np.flatnonzero(np.diff(queries.users[able], append=-1))]
     return np.sort(np.random.default_rng(seed).permutation(able)[:n])
 
 

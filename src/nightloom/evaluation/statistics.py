@@ -1,4 +1,8 @@
-"""Paired bootstrap over users: by how much one run is better than another on the same held-out users."""
+"""Paired bootstrap over users: by how much one run is better than another on the same held-out users.
+
+Chance draws users, with all their queries. A user counts by `nightloom.core.metrics.parts_of_users`: the parts of a mean over queries,
+and as the weight of a user the number of queries, divided by the mean number. With one query a user every weight is 1.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,7 @@ class Difference:
         share: twice the smaller share of resamples on either side of zero, at most 1. Read like a p-value: small
             when the difference is unlikely to be chance.
         users: number of users.
+        queries: number of their queries.
     """
 
     a: float
@@ -40,6 +45,7 @@ class Difference:
     high: float
     share: float
     users: int
+    queries: int
 
     @property
     def relative(self) -> float | None:
@@ -47,13 +53,22 @@ class Difference:
         return self.difference / self.b if self.b else None
 
 
-def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Column means of rows drawn with replacement (Efron 1979, Bootstrap methods).
+def weights_of(queries: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Weight of each user in a mean over queries, float64 [users] of mean 1, from the number of queries of each."""
+    found: NDArray[np.float64] = queries / queries.mean() if len(queries) else np.zeros(0)
+    return found
+
+
+def resampled_means(
+    values: NDArray[np.float64], resamples: int, seed: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Column means of rows drawn with replacement (Efron 1979, Bootstrap methods): sum of what was drawn by the sum of its weights.
 
     Args:
         values: float64 [users, columns]; the columns of a resample share its draw.
         resamples: how many.
         seed: the same seed and number of users give the same draws.
+        weights: float64 [users] of mean 1, see `weights_of`; None: each is 1.
 
     Returns:
         float64 [resamples, columns].
@@ -65,7 +80,7 @@ def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> N
         rows = min(step, resamples - first)
         drawn = random.integers(0, users, (rows, users)) + np.arange(rows)[:, None] * users
         times = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        means[first : first + rows] = times @ values / users
+        means[first : first + rows] = times @ values / (users if weights is None else (times @ weights)[:, None])
     return means
 
 
@@ -73,6 +88,7 @@ def paired(
     a: Mapping[str, NDArray[np.float64]],
     b: Mapping[str, NDArray[np.float64]],
     *,
+    queries: NDArray[np.integer] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -85,6 +101,7 @@ def paired(
     Args:
         a: metric -> float64 [users].
         b: the same metrics of the same users, in the same order.
+        queries: int [users], how many each user has, where a and b hold users' parts of means over queries; None: one each.
         confidence: of the interval.
         resamples: how often users are drawn.
         seed: of the draws. Swapping a and b with the same seed negates the difference and mirrors its interval.
@@ -96,39 +113,50 @@ def paired(
     if not len(first):
         raise InputError("the two runs share no held-out user, so they can not be compared. Compare runs on the same data and protocol.")
     apart = first - second
-    drawn = resampled_means(apart, resamples, seed)
+    drawn = resampled_means(apart, resamples, seed, None if queries is None else weights_of(queries))
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     half = np.array([Spread.of(*pair).half_width(confidence) for pair in zip(first.T, second.T, strict=True)]) * apart.any(axis=0)
     low, high = np.minimum(low, apart.mean(axis=0) - half), np.maximum(high, apart.mean(axis=0) + half)
     share = np.minimum(1, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)))
     means = (first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0))
     figures = np.column_stack([*means, low, high, share]).tolist()
+    counts = {"users": len(first), "queries": len(first) if queries is None else int(queries.sum())}
     return {
-        name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=probability, users=len(first))
+        name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=probability, **counts)
         for name, (mine, its, by, lower, upper, probability) in zip(a, figures, strict=True)
     }
 
 
-def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+def interval(values: NDArray[np.float64], confidence: float = 0.95, queries: NDArray[np.integer] | None = None) -> tuple[float, float]:
     """Normal interval of one metric's mean: mean -+ z * standard deviation / sqrt(users), within 0 and 1 as metrics are.
+
+    Where users have several queries, the mean is a ratio, of the sum of hits and that of queries. The deviation is that of its
+    linearisation (Cochran 1977, Sampling Techniques): of each user's part less the mean times the user's weight.
 
     Args:
         values: float64 [users], at least one; a single user gives an interval of no width.
         confidence: of the interval.
+        queries: int [users], how many each user has, where `values` are users' parts of a mean over queries; None: one each.
     """
     centre, users = float(values.mean()), len(values)
-    spread = float(values.std(ddof=1)) if users > 1 else 0.0
+    about = values if queries is None else values - centre * (weights_of(queries) - 1)
+    spread = float(about.std(ddof=1)) if users > 1 else 0.0
     half = NormalDist().inv_cdf((1 + confidence) / 2) * spread / users**0.5
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def pair_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of per_user.parquet that two runs share, by user and held-out item, in the same sorted order.
+    """The rows of per_user.parquet that two runs share, in the same sorted order.
+
+    A row is known by its user, its held-out item, and the time of the held-out event; where a run does not know times, by the number of
+    its query instead. Rows of runs before there were such numbers are of query 0.
 
     Raises:
-        InputError: a run names a user's item twice, as rows of several families or protocols do.
+        InputError: a run names a held-out event twice, as rows of several families or protocols do.
     """
-    key = ["user_id", "item_id"]
+    timed = all("time" in frame and bool(frame["time"].notna().all()) for frame in (a, b))
+    key = ["user_id", "item_id", "time" if timed else "query"]
+    a, b = (frame if "query" in frame else frame.assign(query=0) for frame in (a, b))
     for frame in (a, b):
         twice = frame.duplicated(key)
         if twice.any():
@@ -153,15 +181,16 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, confidence: float = 0.95, resam
         seed: of the draws.
 
     Returns:
-        One row a metric: `metric`, `a` and `b` (means), `difference` (a - b), `low`, `high`, `users`.
+        One row a metric: `metric`, `a` and `b` (means), `difference` (a - b), `low`, `high`, `users`, `queries`.
 
     Raises:
         InputError: the runs share no held-out item, or rows of several families or protocols are mixed.
     """
     first, second = (from_frame(frame) for frame in pair_rows(a, b))
-    found = paired(columns(first), columns(second), confidence=confidence, resamples=resamples, seed=seed)
-    rows = [(name, one.a, one.b, one.difference, one.low, one.high, one.users) for name, one in found.items()]
-    return pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "users"])
+    queries = first["queries"].to_numpy(dtype=np.int64)
+    found = paired(columns(first), columns(second), queries=queries, confidence=confidence, resamples=resamples, seed=seed)
+    rows = [(name, one.a, one.b, one.difference, one.low, one.high, one.users, one.queries) for name, one in found.items()]
+    return pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "users", "queries"])
 
 
 def columns(metrics: pd.DataFrame) -> dict[str, NDArray[np.float64]]:

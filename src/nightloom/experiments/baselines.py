@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from nightloom.config import RunConfig, config_from_dict
 from nightloom.core.errors import InputError, NightloomError, TrainingError
 from nightloom.core.files import write_json
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
-from nightloom.evaluation.evaluate import SCHEMA, Results, held_out, note, rows_of
+from nightloom.evaluation.evaluate import Results, note
+from nightloom.evaluation.held_out import SCHEMA, held_out
 from nightloom.experiments.arguments import VARIANTS
 from nightloom.models.baselines.named import build
 from nightloom.packaging.bundle import Bundle
@@ -93,7 +94,7 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
     """The work of the process: fit and rank the model under every protocol, and write the files of `measure`."""
     items, users = pd.read_parquet(prepared / "items.parquet"), pd.read_parquet(prepared / "users.parquet")
     results = Results()
-    figures: dict[str, dict[str, Any]] = {name: {} for name in ("fit_cpu_seconds", "seconds", "curves", "users")}
+    figures: dict[str, dict[str, Any]] = {name: {} for name in ("fit_cpu_seconds", "seconds", "curves", "asked")}
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in config.evaluation.protocols:
             held = held_out(protocol, prepared, items, users, exclude_seen=config.evaluation.exclude_seen)
@@ -105,12 +106,12 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
                 model, curves = _fitted(family, config.training.seed, held.train, len(items), folder / protocol)
             figures["fit_cpu_seconds"][protocol] = round(_cpu_seconds() - cpu, 3)
             figures["seconds"][protocol] = round(time.perf_counter() - began, 3)
-            figures["curves"][protocol], figures["users"][protocol] = curves, len(held.queries)
+            figures["curves"][protocol], figures["asked"][protocol] = curves, held.said
             ranked = ranks(model, held.queries, exclude_seen=config.evaluation.exclude_seen)
-            vectors = per_user(ranked.ranks, ranked.offsets)
+            vectors = per_query(ranked.ranks, ranked.offsets)
             note(results, family, protocol, held, ranked, vectors, config.promotion.confidence)
-            writer.write_table(rows_of(held, family, protocol, ranked))
-            progress(f"{family}: fitted and ranked, {protocol}, {len(held.queries):,} users")
+            writer.write_table(held.rows(family, protocol, ranked))
+            progress(f"{family}: fitted and ranked, {protocol}, {held.said}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {"family": family, "metrics": results.metrics[family], "intervals": results.intervals[family], "peak_mb": round(peak, 1)}
     write_json(folder / "result.json", found | figures)

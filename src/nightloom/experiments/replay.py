@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nightloom.config import EvaluationConfig, PrepareConfig
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Sequences
@@ -139,7 +139,7 @@ def judge(prepared: Path, pretrained: Path, bundles: Mapping[str, Path], *, excl
 
     def ask(model: Recommender, names: EventNames) -> NDArray[np.float64]:
         ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=exclude_seen)
-        return per_user(ranked.ranks, ranked.offsets)[METRIC]
+        return per_query(ranked.ranks, ranked.offsets)[METRIC]
 
     for arm in ("scratch", "warm"):
         bundle = Bundle.load(bundles[arm])

@@ -16,11 +16,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import RunConfig
+from nightloom.core.asked import asked
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import parts_of_users, per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Sequences
+from nightloom.core.streaming import queries_of
 from nightloom.data.subsets.time_cutoff import cutoff_of
 from nightloom.data.subsets.user_subset import user_ids, write_user_subset
 from nightloom.evaluation.statistics import paired
@@ -128,7 +130,7 @@ def judge(
     exclude_seen: bool,
     shared: bool = False,
 ) -> pd.DataFrame:
-    """NDCG@10 of every arm for the target's test users.
+    """NDCG@10 of every arm on the target's test.
 
     Args:
         protocol: which split.
@@ -141,18 +143,20 @@ def judge(
         shared: whether items of the same text are the same items.
 
     Returns:
-        One row a user: `user_id`, a column an arm, and `<arm>_network` for those with a network, without scorers.
+        One row a user: `user_id`, `queries` (how many the user has), a column an arm, and `<arm>_network` for those with a network,
+        without scorers. They are the user's parts of means over queries (`nightloom.core.metrics.parts_of_users`).
     """
     whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
-    queries = whole.queries("test", exclude_seen=exclude_seen)
+    queries = queries_of(protocol, whole, "test", exclude_seen=exclude_seen)
 
     def evaluate(model: Recommender) -> NDArray[np.float64]:
         ranked = ranks(model, queries, exclude_seen=exclude_seen)
-        return per_user(ranked.ranks, ranked.offsets)[METRIC]
+        return parts_of_users({METRIC: per_query(ranked.ranks, ranked.offsets)[METRIC]}, queries.users)[0][METRIC]
 
     recommenders: dict[str, SequentialRecommender] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
     recommenders |= {arm: Bundle.load(bundles[arm]).recommender for arm in TRAINED}
-    found: dict[str, Any] = {"user_id": user_ids(prepared)[queries.users]}
+    who, many = np.unique(queries.users, return_counts=True)
+    found: dict[str, Any] = {"user_id": user_ids(prepared)[who], "queries": many}
     found |= {arm: evaluate(recommender) for arm, recommender in recommenders.items()}
     content = recommenders["zero_shot"].content
     found["popularity"] = evaluate(Popularity().fit(learned.train(with_validation=True), whole.n_items))
@@ -174,7 +178,7 @@ def differences(judged: pd.DataFrame, confidence: float = 0.95) -> dict[str, dic
         "a/b" of `PAIRS` -> `difference`, `low`, `high`, and `relative`, the difference as a share of b (null when b is 0).
     """
     first, second = ({f"{a}/{b}": judged[(a, b)[side]].to_numpy(dtype=np.float64) for a, b in PAIRS} for side in (0, 1))
-    found = paired(first, second, confidence=confidence, resamples=RESAMPLES)
+    found = paired(first, second, queries=judged["queries"].to_numpy(), confidence=confidence, resamples=RESAMPLES)
     return {name: {"difference": one.difference, "low": one.low, "high": one.high, "relative": one.relative} for name, one in found.items()}
 
 
@@ -195,7 +199,8 @@ def line_of(
         "share": share,
         "learned": dict(learned),
         "users": len(judged),
-        METRIC: {name: float(judged[name].mean()) for name in judged if name != "user_id"},
+        "queries": int(judged["queries"].sum()),
+        METRIC: {name: float(judged[name].mean()) for name in judged if name not in ("user_id", "queries")},
         "differences": differences(judged, confidence),
         "best_epoch": {arm: one["best_epoch"] for arm, one in figures.items()},
         "epochs": {arm: one["epochs"] for arm, one in figures.items()},
@@ -232,9 +237,9 @@ def markdown(lines: Sequence[Mapping[str, Any]], source: Mapping[str, Any], titl
                 f"| {one['share']:.0%} | {a} | {b} | {by['difference']:+.4f} | {by['low']:+.4f} to {by['high']:+.4f} | {relative} |"
             )
     said = (
-        f"NDCG@10 of {lines[0]['users']:,} test users, the same in all rows, over the whole catalogue; in brackets the network without its "
-        f"scorers. The source's {source['users']:,} users have {source['events']:,} events; {source['left_out']:,} users of both "
-        "domains were left out there."
+        f"NDCG@10 of {asked(lines[0]['users'], lines[0]['queries'])}, the same in all rows, over the whole catalogue; in brackets the "
+        f"network without its scorers. The source's {source['users']:,} users have {source['events']:,} events; "
+        f"{source['left_out']:,} users of both domains were left out there."
     )
     if source.get("later"):
         said += f" {source['later']:,} more of the source's events were left out, since they are not before the target's validation."

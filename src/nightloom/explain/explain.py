@@ -15,6 +15,7 @@ from nightloom.config import ExplainConfig
 from nightloom.core.files import write_json
 from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Sequences
+from nightloom.core.streaming import queries_of
 from nightloom.evaluation.samples import pick
 from nightloom.explain import plots
 from nightloom.explain.fidelity import Removal, removals, summarise
@@ -101,10 +102,10 @@ def explain(
     """
     model = Bundle.load(bundle)
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
-    queries = sequences.queries("test", exclude_seen=exclude_seen)
+    queries = queries_of(protocol, sequences, "test", exclude_seen=exclude_seen)
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
     rows = pick(queries, explain.users, seed)
-    histories = queries.histories.take(rows)
+    histories = replace(queries.histories.take(rows).packed(), prefixes=None)  # coalitions of events are beginnings of nothing
     best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightloom.config import RunConfig
+from nightloom.core.asked import asked as count
+from nightloom.core.asked import told
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
 """Metrics in the table of models, where they were measured."""
@@ -35,6 +37,7 @@ def model_card(
     *,
     training: Mapping[str, Any],
     slices: Mapping[str, Mapping[str, float]] | None = None,
+    asked: Mapping[str, Any] | None = None,
     counts: Mapping[str, int] | None = None,
     licence: str | None = None,
 ) -> str:
@@ -46,7 +49,8 @@ def model_card(
         decision: the gate's `Decision` as a dict.
         tags: data, config, code and git hashes.
         training: figures of the registered model's training; see `nightloom.training.run.Training`.
-        slices: the model's own slices -> {"users", metric...}.
+        slices: the model's own slices -> {"users", "events", metric...}.
+        asked: how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
         counts: table -> rows of the snapshot.
         licence: terms of the data.
     """
@@ -62,11 +66,12 @@ def model_card(
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{config.name}@champion')\n"
         "model.predict(pd.DataFrame({'history': [['item id', 'a later one']]}), params={'k': 10})\n```",
-        f"## Measured ({protocol.replace('_', ' ')}, whole catalogue, {decision['users']:,} held-out users)",
+        f"## Measured ({protocol.replace('_', ' ')}, whole catalogue, {count(decision['users'], decision['queries'])})",
         _table(
             ["model", *(COLUMNS[name] for name in shown)],
             [[family, *(_figure(found.get(name)) for name in shown)] for family, found in measured.items()],
         ),
+        *([told(asked)] if asked else []),
         *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),
         "## Why it was promoted",
         "\n".join(f"- {reason.replace(decision['metric'], label)}" for reason in decision["reasons"]),
@@ -146,8 +151,12 @@ def _reranker(found: Mapping[str, Any]) -> str:
 
 def _sliced(heading: str, slices: Mapping[str, Mapping[str, float]], metric: str) -> list[str]:
     """A heading and the model's own figures by slice; nothing where there are none."""
-    rows = [[name, f"{found['users']:,.0f}", _figure(found.get(metric))] for name, found in slices.items() if metric in found]
-    return [heading, _table(["slice", "users", "this model"], rows)] if rows else []
+    rows = [
+        [name, *(f"{found[size]:,.0f}" for size in ("users", "events")), _figure(found.get(metric))]
+        for name, found in slices.items()
+        if metric in found
+    ]
+    return [heading, _table(["slice", "users", "events", "this model"], rows)] if rows else []
 
 
 def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -156,6 +165,7 @@ def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[st
         [
             one["name"],
             f"{one['users']:,}",
+            f"{one['queries']:,}",
             f"{one['challenger']:.4f}",
             f"{one['other']:.4f}",
             f"{one['difference']:+.4f}",
@@ -163,7 +173,7 @@ def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[st
         ]
         for one in comparisons
     ]
-    return [heading, _table(["", "users", "this model", "the other", "difference", "interval"], rows)] if rows else []
+    return [heading, _table(["", "users", "queries", "this model", "the other", "difference", "interval"], rows)] if rows else []
 
 
 def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], licence: str | None = None) -> str:

@@ -44,6 +44,7 @@ class Comparison:
         nights: nights that the users are from; more than one where tonight's alone are too few.
         smallest_loss: smallest loss that these users can show, as a share of `other`; None when `other` is 0.
         equal_passes: probability that an equal model passes the margin on such users.
+        queries: of these users, which the means are over; 0 where only users were counted.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Comparison:
     nights: int = 1
     smallest_loss: float | None = None
     equal_passes: float = 0.0
+    queries: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,11 @@ class Pair:
 
     Attributes:
         users: object [n], user ids.
-        mine: float64 [n], the challenger's.
+        mine: float64 [n], the challenger's: each user's part of the mean over queries (`nightloom.core.metrics.parts_of_users`).
         its: float64 [n], the other's.
         same: whether both give every held-out item the same rank in the whole catalogue: as far as anyone can see, one model.
         nights: nights that the users are from.
+        queries: int64 [n], queries of each user; None: one each.
     """
 
     users: NDArray[np.object_]
@@ -78,27 +81,37 @@ class Pair:
     its: NDArray[np.float64]
     same: bool = False
     nights: int = 1
+    queries: NDArray[np.int64] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.queries is None:
+            object.__setattr__(self, "queries", np.ones(len(self.users), dtype=np.int64))
 
     @classmethod
     def of(cls, mine: pd.DataFrame, its: pd.DataFrame, metric: str) -> Pair:
         """From rows that hold the same held-out items."""
-        a, b = from_frame(mine)[metric], from_frame(its)[metric]
+        found = from_frame(mine)
+        a, b = (one[metric].to_numpy(dtype=np.float64) for one in (found, from_frame(its)))
         same = bool(np.array_equal(whole_ranks(mine["rank"]), whole_ranks(its["rank"])))
-        return cls(a.index.to_numpy(dtype=object), a.to_numpy(dtype=np.float64), b.to_numpy(dtype=np.float64), same)
+        return cls(found.index.to_numpy(dtype=object), a, b, same, queries=found["queries"].to_numpy(dtype=np.int64))
 
     def with_earlier(self, other: Pair) -> Pair:
         """These users, and those of an earlier night who are not among them."""
         fresh = ~np.isin(other.users.astype(str), self.users.astype(str))
         if not fresh.any():
             return self
-        users, mine, its = (np.concatenate([getattr(self, name), getattr(other, name)[fresh]]) for name in ("users", "mine", "its"))
-        return Pair(users, mine, its, self.same and other.same, self.nights + 1)
+        users, queries = (np.concatenate([getattr(self, name), getattr(other, name)[fresh]]) for name in ("users", "queries"))
+        # Parts are of each night's own mean number of queries a user; together they are of that of all.
+        each = queries.mean()
+        scales = self.queries.mean() / each, other.queries.mean() / each
+        mine, its = (np.concatenate([getattr(self, name) * scales[0], getattr(other, name)[fresh] * scales[1]]) for name in ("mine", "its"))
+        return Pair(users, mine, its, self.same and other.same, self.nights + 1, queries)
 
     def difference(self, config: PromotionConfig, seed: int) -> Difference:
         """The difference of the means with its interval; users who agree on hits alone do not show that nobody would lose one."""
         metric: str = config.metric
         a, b = {metric: self.mine}, {metric: self.its}
-        found = paired(a, b, confidence=config.confidence, resamples=config.resamples, seed=seed)[metric]
+        found = paired(a, b, queries=self.queries, confidence=config.confidence, resamples=config.resamples, seed=seed)[metric]
         if self.same or (found.low, found.high) != (0.0, 0.0):
             return found
         half = Spread.of(self.mine, self.its).half_width(config.confidence)
@@ -138,6 +151,7 @@ def described(name: str, pair: Pair, one: Difference, margin: float, config: Pro
         pair.nights,
         least,
         pair.equal_passes(margin, config.confidence),
+        one.queries,
     )
 
 

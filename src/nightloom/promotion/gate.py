@@ -37,6 +37,7 @@ class Decision:
         metric: metric that decides.
         mode: enabled, dry_run or disabled, from the config.
         users: held-out users that the decision rests on.
+        queries: of these users; means are over them.
         challenger: the challenger's mean.
         champion: the champion's mean; None without a champion, as are the next four.
         difference: challenger - champion.
@@ -59,6 +60,7 @@ class Decision:
     metric: str
     mode: str
     users: int = 0
+    queries: int = 0
     challenger: float | None = None
     champion: float | None = None
     difference: float | None = None
@@ -169,6 +171,7 @@ def _against(
         metric=config.metric,
         mode=config.mode,
         users=whole.users,
+        queries=whole.queries,
         challenger=whole.challenger,
         champion=whole.other,
         difference=whole.difference,
@@ -198,14 +201,15 @@ def _first(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], conf
         compared = tuple(replace(one, guards=False, passed=True) for one in compared)
     beaten_by = [one for one in compared if not one.passed]
     against = [words.not_matched(one, config) for one in beaten_by]
-    users = len(alone.users)
-    told = words.first(float(alone.mine.mean()), users, compared, config)
+    users, queries = len(alone.users), int(alone.queries.sum())
+    told = words.first(float(alone.mine.mean()), users, queries, compared, config)
     return Decision(
         decision="reject" if against else "promote",
         reasons=(*against, *told, *words.warnings(users, users)),
         metric=config.metric,
         mode=config.mode,
         users=users,
+        queries=queries,
         challenger=float(alone.mine.mean()),
         baselines=compared,
         guards=tuple(one.name for one in beaten_by),

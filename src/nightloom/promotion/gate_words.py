@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nightloom.core.asked import asked
 from nightloom.promotion.comparison import LOW_POWER, Comparison
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def told(whole: Comparison, anchor: Comparison | None, slices: Sequence[Comparis
     """What was found besides."""
     relative = "" if whole.relative is None else f" ({whole.relative:+.1%})"
     said = [
-        f"{config.metric} {whole.challenger:.4f} against {whole.other:.4f} of the champion on the same {whole.users:,} held-out users: "
-        f"difference {whole.difference:+.4f}{relative}, {config.confidence:.0%} interval {whole.low:+.4f} to {whole.high:+.4f}."
+        f"{config.metric} {whole.challenger:.4f} against {whole.other:.4f} of the champion on the same "
+        f"{asked(whole.users, whole.queries)}: difference {whole.difference:+.4f}{relative}, {config.confidence:.0%} interval "
+        f"{whole.low:+.4f} to {whole.high:+.4f}."
     ]
     if whole.passed:
         said.append(
@@ -62,8 +64,9 @@ def told(whole: Comparison, anchor: Comparison | None, slices: Sequence[Comparis
 
 def slice_lost(one: Comparison, config: PromotionConfig) -> str:
     """Why a slice stands against it."""
+    size = asked(one.users, one.queries).replace("held-out ", "")
     return (
-        f"Slice '{one.name}' ({one.users:,} users) lost {-(one.relative or 0):.1%} ({one.challenger:.4f} against {one.other:.4f}), "
+        f"Slice '{one.name}' ({size}) lost {-(one.relative or 0):.1%} ({one.challenger:.4f} against {one.other:.4f}), "
         f"more than the {config.slice_margin:.0%} allowed, and that is significant (interval {one.low:+.4f} to {one.high:+.4f})."
     )
 
@@ -84,9 +87,9 @@ def not_matched(one: Comparison, config: PromotionConfig) -> str:
     )
 
 
-def first(mean: float, users: int, compared: Sequence[Comparison], config: PromotionConfig) -> list[str]:
+def first(mean: float, users: int, queries: int, compared: Sequence[Comparison], config: PromotionConfig) -> list[str]:
     """What was found where no champion stands."""
-    said = [f"No champion stands. The challenger's {config.metric} is {mean:.4f} on {users:,} held-out users."]
+    said = [f"No champion stands. The challenger's {config.metric} is {mean:.4f} on {asked(users, queries)}."]
     best = max(compared, key=lambda one: one.other, default=None)
     if best is None:
         said.append("No baseline was measured, so nothing had to be matched.")
@@ -116,11 +119,12 @@ def limits(name: str, figures: Mapping[str, Any]) -> list[str]:
     return [*said, f"The {name}: {figures['note']}"] if figures["note"] else said
 
 
-def warnings(users: int, asked: int, whole: Comparison | None = None) -> list[str]:
+def warnings(users: int, all_users: int, whole: Comparison | None = None) -> list[str]:
     """What limits the decision: users left out, few users, little power."""
     said = []
-    if users < asked:
-        said.append(f"{asked - users:,} of the challenger's {asked:,} held-out users have no lists of the champion and are left out.")
+    if users < all_users:
+        left_out = f"{all_users - users:,} of the challenger's {all_users:,} held-out users"
+        said.append(f"{left_out} have no lists of the champion and are left out.")
     if users < FEW_USERS:
         said.append(f"With only {users:,} held-out users the interval is rough.")
     if whole is None or whole.smallest_loss is None:

@@ -39,9 +39,9 @@ def markdown(results: Sequence[Mapping[str, Any]], protocols: Sequence[str], con
     """The tables of all protocols, and a note under them."""
     parts = []
     for protocol in protocols:
-        users = next(iter(results))["users"][protocol]
+        asked = next(iter(results))["asked"][protocol]
         head = [
-            f"## {split(protocol).capitalize()}, {users:,} held-out users",
+            f"## {split(protocol).capitalize()}, {asked}",
             "",
             "| " + " | ".join(COLUMNS) + " |",
             "|" + "---|" * len(COLUMNS),

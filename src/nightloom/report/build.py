@@ -28,6 +28,8 @@ def build_report(
     metrics: Metrics | None = None,
     intervals: Metrics | None = None,
     slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] | None = None,
+    asked: Mapping[str, Mapping[str, Any]] | None = None,
+    live: Mapping[str, Mapping[str, Any]] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     training: Mapping[str, Mapping[str, Any]] | None = None,
     decision: Mapping[str, Any] | None = None,
@@ -54,7 +56,9 @@ def build_report(
         git: where the code stood, for example `{"commit": ..., "dirty": bool}`.
         metrics: family -> protocol -> metric -> value.
         intervals: family (or "champion") -> protocol -> metric -> (low, high).
-        slices: family -> protocol -> slice -> {"users", metric...}.
+        slices: family -> protocol -> slice -> {"users", "events", metric...}.
+        asked: protocol -> how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
+        live: protocol -> `metrics` and `intervals` of the model with scorers kept up to date (`nightloom.evaluation.live`).
         curves: protocol -> epochs of `curves.json`.
         training: protocol -> figures of its training.
         decision: the gate's `Decision` as a dict; None when the night never got there.
@@ -98,6 +102,8 @@ def build_report(
         "metrics": metrics or {},
         "intervals": intervals or {},
         "slices": slices or {},
+        "asked": asked or {},
+        "live": live or {},
         "curves": curves or {},
         "training": training or {},
         "stages": stages,

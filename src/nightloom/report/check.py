@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nightloom.config import RunConfig
+from nightloom.core.streaming import STREAMING
 from nightloom.report import words
 
 REASONS = 5
@@ -74,7 +75,9 @@ def _print_parts(prepared: Mapping[str, Any], console: Console) -> None:
             console.print(f"  {count:,} events left out, {reason}", soft_wrap=True)
     for protocol, parts in prepared["parts"].items():
         sizes = ", ".join(f"{parts[part]:,} {part}" for part in ("train", "validation", "test"))
-        console.print(f"{words.spoken(protocol).capitalize()} split: {sizes} (positive events); {parts['test_users']:,} test users")
+        said = "Streaming queries" if protocol == STREAMING else f"{words.spoken(protocol).capitalize()} split"
+        many = f", asked about {parts['test_queries']:,} events" if parts["test_queries"] != parts["test_users"] else ""
+        console.print(f"{said}: {sizes} (positive events); {parts['test_users']:,} test users{many}", soft_wrap=True)
 
 
 def _label_rule(config: RunConfig) -> str:

@@ -33,6 +33,8 @@ def print_summary(report: Mapping[str, Any], console: Console) -> None:
         if words.models(report, protocol):
             console.print()
             console.print(_models(report, protocol))
+            if said := words.asked(report, protocol):
+                console.print(Text(said, style="dim"))
     console.print()
     if report["stages"]:
         console.print(Text(f"Time: {words.effort(report)}"), soft_wrap=True)
@@ -102,6 +104,8 @@ def _models(report: Mapping[str, Any], protocol: str) -> Table:
             is_best = value is not None and value == words.best(report, protocol, metric)
             cells.append(Text(words.number(value) + (" *" if is_best else "  "), style="bold" if is_best else ""))
         table.add_row(Text(family), *cells)
+    if live := words.live(report, protocol):
+        table.add_row(Text(live[0]), *(words.number(live[1].get(metric)) + "  " for metric in words.MAIN_METRICS))
     return table
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import get_args
+
+from nightloom.config.sections import Protocol
+from nightloom.report import words
 
 CAPTIONS = {
     "champion": "Challenger minus champion on every metric",
@@ -35,6 +39,6 @@ def of_kind(figures: Mapping[str, Path], *kinds: str) -> dict[str, Path]:
     for kind in kinds:
         for stem, path in figures.items():
             protocol = stem.removeprefix(kind).lstrip("_")
-            if stem.startswith(kind) and protocol in ("", "temporal", "leave_one_out"):
-                found[CAPTIONS[kind] + (f" ({protocol.replace('_', '-')} split)" if protocol else "")] = path
+            if stem.startswith(kind) and protocol in ("", *get_args(Protocol)):
+                found[CAPTIONS[kind] + (f" ({words.split(protocol)})" if protocol else "")] = path
     return found

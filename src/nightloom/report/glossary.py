@@ -29,8 +29,21 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     (
         "protocol",
         "Protocol",
-        "How the held-out items are chosen. Temporal split: everything after one point in time, as in production. Leave-one-out split: the "
-        "last positive event of each user, as in many papers.",
+        "How the held-out items are chosen and when the models are asked. Streaming queries: before each event after one point in time, "
+        "with all that its user did just before it, as a service is asked. Temporal split: once, at that point, for everything after it, "
+        "as a newsletter. Leave-one-out split: before the last positive event of each user, as in many papers.",
+    ),
+    (
+        "query",
+        "Query",
+        "What one list answers: a user at a time, with the history until then. Under streaming queries a user has one for each event. "
+        "Means are over queries; intervals draw users, with all their queries.",
+    ),
+    (
+        "live",
+        "Scorers kept up to date",
+        "The other figures know of other users what was known when the test began. This one lets scorers and item counters go on, as a "
+        "service does; the network stays.",
     ),
     (
         "rank",
@@ -38,11 +51,11 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
         "The place of an item in a user's list, 1 is best. Every item of the catalogue is ranked, except those that the user has seen; "
         "candidates are never sampled.",
     ),
-    ("hr", "HR@k", "Hit rate: the share of users with at least one held-out item among their first k recommendations. 0 to 1."),
+    ("hr", "HR@k", "Hit rate: the share of queries with at least one held-out item among the first k recommendations. 0 to 1."),
     ("ndcg", "NDCG@k", "How high the held-out items rank among the first k: a hit at the top counts more than one further down. 0 to 1."),
-    ("mrr", "MRR@k", "One divided by the best rank of a held-out item, if that is at most k, else 0; the mean over users. 0 to 1."),
-    ("recall", "Recall@k", "The share of a user's held-out items that is among the first k; the mean over users. 0 to 1."),
-    ("coverage", "Coverage@k", "The share of the catalogue that is recommended to at least one user. 0 to 1."),
+    ("mrr", "MRR@k", "One divided by the best rank of a held-out item, if that is at most k, else 0; the mean over queries. 0 to 1."),
+    ("recall", "Recall@k", "The share of a query's held-out items that is among the first k; the mean over queries. 0 to 1."),
+    ("coverage", "Coverage@k", "The share of the catalogue that is recommended at least once. 0 to 1."),
     ("novelty", "Novelty@k", "How rare the recommended items are, in bits. One bit more means half as popular."),
     (
         "popularity_bias",
@@ -58,7 +71,7 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     ),
     ("slice", "Slice", "A group of users or items that is measured by itself, such as new users or tail items (rarely chosen items)."),
     ("scorer", "Scorer", "A part that scores items without training, for example by which items follow each other or have similar texts."),
-    ("fusion", "Fusion weight", "How much a part counts in the final score. Chosen on the validation users; together they make 100 %."),
+    ("fusion", "Fusion weight", "How much a part counts in the final score. Chosen on validation queries; together they make 100 %."),
     ("reranker", "Re-ranker", "A small model that orders the best candidates anew, by the probability that the user interacts with each."),
     ("shapley", "Shapley value", "The part of a score that is due to one event or one field, averaged over all orders of adding them."),
     ("quarantine", "Quarantine", "Rows that broke a rule. They are not trained on, and are kept with their reasons in the night's folder."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         "anchor": glossary.anchor_of,
         "spoken": words.spoken,
         "split": words.split,
+        "asked": partial(words.asked, report),
+        "measured_on": partial(words.measured_on, report),
         "number": words.number,
         "signed": words.signed,
         "duration": words.duration,
@@ -108,7 +111,11 @@ def _tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         note = f"{words.confidence(report)}: {words.span(gate['interval'], sign=True)}"
         tiles.append(("Difference", words.signed(gate["difference"]), note))
     if gate.get("users"):
-        tiles.append(("Held-out users", f"{gate['users']:,}", words.split(protocol)))
+        queries = gate.get("queries") or gate["users"]
+        if queries == gate["users"]:
+            tiles.append(("Held-out users", f"{gate['users']:,}", words.split(protocol)))
+        else:
+            tiles.append(("Events", f"{queries:,}", f"of {gate['users']:,} users, {words.split(protocol)}"))
     reused = sum(stage["status"] == "reused" for stage in report["stages"].values())
     peak = words.peak_mb(report)
     note = f"{reused} stage{'s' if reused > 1 else ''} reused" if reused else "no stage reused"
@@ -127,6 +134,7 @@ def _table(report: Mapping[str, Any], protocol: str) -> dict[str, Any]:
         "columns": columns,
         "best": best,
         "rows": measured,
+        "live": words.live(report, protocol),
         "all": sorted({metric for found in measured.values() for metric in found}),
     }
 
@@ -141,7 +149,8 @@ def _slices(report: Mapping[str, Any]) -> dict[str, Any] | None:
     its = report["slices"].get(other, {}).get(protocol, {})
     vetoes = set(report["gate"].get("guards") or ()) if words.has_champion(report) else set()
     rows = [
-        {"name": name, "users": found["users"], "mine": found.get(metric), "other": its.get(name, {}).get(metric), "veto": name in vetoes}
+        {size: found.get(size) for size in ("users", "events")}
+        | {"name": name, "mine": found.get(metric), "other": its.get(name, {}).get(metric), "veto": name in vetoes}
         for name, found in mine.items()
     ]
     longest = max((value for row in rows for value in (row["mine"], row["other"]) if value), default=1.0)

@@ -22,7 +22,11 @@ def markdown(report: Mapping[str, Any]) -> str:
             + [_cell(report, family, protocol, metric) for metric in words.MAIN_METRICS]
             for family in models
         ]
+        if live := words.live(report, protocol):
+            rows.append([_safe(live[0]), *(words.number(live[1].get(metric)) for metric in words.MAIN_METRICS)])
         lines += _table(["Model", *map(words.metric_label, words.MAIN_METRICS)], rows)
+        if said := words.asked(report, protocol):
+            lines += ["", said]
     if report["stages"]:
         lines += ["", "## Stages", ""]
         lines += _table(

@@ -34,7 +34,7 @@ def reranked(training: Mapping[str, Any]) -> str:
     if not found or not found["queries"]:
         return ""
     change = (
-        f"{found['gain']:+.4f} NDCG@10 with a standard error of {found['error']:.4f}, on {found['queries']:,} validation users "
+        f"{found['gain']:+.4f} NDCG@10 with a standard error of {found['error']:.4f}, on {found['queries']:,} validation queries "
         "that it was not fitted on"
     )
     if not found["kept"]:

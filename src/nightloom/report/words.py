@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nightloom.core.asked import asked as count
+from nightloom.core.asked import told
 from nightloom.core.shell import typed
+from nightloom.core.streaming import STREAMING
 
 _TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "gini": "Exposure Gini", "auc": "AUC"}
 DASH = "\N{EN DASH}"
@@ -29,8 +32,28 @@ def spoken(name: str) -> str:
 
 
 def split(protocol: str) -> str:
-    """`temporal` -> `temporal split`, `leave_one_out` -> `leave-one-out split`."""
+    """`streaming` -> `streaming queries`, `temporal` -> `temporal split`, `leave_one_out` -> `leave-one-out split`."""
+    if protocol == STREAMING:
+        return "streaming queries"
     return f"{protocol.replace('_', '-')} split"
+
+
+def asked(report: Mapping[str, Any], protocol: str) -> str:
+    """How many were asked and how many of them had no history; empty where nothing was measured."""
+    found = report["asked"].get(protocol)
+    return told(found) if found else ""
+
+
+def measured_on(report: Mapping[str, Any], protocol: str) -> str:
+    """What means are over, for example `12,345 events of 301 users`."""
+    found = report["asked"].get(protocol)
+    return count(found["test_users"], found["test_queries"]) if found else "held-out users"
+
+
+def live(report: Mapping[str, Any], protocol: str) -> tuple[str, Mapping[str, Any]] | None:
+    """Name and metrics of the row of the model whose scorers are kept up to date; None where it was not measured."""
+    found = report["live"].get(protocol)
+    return (f"{report['model']}, scorers kept up to date", found["metrics"]) if found else None
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -211,11 +234,12 @@ def pictures(report: Mapping[str, Any]) -> str:
 
 
 def changed(report: Mapping[str, Any]) -> str:
-    """How much the recommendations differ from the champion's, over all held-out users; empty without a champion."""
+    """How much the recommendations differ from the champion's, over all that was asked; empty without a champion."""
     found = report["sample_lists"]
     if found.get("shared_at_10") is None:
         return ""
     return (
-        f"Over all held-out users, {found['shared_at_10']:.1f} of the first ten items are in both lists on average, and "
-        f"{100 * found['same_first']:.0f} % of the users get the same first item."
+        f"Over all {measured_on(report, found['protocol'])}, {found['shared_at_10']:.1f} of the first ten items are in both lists on "
+        "average, and "
+        f"{100 * found['same_first']:.0f} % of the lists begin with the same item."
     )

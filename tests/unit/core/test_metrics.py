@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import KS, NAMES, from_frame, mean, per_user
+from nightloom.core.metrics import KS, NAMES, from_frame, mean, per_query
 
 user_ranks = st.lists(st.integers(1, 40), min_size=1, max_size=25, unique=True)
 """Ranks of one user's held-out items; those above 30 are read as not rankable."""
@@ -20,7 +20,7 @@ everyone = st.lists(user_ranks.map(lambda ranks: [rank if rank <= 30 else 0 for 
 
 def measure(users: list[list[int]]) -> dict[str, np.ndarray]:
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in users])]).astype(np.int64)
-    return per_user(np.array([rank for one in users for rank in one], dtype=np.int32), offsets)
+    return per_query(np.array([rank for one in users for rank in one], dtype=np.int32), offsets)
 
 
 def frame(users: list[list[int]]) -> pd.DataFrame:
@@ -94,3 +94,24 @@ def test_refusals() -> None:
     for bad in (0, -1, 1.5, np.inf):
         with pytest.raises(InputError, match="1 of 2 values of `rank` are not whole numbers"):
             from_frame(pd.DataFrame({"user_id": ["u", "u"], "rank": [3.0, bad]}))
+
+
+@given(st.lists(everyone, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_a_frame_of_several_queries_a_user_gives_parts_of_the_mean_over_queries(users: list[list[list[int]]], random) -> None:
+    """Each user has a list of queries, each with the ranks of its held-out items."""
+    rows = [
+        (f"u{user}", 10 * query, f"i{row}", rank or None)
+        for user, queries in enumerate(users)
+        for query, ranks in enumerate(queries)
+        for row, rank in enumerate(ranks)
+    ]
+    table = pd.DataFrame(rows, columns=["user_id", "query", "item_id", "rank"]).astype({"rank": "Int32"})
+    found, known = from_frame(table), mean(measure([ranks for queries in users for ranks in queries]))
+    assert found["queries"].tolist() == [len(queries) for queries in users]
+    for name in NAMES:
+        assert found[name].mean() == pytest.approx(known[name], abs=1e-12)
+        for user, queries in enumerate(users):
+            share = len(users) * len(queries) / sum(map(len, users))
+            assert found[name].iloc[user] == pytest.approx(share * mean(measure(queries))[name], abs=1e-12)
+    order = random.sample(range(len(table)), len(table))
+    pd.testing.assert_frame_equal(from_frame(table.iloc[order]), found, check_exact=True)

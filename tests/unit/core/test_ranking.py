@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.core import ranking
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import held_out_mask, ndcg_of_scores, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
@@ -105,6 +105,6 @@ def test_ndcg_of_scores_is_that_of_the_ranks(data: st.DataObject) -> None:
     some = st.lists(st.integers(0, n_items - 1), min_size=1, max_size=14, unique=True)
     queries = ask([[]] * n, data.draw(st.lists(some, min_size=n, max_size=n)))
     found = ranks(Given(matrix), queries)
-    expected = per_user(found.ranks, found.offsets)["ndcg_at_10"]
+    expected = per_query(found.ranks, found.offsets)["ndcg_at_10"]
     gains = ndcg_of_scores(matrix, held_out_mask(queries, n_items), np.diff(queries.target_offsets))
     assert gains == pytest.approx(expected, abs=1e-12)

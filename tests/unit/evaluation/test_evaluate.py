@@ -14,7 +14,7 @@ import pytest
 
 from nightloom.config import RunConfig, config_from_dict
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import from_frame
+from nightloom.core.metrics import NAMES, from_frame
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
@@ -27,7 +27,7 @@ from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from tests.sections import of_evaluate, of_prepare
 
-PROTOCOLS = ("temporal", "leave_one_out")
+PROTOCOLS = ("temporal", "leave_one_out", "streaming")
 N_USERS = 120
 BASELINES = ["popularity", "item_knn", "als", "graph"]
 
@@ -96,26 +96,65 @@ def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> No
     assert set(tonight.metrics) == {"nightloom", CHAMPION, *BASELINES}
     assert set(tonight.metrics[CHAMPION]) == {"temporal"}
     for protocol, of_protocol in tonight.rows.groupby("protocol"):
-        asked = {family: set(zip(one["user_id"], one["item_id"], strict=True)) for family, one in of_protocol.groupby("family")}
-        assert len(set(map(frozenset, asked.values()))) == 1
+        key = ["user_id", "query", "item_id"]
+        asked = {family: frozenset(one[key].itertuples(index=False, name=None)) for family, one in of_protocol.groupby("family")}
+        assert len(set(asked.values())) == 1
         assert len(asked) == (6 if protocol == "temporal" else 5)
         assert len(of_protocol) == len(asked) * tonight.figures["test_rows"][protocol]
         assert of_protocol["user_id"].nunique() == tonight.figures["test_users"][protocol]
-    assert len(tonight.lines) == 11
+    assert len(tonight.lines) == 16
 
 
 def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> None:
     for (family, protocol), rows in tonight.rows.groupby(["family", "protocol"]):
-        for name, value in from_frame(rows).mean().items():
+        for name, value in from_frame(rows)[list(NAMES)].mean().items():
             assert tonight.metrics[family][protocol][name] == pytest.approx(value)
             low, high = tonight.intervals[family][protocol][name]
             assert low <= value <= high
-            for label in ("sex=F", "tail items"):
+            for label in ("sex=F", "tail items", "history of 1 to 5 events", "items up to 7 days old"):
                 part = rows[rows["slices"].str.split("|").map(lambda names: label in names) | (rows["item_slice"] == label)]  # noqa: B023
                 figures = tonight.slices[family][protocol].get(label)
-                assert (figures is None) == part.empty or figures["users"] == part["user_id"].nunique()
+                assert (figures is None) == part.empty or (figures["users"], figures["events"]) == (part["user_id"].nunique(), len(part))
                 if figures:
                     assert figures[name] == pytest.approx(from_frame(part)[name].mean())
+
+
+def test_streaming_rows_tell_each_event_what_was_known_before_it(tonight: SimpleNamespace) -> None:
+    events = tables(30, ("buy", "view", "wish")).events.sort_values(["user_id", "timestamp"], kind="stable")
+    place = events.assign(place=events.groupby("user_id").cumcount(), time=events["timestamp"].astype("int64") // 1000)
+    rows = tonight.rows[(tonight.rows["protocol"] == "streaming") & (tonight.rows["family"] == "graph")]
+    found = rows.merge(place, on=["user_id", "item_id", "time"], how="left", validate="one_to_one")
+    assert (found["history"] == found["place"]).all()
+    assert (found["query"] == found["place"]).all()
+    assert not rows.duplicated(["user_id", "query"]).any()
+    figures = {name: tonight.figures[name]["streaming"] for name in ("test_users", "test_queries", "test_rows", "sampled_from")}
+    assert figures == {"test_users": rows["user_id"].nunique(), "test_queries": len(rows), "test_rows": len(rows), "sampled_from": None}
+    strangers = rows[rows["history"] == 0]
+    assert tonight.figures["without_history"]["streaming"] == {"queries": len(strangers), "users": strangers["user_id"].nunique()}
+    assert rows["user_id"].nunique() < len(rows)
+
+
+def test_the_scorers_that_are_kept_up_to_date_have_a_figure_of_their_own(tonight: SimpleNamespace) -> None:
+    assert set(tonight.figures["live"]) == {"streaming"}
+    live, frozen = tonight.figures["live"]["streaming"], tonight.metrics["nightloom"]["streaming"]
+    assert set(live["metrics"]) <= set(frozen)
+    for name, (low, high) in live["intervals"].items():
+        assert low <= live["metrics"][name] <= high
+
+
+def test_the_gate_draws_users_with_all_their_events(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    only = config(protocols=["streaming"], baselines=["graph"])
+    bundle = tonight.bundles["streaming"]
+    evaluate(tonight.prepared, {"streaming": bundle}, {CHAMPION: bundle}, tonight.pretrained, tmp_path, **of_evaluate(only))
+    rows = pd.read_parquet(tmp_path / "per_user.parquet")
+    by_family = dict(iter(rows.groupby("family")))
+    found = decide(by_family["nightloom"], by_family[CHAMPION], {}, only.promotion)
+    users, queries = tonight.figures["test_users"]["streaming"], tonight.figures["test_queries"]["streaming"]
+    assert (found.users, found.queries, found.decision) == (users, queries, "promote")
+    assert found.challenger == pytest.approx(tonight.metrics["nightloom"]["streaming"]["ndcg_at_10"])
+    assert f"on the same {queries:,} events of {users:,} users" in found.reasons[0]
+    lists = json.loads((tmp_path / "sample_lists.json").read_text())
+    assert len({user["user_id"] for user in lists["users"]}) == 4
 
 
 def test_ids_are_those_of_the_source_and_what_was_seen_is_not_ranked(tonight: SimpleNamespace) -> None:
@@ -130,7 +169,8 @@ def test_ids_are_those_of_the_source_and_what_was_seen_is_not_ranked(tonight: Si
 def test_lists_are_measured_and_plots_drawn(tonight: SimpleNamespace) -> None:
     assert {"coverage_at_10", "novelty_at_10", "popularity_bias_at_10", "gini_at_10"} <= set(tonight.metrics["als"]["temporal"])
     drawn = {f"{plot}_{protocol}.png" for plot in ("models", "slices", "learning_curve") for protocol in PROTOCOLS} | {
-        "champion_temporal.png"
+        "champion_temporal.png",
+        "calibration_streaming.png",  # there alone validation has queries enough for a re-ranker
     }
     assert {path.name for path in (tonight.folder / "plots").iterdir()} == drawn
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tonight.folder / "plots").iterdir())

@@ -29,8 +29,8 @@ def users() -> pd.DataFrame:
     )
 
 
-def test_histories(users: pd.DataFrame) -> None:
-    found = slices.user_slices(np.array([0, 0, 1, 2, 3]), users[["user_id"]].head(5))
+def test_histories() -> None:
+    found = slices.user_slices(np.array([0, 0, 1, 2, 3]))
     assert {name: np.flatnonzero(mask).tolist() for name, mask in found.items()} == {
         "new users": [0, 1],
         "returning users": [2, 3, 4],
@@ -40,13 +40,13 @@ def test_histories(users: pd.DataFrame) -> None:
 
 
 def test_slices_without_users_are_left_out(users: pd.DataFrame) -> None:
-    assert list(slices.user_slices(np.zeros(5, dtype=np.int64), users[["user_id"]].head(5))) == ["new users"]
-    assert slices.user_slices(np.zeros(0, dtype=np.int64), users.head(0)) == {}
+    assert list(slices.user_slices(np.zeros(5, dtype=np.int64))) == ["new users"]
+    assert slices.user_slices(np.zeros(0, dtype=np.int64)) == slices.attribute_slices(users.head(0)) == {}
 
 
 def test_attributes(users: pd.DataFrame) -> None:
-    found = slices.user_slices(np.arange(N), users)
-    sizes = {name: int(mask.sum()) for name, mask in found.items() if name.split("=")[0].split()[0] in users.columns}
+    found = slices.attribute_slices(users)
+    sizes = {name: int(mask.sum()) for name, mask in found.items()}
     assert sizes == {
         "city=Oslo": 40,
         "city=Rome/Italy": 50,
@@ -83,9 +83,9 @@ def test_a_more_popular_item_is_never_further_down(popularity: list[int]) -> Non
 def test_measures_of_user_and_item_slices() -> None:
     ranked = Ranked(np.array([1, 30, 2], dtype=np.int32), np.array([0, 2, 3]), np.zeros((2, 1), dtype=np.int32))
     masks = {"first": np.array([True, False])}
-    found = slices.measure(ranked, masks, np.array(["head items", "tail items", "tail items"], dtype=object))
-    assert {name: (one["users"], one["recall_at_10"]) for name, one in found.items()} == {
-        "first": (1, 0.5),
-        "head items": (1, 1.0),
-        "tail items": (2, 0.5),
+    found = slices.measure(ranked, np.array([4, 9]), masks, np.array(["head items", "tail items", "tail items"], dtype=object))
+    assert {name: (one["users"], one["events"], one["recall_at_10"]) for name, one in found.items()} == {
+        "first": (1, 2, 0.5),
+        "head items": (1, 1, 1.0),
+        "tail items": (2, 2, 0.5),
     }

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import NAMES
-from nightloom.evaluation.statistics import compare, interval, paired, resampled_means
+from nightloom.core.metrics import NAMES, parts_of_users
+from nightloom.evaluation.statistics import compare, interval, pair_rows, paired, resampled_means, weights_of
 
 vectors = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
 
@@ -80,7 +80,7 @@ def test_compare_tables_every_metric_over_shared_users() -> None:
     a, b = rows(np.array([1, 1, 3, 50])), rows(np.array([2, 1, 30, 50, 1]))
     table = compare(a, b.sample(frac=1, random_state=0)).set_index("metric")
     assert table.index.tolist() == list(NAMES)
-    assert table.columns.tolist() == ["a", "b", "difference", "low", "high", "users"]
+    assert table.columns.tolist() == ["a", "b", "difference", "low", "high", "users", "queries"]
     assert (table["users"] == 4).all()
     assert table.loc["hr_at_5", "a"] == 0.75
     assert table.loc["hr_at_5", "difference"] == pytest.approx(0.25)
@@ -93,3 +93,84 @@ def test_refusals() -> None:
         compare(a, a.assign(user_id="other", item_id=["x", "y"]))
     with pytest.raises(InputError, match=r"2 of 4 rows name a user's held-out item again.*Keep the rows of one family"):
         compare(pd.concat([a, a]), a)
+
+
+def crowd(random: np.random.Generator, users: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number of events and taste of each user; who has many events likes more, and all events of a user share a taste."""
+    many = 1 + random.geometric(0.15, users)
+    return many, 0.7 * random.beta(1, 2, users) + 0.2 * np.minimum(many, 20) / 20
+
+
+def test_the_interval_covers_the_mean_over_events_where_a_users_events_resemble_each_other() -> None:
+    many, taste = crowd(np.random.default_rng(0), 1_000_000)
+    truth, random, users = float((taste * many).sum() / many.sum()), np.random.default_rng(7), 300
+    covered, paired_covered, as_if_alone = [], [], []
+    for seed in range(1000):
+        many, taste = crowd(random, users)
+        user = np.repeat(np.arange(users), many)
+        hits, other = (((random.random(len(user)) < taste[user] + more) * 1.0) for more in (0.1, 0.0))
+        parts, queries = parts_of_users({"m": hits, "o": other}, user)
+        low, high = interval(parts["m"], 0.9, queries)
+        covered.append(low <= truth + 0.1 <= high)
+        low, high = interval(hits, 0.9)
+        as_if_alone.append(low <= truth + 0.1 <= high)
+        if seed < 200:
+            found = paired({"m": parts["m"]}, {"m": parts["o"]}, queries=queries, confidence=0.9, resamples=300, seed=seed)["m"]
+            paired_covered.append(found.low <= 0.1 <= found.high)
+            assert (found.users, found.queries) == (users, len(user))
+    assert np.mean(covered) >= 0.88
+    assert np.mean(paired_covered) >= 0.88
+    assert np.mean(as_if_alone) < 0.8, "a bootstrap over events would be far too sure"
+
+
+@given(vectors, st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_with_one_query_a_user_everything_is_as_without_weights(pairs: list[tuple[float, float]], seed: int) -> None:
+    a, b = one(pairs)
+    users = np.arange(len(pairs))
+    mine, queries = parts_of_users(a, users)
+    np.testing.assert_array_equal(mine["m"], a["m"])
+    assert paired(mine, b, queries=queries, resamples=100, seed=seed) == paired(a, b, resamples=100, seed=seed)
+    assert interval(mine["m"], 0.9, queries) == interval(a["m"], 0.9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.floats(0, 1)), min_size=1, max_size=40), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_a_resample_is_the_mean_over_the_events_of_the_users_drawn(events: list[tuple[int, float]], random) -> None:
+    user, value = np.array([one for one, _ in events]), np.array([one for _, one in events])
+    parts, queries = parts_of_users({"m": value}, user)
+    assert parts["m"].mean() == pytest.approx(value.mean(), abs=1e-12)
+    weights = weights_of(queries)
+    assert weights.mean() == pytest.approx(1)
+    found = resampled_means(parts["m"][:, None], 30, 4, weights)[:, 0]
+    drawn = np.random.default_rng(4).integers(0, len(queries), (30, len(queries)))
+    names = np.unique(user)
+    expected = [np.concatenate([value[user == names[place]] for place in row]).mean() for row in drawn]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    order = random.sample(range(len(events)), len(events))
+    again, many = parts_of_users({"m": value[order]}, user[order])
+    np.testing.assert_allclose(again["m"], parts["m"], atol=1e-12)
+    np.testing.assert_array_equal(many, queries)
+
+
+def streamed(ranks: dict[tuple[str, int], int], first: int = 0) -> pd.DataFrame:
+    """Rows of streaming queries: (user, second) -> rank; queries are numbered from `first` on for each user."""
+    names = ["user_id", "item_id", "time", "rank"]
+    frame = pd.DataFrame([(user, f"i{time % 3}", time, rank) for (user, time), rank in ranks.items()], columns=names)
+    frame["query"] = first + frame.groupby("user_id").cumcount()
+    return frame.astype({"rank": "Int32", "time": "Int64"})
+
+
+def test_events_are_known_by_their_time_though_nights_number_them_otherwise() -> None:
+    a = streamed({("u", 1): 1, ("u", 4): 9, ("u", 5): 1, ("v", 2): 3}, first=7)
+    b = streamed({("u", 4): 2, ("u", 5): 30, ("v", 2): 3, ("v", 8): 1})
+    mine, its = pair_rows(a, b)
+    assert mine[["user_id", "time"]].values.tolist() == its[["user_id", "time"]].values.tolist() == [["u", 4], ["u", 5], ["v", 2]]
+    assert mine["rank"].tolist() == [9, 1, 3]
+    assert its["rank"].tolist() == [2, 30, 3]
+    table = compare(a, b).set_index("metric")
+    assert table.loc["hr_at_10", ["a", "b", "users", "queries"]].tolist() == [1, pytest.approx(2 / 3), 2, 3]
+    untimed = (one.assign(time=pd.array([None] * len(one), dtype="Int64")) for one in (a, b.assign(query=b["query"] + 8)))
+    assert pair_rows(*untimed)[0]["query"].tolist() == [8, 9]  # the same item as the same of the user's events
+    older = a.drop(columns=["query", "time"]).drop_duplicates(["user_id", "item_id"])
+    assert len(pair_rows(older, older)[0]) == 3

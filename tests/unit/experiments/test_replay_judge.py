@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
-from nightloom.core.metrics import per_user
+from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.clean import DAY_MS
@@ -71,5 +71,5 @@ def test_a_frozen_model_hears_the_names_that_it_knows(tmp_path: Path, others: in
         (Bundle.load(first).reindex(pd.read_parquet(nights[1] / "items.parquet"), Vectors.load(tmp_path)), asked, "frozen"),
     ):
         ranked = ranks(model, put, exclude_seen=False)
-        np.testing.assert_allclose(found[arm], per_user(ranked.ranks, ranked.offsets)[METRIC])
+        np.testing.assert_allclose(found[arm], per_query(ranked.ranks, ranked.offsets)[METRIC])
     assert len(found) > 20

@@ -13,8 +13,8 @@ from nightloom.promotion.gate import decide
 from tests.small_bundle import small_config
 
 METRICS = {
-    "nightloom": {"temporal": {"hr_at_10": 1.0, "ndcg_at_10": 0.9, "mrr_at_10": 0.8}},
-    "popularity": {"temporal": {"hr_at_10": 0.5, "ndcg_at_10": 0.25}},
+    "nightloom": {"streaming": {"hr_at_10": 1.0, "ndcg_at_10": 0.9, "mrr_at_10": 0.8}},
+    "popularity": {"streaming": {"hr_at_10": 0.5, "ndcg_at_10": 0.25}},
     "elsewhere": {"leave_one_out": {"hr_at_10": 0.1}},
 }
 TRAINING = {
@@ -45,21 +45,23 @@ def test_card(first: bool) -> None:
         asdict(decision),
         tags,
         training=TRAINING,
-        slices={"new": {"users": 60, "ndcg_at_10": 0.7}},
+        slices={"new": {"users": 60, "events": 90, "ndcg_at_10": 0.7}},
+        asked={"test_users": 60, "test_queries": 90, "without_history": {"queries": 7}, "sampled_from": None},
         counts={"events": 12345},
         licence="research only",
     )
     assert card.startswith("# nightloom-films\n")
     assert "| nightloom | 1.0000 | 0.9000 | 0.8000 |" in card
+    assert "90 events of 60 users were asked about, 7 of them without any history." in card
     assert "| popularity | 0.5000 | 0.2500 |  |" in card
     assert "elsewhere" not in card
     assert all("- " + reason.replace("ndcg_at_10", "NDCG@10") in card for reason in decision.reasons)
     (against,) = decision.baselines
-    assert f"| popularity | 60 | 1.0000 | 0.3869 | +0.6131 | {against.low:+.4f} to {against.high:+.4f} |" in card
+    assert f"| popularity | 60 | 60 | 1.0000 | 0.3869 | +0.6131 | {against.low:+.4f} to {against.high:+.4f} |" in card
     assert ("slice by slice" in card) is not first
     assert "- events: 12,345 rows\n- licence of the data: research only\n- data_hash: abc" in card
     assert "mlflow.pyfunc.load_model('models:/nightloom-films@champion')" in card
-    assert "| new | 60 | 0.7000 |" in card
+    assert "| new | 60 | 90 | 0.7000 |" in card
     assert card.isascii()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightloom.config import PromotionConfig
 from nightloom.evaluation.score_interval import holm, loss_p_value
+from nightloom.promotion.comparison import Pair
 from nightloom.promotion.gate import Decision, decide
 
 FAST = {"resamples": 200}
@@ -267,3 +268,38 @@ def test_few_users_are_pointed_out_and_the_mode_is_carried() -> None:
     found = gate([1] * 3, [1] * 3, mode="dry_run")
     assert found.mode == "dry_run"
     assert "With only 3 held-out users the interval is rough." in found.reasons
+
+
+def test_of_users_with_many_events_all_count_and_are_named() -> None:
+    """One user of forty has half of all events, on which the challenger lost: over users it gained, over events it may have lost."""
+    users = [0] * 40 + list(range(1, 41))
+    frame = rows([1] * 40 + [2] * 40).assign(user_id=[f"u{user}" for user in users], query=list(range(40)) + [0] * 40)
+    champion = frame.assign(rank=pd.array([1] * 80, dtype="Int32"))
+    challenger = frame.assign(rank=pd.array([3] * 40 + [1] * 40, dtype="Int32"))
+    found = decide(challenger, champion, {}, PromotionConfig(**FAST))
+    assert (found.users, found.queries) == (41, 80)
+    assert found.challenger == pytest.approx(0.75)
+    assert found.difference == pytest.approx(-0.25)
+    assert "on the same 80 events of 41 users" in " ".join(found.reasons)
+    alone = decide(challenger, None, {"graph": champion}, PromotionConfig(**FAST))
+    assert "0.7500 on 80 events of 41 users." in " ".join(alone.reasons)
+
+
+@given(st.lists(st.integers(1, 6), min_size=3, max_size=12), st.integers(1, 5), st.integers(0, 100))
+@settings(max_examples=40, deadline=None)
+def test_pooled_nights_weigh_by_their_events(many: list[int], factor: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def night(name: str, counts: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        users = [f"{name}{user}" for user, events in enumerate(counts) for _ in range(events)]
+        queries = [place for events in counts for place in range(events)]
+        frame = rows([1] * len(users)).assign(user_id=users, query=queries)
+        return tuple(frame.assign(rank=pd.array(random.integers(1, 15, len(users)), dtype="Int32")) for _ in range(2))  # type: ignore[return-value]
+
+    tonight, before = night("a", many), night("b", [factor * one for one in many])
+    pooled = Pair.of(*tonight, "ndcg_at_10").with_earlier(Pair.of(*before, "ndcg_at_10"))
+    together = Pair.of(*(pd.concat(one, ignore_index=True) for one in zip(tonight, before, strict=True)), "ndcg_at_10")
+    assert pooled.nights == 2
+    np.testing.assert_array_equal(pooled.queries, together.queries)
+    np.testing.assert_allclose(pooled.mine, together.mine, atol=1e-12)
+    np.testing.assert_allclose(pooled.its, together.its, atol=1e-12)

@@ -11,6 +11,8 @@ from nightloom.report.build import build_report
 from tests.sample_reports import FAMILIES, decision, manifests, measures, night, report
 
 KEYS = {
+    "asked",
+    "live",
     *("name", "night", "finished", "outcome", "data_hash", "config_hash", "git", "model", "protocols", "gate", "versions", "metrics"),
     *(
         "intervals",
@@ -55,7 +57,7 @@ def test_what_others_rely_on(ending):
 
 def test_metrics_are_by_family_protocol_and_metric():
     found = report()
-    assert {family: by_protocol["temporal"]["ndcg_at_10"] for family, by_protocol in found["metrics"].items()} == FAMILIES
+    assert {family: by_protocol["streaming"]["ndcg_at_10"] for family, by_protocol in found["metrics"].items()} == FAMILIES
     assert found["gate"]["difference"] == 0.0024
     assert found["gate"]["interval"] == [-0.0009, 0.0058]
 
@@ -69,9 +71,9 @@ def test_a_refused_stage_is_listed_after_those_that_ran():
 
 
 def test_numbers_that_json_lacks_become_none_and_numpy_is_unwrapped(tmp_path):
-    values = {"nightloom": {"temporal": {"ndcg_at_10": np.float32(0.5), "novelty_at_10": float("nan"), "gini_at_10": np.inf}}}
+    values = {"nightloom": {"streaming": {"ndcg_at_10": np.float32(0.5), "novelty_at_10": float("nan"), "gini_at_10": np.inf}}}
     found = build_report(night(tmp_path), manifests(tmp_path), metrics=values, decision=decision(), counts={"events": np.int64(7)})
-    assert found["metrics"]["nightloom"]["temporal"] == {"ndcg_at_10": 0.5, "novelty_at_10": None, "gini_at_10": None}
+    assert found["metrics"]["nightloom"]["streaming"] == {"ndcg_at_10": 0.5, "novelty_at_10": None, "gini_at_10": None}
     assert found["counts"] == {"events": 7}
     assert json.dumps(found, allow_nan=False)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nightloom.report import words
 from nightloom.report.console import print_summary, print_unchanged
+from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
 from tests.sample_reports import report
 
@@ -87,7 +88,7 @@ def test_a_refused_night_says_which_rows_and_what_to_do():
 def test_the_rules_and_the_change_of_the_lists_are_summed_up():
     text = " ".join(printed("promoted").split())
     assert "Data contract: 3 of 5 rules passed, 1 set rows aside, 1 gave a warning." in text
-    assert "7.2 of the first ten items are in both lists on average, and 50 % of the users get the same first item." in text
+    assert "7.2 of the first ten items are in both lists on average, and 50 % of the lists begin with the same item." in text
     assert "in both lists" not in printed("first")
     assert "3 of 5 rules passed" in markdown(report("promoted"))
 
@@ -148,5 +149,24 @@ def test_metric_labels(name, said):
 
 def test_the_anchor_stands_with_the_champion_before_the_baselines() -> None:
     content = report()
-    content["metrics"]["anchor"] = {"temporal": dict.fromkeys(content["metrics"]["champion"]["temporal"], 0.0)}
-    assert words.models(content, "temporal")[:3] == [content["model"], "champion", "anchor"]
+    content["metrics"]["anchor"] = {"streaming": dict.fromkeys(content["metrics"]["champion"]["streaming"], 0.0)}
+    assert words.models(content, "streaming")[:3] == [content["model"], "champion", "anchor"]
+
+
+def test_how_many_were_asked_and_how_many_of_them_are_strangers_is_said_everywhere():
+    said = (
+        "3,071 events of 512 users were asked about, 96 of them without any history. "
+        "They are drawn from 4,410 events: at most 100 of a user, and about 50,000 in all."
+    )
+    for text in (printed("promoted"), markdown(report()), render_html(report(), {})):
+        assert said in " ".join(text.split())
+        assert "nightloom, scorers kept up to date" in " ".join(text.split())
+    assert "Means over 3,071 events of 512 users" in render_html(report(), {})
+    assert "of 512 users, streaming queries" in render_html(report(), {})
+
+
+def test_where_a_user_is_asked_once_users_are_counted():
+    content = report()
+    content["asked"]["streaming"] |= {"test_queries": 512, "sampled_from": None}
+    assert "512 users were asked, 96 of them without any history." in " ".join(markdown(content).split())
+    assert words.measured_on(content, "streaming") == "512 held-out users"

@@ -93,15 +93,15 @@ def test_a_page_that_stands_alone_links_to_no_file():
 
 
 def test_only_figures_that_the_report_does_not_draw_itself_are_inside(tmp_path: Path):
-    drawn = ("champion_temporal", "calibration_temporal", "reasons_summary")
+    drawn = ("champion_streaming", "calibration_streaming", "reasons_summary")
     (tmp_path / "plots").mkdir()
-    for name in (*drawn, "models_temporal", "slices_temporal", "learning_curve_temporal", "reasons_1"):
+    for name in (*drawn, "models_streaming", "slices_streaming", "learning_curve_streaming", "reasons_1"):
         (tmp_path / "plots" / f"{name}.png").write_bytes(PIXEL)
-    found = figures.shown([tmp_path], ["temporal"])
+    found = figures.shown([tmp_path], ["streaming"])
     assert set(found) == set(drawn)
     page = Page(render_html(report(), found))
     assert page.fetched == ["data:image/png;base64," + base64.b64encode(PIXEL).decode()] * 3
-    for caption in ("on every metric (temporal split)", "Calibration of the re-ranker", "Mean share of each field"):
+    for caption in ("on every metric (streaming queries)", "Calibration of the re-ranker", "Mean share of each field"):
         assert page.text.count(caption) == 1
 
 
@@ -110,7 +110,7 @@ def test_the_sections_of_a_whole_night():
     assert page.headings == [
         "Challenger against champion",
         "What changed for these users",
-        "Model and baselines, temporal split",
+        "Model and baselines, streaming queries",
         "Slices",
         "Why these recommendations",
         "Training",

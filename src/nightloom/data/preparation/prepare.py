@@ -170,7 +170,7 @@ def _split(protocol: str, offsets: NDArray[np.int64], clock: NDArray[np.int64], 
     if (split.validation_end == offsets[1:]).all():
         raise InputError(
             f"events: none of {len(offsets) - 1:,} users has the three positive events that leave-one-out needs. "
-            f"Give more events, or use evaluation.protocols: [temporal], or [{RANDOM}] where the order of events is random."
+            f"Give more events, or use evaluation.protocols: [streaming], or [{RANDOM}] where the order of events is random."
         )
     return split
 
