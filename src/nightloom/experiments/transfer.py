@@ -146,20 +146,21 @@ def judge(
     whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
     queries = whole.queries("test", exclude_seen=exclude_seen)
 
-    def evaluate(model: Recommender) -> NDArray[np.float64]:
-        ranked = ranks(model, queries, exclude_seen=exclude_seen)
-        return per_user(ranked.ranks, ranked.offsets)[METRIC]
+    def evaluate(arm: str, model: Recommender) -> None:
+        ranked = ranks(model, queries, exclude_seen=exclude_seen, name=arm)
+        found[arm] = per_user(ranked.ranks, ranked.offsets)[METRIC]
 
     recommenders: dict[str, SequentialRecommender] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
     recommenders |= {arm: Bundle.load(bundles[arm]).recommender for arm in TRAINED}
     found: dict[str, Any] = {"user_id": user_ids(prepared)[queries.users]}
-    found |= {arm: evaluate(recommender) for arm, recommender in recommenders.items()}
+    for arm, recommender in recommenders.items():
+        evaluate(arm, recommender)
     content = recommenders["zero_shot"].content
-    found["popularity"] = evaluate(Popularity().fit(learned.train(with_validation=True), whole.n_items))
-    found["text_neighbours"] = evaluate(TextNeighbours().read(content.text, content.has_text))
+    evaluate("popularity", Popularity().fit(learned.train(with_validation=True), whole.n_items))
+    evaluate("text_neighbours", TextNeighbours().read(content.text, content.has_text))
     for arm, recommender in recommenders.items():
         recommender.weights = {}
-        found[f"{arm}{ALONE}"] = evaluate(recommender)
+        evaluate(f"{arm}{ALONE}", recommender)
     return pd.DataFrame(found)
 
 

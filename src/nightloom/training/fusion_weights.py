@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.ranking import blocks, held_out_mask, ndcg_of_scores
+from nightloom.core.ranking import blocks, held_out_mask, nan_queries, ndcg_of_scores, refuse_nan
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
 from nightloom.core.top_k import top_k
@@ -74,7 +74,8 @@ class Shortlists:
         tables = [standard(recommender.network_scores(part.histories))]
         tables += [standard(scorer.scores(part.histories)) for scorer in recommender.scorers.values()]
         k, items = self.scores.shape[2] // len(tables), []
-        for table in tables:
+        for name, table in zip(self.names, tables, strict=True):
+            refuse_nan(nan_queries(table), len(part), name)
             allowed = table.copy() if exclude_seen else table
             if exclude_seen:
                 mask_seen(allowed, part.histories)

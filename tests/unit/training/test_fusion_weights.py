@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightloom.core.errors import NightloomError
 from nightloom.core.ranking import ndcg_sum
 from nightloom.core.sequences import Histories, Queries
 from nightloom.models.scorers.score_fusion import fuse, standard
@@ -91,3 +92,16 @@ def test_without_scorers_or_queries_the_network_is_alone() -> None:
     assert fusion.ndcg == fusion.alone[NETWORK] > 0.3
     none = Queries(queries.users[:0], queries.histories.take(np.arange(0)), np.zeros(1, np.int64), queries.targets[:0])
     assert choose_fusion(members(network, other=network), none, exclude_seen=False).weights == {}
+
+
+def test_a_member_whose_scores_are_no_numbers_is_named() -> None:
+    random = np.random.default_rng(3)
+    queries = held_out(random)
+    broken = hints(queries, random, 2)
+    broken[:7, 3] = np.nan
+    with pytest.raises(NightloomError, match=r"^graph: the scores of 7 of 200 queries hold NaN"):
+        choose_fusion(members(hints(queries, random, 2), graph=broken), queries, exclude_seen=True)
+    fused = fuse(
+        {NETWORK: standard(hints(queries, random, 2).astype(np.float32)), "graph": standard(broken.astype(np.float32))}, {"graph": 0.5}
+    )
+    assert np.isnan(fused).sum() == 7  # so that a ranking of the fused scores is refused too
