@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nightloom.config import EvaluationConfig, PrepareConfig
 from nightloom.core.errors import InputError
