@@ -79,8 +79,9 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     telemetry_off()
     if module != "__main__":
         return Namespace()
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("default", RenamedWarning)
+    if not sys.warnoptions:  # whoever sets PYTHONWARNINGS sees those of the libraries too
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", RenamedWarning)
     given = parsed(command, check)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))

@@ -65,6 +65,7 @@ def environment(home: Path, *, own_server: bool = False) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")]),
         "PREFECT_HOME": str(home / "mlruns" / "prefect"),
         "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",  # those of other kinds are shown then, which a command else keeps off
     }
 
 
