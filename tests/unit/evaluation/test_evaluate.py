@@ -105,6 +105,7 @@ def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> No
 
 
 def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> None:
+    sliced = set()
     for (family, protocol), rows in tonight.rows.groupby(["family", "protocol"]):
         for name, value in from_frame(rows).mean().items():
             assert tonight.metrics[family][protocol][name] == pytest.approx(value)
@@ -113,9 +114,12 @@ def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> No
             for label in ("sex=F", "tail items"):
                 part = rows[rows["slices"].str.split("|").map(lambda names: label in names) | (rows["item_slice"] == label)]  # noqa: B023
                 figures = tonight.slices[family][protocol].get(label)
-                assert (figures is None) == part.empty or figures["users"] == part["user_id"].nunique()
+                assert (figures is None) == part.empty
                 if figures:
+                    assert figures["users"] == part["user_id"].nunique()
                     assert figures[name] == pytest.approx(from_frame(part)[name].mean())
+                    sliced.add(label)
+    assert sliced == {"sex=F", "tail items"}
 
 
 def test_ids_are_those_of_the_source_and_what_was_seen_is_not_ranked(tonight: SimpleNamespace) -> None:
