@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from nightloom.evaluation.statistics import compare
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]
@@ -157,6 +158,10 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
     assert forced.returncode == 0, forced.stdout + forced.stderr
     report = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "report.json").read_text())
     assert report["gate"]["difference"] == pytest.approx(0, abs=1e-3)  # the same data and seed
+    rows = pd.read_parquet(home / "mlruns" / "nights" / "mine" / "latest" / "per_user.parquet")
+    mine, its = (rows[(rows["protocol"] == "temporal") & (rows["family"] == family)] for family in ("nightloom", "champion"))
+    compared = compare(mine, its, resamples=200).set_index("metric").loc[report["gate"]["metric"]]
+    assert report["gate"]["interval"] == pytest.approx([compared["low"], compared["high"]])
     assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
 
 

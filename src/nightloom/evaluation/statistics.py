@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import NAMES, from_frame
+from nightloom.core.metrics import NAMES, from_frame, whole_ranks
 from nightloom.evaluation.score_interval import Spread
 
 BLOCK_CELLS = 1 << 22
@@ -76,11 +76,13 @@ def paired(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    same: bool = True,
 ) -> dict[str, Difference]:
     """Compare metrics of two runs on the same users: the mean difference with its interval.
 
     The interval is the percentile interval, or the score interval where that is wider: the former collapses where few users differ
-    (see `nightloom.evaluation.score_interval`). Two runs that differ nowhere differ by nothing.
+    (see `nightloom.evaluation.score_interval`). The gate, `nightloom compare`, plots and experiments all ask here, by the same seed and
+    in whatever order they hold the users: one quantity has one interval.
 
     Args:
         a: metric -> float64 [users].
@@ -88,6 +90,8 @@ def paired(
         confidence: of the interval.
         resamples: how often users are drawn.
         seed: of the draws. Swapping a and b with the same seed negates the difference and mirrors its interval.
+        same: whether runs that differ for no user are one model, and differ by nothing. If not, agreement on these users does not show
+            that nobody would lose anything, and the interval is the score interval.
 
     Raises:
         InputError: there are no users.
@@ -96,9 +100,13 @@ def paired(
     if not len(first):
         raise InputError("the two runs share no held-out user, so they can not be compared. Compare runs on the same data and protocol.")
     apart = first - second
-    drawn = resampled_means(apart, resamples, seed)
+    ordered, turned, symmetric = _in_order(apart)
+    drawn = resampled_means(ordered, resamples, seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    half = np.array([Spread.of(*pair).half_width(confidence) for pair in zip(first.T, second.T, strict=True)]) * apart.any(axis=0)
+    low, high = np.where(turned, -high, low), np.where(turned, -low, high)
+    low, high = np.where(symmetric, (low - high) / 2, low), np.where(symmetric, (high - low) / 2, high)
+    half = np.array([Spread.of(*pair).half_width(confidence) for pair in zip(first.T, second.T, strict=True)])
+    half = half * (apart.any(axis=0) | (not same))
     low, high = np.minimum(low, apart.mean(axis=0) - half), np.maximum(high, apart.mean(axis=0) + half)
     share = np.minimum(1, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)))
     means = (first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0))
@@ -107,6 +115,24 @@ def paired(
         name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=probability, users=len(first))
         for name, (mine, its, by, lower, upper, probability) in zip(a, figures, strict=True)
     }
+
+
+def _in_order(apart: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Differences in an order of their own, so that draws depend neither on the order of the users nor on which run is named first.
+
+    Args:
+        apart: float64 [users, columns].
+
+    Returns:
+        Each column sorted, negated where that comes first in the order of its values; whether it was negated, bool [columns]; and
+        whether negating it changes nothing, bool [columns].
+    """
+    ordered = np.sort(apart, axis=0)
+    other = -ordered[::-1]
+    unlike = ordered != other
+    place, columns = unlike.argmax(axis=0), np.arange(apart.shape[1])
+    turned = other[place, columns] < ordered[place, columns]
+    return np.where(turned, other, ordered), turned, ~unlike.any(axis=0)
 
 
 def interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
@@ -158,8 +184,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, confidence: float = 0.95, resam
     Raises:
         InputError: the runs share no held-out item, or rows of several families or protocols are mixed.
     """
-    first, second = (from_frame(frame) for frame in pair_rows(a, b))
-    found = paired(columns(first), columns(second), confidence=confidence, resamples=resamples, seed=seed)
+    mine, its = pair_rows(a, b)
+    same = bool(np.array_equal(whole_ranks(mine["rank"]), whole_ranks(its["rank"])))
+    first, second = columns(from_frame(mine)), columns(from_frame(its))
+    found = paired(first, second, confidence=confidence, resamples=resamples, seed=seed, same=same)
     rows = [(name, one.a, one.b, one.difference, one.low, one.high, one.users) for name, one in found.items()]
     return pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "users"])
 
