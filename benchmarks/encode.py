@@ -36,7 +36,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nightloom.config import PretrainedConfig, RunConfig, load_preset
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, NightloomError
 from nightloom.data.collect import collect
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.snapshot import read_snapshot
@@ -234,9 +234,9 @@ def measure(arms: list[Arm], texts: list[str], rounds: int, console: Console) ->
 def rows_of(arms: list[Arm], count: int) -> list[list[str]]:
     """The table's rows: medians over the rounds, ratios to the first arm, and how close the vectors are to its."""
     reference, rows = arms[0], []
-    assert reference.vectors is not None
     for arm in arms:
-        assert arm.vectors is not None
+        if reference.vectors is None or arm.vectors is None:
+            raise NightloomError(f"{arm.name} has encoded nothing yet")
         seconds = median(arm.seconds)
         ratio = median(reference.seconds) / max(seconds, 1e-9)
         close, same = agreement(reference.vectors, arm.vectors)

@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from nightloom.core.calibration import Line
 from nightloom.core.click_metrics import losses, measure
+from nightloom.core.errors import TrainingError
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.label_questions import LabelQuestions
 from nightloom.models.heads.label_counters import LabelCounters
@@ -58,7 +59,8 @@ def ask_frozen(retrieval: Path, sequences: Sequences, folder: Path) -> tuple[dic
             least, found = loss, (epoch + 1, answers, [one.clone() for one in fitter.average])
         elif found is not None and epoch + 1 - found[0] >= 5:
             break
-    assert found is not None
+    if found is None:
+        raise TrainingError("no epoch has a finite loss on validation")
     epochs, answers, weights = found
     fitter.keep(weights)
     test, known = LabelQuestions.of(sequences, "test"), sequences.train(with_validation=True)

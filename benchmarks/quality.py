@@ -169,7 +169,8 @@ def mean(ranked: Ranked, metric: str) -> float:
 
 def within_ten(ranked: Ranked, queries: Queries) -> np.ndarray:
     """Whether each held-out item is among the first ten, bool [rows]."""
-    assert len(ranked.ranks) == len(queries.targets)
+    if len(ranked.ranks) != len(queries.targets):
+        raise NightloomError(f"{len(ranked.ranks):,} ranks for {len(queries.targets):,} held-out items: they are of other queries")
     return (ranked.ranks > 0) & (ranked.ranks <= 10)
 
 

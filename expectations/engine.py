@@ -18,6 +18,9 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 from great_expectations.expectations.metadata_types import FailureSeverity
 
+# Some of its modules send all warnings of the process to a logger that nobody reads, when they are imported.
+logging.captureWarnings(False)
+
 __all__ = ["Engine", "FailureSeverity", "gx", "gxe"]
 
 SITE = "data_docs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from nightloom.config import load_config, load_preset
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.shell import typed
 from nightloom.runs.environment import telemetry_off
+
+AGAIN_SECONDS = 0.05
+"""After how long a signal that was swallowed is sent again."""
 
 Result = TypeVar("Result")
 Check = Callable[[Namespace], None]
@@ -79,8 +83,9 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     telemetry_off()
     if module != "__main__":
         return Namespace()
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("default", RenamedWarning)
+    if not sys.warnoptions:  # whoever sets PYTHONWARNINGS sees those of the libraries too
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", RenamedWarning)
     given = parsed(command, check)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
@@ -125,12 +130,46 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if unwind:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.unraisablehook = SwallowedSignals(sys.unraisablehook)
     try:
         with shown_on(console):
             result = work()
     except NightloomError as error:
         return refused(error, errors)
     return show(result, console) or 0
+
+
+class SwallowedSignals:
+    """Sends a signal again whose exception was swallowed, as Python does in destructors and in the callbacks of weak references.
+
+    Args:
+        before: what hears of all other exceptions that can not be raised.
+    """
+
+    def __init__(self, before: Callable[[sys.UnraisableHookArgs], Any]) -> None:
+        self.before = before
+        self.again: threading.Timer | None = None
+
+    def __call__(self, swallowed: sys.UnraisableHookArgs) -> None:
+        """Hear of an exception that could not be raised (`sys.unraisablehook`)."""
+        number = _signal_of(swallowed.exc_value)
+        if number is None:
+            self.before(swallowed)
+        elif self.again is None or not self.again.is_alive():  # one at a time: a second would cut off what the first one ends
+            # A little later and from another thread, since an exception that is raised in here would be swallowed too.
+            main = threading.main_thread().ident or 0
+            self.again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, number))
+            self.again.daemon = True
+            self.again.start()
+
+
+def _signal_of(error: BaseException | None) -> int | None:
+    """The signal that an exception stands for; None where it is another one."""
+    if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+        return signal.SIGTERM
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    return None if isinstance(error, Exception) else getattr(error, "signal", None)  # Prefect's TerminationSignal has it
 
 
 def refused(error: NightloomError, console: Console) -> int:

@@ -50,7 +50,6 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
             None if standing is None else families.get(CHAMPION, mine.iloc[:0]),
             baselines,
             config.promotion,
-            seed=config.training.seed,
             anchor=families.get(ANCHOR),
             earlier=earlier_nights(night.folder.parent, night.night, standing, protocol, SequentialRecommender.family) if standing else (),
         )
@@ -91,6 +90,6 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
         return {"decision": decision, "versions": versions}
 
     # Promotion moves aliases, so each night does it for itself.
-    read = ReadKeys(config, "promotion", "evaluation", "training.seed")
+    read = ReadKeys(config, "promotion", "evaluation")
     manifest = run_stage(night, "promote", body, inputs=[evaluated], config=read.values, code=[decide], salt=night.night)
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

@@ -22,6 +22,7 @@ from benchmarks.training.environments import PEERS
 from benchmarks.training.task import PROTOCOL, BenchTask, judge, latest_alone
 from benchmarks.training.watch import Watch
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.core.errors import NightloomError
 from nightloom.core.ranking import ranks
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.launch import environment
@@ -107,8 +108,8 @@ def _run_peer(
     outcome, best, spent = Outcome(ended="epochs"), {"ndcg": -1.0, "epoch": 0}, 0.0
     surroundings = os.environ | _threads(threads) | (ALLOCATOR if tuned else {})
     with _process([str(python), str(PEERS / f"{arm.peer}_sasrec.py"), str(folder / "task.json")], folder, surroundings) as (process, watch):
-        assert process.stdout is not None
-        assert process.stdin is not None
+        if process.stdout is None or process.stdin is None:
+            raise NightloomError(f"{arm.peer}: started without pipes")
         for text in process.stdout:
             line = json.loads(text)
             answer, spent = "on", spent + line["cpu_seconds"]

@@ -90,6 +90,7 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "PREFECT_HOME": str(home / "mlruns" / "prefect"),
         "NIGHTLOOM_ROOT": str(home / "mlruns"),
         "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",  # those of other kinds are shown then, which a command else keeps off
     }
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, encoding="utf-8", timeout=300, check=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
+from prefect.utilities.engine import capture_sigterm
 from rich.console import Console
 
 from flows.command import listed, parsed, parser, run
@@ -19,9 +23,10 @@ HEAVY = ("prefect", "great_expectations", "mlflow", "torch", "pandas", "transfor
 
 @pytest.fixture(autouse=True)
 def _signals_as_they_were() -> object:
-    before = signal.getsignal(signal.SIGTERM)
+    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
     yield
     signal.signal(signal.SIGTERM, before)
+    sys.unraisablehook = hook
 
 
 def test_a_config_is_a_preset_or_a_file_with_overrides(tmp_path: Path) -> None:
@@ -116,3 +121,52 @@ def test_a_sigterm_unwinds_unless_threads_work() -> None:
     assert ended.value.code == 128 + signal.SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert run(end, lambda result, console: None, unwind=False) == 0
+
+
+class Dying:
+    """Something whose destructor is at work when a signal comes."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+def dies(how: str, number: signal.Signals) -> None:
+    """Let a signal come where Python swallows what its handler raises."""
+    if how == "destructor":
+        Dying(number)
+        return
+    thing = set[int]()
+    noticed = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    del thing
+    assert noticed() is None
+
+
+@pytest.mark.parametrize("how", ["destructor", "weak reference"])
+@pytest.mark.parametrize("handler", ["ours", "prefect's"])
+def test_a_sigterm_that_comes_in_a_destructor_or_the_callback_of_a_weak_reference_is_not_lost(how: str, handler: str) -> None:
+    def work() -> int:
+        with capture_sigterm() if handler == "prefect's" else contextlib.nullcontext():
+            dies(how, signal.SIGTERM)
+            dies(how, signal.SIGTERM)
+            for _ in range(100):
+                time.sleep(0.05)
+        return 0
+
+    with pytest.raises(SystemExit) as ended:
+        run(work, lambda result, console: None)
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("how", ["destructor", "weak reference"])
+def test_a_ctrl_c_there_is_not_lost_either(how: str) -> None:
+    def work() -> int:
+        dies(how, signal.SIGINT)
+        for _ in range(100):
+            time.sleep(0.05)
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work, lambda result, console: None)

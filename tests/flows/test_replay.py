@@ -99,6 +99,7 @@ def test_every_night_is_lived_in_every_way(home: Path, whole: Path) -> None:
 
 def test_a_night_is_judged_on_its_own_period_and_knows_nothing_of_it(home: Path, whole: Path) -> None:
     events = pd.read_csv(home / "events.csv")
+    assert len(lived(home)) == NIGHTS
     for day, folder in lived(home).items():
         at = int(pd.Timestamp(day).timestamp())
         asked = events[(events["timestamp"] >= at) & (events["timestamp"] < at + STEP_DAYS * DAY)]

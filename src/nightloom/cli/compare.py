@@ -41,7 +41,9 @@ def compare(
         check_same_data(made_a, made_b, (a, b))
     protocol = protocol or str(rows_a["protocol"].iloc[0])
     family_a, other = family or family_a, family_b or family or other
-    found = statistics(_rows(rows_a, a, family_a, protocol), _rows(rows_b, b, other, protocol), confidence=confidence)
+    found = statistics(
+        _rows(rows_a, a, family_a, protocol), _rows(rows_b, b, other, protocol), confidence=confidence, resamples=made_a.resamples
+    )
     table = Table("metric", title=f"{family_a} of {plain(a)} less {other} of {plain(b)} ({protocol})", title_justify="left")
     measured = ["users"] if (found["users"] == found["queries"]).all() else ["users", "events"]
     for heading in ("A", "B", "A - B", "relative", f"{confidence:.0%} interval", *measured):

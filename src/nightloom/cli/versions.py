@@ -46,7 +46,7 @@ def trim(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     root: Root = MLRUNS,
 ) -> None:
-    """Delete what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
+    """Delete what old nights left: stages, snapshots with their pictures, fetched champions, and vectors that nothing needs any more.
 
     All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
     """

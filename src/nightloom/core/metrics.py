@@ -71,7 +71,8 @@ def ndcg(ranks: NDArray[np.integer], owner: NDArray[np.integer], held_out: NDArr
     hit = (ranks >= 1) & (ranks <= k)
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
     gains = np.bincount(owner[hit], 1 / np.log2(1 + ranks[hit].astype(np.float64)), minlength=len(held_out))
-    found: NDArray[np.float64] = gains / ideal[np.minimum(held_out, k) - 1]
+    # Gains that are added up in another order than the ideal's may exceed it by a rounding error.
+    found: NDArray[np.float64] = np.minimum(gains / ideal[np.minimum(held_out, k) - 1], 1)
     return found
 
 

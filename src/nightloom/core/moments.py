@@ -60,11 +60,13 @@ class Moments:
     def standardise(self, scores: Scores) -> Scores:
         """Scores less their mean, divided by their standard deviation (by 1 where all scores are equal).
 
+        -inf (can not be ranked) counts as the lowest. NaN stays NaN: a broken score must not look like a low one.
+
         Args:
             scores: float32 [n, k], of the whole catalogue or of some items.
         """
-        finite = np.isfinite(scores)
-        filled = scores if finite.all() else np.where(finite, scores, self.lowest[:, None].astype(np.float32))
+        unranked = np.isneginf(scores)
+        filled = np.where(unranked, self.lowest[:, None].astype(np.float32), scores) if unranked.any() else scores
         varies = self.std > RESOLUTION * np.hypot(self.mean, self.std)
         scale = np.where(varies, self.std, 1)
         centre = self.mean.astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -86,6 +86,26 @@ class VectorCache:
         temporary = self.folder / f".{os.getpid()}.{threading.get_ident()}.tmp"
         temporary.write_bytes(content)
         temporary.replace(self.folder / _name(content))
+
+
+def unused_shards(home: Path, wanted: Container[bytes], before: float) -> list[Path]:
+    """Files of a kind's caches that nothing needs any more: shards without a wanted vector, damaged ones, and what a kill left.
+
+    Args:
+        home: the folder of the caches, one below it for each model.
+        wanted: digests of the contents that stay; see `VectorCache.by_key`.
+        before: seconds since 1970; what was written later stays.
+    """
+    unused = []
+    for path in sorted(home.glob("*/*")):
+        if not path.is_file() or path.stat().st_mtime >= before:
+            continue
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                if any(key.tobytes() in wanted for key in arrays["keys"]):
+                    continue
+        unused.append(path)
+    return unused
 
 
 def _name(content: bytes) -> str:

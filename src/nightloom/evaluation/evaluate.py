@@ -110,7 +110,7 @@ def evaluate(
                     test = held.for_rival(others[family], bundle.meta["event_types"])
                     if not len(test.queries):
                         continue  # it has learned from all of them
-                ranked = ranks(model, test.queries, exclude_seen=evaluation.exclude_seen)
+                ranked = ranks(model, test.queries, exclude_seen=evaluation.exclude_seen, name=family)
                 vectors[family] = per_query(ranked.ranks, ranked.offsets)
                 if family in (bundle.recommender.family, CHAMPION) and len(test.queries) == len(held.queries):
                     tops[family] = ranked.top

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
-from nightloom.core.metrics import NAMES, from_frame
+from nightloom.core.metrics import NAMES, from_frame, whole_ranks
 from nightloom.evaluation.score_interval import Spread
 
 BLOCK_CELLS = 1 << 22
@@ -68,7 +68,7 @@ def resampled_means(
         values: float64 [users, columns]; the columns of a resample share its draw.
         resamples: how many.
         seed: the same seed and number of users give the same draws.
-        weights: float64 [users] of mean 1, see `weights_of`; None: each is 1.
+        weights: float64 [users] or [users, columns] of mean 1, see `weights_of`; None: each is 1.
 
     Returns:
         float64 [resamples, columns].
@@ -80,7 +80,7 @@ def resampled_means(
         rows = min(step, resamples - first)
         drawn = random.integers(0, users, (rows, users)) + np.arange(rows)[:, None] * users
         times = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-        means[first : first + rows] = times @ values / (users if weights is None else (times @ weights)[:, None])
+        means[first : first + rows] = times @ values / (users if weights is None else times @ weights.reshape(users, -1))
     return means
 
 
@@ -92,11 +92,13 @@ def paired(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
+    same: bool = True,
 ) -> dict[str, Difference]:
     """Compare metrics of two runs on the same users: the mean difference with its interval.
 
     The interval is the percentile interval, or the score interval where that is wider: the former collapses where few users differ
-    (see `nightloom.evaluation.score_interval`). Two runs that differ nowhere differ by nothing.
+    (see `nightloom.evaluation.score_interval`). The gate, `nightloom compare`, plots and experiments all ask here, by the same seed and
+    in whatever order they hold the users: one quantity has one interval.
 
     Args:
         a: metric -> float64 [users].
@@ -105,6 +107,8 @@ def paired(
         confidence: of the interval.
         resamples: how often users are drawn.
         seed: of the draws. Swapping a and b with the same seed negates the difference and mirrors its interval.
+        same: whether runs that differ for no user are one model, and differ by nothing. If not, agreement on these users does not show
+            that nobody would lose anything, and the interval is the score interval.
 
     Raises:
         InputError: there are no users.
@@ -113,9 +117,13 @@ def paired(
     if not len(first):
         raise InputError("the two runs share no held-out user, so they can not be compared. Compare runs on the same data and protocol.")
     apart = first - second
-    drawn = resampled_means(apart, resamples, seed, None if queries is None else weights_of(queries))
+    ordered, weights, turned, symmetric = _in_order(apart, np.ones(len(apart)) if queries is None else weights_of(queries))
+    drawn = resampled_means(ordered, resamples, seed, None if queries is None else weights)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    half = np.array([Spread.of(*pair).half_width(confidence) for pair in zip(first.T, second.T, strict=True)]) * apart.any(axis=0)
+    low, high = np.where(turned, -high, low), np.where(turned, -low, high)
+    low, high = np.where(symmetric, (low - high) / 2, low), np.where(symmetric, (high - low) / 2, high)
+    half = np.array([Spread.of(*pair).half_width(confidence) for pair in zip(first.T, second.T, strict=True)])
+    half = half * (apart.any(axis=0) | (not same))
     low, high = np.minimum(low, apart.mean(axis=0) - half), np.maximum(high, apart.mean(axis=0) + half)
     share = np.minimum(1, 2 * np.minimum((drawn <= 0).mean(axis=0), (drawn >= 0).mean(axis=0)))
     means = (first.mean(axis=0), second.mean(axis=0), apart.mean(axis=0))
@@ -125,6 +133,34 @@ def paired(
         name: Difference(a=mine, b=its, difference=by, low=lower, high=upper, share=probability, **counts)
         for name, (mine, its, by, lower, upper, probability) in zip(a, figures, strict=True)
     }
+
+
+def _in_order(
+    apart: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Differences in an order of their own, so that draws depend neither on the order of the users nor on which run is named first.
+
+    Args:
+        apart: float64 [users, columns].
+        weights: float64 [users].
+
+    Returns:
+        Each column sorted, negated where that comes first in the order of its values; the weights in the same order, float64
+        [users, columns]; whether a column was negated, bool [columns]; and whether negating it changes nothing, bool [columns].
+    """
+    heavy = np.broadcast_to(weights[:, None], apart.shape)
+
+    def in_order(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        order = np.lexsort((heavy, values), axis=0)
+        return np.stack([np.take_along_axis(one, order, axis=0) for one in (values, heavy)])
+
+    given, other = in_order(apart), in_order(-apart)
+    unlike = (given != other).any(axis=0)
+    place, columns = unlike.argmax(axis=0), np.arange(apart.shape[1])
+    (value, weight), (its_value, its_weight) = given[:, place, columns], other[:, place, columns]
+    turned = (its_value < value) | ((its_value == value) & (its_weight < weight))
+    ordered, by = np.where(turned, other, given)
+    return ordered, by, turned, ~unlike.any(axis=0)
 
 
 def interval(values: NDArray[np.float64], confidence: float = 0.95, queries: NDArray[np.integer] | None = None) -> tuple[float, float]:
@@ -186,9 +222,18 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, confidence: float = 0.95, resam
     Raises:
         InputError: the runs share no held-out item, or rows of several families or protocols are mixed.
     """
-    first, second = (from_frame(frame) for frame in pair_rows(a, b))
-    queries = first["queries"].to_numpy(dtype=np.int64)
-    found = paired(columns(first), columns(second), queries=queries, confidence=confidence, resamples=resamples, seed=seed)
+    mine, its = pair_rows(a, b)
+    same = bool(np.array_equal(whole_ranks(mine["rank"]), whole_ranks(its["rank"])))
+    first, second = from_frame(mine), from_frame(its)
+    found = paired(
+        columns(first),
+        columns(second),
+        queries=first["queries"].to_numpy(dtype=np.int64),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+        same=same,
+    )
     rows = [(name, one.a, one.b, one.difference, one.low, one.high, one.users, one.queries) for name, one in found.items()]
     return pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high", "users", "queries"])
 

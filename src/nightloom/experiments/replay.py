@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nightloom.config import EvaluationConfig, PrepareConfig
 from nightloom.core.errors import InputError
@@ -137,18 +136,18 @@ def judge(prepared: Path, pretrained: Path, bundles: Mapping[str, Path], *, excl
     event_types = json.loads((prepared / "meta.json").read_text(encoding="utf-8"))["event_types"]
     found: dict[str, Any] = {"user_id": users["user_id"].to_numpy(dtype=object)[queries.users]}
 
-    def ask(model: Recommender, names: EventNames) -> NDArray[np.float64]:
-        ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=exclude_seen)
-        return per_query(ranked.ranks, ranked.offsets)[METRIC]
+    def ask(arm: str, model: Recommender, names: EventNames) -> None:
+        ranked = ranks(model, names.recoded(queries, event_types), exclude_seen=exclude_seen, name=arm)
+        found[arm] = per_query(ranked.ranks, ranked.offsets)[METRIC]
 
     for arm in ("scratch", "warm"):
         bundle = Bundle.load(bundles[arm])
-        found[arm] = ask(bundle.recommender, bundle.event_names)
+        ask(arm, bundle.recommender, bundle.event_names)
     first = Bundle.load(bundles["frozen"])
     frozen = first.reindex(items, Vectors.load(pretrained))
-    found["frozen"] = ask(frozen, first.event_names)
+    ask("frozen", frozen, first.event_names)
     newer = frozen.fit(sequences.train(with_validation=True), len(items))
-    found["frozen_new_scorers"] = ask(newer, first.event_names)
+    ask("frozen_new_scorers", newer, first.event_names)
     return pd.DataFrame(found)
 
 

@@ -149,21 +149,23 @@ def judge(
     whole, learned = (Sequences.load(place / f"sequences_{protocol}.npz") for place in (prepared, part))
     queries = queries_of(protocol, whole, "test", exclude_seen=exclude_seen)
 
-    def evaluate(model: Recommender) -> NDArray[np.float64]:
-        ranked = ranks(model, queries, exclude_seen=exclude_seen)
-        return parts_of_users({METRIC: per_query(ranked.ranks, ranked.offsets)[METRIC]}, queries.users)[0][METRIC]
+    who, many = np.unique(queries.users, return_counts=True)
+    found: dict[str, Any] = {"user_id": user_ids(prepared)[who], "queries": many}
+
+    def evaluate(arm: str, model: Recommender) -> None:
+        ranked = ranks(model, queries, exclude_seen=exclude_seen, name=arm)
+        found[arm] = parts_of_users({METRIC: per_query(ranked.ranks, ranked.offsets)[METRIC]}, queries.users)[0][METRIC]
 
     recommenders: dict[str, SequentialRecommender] = {"zero_shot": zero_shot(source, prepared, pretrained, shared=shared)}
     recommenders |= {arm: Bundle.load(bundles[arm]).recommender for arm in TRAINED}
-    who, many = np.unique(queries.users, return_counts=True)
-    found: dict[str, Any] = {"user_id": user_ids(prepared)[who], "queries": many}
-    found |= {arm: evaluate(recommender) for arm, recommender in recommenders.items()}
+    for arm, recommender in recommenders.items():
+        evaluate(arm, recommender)
     content = recommenders["zero_shot"].content
-    found["popularity"] = evaluate(Popularity().fit(learned.train(with_validation=True), whole.n_items))
-    found["text_neighbours"] = evaluate(TextNeighbours().read(content.text, content.has_text))
+    evaluate("popularity", Popularity().fit(learned.train(with_validation=True), whole.n_items))
+    evaluate("text_neighbours", TextNeighbours().read(content.text, content.has_text))
     for arm, recommender in recommenders.items():
         recommender.weights = {}
-        found[f"{arm}{ALONE}"] = evaluate(recommender)
+        evaluate(f"{arm}{ALONE}", recommender)
     return pd.DataFrame(found)
 
 

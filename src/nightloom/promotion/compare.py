@@ -14,6 +14,9 @@ from nightloom.runs.run_content import flatten
 if TYPE_CHECKING:
     from nightloom.runs.tracking import Tracking
 
+RESAMPLES = 2000
+"""Draws of users where it is not known how often a run's gate drew."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -28,6 +31,11 @@ class Origin:
     data_hash: str = ""
     config: Mapping[str, str] = field(default_factory=dict)
     metric: str | None = None
+
+    @property
+    def resamples(self) -> int:
+        """How often its gate drew users, so that an interval of the same users is the gate's."""
+        return int(self.config.get("promotion.resamples", RESAMPLES))
 
 
 def origin_of_night(folder: Path) -> Origin:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,11 +111,8 @@ class Pair:
         """The difference of the means with its interval; users who agree on hits alone do not show that nobody would lose one."""
         metric: str = config.metric
         a, b = {metric: self.mine}, {metric: self.its}
-        found = paired(a, b, queries=self.queries, confidence=config.confidence, resamples=config.resamples, seed=seed)[metric]
-        if self.same or (found.low, found.high) != (0.0, 0.0):
-            return found
-        half = Spread.of(self.mine, self.its).half_width(config.confidence)
-        return replace(found, low=-half, high=half)
+        settings = {"confidence": config.confidence, "resamples": config.resamples, "seed": seed}
+        return paired(a, b, queries=self.queries, same=self.same, **settings)[metric]
 
     def equal_passes(self, margin: float, confidence: float) -> float:
         """Probability that an equal model would be found not inferior within `margin`, a share of the other's mean."""

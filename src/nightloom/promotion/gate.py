@@ -106,7 +106,7 @@ def decide(
         champion: those of the standing champion; None when there is none.
         baselines: family -> its rows.
         config: the gate's settings.
-        seed: of the bootstrap.
+        seed: of the bootstrap. A night leaves it as it is, so that `nightloom compare` says the same interval.
         anchor: rows of the best model of before; None when that is the champion.
         earlier: of each earlier night with the same champion, the latest first: "challenger", "champion", "anchor" -> rows.
     """

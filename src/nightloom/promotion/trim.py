@@ -1,4 +1,4 @@
-"""Deleting what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
+"""Deleting what old nights left: stages, snapshots with their pictures, fetched champions, and vectors that nothing needs any more.
 
 What is kept: all that one of a recommender's last nights used, and the night that `latest` points at. So are the nights of registered
 versions with an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it.
@@ -18,10 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from nightloom.data.tables.pictures import PICTURES, STORE
+from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE
+from nightloom.encoders.vector_cache import unused_shards
 from nightloom.promotion.registry import CLICKS, Registry, Version
 from nightloom.runs.storage import Storage
 
@@ -38,7 +38,7 @@ class Old:
 
     Attributes:
         path: folder or file.
-        kind: stages, snapshots, pictures, champions or text.
+        kind: stages, snapshots, pictures, champions, text or images.
         bytes: size of its files.
     """
 
@@ -80,7 +80,8 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
         if path.name not in fetched and path.name.rpartition("-v")[0] in models
     ]
-    return found + _texts(root, gone, min(starts.values(), default=0.0))
+    first = min(starts.values(), default=0.0)
+    return found + _texts(root, gone, first) + _images(root, gone, first)
 
 
 def delete(found: Iterable[Old]) -> None:
@@ -175,17 +176,21 @@ def _pictures(home: Path, gone: set[Path], before: float) -> list[Old]:
 
 def _texts(root: Path, gone: set[Path], before: float) -> list[Old]:
     """Shards of text vectors, written before a moment, none of whose texts is in a catalogue that stays."""
-    shards = [path for path in sorted((root / "cache" / "text").glob("*/*")) if path.is_file() and path.stat().st_mtime < before]
-    if not shards:
+    home = root / "cache" / "text"
+    if not any(home.glob("*/*")):
         return []
     catalogues = [path for folder in ("stages", "bench", "tuning") for path in (root / folder).rglob("texts.json")]
     texts = {text for path in catalogues if path.parent not in gone for text in json.loads(path.read_text(encoding="utf-8")) if text}
     wanted = {sha256(text.encode()).digest() for text in texts}
-    unused = []
-    for path in shards:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if any(key.tobytes() in wanted for key in arrays["keys"]):
-                    continue
-        unused.append(Old(path, "text", path.stat().st_size))
-    return unused
+    return [Old(path, "text", path.stat().st_size) for path in unused_shards(home, wanted, before)]
+
+
+def _images(root: Path, gone: set[Path], before: float) -> list[Old]:
+    """Shards of pictures' vectors, written before a moment, none of whose pictures a snapshot that stays names."""
+    home = root / "cache" / "images"
+    if not any(home.glob("*/*")):
+        return []
+    lists = [path for folder in ("snapshots", "stages", "bench", "tuning") for path in (root / folder).rglob(PICTURES) if path.exists()]
+    named = {key for path in lists if path.parent not in gone for key in pd.read_parquet(path, columns=["key"])["key"]}
+    wanted = {bytes.fromhex(key) for key in named if not key.startswith(UNREADABLE)}
+    return [Old(path, "images", path.stat().st_size) for path in unused_shards(home, wanted, before)]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Seconds between two looks at who is here already; each pause is twice the one before."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,15 @@ class World:
         rank: 0 to size - 1; rank 0 writes.
         size: number of workers.
         device: where this worker computes.
+        store: what all workers can read and write; None where there is one worker.
+        meetings: numbers of the calls of `wait`, the same at every worker.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: dist.Store | None = None
+    meetings: Iterator[int] = field(default_factory=count)
 
     def sum_(self, values: Tensor) -> Tensor:
         """Sum over the workers, in place."""
@@ -34,17 +43,28 @@ class World:
         return values
 
     def agree(self, value: Any) -> Any:
-        """Rank 0's value, at every worker."""
+        """Rank 0's value, at every worker; the others wait for it as in `wait`."""
         if self.size == 1:
             return value
+        self.wait()
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def wait(self) -> None:
-        """Until all workers are here."""
-        if self.size > 1:
-            dist.barrier()
+        """Until all workers are here, however long that takes.
+
+        Collectives give up after a time-out (30 minutes with gloo, 10 with NCCL), and rank 0 may work alone for longer. So nobody waits
+        in one. A worker that dies is seen by the launcher, which ends those that wait; without the launcher the store is gone.
+        """
+        if self.store is None:
+            return
+        meeting, pause = f"meeting_{next(self.meetings)}", FIRST_PAUSE
+        here = self.store.add(meeting, 1)
+        while here < self.size:
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            here = self.store.add(meeting, 0)
 
     def gather(self, share: Tensor, sizes: list[int]) -> Tensor:
         """Rows of all workers, one after the other; `sizes` says how many each has."""
@@ -78,7 +98,7 @@ def world() -> Iterator[World]:
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", base)  # type: ignore[attr-defined]  # not in __all__
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, store)
     finally:
         dist.destroy_process_group()
 

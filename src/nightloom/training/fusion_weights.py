@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from nightloom.core.ranking import blocks, held_out_mask, ndcg_of_scores
+from nightloom.core.ranking import blocks, held_out_mask, nan_queries, ndcg_of_scores, refuse_nan
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
 from nightloom.core.top_k import top_k
@@ -91,7 +91,8 @@ class Shortlists:
         tables = [standard(recommender.network_scores(histories))]
         tables += [standard(scorer.scores(histories)) for scorer in recommender.scorers.values()]
         k, items = self.scores.shape[2] // len(tables), []
-        for table in tables:
+        for name, table in zip(self.names, tables, strict=True):
+            refuse_nan(nan_queries(table), len(part), name)
             allowed = table.copy() if exclude_seen else table
             if exclude_seen:
                 mask_seen(allowed, histories)

@@ -32,18 +32,19 @@ class LabelTask:
     Args:
         histories: what to learn from.
         n_items: size of the catalogue.
+        run_seed: the run's `training.seed`.
     """
 
-    def __init__(self, histories: Histories, n_items: int) -> None:
-        self.histories = histories
+    def __init__(self, histories: Histories, n_items: int, run_seed: int) -> None:
+        self.histories, self.run_seed = histories, run_seed
         self.counters = LabelCounters.of(histories, n_items).of_events(histories)
 
     @classmethod
-    def of(cls, net: SequentialNetwork, histories: Histories, n_items: int) -> LabelTask | None:
+    def of(cls, net: SequentialNetwork, histories: Histories, n_items: int, run_seed: int) -> LabelTask | None:
         """The task of a network; None where it has no label head, or the histories do not have both labels."""
         if net.label_head is None or not both_labels(histories):
             return None
-        return cls(histories, n_items)
+        return cls(histories, n_items, run_seed)
 
     def asked(self, windows: Windows) -> NDArray[np.int64]:
         """Tokens whose next event is a target, int64 [n]."""
@@ -73,7 +74,7 @@ class LabelTask:
             return torch.from_numpy(values).to(users.device)
 
         items = vectors.index_select(0, on_device(place[self.histories.items[events]])).float()
-        keep = dropout_masks(windows, SITES, items.shape[1], DROPOUT, seed_of(seed, SITES), users.device)
+        keep = dropout_masks(windows, SITES, items.shape[1], DROPOUT, seed_of(seed, SITES), users.device, run_seed=self.run_seed)
         keep = None if keep is None else keep.index_select(1, on_device(asked))
         log_odds = net.label_head(users.index_select(0, on_device(earlier)), items, on_device(self.counters[events]), keep)
         positive = on_device(self.histories.positive[events].astype(np.float32))

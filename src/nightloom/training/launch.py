@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ LOG_TAIL = 40
 MAX_RESTARTS = 2
 GRACE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
+HERE = "127.0.0.1"
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -107,13 +107,14 @@ def environment(workers: int) -> dict[str, str]:
 
 def run_workers(run_json: Path, workers: int) -> int:
     """Be torch.distributed.run with one machine's workers; returns 0, or the code of the worker that failed for good."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not in __all__
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    one_machine = ["--nnodes=1", f"--nproc-per-node={workers}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    # The store's server binds a free port and keeps it: a port that was looked up and closed could be taken by another program. Within a
+    # process torchrun's store of the same port shares this server (multi_tenant).
+    store = TCPStore(HERE, 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+    one_machine = ["--nnodes=1", f"--nproc-per-node={workers}", f"--master-addr={HERE}", f"--master-port={store.port}"]
     worker = ["-m", "nightloom.training", "--config", str(run_json), "--parent", str(os.getpid())]
     try:
         torchrun([*one_machine, f"--max-restarts={MAX_RESTARTS}", *worker])

@@ -76,7 +76,8 @@ def choose_reranker(
         for epoch, net in enumerate(train(described[inside], held[inside], numbers, EPOCHS, seed)):
             out_of_fold[epoch, outside] = answers(net, numbers, described[outside])
         best = int(np.argmin([log_loss(scores[done], held[done]) for scores in out_of_fold]))
-        gain = ndcg_of_scores(out_of_fold[best, done], held[done], many[done]) - ndcg_of_scores(fused[done], held[done], many[done])
+        reranked = ndcg_of_scores(out_of_fold[best, done], held[done], many[done], model="re-ranker")
+        gain = reranked - ndcg_of_scores(fused[done], held[done], many[done], model="fused scores")
         found = RerankerChoice(None, float(gain.mean()), float(gain.std() / len(gain) ** 0.5), len(gain))
         if found.gain <= 0:  # it will hardly become significant any more, and most data sets end here
             return found

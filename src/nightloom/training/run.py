@@ -107,6 +107,7 @@ class Training:
         searched, searched_rows = {name: value.clone() for name, value in recommender.net.state_dict().items()}, recommender.content.id_rows
         fusion = self._fusion(recommender, histories)
         reranker, calibration = self._reranker(recommender, histories, fusion), self._calibration(recommender, histories)
+        self.world.wait()  # for rank 0, which chose these alone
         whole = self.sequences.train(with_validation=True)
         if self.refits:
             recommender, fitter = self._start(whole, REFIT)
@@ -276,7 +277,7 @@ class Training:
     def _reranker(self, recommender: SequentialRecommender, histories: Histories, fusion: Fusion) -> RerankerChoice:
         """The re-ranker, where it is configured and its gain exceeds its standard error. Another domain's model has none.
 
-        The first worker alone fits it, since it writes the bundle; the others wait at the next all-reduce.
+        The first worker alone fits it, since it writes the bundle.
         """
         if self.world.rank != 0 or not self.config.model.reranker or self.run.mode not in (None, WARM):
             return RerankerChoice()

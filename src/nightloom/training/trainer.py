@@ -70,7 +70,7 @@ class Fitter:
         training = config.training
         self.n_negatives = training.negatives or (SAMPLED_NEGATIVES if len(self.seen) > FULL_SOFTMAX_ITEMS else 0)
         self.draw = negatives_draw(histories, len(content)) if self.n_negatives else None
-        self.labels = LabelTask.of(net, histories, len(content))
+        self.labels = LabelTask.of(net, histories, len(content), training.seed)
         self.label_loss: float | None = None
         """Mean label loss of the last epoch (nats an event); None where no labels are learnt."""
         # With a frozen language model, texts are whitened once, and gathered once where every step needs the same items.
@@ -142,7 +142,8 @@ class Fitter:
 
     def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> tuple[Tensor, Tensor]:
         """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []."""
-        device, model, smoothing = self.world.device, self.config.model, self.config.training.label_smoothing
+        device, model, training = self.world.device, self.config.model, self.config.training
+        smoothing = training.label_smoothing
         label_loss = torch.zeros((), dtype=torch.float64, device=device, requires_grad=True)
         if not share.n_targets and not self._labels_of(share):
             return label_loss, label_loss
@@ -159,7 +160,8 @@ class Fitter:
         taken = self.taken if self.taken is not None else content.take(rows)
         packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
         fillers = len(packed.items) - len(share.items)
-        keep = dropout_masks(share, self.net.encoder.sites, model.dim, model.dropout, seed, device, fillers)
+        sites = self.net.encoder.sites
+        keep = dropout_masks(share, sites, model.dim, model.dropout, seed, device, fillers, run_seed=training.seed)
         with self.products():
             items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
             tokens = self.net.encoder.tokens(items, on_device(place)[packed.items])

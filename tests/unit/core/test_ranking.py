@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.core import ranking
+from nightloom.core.errors import NightloomError
 from nightloom.core.metrics import per_query
-from nightloom.core.ranking import held_out_mask, ndcg_of_scores, ranks
+from nightloom.core.ranking import held_out_mask, ndcg_of_scores, ndcg_sum, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
 
@@ -72,11 +73,41 @@ def test_ranks_and_lists_are_those_of_a_stable_sort(data: st.DataObject) -> None
 
 
 def test_what_can_not_be_ranked_has_rank_zero() -> None:
-    matrix = np.array([[3.0, np.nan, -np.inf, 1.0, 2.0]])
+    matrix = np.array([[3.0, -np.inf, -np.inf, 1.0, 2.0]])
     found = ranks(Given(matrix), ask([[0]], [[0, 1, 2, 3, 4]]))
     assert found.ranks.tolist() == [0, 0, 0, 2, 1]
     assert found.top.tolist() == [[4, 3, -1, -1, -1]]
     assert ranks(Given(matrix), ask([[0]], [[0]]), exclude_seen=False).ranks.tolist() == [1]
+
+
+def test_scores_that_are_no_numbers_are_refused_by_name() -> None:
+    matrix = np.array([[3.0, np.nan, 2.0], [3.0, 1.0, 2.0], [np.nan, np.nan, np.nan]])
+    queries = ask([[0], [], []], [[2], [1], [0]])
+    with pytest.raises(NightloomError, match=r"^given: the scores of 2 of 3 queries hold NaN"):
+        ranks(Given(matrix), queries, batch=1)
+    with pytest.raises(NightloomError, match=r"^champion: the scores of 2 of 3 queries hold NaN"):
+        ranks(Given(matrix), queries, name="champion")
+
+
+@given(st.data())
+def test_ndcg_of_a_few_items_refuses_nan_and_is_never_above_one(data: st.DataObject) -> None:
+    n, n_items = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
+    matrix = data.draw(arrays.arrays(np.float32, (n, n_items), elements=st.sampled_from([-np.inf, 0.0, 1.0, 7.0, np.nan])))
+    some = st.lists(st.integers(0, n_items - 1), min_size=1, max_size=n_items, unique=True)
+    queries = ask([[]] * n, data.draw(st.lists(some, min_size=n, max_size=n)))
+    broken = int(np.isnan(matrix).any(1).sum())
+    if broken:
+        with pytest.raises(NightloomError, match=rf"^network: the scores of {broken} of {n} queries hold NaN"):
+            ndcg_sum(matrix, queries, exclude_seen=True, model="network")
+    else:
+        assert ndcg_sum(matrix, queries, exclude_seen=True, model="network") <= n
+        assert ndcg_of_scores(matrix, held_out_mask(queries, n_items), np.diff(queries.target_offsets)).max() <= 1
+
+
+@given(st.permutations(range(1, 21)), st.integers(1, 20))
+def test_a_perfect_list_has_a_metric_of_one_whatever_the_order_of_its_rows(order: list[int], many: int) -> None:
+    for values in per_query(np.array([rank for rank in order if rank <= many]), np.array([0, many])).values():
+        assert values[0] <= 1
 
 
 def test_no_queries() -> None:
@@ -100,7 +131,7 @@ def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.Monkey
 
 @given(st.data())
 def test_ndcg_of_scores_is_that_of_the_ranks(data: st.DataObject) -> None:
-    n, n_items = data.draw(st.integers(1, 6)), data.draw(st.integers(10, 25))
+    n, n_items = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 25))
     matrix = data.draw(arrays.arrays(np.float32, (n, n_items), elements=st.sampled_from([-np.inf, 0.0, 0.25, 1.0, 7.0])))
     some = st.lists(st.integers(0, n_items - 1), min_size=1, max_size=14, unique=True)
     queries = ask([[]] * n, data.draw(st.lists(some, min_size=n, max_size=n)))

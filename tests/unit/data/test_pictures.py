@@ -16,7 +16,7 @@ from nightloom.config import RunConfig, config_from_dict
 from nightloom.data.collect import collect
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.features import infer
-from nightloom.data.tables.pictures import PICTURES, UNREADABLE, content, places
+from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE, content, places, take_in
 from nightloom.data.tables.snapshot import Snapshot, read_snapshot
 from tests.pictures import paint, picture
 from tests.sections import of_collect, of_prepare
@@ -72,7 +72,8 @@ def test_a_changed_picture_is_changed_data_and_a_moved_one_is_not(shop: Path, tm
     items.to_csv(other / "items.csv", index=False)
     moved = collect(*of_collect(config(other)), tmp_path / "mlruns")
     assert moved.hash == first.hash
-    assert all(content(one)[1] in (None, "no such file") for one in places(moved.path / PICTURES).values())  # found where they are now
+    lost = {key: reason for key, one in places(moved.path / PICTURES).items() if (reason := content(one)[1])}
+    assert lost == {UNREADABLE + "photos/gone.png": "no such file"}  # the others are found where they are now
     paint(other / "photos" / "a.png", "green")
     changed = collect(*of_collect(config(other)), tmp_path / "mlruns")
     assert changed.hash != first.hash
@@ -147,3 +148,23 @@ def test_bytes_that_nobody_calls_images_are_left_out(tmp_path: Path, shop: Path)
     assert tables.items is not None
     assert set(tables.items) == {"item_id", "title"}
     assert tables.pictures is None
+
+
+def test_two_nights_that_keep_the_same_picture_do_not_write_the_same_file(tmp_path: Path) -> None:
+    red = picture("red")
+    place = tmp_path / STORE / key(red)[:2] / key(red)
+    theirs = place.with_suffix(".partial")  # another night has begun to write it, by the name that all nights used to give
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(red[:9])
+    take_in(pd.DataFrame({"photo": pd.Series([red], dtype=object)}), ["photo"], None, tmp_path / STORE)
+    assert {path: path.read_bytes() for path in place.parent.iterdir()} == {place: red, theirs: red[:9]}
+
+
+def test_a_kept_picture_that_was_damaged_is_written_again(tmp_path: Path) -> None:
+    red = picture("red")
+    items = pd.DataFrame({"photo": pd.Series([red], dtype=object)})
+    for damage in (red[:9], b"", red[:-1] + bytes([red[-1] ^ 1])):
+        _, found = take_in(items, ["photo"], None, tmp_path)
+        Path(found["path"][0]).write_bytes(damage)
+    _, found = take_in(items, ["photo"], None, tmp_path)
+    assert Path(found["path"][0]).read_bytes() == red

@@ -104,6 +104,7 @@ def test_a_question_knows_of_friends_what_was_known_then(tables: Tables, tmp_pat
     pairs = pd.DataFrame({"user_id": ["u1", "u2", "u1", "nobody", "u3"], "other_id": ["u2", "u1", "u2", "u1", "u3"]})
     prepare(Tables(tables.events, tables.items, tables.users, pairs, features=tables.features), tmp_path, **of_prepare(config()))
     sequences, users, _ = read(tmp_path, protocol)
+    asked: set[str] = set()
     for part, ends in (("validation", sequences.train_end), ("test", sequences.validation_end)):
         queries = sequences.queries(part)
         links = queries.histories.links
@@ -112,6 +113,9 @@ def test_a_question_knows_of_friends_what_was_known_then(tables: Tables, tmp_pat
             people = [users[one] for one in links.friends[links.offsets[row] : links.offsets[row + 1]]]
             assert people == {"u1": ["u2"], "u2": ["u1"]}.get(users[user], [])  # each once; oneself and strangers are no friends
         np.testing.assert_array_equal(links.known.lengths, ends - sequences.offsets[:-1])
+        asked |= {users[user] for user in queries.users}
+    assert {"u1", "u2"} & asked, "those who have friends"
+    assert asked - {"u1", "u2"}, "those who have none"
 
 
 def test_row_order_does_not_change_a_split_by_distinct_times(tables: Tables, tmp_path: Path) -> None:

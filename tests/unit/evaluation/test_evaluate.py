@@ -106,6 +106,7 @@ def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> No
 
 
 def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> None:
+    sliced = set()
     for (family, protocol), rows in tonight.rows.groupby(["family", "protocol"]):
         for name, value in from_frame(rows)[list(NAMES)].mean().items():
             assert tonight.metrics[family][protocol][name] == pytest.approx(value)
@@ -116,7 +117,10 @@ def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> No
                 figures = tonight.slices[family][protocol].get(label)
                 assert (figures is None) == part.empty or (figures["users"], figures["events"]) == (part["user_id"].nunique(), len(part))
                 if figures:
+                    assert figures["users"] == part["user_id"].nunique()
                     assert figures[name] == pytest.approx(from_frame(part)[name].mean())
+                    sliced.add(label)
+    assert sliced >= {"sex=F", "tail items", "history of 1 to 5 events"}
 
 
 def test_streaming_rows_tell_each_event_what_was_known_before_it(tonight: SimpleNamespace) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+from random import Random
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightloom.config import PromotionConfig
 from nightloom.core.errors import InputError
 from nightloom.core.metrics import NAMES, parts_of_users
 from nightloom.evaluation.statistics import compare, interval, pair_rows, paired, resampled_means, weights_of
+from nightloom.promotion.gate import decide
 
 vectors = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
 
@@ -55,6 +60,24 @@ def test_swapping_the_runs_negates(pairs: list[tuple[float, float]]) -> None:
     assert there.share == pytest.approx(back.share)
 
 
+@given(vectors, st.randoms(use_true_random=False))
+@settings(max_examples=50)
+def test_the_order_of_the_users_is_irrelevant(pairs: list[tuple[float, float]], random: Random) -> None:
+    """The gate, a plot and `compare` hold the same users in another order each."""
+    there = paired(*one(pairs), resamples=200)["m"]
+    random.shuffle(pairs)
+    back = paired(*one(pairs), resamples=200)["m"]
+    assert (there.low, there.high) == (pytest.approx(back.low, abs=1e-12), pytest.approx(back.high, abs=1e-12))
+    assert there.share == back.share
+
+
+def test_one_metric_has_the_interval_that_it_has_among_others() -> None:
+    random = np.random.default_rng(4)
+    a, b = ({name: random.random(70) for name in "xyz"} for _ in range(2))
+    among, alone = paired(a, b)["y"], paired({"y": a["y"]}, {"y": b["y"]})["y"]
+    assert astuple(among) == pytest.approx(astuple(alone))
+
+
 @given(vectors)
 @settings(max_examples=50)
 def test_identical_runs_differ_by_exactly_nothing(pairs: list[tuple[float, float]]) -> None:
@@ -85,6 +108,19 @@ def test_compare_tables_every_metric_over_shared_users() -> None:
     assert table.loc["hr_at_5", "a"] == 0.75
     assert table.loc["hr_at_5", "difference"] == pytest.approx(0.25)
     np.testing.assert_allclose(compare(b, a)["difference"], -table["difference"])
+
+
+@pytest.mark.parametrize("far", [3, 40])
+def test_the_gate_says_the_interval_that_compare_says(far: int) -> None:
+    """Also where the two agree on every hit but rank the misses differently: that does not show that nobody would lose one."""
+    random = np.random.default_rng(8)
+    a = rows(random.integers(1, 30, 90) if far == 3 else np.full(90, 50))
+    b = a.assign(rank=(a["rank"] + random.integers(0, far, 90)).astype("Int32"))
+    found = decide(a, b, {}, PromotionConfig(resamples=300))
+    shown = compare(b.sample(frac=1, random_state=1), a.sample(frac=1, random_state=2), resamples=300).set_index("metric").loc[found.metric]
+    assert found.interval is not None
+    assert found.interval == pytest.approx((-shown["high"], -shown["low"]))
+    assert found.interval[0] < found.interval[1]
 
 
 def test_refusals() -> None:

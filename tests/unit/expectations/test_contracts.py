@@ -1,6 +1,8 @@
 """Every rule of the base contract against a table that breaks it, limits that stop the night, and tables of other shapes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -267,3 +269,16 @@ def test_each_table_may_have_its_own_limit_of_bad_rows(tmp_path: Path) -> None:
     share = 1 / len(tables.items)  # type: ignore[arg-type]
     assert "items: 1 of" in broken(tables, config(max_bad_share={"events": 1}), tmp_path)  # the default limit of the items
     check(tables, config(max_bad_share={"items": share, "events": 0.5}), tmp_path, None, NOW)
+
+
+def test_warnings_are_still_seen_after_a_check(tmp_path: Path) -> None:
+    code = (
+        "import sys, warnings\n"
+        "from pathlib import Path\n"
+        "from tests.unit.expectations.test_contracts import NOW, check, config, make\n"
+        "check(make(), config(), Path(sys.argv[1]), None, NOW)\n"
+        "warnings.warn('an old name', FutureWarning)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "FutureWarning: an old name" in done.stderr

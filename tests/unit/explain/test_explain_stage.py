@@ -68,6 +68,7 @@ def test_what_is_explained_is_what_is_recommended(made):
     best = bundle.recommender.recommend(queries.histories, 1)[0][:, 0]
     expected = {f"user/{user}": bundle.item_ids[item] for user, item in zip(queries.users, best, strict=True)}
     sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
+    assert sample
     assert all(expected[one["user_id"]] == one["item_id"] for one in sample)
 
 

@@ -1,10 +1,13 @@
+from itertools import combinations
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightloom.config import TrainingConfig
 from nightloom.core.sequences import Histories
-from nightloom.models.sequential.batches import dropout_masks, plan_epoch
+from nightloom.models.sequential.batches import FIRST_SEED, MASK_ROWS, dropout_masks, mask_rows, plan_epoch
 from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
 
 
@@ -52,11 +55,27 @@ def test_a_plan_has_every_window_once() -> None:
 def test_dropout_of_a_window_does_not_depend_on_its_company() -> None:
     windows = Windows.to_answer(Histories.of_items([[1, 2], [3], [4, 5, 6]]), 9)
     cpu = torch.device("cpu")
-    together = dropout_masks(windows, 3, 4, 0.5, 11, cpu)
-    alone = dropout_masks(windows.take(np.array([2])), 3, 4, 0.5, 11, cpu)
+    together = dropout_masks(windows, 3, 4, 0.5, 11, cpu, run_seed=7)
+    alone = dropout_masks(windows.take(np.array([2])), 3, 4, 0.5, 11, cpu, run_seed=7)
     torch.testing.assert_close(together[:, -4:], alone)
     assert set(together.unique().tolist()) == {0.0, 2.0}
-    assert dropout_masks(windows, 3, 4, 0.0, 11, cpu) is None
-    filled = dropout_masks(windows, 3, 4, 0.5, 11, cpu, fillers=2)
+    assert dropout_masks(windows, 3, 4, 0.0, 11, cpu, run_seed=7) is None
+    filled = dropout_masks(windows, 3, 4, 0.5, 11, cpu, fillers=2, run_seed=7)
     torch.testing.assert_close(filled[:, :-2], together)
     assert not filled[:, -2:].any()
+
+
+def test_runs_of_other_seeds_have_other_masks() -> None:
+    windows, cpu = Windows.to_answer(Histories.of_items([[1, 2], [3], [4, 5, 6]]), 9), torch.device("cpu")
+    rows = [mask_rows(64, 0.5, seed, cpu)[:-1] for seed in (7, 8, 1_000_007)]
+    for one, other in combinations(rows, 2):
+        assert 0.45 < float((one == other).float().mean()) < 0.55  # as often alike as two coins
+    masks = [dropout_masks(windows, 3, 64, 0.5, 11, cpu, run_seed=seed) for seed in (7, 7, 8)]
+    torch.testing.assert_close(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_masks_of_the_default_seed_are_those_that_results_were_measured_by() -> None:
+    assert TrainingConfig().seed == FIRST_SEED
+    before = torch.rand(MASK_ROWS + 1, 64, generator=torch.Generator().manual_seed(64)) >= 0.2
+    torch.testing.assert_close(mask_rows(64, 0.2, FIRST_SEED, torch.device("cpu"))[:-1], before[:-1].float() / 0.8)

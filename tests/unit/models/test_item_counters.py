@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.core.sequences import Histories
+from nightloom.core.sequences import Histories, Sequences
+from nightloom.data.preparation.split import leave_one_out
 from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
+from nightloom.models.heads.reranker import describe
 
 N_ITEMS = 4
 event = st.tuples(st.integers(0, N_ITEMS - 1), st.integers(0, 20), st.booleans())
@@ -53,6 +55,56 @@ def test_what_comes_later_changes_no_counter(events: list[tuple[int, int, bool]]
         np.testing.assert_array_equal(read(before, items, asked), read(after, items, asked))
     np.testing.assert_array_equal(before.within(items, asked, 7), after.within(items, asked, 7))
     np.testing.assert_array_equal(before.all_within(asked[0], 7), after.all_within(asked[0], 7))
+
+
+@settings(deadline=None)
+@given(st.lists(event, max_size=30), st.integers(0, 25), st.sampled_from([None, 1, 5]))
+def test_no_event_of_the_future_is_counted_though_old_ones_are_only_summed_up(
+    events: list[tuple[int, int, bool]], day: int, days: int | None
+) -> None:
+    item_counters = ItemCounters.of(known(events), N_ITEMS, days)
+    asked = np.full(N_ITEMS, 1_000_000 + day * DAY)
+    past = [[when for one, when, positive in events if positive and one == item and when < day] for item in range(N_ITEMS)]
+    counted, last = item_counters.until(np.arange(N_ITEMS), asked).tolist(), item_counters.last(np.arange(N_ITEMS), asked).tolist()
+    for item, times in enumerate(past):
+        assert bool(times) <= counted[item] <= len(times)  # the first event of an item is never forgotten
+        assert (last[item] == NEVER) == (not times)
+        assert last[item] == NEVER or (last[item] - 1_000_000) // DAY in times
+    if days is None or day > max((when for _, when, positive in events if positive), default=0):
+        assert counted == [len(times) for times in past]
+        assert last == [1_000_000 + max(times) * DAY if times else NEVER for times in past]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.lists(event, min_size=3, max_size=8), min_size=1, max_size=5), st.integers(0, 99))
+def test_under_leave_one_out_a_query_reads_what_the_events_before_it_alone_give(
+    people: list[list[tuple[int, int, bool]]], seed: int
+) -> None:
+    events = [one for person in people for one in sorted(person, key=lambda one: one[1])]
+    offsets = np.cumsum([0, *map(len, people)]).astype(np.int64)
+    log = known(events)
+    split = leave_one_out(offsets, log.positive)
+    ends = (split.train_end, split.validation_end)
+    sequences = Sequences(offsets, log.items, log.times, log.event_types, log.positive, *ends, N_ITEMS)
+    random = np.random.default_rng(seed)
+    for part, learned in (("validation", sequences.train()), ("test", sequences.train(with_validation=True))):
+        asked = sequences.queries(part, exclude_seen=False)
+        scores = [np.zeros((1, N_ITEMS), dtype=np.float32)]
+        for row, when in enumerate(asked.histories.request_time):
+            query = asked.histories.take(np.array([row]))
+            earlier = learned.times < when
+            later = random.permutation(np.flatnonzero(~earlier))
+            changed = np.concatenate([np.flatnonzero(earlier), later, later])  # each in another place, and twice
+            others = Histories(
+                np.array([0, len(changed)]),
+                learned.items[changed],
+                learned.times[changed],
+                learned.event_types[changed],
+                learned.positive[changed],
+                np.zeros(1, dtype=np.int64),
+            )
+            read = [describe(scores, np.arange(N_ITEMS)[None], query, ItemCounters.of(one, N_ITEMS)) for one in (learned, others)]
+            np.testing.assert_array_equal(*read)
 
 
 @pytest.mark.parametrize("days", [None, 5])

@@ -251,7 +251,7 @@ said = {
     "ann": ask({"user_id": ["ann", "nobody"]}, k=3),
     "ann_told": ask({"history": [["i1", "i2", "i3"], []], "times": [[1000, 2000, 3000], []]}, k=3),
     "mixed": ask([{"history": ["i1", "i2"], "user_id": None}, {"history": None, "user_id": "ann"}], k=3),
-    "friends": ask({"history": [["i1", "i2"]], "friends": [[["i7", "i8"], ["i7"]]]}, k=3)[0],
+    "friends": ask({"history": [["i1", "i2"]], "friends": [[["i0"], ["i0"]]]}, k=3)[0],
     "named": ask({"history": [["i1", "i2"]], "events": [["buy", "buy"]]}, k=3)[0],
     "other_event": fails({"history": [["i1"]], "events": [["sold"]]}),
     "neither": fails({"something": ["x"]}),
@@ -296,7 +296,7 @@ def test_the_registered_model_answers_in_a_clean_process(home: SimpleNamespace, 
     assert not {"i1", "i2"} & set(said["seen"])
     assert said["ann"] == said["ann_told"] == [items(["i1", "i2", "i3"], [1000, 2000, 3000]), items([])]
     assert said["mixed"] == [items(["i1", "i2"]), said["ann"][0]]
-    linked = bundle.recommend([Query(["i1", "i2"], friends=[["i7", "i8"], ["i7"]])], 3, exclude_seen=False)[0]
+    linked = bundle.recommend([Query(["i1", "i2"], friends=[["i0"], ["i0"]])], 3, exclude_seen=False)[0]
     assert said["friends"] == [item for item, _ in linked]
     assert said["friends"] != items(["i1", "i2"])
     assert said["named"] == items(["i1", "i2"])

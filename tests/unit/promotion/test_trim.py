@@ -24,6 +24,7 @@ from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
 from nightloom.encoders.text_cache import TextCache
+from nightloom.encoders.vector_cache import VectorCache
 from nightloom.promotion.registry import CLICKS, Registry, Version
 from nightloom.promotion.trim import TRIMMED, Old, aliased, delete, old
 from nightloom.runs.locks import in_use, not_in_use
@@ -202,18 +203,27 @@ def test_pictures_go_when_no_snapshot_that_stays_names_them(tmp_path: Path) -> N
         Manifest("collect", snapshot.hash[:16], str(snapshot.path)).save(
             tmp_path / "nights" / NAME / f"2026010{day}-020000" / "manifests" / "collect.json"
         )
+    cache = VectorCache(tmp_path / "cache" / "images" / "clip", 1)  # a shard for each
+    digests = {cell: sha256(cell).digest() for cells in shown for cell in cells}
+    cache.by_key(list(digests.values()), lambda keys, _: np.ones((len(keys), 4), dtype=np.float32))
+    (cache.folder / ".7.9.tmp").write_bytes(b"left by a kill")
+    set_back(cache.folder, 1)
     (home / STORE / "ab").mkdir()
     (home / STORE / "ab" / "abc.partial").write_bytes(b"left by a kill")
     set_back(tmp_path / "snapshots", 1)
     leave_unused()
     names = {cell: sha256(cell).hexdigest() for cells in shown for cell in cells}
     assert {path.name for path in places(old(tmp_path, 2, {}), "pictures")} == {names[b"first"], "abc.partial"}
+    assert len(places(old(tmp_path, 2, {}), "images")) == 2  # the first night's own, and what the kill left
     found = old(tmp_path, 1, {})
     assert home / STORE not in {one.path for one in found}
     done = CliRunner().invoke(app, ["trim", "--keep", "1", "--root", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert f"snapshots/{NAME}/{STORE} (some of it)" in done.output
     assert [path.read_bytes() for path in sorted((home / STORE).glob("*/*"))] == [b"both"]
+    asked: list[bytes] = []
+    cache.by_key(list(digests.values()), lambda keys, _: asked.extend(keys) or np.ones((len(keys), 4), dtype=np.float32))
+    assert set(asked) == {digests[b"first"], digests[b"second"]}
 
 
 def test_a_study_keeps_what_it_goes_on_from(nights: list[Made], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightloom.core.errors import NightloomError
 from nightloom.core.ranking import ndcg_sum
 from nightloom.core.sequences import Histories, Queries
 from nightloom.models.scorers.score_fusion import fuse, standard, weights_at
@@ -119,3 +120,16 @@ def test_weights_move_from_newcomers_to_the_well_known(lengths: list[int], few: 
     steps = np.diff(found) * np.sign(many - few)
     assert (steps >= -1e-6).all()
     assert weights_at({"a": many}, {"a": few}, np.zeros(1, dtype=int))["a"] == pytest.approx(few)
+
+
+def test_a_member_whose_scores_are_no_numbers_is_named() -> None:
+    random = np.random.default_rng(3)
+    queries = held_out(random)
+    broken = hints(queries, random, 2)
+    broken[:7, 3] = np.nan
+    with pytest.raises(NightloomError, match=r"^graph: the scores of 7 of 200 queries hold NaN"):
+        choose_fusion(members(hints(queries, random, 2), graph=broken), queries, exclude_seen=True)
+    fused = fuse(
+        {NETWORK: standard(hints(queries, random, 2).astype(np.float32)), "graph": standard(broken.astype(np.float32))}, {"graph": 0.5}
+    )
+    assert np.isnan(fused).sum() == 7  # so that a ranking of the fused scores is refused too

@@ -102,7 +102,7 @@ def test_without_two_labels_there_is_no_task(tmp_path: Path, settings, write_run
     assert not both_labels(liked)
     assert not both_labels(Histories.of_items([]))
     recommender, fitter = training._start(liked, 0)
-    assert LabelTask.of(recommender.net, liked, N_ITEMS) is None
+    assert LabelTask.of(recommender.net, liked, N_ITEMS, 7) is None
     assert np.isfinite(fitter.run_epoch())
     assert fitter.label_loss is None
     assert calibrate(recommender, training.sequences, liked, 0) is None

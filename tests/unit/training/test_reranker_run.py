@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from nightloom.core.queries import Query
 from nightloom.core.sequences import Sequences
+from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
@@ -58,6 +60,21 @@ def test_a_head_is_chosen_kept_and_counts_what_the_refit_knows(tmp_path: Path, s
     known = sequences.train(with_validation=True)
     counted = recommender.reranker.item_counters.until(np.arange(N_ITEMS), np.full(N_ITEMS, known.times.max() + 1))
     np.testing.assert_array_equal(counted, np.bincount(known.items, minlength=N_ITEMS))
+
+
+def test_newer_events_are_counted_as_the_split_needs_it(tmp_path: Path, settings, write_run, shop: Any) -> None:
+    """Under leave-one-out a query comes at any time: whoever counts anew keeps every event, as training does."""
+    Training(Run.load(write_run(settings_of(settings), tmp_path)), World())()
+    recommender = Bundle.load(tmp_path / "bundle").recommender
+    known = Sequences.load(shop.prepared / "sequences_temporal.npz").train(with_validation=True)
+    known = replace(known, times=known.times + 3 * (known.times - known.times.min()))  # over more days than are kept
+    assert recommender.reranker is not None
+    for days in (None, KEPT_DAYS):
+        recommender.reranker.item_counters = before = ItemCounters.of(known, N_ITEMS, days)
+        after = recommender.fit(known, N_ITEMS).reranker
+        assert after is not None
+        for name in before.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(after.item_counters, name), getattr(before, name), err_msg=f"{days} {name}")
 
 
 def test_on_another_catalogue_known_items_keep_their_counters(tmp_path: Path, settings, write_run) -> None:

@@ -6,6 +6,8 @@ is the SHA-256 of the picture's bytes; where each picture lies is kept beside th
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,9 +142,9 @@ def _from_cell(cell: Any, store: Path) -> Picture | None:
         return _lost(str(cell), f"neither a path nor bytes, but {type(cell).__name__}")
     key = sha256(cell).hexdigest()
     path = store / key[:2] / key
-    if not path.exists():
+    if not path.exists() or path.read_bytes() != cell:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}.partial")  # two nights may keep the same picture at once
         partial.write_bytes(cell)
         partial.replace(path)
     return Picture(key, str(path.absolute()))

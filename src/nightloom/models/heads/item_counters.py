@@ -24,6 +24,8 @@ SPAN = np.int64(1 << 36)
 class ItemCounters:
     """Positive events by item and time. Every method counts only events strictly before the given time.
 
+    Where old events are only summed up and some of an item's come after the given time, only its first event is known to come before.
+
     Attributes:
         start: seconds since 1970 of the earliest event that is kept.
         keys: int64 [kept events], item * SPAN + time - start, ascending.
@@ -71,9 +73,15 @@ class ItemCounters:
         """Just after the latest event of all, in seconds since 1970: the time of a query without one."""
         return self.start + int(self.times.max(initial=-1)) + 1
 
+    @property
+    def kept_days(self) -> int | None:
+        """Days of which every event is kept, for newer counters of the same kind; None where nothing was too old."""
+        return KEPT_DAYS if self.before.any() else None
+
     def until(self, items: IntArray, when: IntArray) -> IntArray:
         """Events of items before some times, int64 of the shape of both."""
-        return self.before[items] + self._place(items, when) - np.searchsorted(self.keys, items * SPAN)
+        old = np.where(self.before_last[items] < when, self.before[items], self.first[items] < when)
+        return old + self._place(items, when) - np.searchsorted(self.keys, items * SPAN)
 
     def within(self, items: IntArray, when: IntArray, days: int) -> IntArray:
         """Those of the last days before `when`."""
@@ -88,8 +96,8 @@ class ItemCounters:
         at = self._place(items, when) - 1
         kept = at >= np.searchsorted(self.keys, items * SPAN)
         found = self.keys[np.maximum(at, 0)] - items * SPAN + self.start if len(self.keys) else np.zeros_like(items)
-        earlier = self.before_last[items]
-        return np.where(kept, found, np.where(earlier < when, earlier, NEVER))
+        old, first = self.before_last[items], self.first[items]
+        return np.where(kept, found, np.where(old < when, old, np.where(first < when, first, NEVER)))
 
     def reindex(self, rows: IntArray, n_items: int) -> ItemCounters:
         """The same over another catalogue; see `Scorer.reindex`."""

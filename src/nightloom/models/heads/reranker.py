@@ -204,7 +204,7 @@ def candidates_of(
     allowed: Allowed | None = None,
     items: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Columns of the best fused scores, best first, int64 [n, candidates].
+    """Columns of the best fused scores, best first, int64 [n, candidates]; NaN comes last.
 
     Args:
         fused: float32 [n, k].
@@ -213,7 +213,7 @@ def candidates_of(
         allowed: items that may be recommended, the others come last; None: all.
         items: int64 [n, k], the items that are scored; None: the whole catalogue, so that columns are items.
     """
-    masked = fused.copy()
+    masked = np.where(np.isnan(fused), np.float32(-np.inf), fused)
     mask_excluded(masked, histories, exclude_seen=exclude_seen, allowed=allowed, candidates=items)
     return top_k(masked, CANDIDATES)
 

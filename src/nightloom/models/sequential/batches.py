@@ -18,6 +18,8 @@ from nightloom.models.sequential.windows import Windows
 
 MASK_ROWS = 2**15
 """Rows of dropout masks that there are."""
+FIRST_SEED = 7
+"""The default of `training.seed`."""
 TIMELESS_SHARE = 0.05
 """Share of windows whose times are hidden in a step, so that a history without times can be answered too."""
 
@@ -52,12 +54,23 @@ def plan_epoch(lengths: NDArray[np.int64], batch: int, random: np.random.Generat
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, device: torch.device, fillers: int = 0) -> Tensor | None:
-    """Scaled dropout masks, float32 [sites, tokens, dim]; each window's depend on `seed` and its own id only.
+def dropout_masks(
+    windows: Windows, sites: int, dim: int, p: float, seed: int, device: torch.device, fillers: int = 0, *, run_seed: int
+) -> Tensor | None:
+    """Scaled dropout masks, float32 [sites, tokens, dim]; each window's depend on the two seeds and its own id only.
 
-    Drawing them anew in each step took longer than multiplying by them, so rows of masks are drawn once. In each step and at each
-    site a window takes a run of them from a place of its own. `fillers` are tokens behind those of the windows (see `Packed`); all of
-    theirs are dropped.
+    Drawing them anew in each step took longer than multiplying by them, so rows of masks are drawn once in a run. In each step and at
+    each site a window takes a run of them from a place of its own.
+
+    Args:
+        windows: a batch.
+        sites: places in the network where dropout acts.
+        dim: width of a token.
+        p: probability of being dropped.
+        seed: of the step; it says where each window's masks begin.
+        device: where the masks go.
+        fillers: tokens behind those of the windows (see `Packed`); all of theirs are dropped.
+        run_seed: the run's `training.seed`, by which the rows were drawn.
     """
     if p == 0:
         return None
@@ -65,13 +78,15 @@ def dropout_masks(windows: Windows, sites: int, dim: int, p: float, seed: int, d
     first = gather(starts, windows.lengths)
     rows = (first + np.arange(sites)[:, None] * (MASK_ROWS // sites)) % MASK_ROWS
     rows = np.concatenate([rows, np.full((sites, fillers), MASK_ROWS)], 1)
-    return mask_rows(dim, p, device).index_select(0, torch.from_numpy(rows.ravel()).to(device)).view(sites, -1, dim)
+    return mask_rows(dim, p, run_seed, device).index_select(0, torch.from_numpy(rows.ravel()).to(device)).view(sites, -1, dim)
 
 
 @lru_cache(maxsize=4)
-def mask_rows(dim: int, p: float, device: torch.device) -> Tensor:
+def mask_rows(dim: int, p: float, run_seed: int, device: torch.device) -> Tensor:
     """Rows of scaled dropout masks, float32 [MASK_ROWS + 1, dim], the same at every worker; the last one drops all."""
-    kept = torch.rand(MASK_ROWS + 1, dim, generator=torch.Generator().manual_seed(dim)) >= p
+    # Once all runs of a width had the same rows. Those of the default seed stay what they were, and with them what was measured by it.
+    seed = dim if run_seed == FIRST_SEED else seed_of(dim, run_seed)
+    kept = torch.rand(MASK_ROWS + 1, dim, generator=torch.Generator().manual_seed(seed)) >= p
     kept[-1] = False
     return (kept.float() / (1 - p)).to(device)
 

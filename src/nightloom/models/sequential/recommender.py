@@ -89,7 +89,8 @@ class SequentialRecommender(Recommender):
             )
         self.scorers = fit_scorers(list(self.scorers), train, self.content)
         if self.reranker is not None:
-            self.reranker = replace(self.reranker, item_counters=ItemCounters.of(train, n_items, KEPT_DAYS))
+            days = self.reranker.item_counters.kept_days  # leave-one-out asks at any time, and keeps all
+            self.reranker = replace(self.reranker, item_counters=ItemCounters.of(train, n_items, days))
         if self.labels is not None:
             self.labels = replace(self.labels, counters=LabelCounters.of(train, n_items, KEPT_DAYS))
         return self
