@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from nightloom.data.tables.pictures import PICTURES, STORE
-from nightloom.promotion.registry import CLICKS, Registry, Version
+from nightloom.promotion.registered import CLICKS, Registered, Version
 from nightloom.runs.storage import Storage
 
 TRIMMED = ".trimmed-"
@@ -47,7 +47,7 @@ class Old:
     bytes: int
 
 
-def aliased(storage: Storage, registry: Registry) -> dict[str, list[Version]]:
+def aliased(storage: Storage, registry: Registered) -> dict[str, list[Version]]:
     """Registered versions with an alias, of every recommender with nights in the mlruns folder or the store; click heads are among them."""
     names = sorted({home.name for home in (storage.root / "nights").glob("*")} | set(storage.names("nights")))
     return {name: [one for end in ("", CLICKS) for one in registry.versions(name + end) if one.aliases] for name in names}

@@ -19,7 +19,8 @@ import pytest
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
-from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
+from nightloom.promotion.registered import TRAINED_TAG, Version
+from nightloom.promotion.registry import Registry
 from tests.small_bundle import headed_bundle, small_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
@@ -155,6 +156,7 @@ def test_the_best_version_stays_the_anchor_until_a_better_one_comes_or_it_is_tak
     registry.promote(versions[3])
     registry.rollback("best")
     assert registry.aliases("best") == {"champion": "3", "challenger": "4", "previous": None, "anchor": "3"}
+    registry.release("best")
     registry.promote(versions[3], best=True)
     registry.rollback("best")
     assert registry.aliases("best")["anchor"] == "3"

@@ -24,7 +24,8 @@ from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
 from nightloom.encoders.text_cache import TextCache
-from nightloom.promotion.registry import CLICKS, Registry, Version
+from nightloom.promotion.registered import CLICKS, Version
+from nightloom.promotion.registry import Registry
 from nightloom.promotion.trim import TRIMMED, Old, aliased, delete, old
 from nightloom.runs.locks import in_use, not_in_use
 from nightloom.runs.stages import Manifest, Night, run_stage
