@@ -64,6 +64,7 @@ class Entry:
         by: host, process and its start.
         version: which the entry is about.
         over: champion before a move.
+        intended: of a promotion, whether it carries out the version's `Intent`; else a person wished it.
         aliases: of a move, alias -> version afterwards; None where an alias is taken away.
         of: of done and abandoned, the move's key.
         night: of held, the night.
@@ -75,6 +76,7 @@ class Entry:
     by: str
     version: str | None = None
     over: str | None = None
+    intended: bool = False
     aliases: Mapping[str, str | None] | None = None
     of: str | None = None
     night: str | None = None
@@ -127,17 +129,25 @@ class Ledger:
         self.entries: Sequence[Entry] = found
 
     @property
-    def last_move(self) -> Entry | None:
-        """The move that the aliases follow: the last one that was not abandoned, where promotions of a held recommender do not count.
+    def moves(self) -> list[Entry]:
+        """The moves that count, in order: those that were not abandoned, the first of each intent, and no promotion while held.
 
-        So a rollback holds also against a promotion of another machine that had begun before it.
+        Any process may carry out an intent, so one that was slow may write it again when others have followed already. And a rollback holds
+        also against a promotion that had begun before it on another machine.
         """
-        last, held = None, False
+        found, held, known = list[Entry](), False, set[str | None]()
         for one in self.entries:
             held = (held or (one.act == ROLLBACK and not self._has(ABANDONED, one))) and one.act != RELEASED
-            if one.aliases is not None and not self._has(ABANDONED, one) and not (held and one.act == PROMOTE):
-                last = one
-        return last
+            again = one.intended and one.version in known
+            if one.aliases is not None and not again and not self._has(ABANDONED, one) and not (held and one.act == PROMOTE):
+                found.append(one)
+            known |= {one.version} if one.intended else set()
+        return found
+
+    @property
+    def last_move(self) -> Entry | None:
+        """The move that the aliases follow."""
+        return next(reversed(self.moves), None)
 
     @property
     def unfinished(self) -> Entry | None:

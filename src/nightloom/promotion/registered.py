@@ -96,29 +96,6 @@ class Registered:
         """The version that serves."""
         return self.find(name, CHAMPION)
 
-    def standing(self, name: str, trained: str) -> Version | None:
-        """The version that a challenger is compared with: the champion or, where that is the challenger itself, the one before.
-
-        A night that was killed after it had promoted its challenger finds that one as champion when it is started again.
-
-        Args:
-            name: the config's name.
-            trained: the challenger's `TRAINED_TAG`.
-        """
-        champion = self.champion(name)
-        return self.find(name, PREVIOUS) if champion and champion.tags.get(TRAINED_TAG) == trained else champion
-
-    def rivals(self, name: str, trained: str) -> dict[str, Version]:
-        """The versions that a challenger is compared with, by alias: the champion as `standing` finds it, and the anchor.
-
-        The anchor is left out where it is the champion, or the challenger itself.
-        """
-        champion, anchor = self.standing(name, trained), self.find(name, ANCHOR)
-        if champion is None:
-            return {}
-        other = anchor is not None and anchor.version != champion.version and anchor.tags.get(TRAINED_TAG) != trained
-        return {CHAMPION: champion} | ({ANCHOR: anchor} if other and anchor else {})
-
     def aliases(self, name: str) -> dict[str, str | None]:
         """Version by alias, None where an alias is not set."""
         with self._reached():
@@ -135,6 +112,17 @@ class Registered:
     def hold(self, name: str) -> Hold | None:
         """The hold that a rollback set and nobody has released, or None."""
         return self.ledger(name).hold
+
+    def went_back(self, name: str, trained: str) -> str | None:
+        """Number of a version of the same training from which a person went back, and that does not serve; None where there is none."""
+        back, champion = self.ledger(name).taken_back, self.champion(name)
+        same = [one for one in self.versions(name) if one.version in back and one.tags.get(TRAINED_TAG) == trained]
+        return next((one.version for one in same if champion is None or one.version != champion.version), None)
+
+    def lost_champion(self, name: str) -> str | None:
+        """Number of the version that is champion by the ledger, where no version is; None also where the ledger knows of none."""
+        last = self.ledger(name).last_move
+        return (last.aliases or {}).get(CHAMPION) if last and self.champion(name) is None else None
 
     def candidates(self, name: str, trained: str | None) -> list[Version]:
         """Versions that a challenger may be compared with as the champion, the right one first.
@@ -230,7 +218,6 @@ class Registered:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-
 
     def _versions(self, model: Any) -> list[Version]:
         """All versions of MLflow's registered model, the newest first."""

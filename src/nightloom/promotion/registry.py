@@ -85,15 +85,16 @@ class Registry(Registered):
             made = [one for one in same if str(one.version) not in spent]
             if not made:
                 # One that was overtaken, or that others have followed, has its files already. It needs a number after theirs.
-                logged = self.client.get_logged_model(same[0].model_id) if same else log_model(self.client, served, run_id, tags, card)
+                logged = None if same else log_model(self.client, served, run_id, tags, card)
                 made = [
                     self.client.create_model_version(
                         model,
-                        source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
+                        # A models:/ source is looked up at MLflow's global address.
+                        source=logged.artifact_location if logged else same[0].source,
                         run_id=run_id,
                         tags=dict(tags) | (intent.tag() if intent else {}),
                         description=card[:DESCRIPTION_LENGTH],
-                        model_id=logged.model_id,
+                        model_id=logged.model_id if logged else None,
                     )
                 ]
             newest = max(made, key=lambda one: int(one.version))
@@ -124,14 +125,15 @@ class Registry(Registered):
                 self._withdraw(version, ledger)
                 raise HeldError(ledger.hold.said(version.name))
             intent = Intent.of(version.tags)
-            if intent is None or version.version in ledger.settled:  # a person's wish
-                standing = self.champion(version.name)
-                intent = Intent(*[standing.version if standing else None] * 2, best)
+            intended = intent is not None and version.version not in ledger.settled
+            if intent is None or not intended:  # a person's wish
+                standing = self.aliases(version.name)[CHAMPION]
+                intent = Intent(standing, standing, best)
             else:
                 for earlier in reversed(self.versions(version.name)):
                     if earlier.number < version.number:
                         self._promote_pending(earlier)
-            if not self._promote_over(version, intent):
+            if not self._promote_over(version, intent, intended=intended):
                 champion = self.aliases(version.name)[CHAMPION]
                 raise OvertakenError(
                     f"nightloom-{version.name}: version {version.version} was judged against "
@@ -147,11 +149,13 @@ class Registry(Registered):
             move = self.ledger(name).unfinished
             if move is None or move.aliases is None:
                 return None
-            there = {one.version for one in self.versions(name)}
-            if self.aliases(name)[CHAMPION] not in (move.over, move.aliases[CHAMPION], None) or move.aliases[CHAMPION] not in there:
+            there, champion = {one.version for one in self.versions(name)}, self.aliases(name)[CHAMPION]
+            if champion not in (move.over, move.aliases[CHAMPION], None) or move.aliases[CHAMPION] not in there:
+                if self.ledger(name).unfinished != move:
+                    return self.settle(name)  # another process was at it
                 self._write(name, ABANDONED, of=move.key, version=move.version)
                 return None
-            self._carry_out(name, move)
+            self._carry_out(name)
             return move
 
     def rollback(self, name: str) -> Version:
@@ -178,10 +182,13 @@ class Registry(Registered):
                 taken = back.version if back else None
                 best = former.version if anchor is None or anchor.version == taken else anchor.version
                 aliases = {CHAMPION: former.version, PREVIOUS: None, ANCHOR: best}
-                self._carry_out(name, self._write(name, ROLLBACK, version=taken, over=taken, aliases=aliases))
+                self._write(name, ROLLBACK, version=taken, over=taken, aliases=aliases)
+                self._carry_out(name)
             champion = self.champion(name)
             if champion is None:
-                raise NightloomError(f"nightloom-{name} has no champion: someone deleted it meanwhile. {typed('nightloom', 'versions', name)}")
+                raise NightloomError(
+                    f"nightloom-{name} has no champion: someone deleted it meanwhile. {typed('nightloom', 'versions', name)}"
+                )
             return champion
 
     def release(self, name: str) -> None:
@@ -202,10 +209,11 @@ class Registry(Registered):
         """Promote a version of whose intent it is not known what became, or note that it was overtaken."""
         intent = Intent.of(version.tags)
         if intent is not None and version.version not in self.ledger(version.name).settled:
-            self._promote_over(version, intent)
+            self._promote_over(version, intent, intended=True)
 
-    def _promote_over(self, version: Version, intent: Intent) -> bool:
+    def _promote_over(self, version: Version, intent: Intent, *, intended: bool) -> bool:
         """Promote a version if the champion is still the one that it is to follow; gives whether it was."""
+        self.settle(version.name)
         name, now = version.name, self.aliases(version.name)
         if now[CHAMPION] != intent.over:
             self._write(name, OVERTAKEN, version=version.version)
@@ -213,7 +221,8 @@ class Registry(Registered):
         previous = intent.previous if intent.previous in {one.version for one in self.versions(name)} else now[PREVIOUS]
         anchor = version.version if intent.best or intent.over is None else now[ANCHOR] or previous
         aliases = {CHAMPION: version.version, PREVIOUS: previous if previous != version.version else None, ANCHOR: anchor}
-        self._carry_out(name, self._write(name, PROMOTE, version=version.version, over=intent.over, aliases=aliases))
+        self._write(name, PROMOTE, version=version.version, over=intent.over, intended=intended, aliases=aliases)
+        self._carry_out(name)
         if hold := self.hold(name):  # a person has gone back in this moment, and that counts
             self._write(name, OVERTAKEN, version=version.version)
             raise HeldError(hold.said(name))
@@ -224,16 +233,13 @@ class Registry(Registered):
         if Intent.of(version.tags) is not None and version.version not in ledger.settled:
             self._write(version.name, OVERTAKEN, version=version.version)
 
-    def _carry_out(self, name: str, move: Entry) -> None:
-        """Have the aliases follow a move; where another one was written meanwhile, that one, so that all processes end with the same."""
-        while True:
-            self._set_aliases(name, move.aliases or {})
-            ledger = self.ledger(name)
-            last = ledger.last_move
-            if last is None or last.key == move.key:
-                break
-            move = last
-        if ledger.unfinished is not None:
+    def _carry_out(self, name: str) -> None:
+        """Have the aliases follow the last move; where another one is written meanwhile, that one. So all processes end with the same."""
+        followed = None
+        while (last := (ledger := self.ledger(name)).last_move) is not None and last.key != followed:
+            self._set_aliases(name, last.aliases or {})
+            followed = last.key
+        if move := ledger.unfinished:
             self._write(name, DONE, of=move.key, version=move.version)
 
     def _set_aliases(self, name: str, wanted: Mapping[str, str | None]) -> None:

@@ -47,6 +47,19 @@ class Old:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Orphan:
+    """A model of MLflow's that no version points at.
+
+    Attributes:
+        model_id: MLflow's.
+        location: address of its files.
+    """
+
+    model_id: str
+    location: str
+
+
 def aliased(storage: Storage, registry: Registered) -> dict[str, list[Version]]:
     """Registered versions with an alias, of every recommender with nights in the mlruns folder or the store; click heads are among them."""
     names = sorted({home.name for home in (storage.root / "nights").glob("*")} | set(storage.names("nights")))
@@ -81,6 +94,25 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         if path.name not in fetched and path.name.rpartition("-v")[0] in models
     ]
     return found + _texts(root, gone, min(starts.values(), default=0.0))
+
+
+def orphans(root: Path, keep: int, registry: Registered) -> list[Orphan]:
+    """Models that were logged before the oldest of a recommender's last nights, and that no registered version points at.
+
+    A kill between logging and registering leaves one, and so does a version that was deleted on MLflow's page.
+
+    Args:
+        root: the mlruns folder.
+        keep: nights of each recommender whose files are kept; one with no more than that is left alone.
+        registry: where they were logged.
+    """
+    homes = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
+    return [
+        Orphan(model_id, location)
+        for name, nights in homes.items()
+        if len(nights) > keep
+        for model_id, location in registry.orphans(name, began(nights[-keep].name))
+    ]
 
 
 def delete(found: Iterable[Old]) -> None:

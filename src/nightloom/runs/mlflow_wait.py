@@ -70,7 +70,8 @@ class Waiting:
         if now - self.said >= LINE_SECONDS:
             self.said = now
             end = f"it is waited for up to {self.limit:,.0f} s ({WAIT})"
-            print(f"{_shown(self.uri)}: MLflow has not answered for {now - self.began:,.0f} s; {end}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{_shown(self.uri)}: MLflow has not answered for {now - self.began:,.0f} s; {end}\n")
+            sys.stderr.flush()
 
     def pause(self, why: object) -> None:
         """A moment until the next try.

@@ -73,13 +73,17 @@ def test_a_server_that_is_away_is_waited_for_with_lines_and_then_named(
 ) -> None:
     Tracking(tmp_path / "first")  # imports MLflow
     port, began = free_port(), time.monotonic()
-    with pytest.raises(NightloomError, match=rf"http://127\.0\.0\.1:{port}: the MLflow server does not answer, and was waited for 1 s") as end:
+    with pytest.raises(
+        NightloomError, match=rf"http://127\.0\.0\.1:{port}: the MLflow server does not answer, and was waited for 1 s"
+    ) as end:
         ask(monkeypatch, tmp_path, port, 1.0)
     assert end.value.exit_code == 1
     assert 1.0 <= time.monotonic() - began < 3.0
     lines = capfd.readouterr().err.splitlines()
     assert 3 <= len(lines) <= 5
-    assert all(f"http://127.0.0.1:{port}: MLflow has not answered for" in line and "up to 1 s (NIGHTLOOM_MLFLOW_WAIT)" in line for line in lines)
+    assert all(
+        f"http://127.0.0.1:{port}: MLflow has not answered for" in line and "up to 1 s (NIGHTLOOM_MLFLOW_WAIT)" in line for line in lines
+    )
 
 
 def test_a_server_that_comes_back_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
