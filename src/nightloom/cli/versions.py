@@ -67,9 +67,11 @@ def trim(
 ) -> None:
     """Delete what old nights left: stages, snapshots with their pictures, fetched champions and text vectors that nothing needs any more.
 
-    All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
+    Models that a kill left in MLflow, with no version that points at them, go too.
+
+    All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's other files.
     """
-    from nightloom.promotion.trim import aliased, delete, old
+    from nightloom.promotion.trim import aliased, delete, old, orphans
     from nightloom.promotion.trim_store import old_places
     from nightloom.runs.locks import not_in_use
     from nightloom.runs.storage import Storage
@@ -79,11 +81,14 @@ def trim(
     with not_in_use(root):
         known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
         versions = aliased(storage, registry(root)) if known else {}
+        lone = orphans(root, keep, registry(root)) if known else []
         found, stored = old(root, keep, versions), old_places(storage, keep, versions)
         if not dry_run:
             delete(found)
             for away in stored:
                 storage.delete(away.place)
+            for model in lone:
+                registry(root).delete_logged(model.model_id, model.location)
     lines: dict[str, list[int]] = {}
     for one in found:  # pictures are many, and their names say nothing
         place = f"{one.path.parents[1].relative_to(root)} (some of it)" if one.kind == "pictures" else str(one.path.relative_to(root))
@@ -96,3 +101,5 @@ def trim(
     if storage.url:
         total = sum(one.bytes for one in stored) / 2**20
         console().print(f"{total:10,.1f} MiB in {len(stored):,} folders {done} {storage.url}", markup=False)
+    if lone:
+        console().print(f"{len(lone)} models in MLflow without a version {done} {registry(root).tracking.uri}", markup=False)

@@ -147,6 +147,34 @@ class Registered:
         found = {one.version: one for one in [*first, *before] if trained is None or one.tags.get(TRAINED_TAG) != trained}
         return list(found.values())
 
+    def orphans(self, name: str, before: float) -> list[tuple[str, str]]:
+        """Models of a recommender's experiment that no registered version points at, whatever that is called.
+
+        Args:
+            name: the config's name.
+            before: seconds since 1970; younger ones are left out, since a night may be about to register them.
+
+        Returns:
+            (MLflow's id, address of the files) of each.
+        """
+        with self._reached():
+            experiment = self.client.get_experiment_by_name(f"nightloom-{name}")
+            if experiment is None:
+                return []
+            logged, token = list[Any](), None
+            while token != "":
+                page = self.client.search_logged_models([experiment.experiment_id], page_token=token)
+                logged, token = [*logged, *page], page.token or ""
+            old = [one for one in logged if one.creation_timestamp / 1000 < before]
+            sources = {run: self._sources(run) for run in {one.source_run_id for one in old}}
+        known = {place for one in logged for place in _places(one)}
+        # A source that is not known may be in any of the run's models: a person registers what he likes, under any name.
+        return [(one.model_id, one.artifact_location) for one in old if sources[one.source_run_id] <= known.difference(_places(one))]
+
+    def _sources(self, run: str) -> set[str]:
+        """Addresses of what was registered from a run, under any name."""
+        return {one.source for one in self.client.search_model_versions(f"run_id = '{run}'")}
+
     def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
         """The files of a version on this machine's disk; fetched once.
 
@@ -229,6 +257,11 @@ def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
     mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
     created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)
+
+
+def _places(logged: Any) -> tuple[str, str]:
+    """Sources by which a registered version points at a logged model."""
+    return logged.artifact_location, f"models:/{logged.model_id}"
 
 
 def _older(version: Version, champion: Version | None) -> bool:

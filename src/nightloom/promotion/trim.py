@@ -2,7 +2,8 @@
 
 What is kept: all that one of a recommender's last nights used, and the night that `latest` points at. So are the nights of registered
 versions with an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it.
-So are reports (`mlruns/nights/`), and MLflow's own files. Nothing is deleted while a process works under the same mlruns folder.
+So are reports (`mlruns/nights/`), and MLflow's own files but models that no registered version points at. Nothing is deleted while a
+process works under the same mlruns folder.
 The store behind that folder, where there is one, is trimmed by its own nights: `nightloom.promotion.trim_store`.
 """
 
