@@ -52,7 +52,8 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
     enabled, registry = config.promotion.mode == "enabled", Registry(night.root)
     found = standing(night, registry, trained)
     if found.champion != evaluated.figures["champion"]:
-        return _again(f"Version {found.champion} stands now, and the challenger was compared with {evaluated.figures['champion']}.")
+        report_progress(f"promote: version {found.champion} stands now, not {evaluated.figures['champion']}. It is evaluated again.")
+        return None
 
     def body(folder: Path) -> dict[str, Any]:
         rows = pd.read_parquet(evaluated.path / "per_user.parquet")
@@ -111,10 +112,6 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
     try:
         manifest = run_stage(night, "promote", body, inputs=[evaluated], config=read.values, code=[decide], salt=night.night)
     except (OvertakenError, HeldError) as error:
-        return _again(str(error))
+        report_progress(f"promote: {error} It is evaluated again.")
+        return None
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")
-
-
-def _again(why: str) -> None:
-    """Say that the challenger is evaluated once more."""
-    report_progress(f"promote: {why} It is evaluated again.")

@@ -137,7 +137,7 @@ def _adapter(uri: str, usual: Any) -> Any:
     import requests
     from mlflow.utils.request_utils import TCPKeepAliveHTTPAdapter
 
-    class Patient(TCPKeepAliveHTTPAdapter):  # type: ignore[misc]
+    class Patient(TCPKeepAliveHTTPAdapter):
         def send(self, request: Any, *args: Any, timeout: Any = None, **more: Any) -> Any:
             waiting, body = None, request.body
             start = body.tell() if hasattr(body, "tell") else None
