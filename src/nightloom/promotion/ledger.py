@@ -117,8 +117,16 @@ class Hold:
 class Ledger:
     """A recommender's ledger as it was read.
 
+    Any process may carry out an intent, so one that was slow may write it again when others have followed already: of each intent the first
+    entry counts. A rollback holds also against a promotion that had begun before it on another machine.
+
     Args:
         tags: those of MLflow's registered model.
+
+    Attributes:
+        entries: all of them, in order.
+        moves: those that count: they were not abandoned, are the first of their intent, and promote nothing while it is held.
+        overtaken: versions whose intent came to nothing.
     """
 
     def __init__(self, tags: Mapping[str, str]) -> None:
@@ -127,22 +135,7 @@ class Ledger:
             with suppress(ValueError, TypeError):  # not one of ours: a person may write any tag
                 found.append(Entry(key, **json.loads(tags[key])))
         self.entries: Sequence[Entry] = found
-
-    @property
-    def moves(self) -> list[Entry]:
-        """The moves that count, in order: those that were not abandoned, the first of each intent, and no promotion while held.
-
-        Any process may carry out an intent, so one that was slow may write it again when others have followed already. And a rollback holds
-        also against a promotion that had begun before it on another machine.
-        """
-        found, held, known = list[Entry](), False, set[str | None]()
-        for one in self.entries:
-            held = (held or (one.act == ROLLBACK and not self._has(ABANDONED, one))) and one.act != RELEASED
-            again = one.intended and one.version in known
-            if one.aliases is not None and not again and not self._has(ABANDONED, one) and not (held and one.act == PROMOTE):
-                found.append(one)
-            known |= {one.version} if one.intended else set()
-        return found
+        self.moves, self.overtaken = self._read()
 
     @property
     def last_move(self) -> Entry | None:
@@ -159,11 +152,6 @@ class Ledger:
     def settled(self) -> set[str]:
         """Versions of which it is known what became of their intent."""
         return {one.version for one in self.entries if one.act in (PROMOTE, OVERTAKEN) and one.version}
-
-    @property
-    def overtaken(self) -> set[str]:
-        """Versions whose intent came to nothing."""
-        return {one.version for one in self.entries if one.act == OVERTAKEN and one.version}
 
     @property
     def taken_back(self) -> set[str]:
@@ -191,6 +179,21 @@ class Ledger:
         key = f"{PREFIX}{number:06d}.{secrets.token_hex(4)}"
         content = {"act": act, "at": datetime.now(UTC).isoformat(timespec="seconds"), "by": this_process(), **more}
         return Entry(key, **content), json.dumps(content)
+
+    def _read(self) -> tuple[list[Entry], set[str]]:
+        moves, overtaken, held, known = list[Entry](), set[str](), False, set[str]()
+        for one in self.entries:
+            held = (held or (one.act == ROLLBACK and not self._has(ABANDONED, one))) and one.act != RELEASED
+            intent = (one.version or "") if one.intended or one.act == OVERTAKEN else None
+            if intent in known or self._has(ABANDONED, one):
+                continue
+            if one.act == OVERTAKEN or (held and one.act == PROMOTE and one.intended):
+                overtaken.add(one.version or "")
+            elif one.aliases is not None and not (held and one.act == PROMOTE):
+                moves.append(one)
+            if intent is not None:
+                known.add(intent)
+        return moves, overtaken
 
     def _has(self, act: str, move: Entry) -> bool:
         return any(one.act == act and one.of == move.key for one in self.entries)

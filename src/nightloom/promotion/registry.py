@@ -229,17 +229,19 @@ class Registry(Registered):
         self.settle(version.name)
         name, now = version.name, self.aliases(version.name)
         if now[CHAMPION] != intent.over:
-            self._write(name, OVERTAKEN, version=version.version)
-            return False
+            ledger = self.ledger(name)
+            if not intended or version.version not in ledger.settled:  # else another process has carried it out
+                self._write(name, OVERTAKEN, version=version.version)
+            return version.version not in self.ledger(name).overtaken
         previous = intent.previous if intent.previous in {one.version for one in self.versions(name)} else now[PREVIOUS]
         anchor = version.version if intent.best or intent.over is None else now[ANCHOR] or previous
         aliases = {CHAMPION: version.version, PREVIOUS: previous if previous != version.version else None, ANCHOR: anchor}
         self._write(name, PROMOTE, version=version.version, over=intent.over, intended=intended, aliases=aliases)
         self._carry_out(name)
-        if hold := self.hold(name):  # a person has gone back in this moment, and that counts
-            self._write(name, OVERTAKEN, version=version.version)
-            raise HeldError(hold.said(name))
-        return True
+        ledger = self.ledger(name)
+        if ledger.hold:  # a person has gone back in this moment, and that counts
+            raise HeldError(ledger.hold.said(name))
+        return version.version not in ledger.overtaken
 
     def _withdraw(self, version: Version, ledger: Ledger) -> None:
         """Note of a version that waits for its promotion that it will not come."""
