@@ -65,10 +65,12 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
         prepared = prepare(night, checked)
         pretrained = load_pretrained(night, prepared)
         tuned = fine_tune(night, run, collected, prepared, pretrained)
-        evaluated = evaluate(night, prepared, pretrained, tuned)
         explained = explain(night, prepared, tuned)
-        model_run = log_families(night, run, collected, tuned, evaluated)
-        promoted = promote(night, collected, tuned, evaluated, model_run)
+        promoted = None
+        while promoted is None:  # where another version became champion meanwhile, it is compared with that one
+            evaluated = evaluate(night, prepared, pretrained, tuned)
+            model_run = log_families(night, run, collected, tuned, evaluated)
+            promoted = promote(night, collected, tuned, evaluated, model_run)
         return report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.asked import asked
 from nightloom.evaluation.evaluate import evaluate as rank
-from nightloom.evaluation.rivals import CHAMPION
 from nightloom.promotion.registry import Registry
+from nightloom.promotion.standing import Standing, stand
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done, report_progress
@@ -21,20 +22,19 @@ from tasks.progress import log_done, report_progress
 def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Manifest) -> Manifest:
     """Rank every family over the whole catalogue."""
     config = night.config
-    registry = Registry(night.root)
-    trained = f"{tuned.key} {config.evaluation.protocols[0]}"
-    rivals = registry.rivals(config.name, trained) if config.promotion.mode != "disabled" else {}
+    found = standing(night, Registry(night.root), f"{tuned.key} {config.evaluation.protocols[0]}")
+    for note in found.notes:
+        report_progress(f"evaluate: {note}")
     judged = (f"promotion.{key}" for key in ("metric", "confidence", "resamples", "margin"))
     read = ReadKeys(config, *(f"evaluation.{key}" for key in ("protocols", "baselines", "exclude_seen")), *judged, "training.seed")
 
     def body(folder: Path) -> dict[str, Any]:
-        places = {name: registry.fetch(version, night.root / "cache" / "champions") for name, version in rivals.items()}
         bundles: dict[str, Path] = {protocol: tuned.path / protocol / "bundle" for protocol in read.evaluation.protocols}
         said = {"evaluation": read.evaluation, "promotion": read.promotion, "seed": read.training.seed}
-        figures = rank(prepared.path, bundles, places, pretrained.path, folder, report_progress, **said)
-        return figures | {"champion": rivals[CHAMPION].version if CHAMPION in rivals else None}
+        figures = rank(prepared.path, bundles, found.places, pretrained.path, folder, report_progress, **said)
+        return figures | {"champion": found.champion}
 
-    salt = " ".join(f"{name} {version.version} {version.run_id}" for name, version in rivals.items())
+    salt = " ".join(f"{name} {version.version} {version.run_id}" for name, version in found.rivals.items())
     manifest = run_stage(
         night,
         "evaluate",
@@ -47,3 +47,20 @@ def evaluate(night: Night, prepared: Manifest, pretrained: Manifest, tuned: Mani
     protocol = config.evaluation.protocols[0]
     said = asked(*(manifest.figures[name][protocol] for name in ("test_users", "test_queries")))
     return log_done(manifest, f"{len(manifest.figures['metrics'])} models on {said} ({protocol})")
+
+
+def standing(night: Night, registry: Registry, trained: str) -> Standing:
+    """What tonight's challenger is compared with; a promotion that a kill cut short is carried out first.
+
+    Args:
+        night: the night that runs.
+        registry: where versions are.
+        trained: the challenger's `TRAINED_TAG`.
+    """
+    rules, report = night.config.promotion, night.latest / "report.json"
+    if rules.mode == "disabled":
+        return Standing()
+    if rules.mode == "enabled":
+        registry.settle(night.config.name)
+    last = json.loads(report.read_text(encoding="utf-8"))["versions"]["champion"] if report.exists() else None
+    return stand(registry, night.config.name, trained, night.root / "cache" / "champions", last)

@@ -11,7 +11,9 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.errors import NightloomError
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.promotion.registry import PREVIOUS, Registry, Version
+from nightloom.promotion.registered import PREVIOUS, Version
+from nightloom.promotion.registry import Registry
+from nightloom.promotion.standing import readable
 from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
@@ -65,17 +67,22 @@ def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, p
 def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
     """The version to start from: the champion or, when a killed night had promoted its own already, the one before.
 
-    A forced night has none.
+    One that can not be read is passed over. A forced night has none.
     """
     config = night.config
     if not config.training.warm_start or night.force or config.promotion.mode == "disabled":
         return None
     registry, tonight = Registry(night.root), (prepared.path / "meta.json").read_bytes()
+    if config.promotion.mode == "enabled":
+        registry.settle(config.name)
     for version in (registry.champion(config.name), registry.find(config.name, PREVIOUS)):
         if version is None:
-            return None
-        bundle = registry.fetch(version, night.root / "cache" / "champions")
-        if (bundle / "meta.json").read_bytes() != tonight:
+            continue
+        notes = list[str]()
+        bundle = readable(registry, version, night.root / "cache" / "champions", notes)
+        for note in notes:
+            report_progress(f"fine_tune: not started from version {version.version}. {note}")
+        if bundle is not None and (bundle / "meta.json").read_bytes() != tonight:
             return version, bundle
     return None
 

@@ -1,4 +1,7 @@
-"""Stage promote: the gate decides, and only a challenger that passes reaches the registry."""
+"""Stage promote: the gate decides, and only a challenger that passes reaches the registry.
+
+The registry may have changed since the challenger was evaluated. Then nothing is decided, and it has to be evaluated again.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,16 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
 from nightloom.packaging.reader import BundleReader
 from nightloom.promotion.earlier import earlier_nights
-from nightloom.promotion.gate import decide, with_limits
+from nightloom.promotion.gate import decide, held_back, with_limits
 from nightloom.promotion.quality import quality_tags
-from nightloom.promotion.registry import TRAINED_TAG, Registry
+from nightloom.promotion.registered import TRAINED_TAG
+from nightloom.promotion.registry import HeldError, OvertakenError, Registry
+from nightloom.promotion.standing import held
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import log_done, worth_retrying
+from tasks.evaluate import standing
+from tasks.progress import log_done, report_progress, worth_retrying
 
 
 @task(
@@ -35,30 +41,42 @@ from tasks.progress import log_done, worth_retrying
     retry_delay_seconds=exponential_backoff(5),
     retry_condition_fn=worth_retrying,
 )
-def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, model_run: str) -> Manifest:
-    """Compare with the champion, and move the aliases when the gate lets the challenger pass."""
+def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, model_run: str) -> Manifest | None:
+    """Compare with the champion, and move the aliases when the gate lets the challenger pass.
+
+    Returns:
+        The manifest; None where another version has become champion since, and the challenger must be evaluated again.
+    """
     config = night.config
     protocol = config.evaluation.protocols[0]
+    trained = f"{tuned.key} {protocol}"
+    enabled, registry = config.promotion.mode == "enabled", Registry(night.root)
+    found = standing(night, registry, trained)
+    if found.champion != evaluated.figures["champion"]:
+        report_progress(f"promote: version {found.champion} stands now, not {evaluated.figures['champion']}. It is evaluated again.")
+        return None
 
     def body(folder: Path) -> dict[str, Any]:
         rows = pd.read_parquet(evaluated.path / "per_user.parquet")
         families = dict(iter(rows[rows["protocol"] == protocol].groupby("family", observed=True)))
         baselines: dict[str, pd.DataFrame] = {name: families[name] for name in config.evaluation.baselines}
-        mine, standing = families[SequentialRecommender.family], evaluated.figures["champion"]
+        mine, against = families[SequentialRecommender.family], evaluated.figures["champion"]
         judged = decide(
             mine,
-            None if standing is None else families.get(CHAMPION, mine.iloc[:0]),
+            None if against is None else families.get(CHAMPION, mine.iloc[:0]),
             baselines,
             config.promotion,
             anchor=families.get(ANCHOR),
-            earlier=earlier_nights(night.folder.parent, night.night, standing, protocol, SequentialRecommender.family) if standing else (),
+            earlier=earlier_nights(night.folder.parent, night.night, against, protocol, SequentialRecommender.family) if against else (),
         )
-        decision = asdict(with_limits(judged, evaluated.figures["rivals"]))
+        judged = with_limits(judged, evaluated.figures["rivals"], found.notes)
+        if why := held(registry, config.name, config.promotion, night.night, trained):
+            judged = held_back(judged, why)
+        decision = asdict(judged)
         versions: dict[str, str | None] = {}
-        if config.promotion.mode == "enabled":
-            registry = Registry(night.root)
+        if enabled:
             if decision["decision"] == "promote":
-                tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: f"{tuned.key} {protocol}"}
+                tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: trained}
                 bundle = tuned.path / protocol / "bundle"
                 slices = json.loads((evaluated.path / "slices.json").read_text(encoding="utf-8"))
                 card = model_card(
@@ -83,13 +101,18 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                     example,
                     events=store,
                     exclude_seen=config.evaluation.exclude_seen,
+                    intent=found.intent(best=decision["moves_anchor"]),
                 )
-                registry.promote(version, best=decision["moves_anchor"])
+                registry.promote(version)
             versions = registry.aliases(config.name)
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
         return {"decision": decision, "versions": versions}
 
     # Promotion moves aliases, so each night does it for itself.
     read = ReadKeys(config, "promotion", "evaluation")
-    manifest = run_stage(night, "promote", body, inputs=[evaluated], config=read.values, code=[decide], salt=night.night)
+    try:
+        manifest = run_stage(night, "promote", body, inputs=[evaluated], config=read.values, code=[decide], salt=night.night)
+    except (OvertakenError, HeldError) as error:
+        report_progress(f"promote: {error} It is evaluated again.")
+        return None
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

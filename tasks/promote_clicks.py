@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from nightloom.models.ctr.save import probabilities as answers
 from nightloom.packaging.card import click_card
 from nightloom.packaging.served import click_head, write_click_files
 from nightloom.promotion.click_gate import decide
-from nightloom.promotion.registry import CLICKS, Registry
+from nightloom.promotion.ledger import Intent
+from nightloom.promotion.registered import CLICKS, UnreadableError
+from nightloom.promotion.registry import HeldError, OvertakenError, Registry
+from nightloom.promotion.standing import held
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
-from tasks.progress import log_done, worth_retrying
+from tasks.progress import log_done, report_progress, worth_retrying
 
 HEAD = "head"
 USUAL = "the usual rate"
@@ -40,6 +43,15 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
     places = {one.figures["family"]: one.path for one in fitted}
 
     def body(folder: Path) -> dict[str, Any]:
+        while True:
+            try:
+                return judged(folder)
+            except (OvertakenError, HeldError) as error:
+                report_progress(f"promote_clicks: {error}")
+
+    def judged(folder: Path) -> dict[str, Any]:
+        if config.promotion.mode == "enabled":
+            registry.settle(name)
         champion = registry.champion(name) if config.promotion.mode != "disabled" else None
         if champion and tags.items() <= champion.tags.items():
             said = f"Version {champion.version} serves already, made from the same data, config and code."
@@ -48,22 +60,30 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
         probabilities = {
             family: pd.read_parquet(place / "probabilities.parquet")["probability"].to_numpy() for family, place in places.items()
         }
-        mine, standing, odd = probabilities.pop(HEAD), None, list[str]()
+        mine, standing, previous, odd = probabilities.pop(HEAD), None, None, list[str]()
         probabilities[USUAL] = np.full(len(mine), rows.clicked[: rows.test_start].mean())  # who knows nothing of a row can say that
-        if champion:
+        if lost := registry.lost_champion(name):
+            odd.append(f"Version {lost} was champion, and is not in {registry.tracking.uri} any more.")
+        for version in registry.candidates(name, None) if config.promotion.mode != "disabled" else ():
             try:
-                place = registry.fetch(champion, night.root / "cache" / "champions", holds="clicks.json")
-                standing = answers(place, rows, rows.test_start)[rows.test_start :]
-            except InputError as error:
-                odd = [f"The champion can not answer, so the baselines decide. {error}"]
-        decision = asdict(decide(rows.clicked[rows.test_start :], mine, standing, probabilities, config.promotion))
-        decision["reasons"] = [*odd, *decision["reasons"]]
+                place = registry.fetch(version, night.root / "cache" / "champions", holds="clicks.json")
+                standing, previous = answers(place, rows, rows.test_start)[rows.test_start :], version.version
+                break
+            except (InputError, UnreadableError) as error:
+                odd.append(f"Version {version.version} can not answer. {error}")
+        if odd:
+            odd.append(f"So it was compared with version {previous}." if previous else "So the baselines decide.")
+        judgement = decide(rows.clicked[rows.test_start :], mine, standing, probabilities, config.promotion)
+        why = held(registry, name, config.promotion, night.night)
+        decision = asdict(replace(judgement, decision="reject") if why else judgement)
+        decision["reasons"] = [*([why] if why else []), *odd, *decision["reasons"]]
         write_json(folder / "decision.json", decision)
         if config.promotion.mode == "enabled" and decision["decision"] == "promote":
             served = write_click_files(places[HEAD], prepared.path, folder / "served")
             marks = tags | {"nightloom.night": night.night}
             card = click_card(name, decision, marks, collected.figures["licence"])
-            registry.promote(registry.register_served(name, click_head(served), head_run, marks, card))
+            intent = Intent(champion.version if champion else None, previous)
+            registry.promote(registry.register_served(name, click_head(served), head_run, marks, card, intent=intent))
         return {"decision": decision, "versions": registry.aliases(name) if config.promotion.mode == "enabled" else {}}
 
     # Promotion moves aliases, so each night does it for itself.

@@ -20,6 +20,7 @@ from nightloom.core.files import write_json
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.evaluation.held_out import ASKED
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.promotion.registry import Registry
 from nightloom.report import figures, words
 from nightloom.report.build import build_report
 from nightloom.report.html import render_html
@@ -147,20 +148,31 @@ def quarantined(night: Night) -> dict[str, int]:
 def unchanged(night: Night, collected: Manifest) -> str | None:
     """Why tonight would give what the last night gave, in words; None when it would not.
 
-    Unchanged data may have become too old since: then the night goes on to its data contract, which says so.
+    Unchanged data may have become too old since: then the night goes on to its data contract, which says so. It also goes on where the
+    registry has lost its champion, which the gate then says.
     """
     last = night.latest / "report.json"
     if night.force or not last.exists():
         return None
     content = _read(last)
     same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()
-    if not same or content.get("code") != code_version() or stale(night):
+    if not same or content.get("code") != code_version() or stale(night) or _registry_differs(night, content):
         return None
     models = Manifest.load(night.latest / "manifests" / "load_pretrained.json").figures["fingerprints"]
     if replaced(night.config.pretrained, models):
         return None
     shown = f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]}, code {content['code']}"
     return f"{shown} and the pretrained models are those of {content['night']}"
+
+
+def _registry_differs(night: Night, report: dict[str, Any]) -> bool:
+    """Whether the champion of the last night is gone, or a hold that stopped its challenger has ended since."""
+    if night.config.promotion.mode == "disabled" or report["versions"]["champion"] is None:
+        return False
+    registry = Registry(night.root)
+    if registry.champion(night.config.name) is None:
+        return True
+    return bool(report["gate"].get("held")) and registry.hold(night.config.name) is None
 
 
 def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:

@@ -165,6 +165,63 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
     assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
 
 
+OVERTAKEN = """
+import sys
+from flows.command import before_prefect, parser
+sys.argv = ["nightly", "--config", "mine.yaml"]
+given = before_prefect("__main__", parser("nightly", "One."))
+import flows.nightly
+from nightloom.promotion.ledger import Intent
+from nightloom.promotion.registry import Registry
+register, seen = Registry.register, []
+def another_night_first(self, name, bundle, run, tags, *rest, **more):
+    if not seen:
+        seen.append(name)
+        self.promote(register(self, name, bundle, "0" * 32, {"nightloom.trained": "of another night"}, *rest, **more))
+    return register(self, name, bundle, run, tags, *rest, **more)
+Registry.register = another_night_first
+given.force = True
+sys.exit(flows.nightly.main(given))
+"""
+
+
+def test_a_night_that_another_overtook_is_judged_against_that_one(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0
+    latest = home / "mlruns" / "nights" / "mine" / "latest"
+    before = json.loads((latest / "report.json").read_text())["versions"]["champion"]
+    command = [sys.executable, "-c", OVERTAKEN]
+    night = subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True, timeout=500, check=False)
+    assert night.returncode == 0, night.stdout + night.stderr
+    assert f"was judged against version {before}, and version {int(before) + 1} is champion now" in night.stdout
+    report = json.loads((latest / "report.json").read_text())
+    assert report["versions"]["champion"] == str(int(before) + 3)  # the number between was overtaken
+    assert report["versions"]["previous"] == str(int(before) + 1)
+    assert json.loads((latest / "manifests" / "evaluate.json").read_text())["figures"]["champion"] == str(int(before) + 1)
+
+
+def test_a_rollback_holds_and_a_lost_registry_is_missed(home: Path, first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0
+    latest = home / "mlruns" / "nights" / "mine" / "latest"
+    rollback = [sys.executable, "-m", "nightloom.cli", "rollback", "mine", "--root", "mlruns"]
+    back = subprocess.run(rollback, cwd=home, env=environment(home), capture_output=True, text=True, timeout=500, check=False)
+    assert back.returncode == 0, back.stderr
+    serves = re.findall(r"version (\d+) is the champion again", back.stdout)[0]
+    held = night(home, "--config", "mine.yaml", "--force")
+    assert held.returncode == 0, held.stdout + held.stderr
+    report = json.loads((latest / "report.json").read_text())
+    assert f"Held: nothing is promoted now, version {serves} stays champion" in held.stdout
+    assert (report["outcome"], report["gate"]["decision"], report["versions"]["champion"]) == ("rejected", "reject", serves)
+    assert "Promotion is held: on " in report["gate"]["reasons"][0] == report["gate"]["held"]
+    assert "nothing changed" in night(home, "--config", "mine.yaml").stdout
+    (home / "mlruns" / "mlflow.db").rename(home / "mlflow.db.away")
+    lost = night(home, "--config", "mine.yaml")
+    (home / "mlflow.db.away").replace(home / "mlruns" / "mlflow.db")
+    assert lost.returncode == 0, lost.stdout + lost.stderr
+    report = json.loads((latest / "report.json").read_text())
+    assert any(f"Version {serves} was champion, and is not in " in reason for reason in report["gate"]["reasons"])
+    assert report["versions"]["champion"] == "1"
+
+
 KILLED_BEFORE_ITS_REPORT = """
 import os, signal, sys
 from flows.command import before_prefect, parser

@@ -28,6 +28,7 @@ KNOWN = {
     "NIGHTLOOM_STORE": "store where machines share finished folders",
     "NIGHTLOOM_DATA": "folder of data sets that are not fetched",
     "NIGHTLOOM_MLFLOW_URI": "where MLflow is",
+    "NIGHTLOOM_MLFLOW_WAIT": "seconds for which MLflow is waited for",
     "NIGHTLOOM_MLFLOW_UI": "address of MLflow's pages",
     "NIGHTLOOM_SQL_PASSWORD": "password of the database that tables are read from",
     "NIGHTLOOM_EVENTS": "events in which a model looks up users",
@@ -162,9 +163,11 @@ def _mlflow(root: Path) -> Iterator[Line]:
         yield Line("ok", "mlflow", f"{path} is made by the first night")
         return
     try:
-        with reached(uri):
-            if not uri.startswith("sqlite"):
-                importlib.import_module("sqlalchemy").create_engine(uri).connect().close()
+        if uri.startswith("sqlite"):
+            with reached(uri):
+                pass
+        else:  # not waited for
+            importlib.import_module("sqlalchemy").create_engine(uri).connect().close()
     except NightloomError as error:
         yield Line("fail", "mlflow", str(error))
     except Exception as error:

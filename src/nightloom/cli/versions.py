@@ -10,15 +10,18 @@ from rich.table import Table
 
 from nightloom.cli.app import MLRUNS, Root, app, console, plain, registry
 from nightloom.core.errors import InputError
+from nightloom.core.shell import typed
 
 
 @app.command()
 def versions(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
     """Registered versions of a recommender, the newest first: how good, how old, from which night, and why promoted."""
     from nightloom.promotion.quality import age, quality_of
+    from nightloom.promotion.registered import CHAMPION
     from nightloom.report.words import metric_label
 
-    found = registry(root).versions(name)
+    registered = registry(root)
+    found, ledger = registered.versions(name), registered.ledger(name)
     if not found:
         raise InputError(f"nothing is registered as nightloom-{name} in {root}. A night registers what passes its gate.")
     columns = ("version", "aliases", "quality", "age", "night", "data", "config", "git", "reason")
@@ -31,13 +34,29 @@ def versions(name: Annotated[str, typer.Argument(help="The config's name.")], ro
         measured, reason = f"{label} {quality.value}".strip(), quality.reason.replace(quality.metric, label)
         table.add_row(one.version, ", ".join(one.aliases), measured, age(one.created), night, *short, plain(reason))
     console().print(table)
+    said = [ledger.hold.said(name)] if ledger.hold else []
+    if lost := registered.lost_champion(name):
+        back = typed("nightloom", "rollback", name)
+        said.append(f"Version {lost} was champion, and is not there any more. To have the previous one serve: {back}")
+    if move := ledger.unfinished:
+        said.append(f"The last {move.act}, to version {(move.aliases or {})[CHAMPION]}, was cut short. The next night ends it.")
+    for line in said:
+        console().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
 def rollback(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
-    """Make the previous version the champion again."""
+    """Make the previous version the champion again, and hold promotions until `nightloom release`."""
     back = registry(root).rollback(name)
     console().print(f"nightloom-{back.name}: version {back.version} is the champion again.")
+    console().print(f"Nothing is promoted until you type: {typed('nightloom', 'release', name)}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def release(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+    """End the hold that a rollback has set: nights promote again what passes the gate."""
+    registry(root).release(name)
+    console().print(f"nightloom-{name}: nights promote again what passes their gate.")
 
 
 @app.command()
@@ -48,9 +67,11 @@ def trim(
 ) -> None:
     """Delete what old nights left: stages, snapshots with their pictures, fetched champions, and vectors that nothing needs any more.
 
-    All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's own files.
+    Models that a kill left in MLflow, with no version that points at them, go too.
+
+    All that the last nights and the registered versions with an alias need is kept; so are reports, and MLflow's other files.
     """
-    from nightloom.promotion.trim import aliased, delete, old
+    from nightloom.promotion.trim import aliased, delete, old, orphans
     from nightloom.promotion.trim_store import old_places
     from nightloom.runs.locks import not_in_use
     from nightloom.runs.storage import Storage
@@ -60,11 +81,14 @@ def trim(
     with not_in_use(root):
         known = "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
         versions = aliased(storage, registry(root)) if known else {}
+        lone = orphans(root, keep, registry(root)) if known else []
         found, stored = old(root, keep, versions), old_places(storage, keep, versions)
         if not dry_run:
             delete(found)
             for away in stored:
                 storage.delete(away.place)
+            for model in lone:
+                registry(root).delete_logged(model.model_id, model.location)
     lines: dict[str, list[int]] = {}
     for one in found:  # pictures are many, and their names say nothing
         place = f"{one.path.parents[1].relative_to(root)} (some of it)" if one.kind == "pictures" else str(one.path.relative_to(root))
@@ -77,3 +101,5 @@ def trim(
     if storage.url:
         total = sum(one.bytes for one in stored) / 2**20
         console().print(f"{total:10,.1f} MiB in {len(stored):,} folders {done} {storage.url}", markup=False)
+    if lone:
+        console().print(f"{len(lone)} models in MLflow without a version {done} {registry(root).tracking.uri}", markup=False)

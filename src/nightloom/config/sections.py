@@ -195,3 +195,5 @@ class PromotionConfig(Section):
     """Slices with fewer users guard only where they would show a loss of a fifth."""
     must_beat_baselines: bool = True
     """Whether a first champion must match every baseline within the margin, and no later one may fall significantly below one."""
+    hold_nights: int = Field(7, ge=0)
+    """Nights that a rollback holds back, if nobody releases it before (`nightloom release`); 0: until somebody does."""

@@ -53,6 +53,7 @@ class Decision:
         nights: nights whose users are pooled.
         smallest_loss: smallest loss against the champion that these users could show, as a share of its mean.
         equal_passes: probability that an equal model passes the margin on such users.
+        held: why nothing is promoted whatever was found, in a sentence; empty where nothing is held.
     """
 
     decision: Literal["promote", "reject"]
@@ -76,6 +77,7 @@ class Decision:
     nights: int = 1
     smallest_loss: float | None = None
     equal_passes: float | None = None
+    held: str = ""
 
 
 def decide(
@@ -126,15 +128,26 @@ def decide(
         return _reject(config, f"The results can not be compared. {error}")
 
 
-def with_limits(decision: Decision, rivals: Mapping[str, Mapping[str, Any]]) -> Decision:
+def with_limits(decision: Decision, rivals: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = ()) -> Decision:
     """The decision with what limits its comparisons among the reasons.
 
     Args:
         decision: what `decide` found.
         rivals: champion, anchor -> `nightloom.evaluation.rivals.Rival.figures`.
+        notes: what else does, in sentences.
     """
     limits = [line for name, figures in rivals.items() for line in words.limits(name, figures)]
-    return replace(decision, reasons=(*decision.reasons, *limits))
+    return replace(decision, reasons=(*decision.reasons, *limits, *notes))
+
+
+def held_back(decision: Decision, why: str) -> Decision:
+    """The decision where nothing may be promoted: rejected, with that reason first.
+
+    Args:
+        decision: what `decide` found.
+        why: in a sentence.
+    """
+    return replace(decision, decision="reject", held=why, reasons=(why, *decision.reasons), moves_anchor=False)
 
 
 def _against(

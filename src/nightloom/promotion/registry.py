@@ -1,16 +1,12 @@
-"""The model registry: the only file that touches it. `champion` serves, `previous` is the one before, `challenger` the last registered.
+"""Changing the model registry: registering what passed the gate, promoting it, going back. Reading it is in `registered`.
 
-A version is registered only when the gate lets it pass, so a rejected night, or a dry run, leaves the registry as it was; the
-bundle of such a night stays in its stage folder for study.
+A version is registered only when the gate lets it pass, so a rejected night, or a dry run, leaves the registry as it was; the bundle of
+such a night stays in its stage folder for study. A kill at any place leaves a champion, and `previous` is never the same version.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +14,22 @@ from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
-from nightloom.runs.tracking import Tracking
+from nightloom.promotion.ledger import ABANDONED, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
+from nightloom.promotion.registered import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS, TRAINED_TAG, Registered, Version
 
-CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
-TRAINED_TAG = "nightloom.trained"
-"""Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
-CLICKS = "-clicks"
-"""Ends the name of a click head, which is registered beside the recommender of the same config."""
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
 
 
-@dataclass(frozen=True)
-class Version:
-    """One registered version.
-
-    Attributes:
-        model: registered name, `nightloom-<name>`.
-        version: its number.
-        run_id: the MLflow run that made it.
-        tags: hashes and the night.
-        aliases: names that point at it.
-        created: when it was registered, UTC.
-    """
-
-    model: str
-    version: str
-    run_id: str
-    tags: Mapping[str, str]
-    aliases: tuple[str, ...] = ()
-    created: datetime = field(default=datetime.fromtimestamp(0, UTC))
-
-    @property
-    def name(self) -> str:
-        """The config's name."""
-        return self.model.removeprefix("nightloom-")
+class OvertakenError(NightloomError):
+    """The champion is no longer the one that a challenger was judged against: it has to be judged again."""
 
 
-class Registry:
+class HeldError(NightloomError):
+    """Nothing is promoted, since a person went back a version."""
+
+
+class Registry(Registered):
     """Registered recommenders.
 
     Args:
@@ -64,102 +38,6 @@ class Registry:
     Raises:
         NightloomError: from every method, when MLflow's server or database can not be reached.
     """
-
-    def __init__(self, root: Path) -> None:
-        self.tracking = Tracking(root)
-        self.client = self.tracking.client
-
-    def versions(self, name: str) -> list[Version]:
-        """All versions, the newest first; none when nothing was registered under the name."""
-        with self._reached():
-            model = self._model(name)
-            if model is None:
-                return []
-            found = self.client.search_model_versions(f"name = '{model.name}'")
-        return sorted((_version(one, model.aliases) for one in found), key=lambda one: int(one.version), reverse=True)
-
-    def find(self, name: str, alias: str) -> Version | None:
-        """The version that holds an alias, or None."""
-        with self._reached():
-            model = self._model(name)
-            if model is None or alias not in model.aliases:
-                return None
-            return _version(self.client.get_model_version(model.name, model.aliases[alias]), model.aliases)
-
-    def champion(self, name: str) -> Version | None:
-        """The version that serves."""
-        return self.find(name, CHAMPION)
-
-    def standing(self, name: str, trained: str) -> Version | None:
-        """The version that a challenger is compared with: the champion or, where that is the challenger itself, the one before.
-
-        A night that was killed after it had promoted its challenger finds that one as champion when it is started again.
-
-        Args:
-            name: the config's name.
-            trained: the challenger's `TRAINED_TAG`.
-        """
-        champion = self.champion(name)
-        return self.find(name, PREVIOUS) if champion and champion.tags.get(TRAINED_TAG) == trained else champion
-
-    def rivals(self, name: str, trained: str) -> dict[str, Version]:
-        """The versions that a challenger is compared with, by alias: the champion as `standing` finds it, and the anchor.
-
-        The anchor is left out where it is the champion, or the challenger itself.
-        """
-        champion, anchor = self.standing(name, trained), self.find(name, ANCHOR)
-        if champion is None:
-            return {}
-        other = anchor is not None and anchor.version != champion.version and anchor.tags.get(TRAINED_TAG) != trained
-        return {CHAMPION: champion} | ({ANCHOR: anchor} if other and anchor else {})
-
-    def aliases(self, name: str) -> dict[str, str | None]:
-        """Version by alias, None where an alias is not set."""
-        with self._reached():
-            model = self._model(name)
-        held = model.aliases if model else {}
-        return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)}
-
-    def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
-        """The files of a version on this machine's disk; fetched once.
-
-        Args:
-            version: which.
-            home: folder that keeps fetched versions.
-            holds: a file by which their folder is known: one that bundles of every format have, or `clicks.json` of a click head.
-
-        Raises:
-            NightloomError: the version's files are gone, or hold no bundle.
-        """
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        folder = home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
-        if folder.exists():
-            return folder
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
-            with self._reached():
-                place = self.client.get_model_version_download_uri(version.model, version.version)
-                try:
-                    copied = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=self.tracking.uri)
-                except (OSError, MlflowException) as error:
-                    raise NightloomError(
-                        f"{version.model} version {version.version}: its files can not be read from {place}. "
-                        f"Bring them back from a backup, or go back a version: {typed('nightloom', 'rollback', version.name)}"
-                    ) from error
-            found = next(Path(copied).rglob(holds), None)
-            if found is None:
-                raise NightloomError(
-                    f"{version.model} version {version.version} holds no {holds}. "
-                    f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
-                )
-            try:
-                found.parent.rename(folder)
-            except OSError:
-                if not folder.exists():  # else another process fetched it first
-                    raise
-        return folder
 
     def register(
         self,
@@ -172,6 +50,7 @@ class Registry:
         *,
         events: Path | None = None,
         exclude_seen: bool = True,
+        intent: Intent | None = None,
     ) -> Version:
         """Log the bundle as a pyfunc under a run and register it as `challenger`, once.
 
@@ -188,89 +67,229 @@ class Registry:
             example: histories of item ids for the input example.
             events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
             exclude_seen: whether items of the history are left out unless a request says otherwise.
+            intent: what `promote` shall do; by it another process can, should this one be killed. None: only what its caller says.
         """
-        return self.register_served(name, recommender(bundle, example, events, exclude_seen=exclude_seen), run_id, tags, card)
+        served = recommender(bundle, example, events, exclude_seen=exclude_seen)
+        return self.register_served(name, served, run_id, tags, card, intent=intent)
 
-    def register_served(self, name: str, served: Served, run_id: str, tags: Mapping[str, str], card: str) -> Version:
+    def register_served(
+        self, name: str, served: Served, run_id: str, tags: Mapping[str, str], card: str, *, intent: Intent | None = None
+    ) -> Version:
         """The same for any model that can be served; `name` is that of the registered model without `nightloom-`."""
         model = f"nightloom-{name}"
         with self._reached():
-            if self._model(name) is None:
-                self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
-            made = [one for one in self.client.search_model_versions(f"name = '{model}'") if _same(one, run_id, tags)]
+            self._make_model(model)
+            same = [one for one in self.client.search_model_versions(f"name = '{model}'") if _same(one, run_id, tags)]
+            ledger, champion = self.ledger(name), self.aliases(name)[CHAMPION]
+            spent = ledger.overtaken | (ledger.settled - {champion} if intent else set())
+            made = [one for one in same if str(one.version) not in spent]
             if not made:
-                logged = log_model(self.client, served, run_id, tags, card)
-                self.client.create_model_version(
-                    model,
-                    source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
-                    run_id=run_id,
-                    tags=dict(tags),
-                    description=card[:DESCRIPTION_LENGTH],
-                    model_id=logged.model_id,
-                )
-                made = self.client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
-            self.client.set_registered_model_alias(model, CHALLENGER, made[0].version)
-            return _version(made[0], self.client.get_registered_model(model).aliases)
+                # One that was overtaken, or that others have followed, has its files already. It needs a number after theirs.
+                logged = None if same else log_model(self.client, served, run_id, tags, card)
+                made = [
+                    self.client.create_model_version(
+                        model,
+                        # A models:/ source is looked up at MLflow's global address.
+                        source=logged.artifact_location if logged else same[0].source,
+                        run_id=run_id,
+                        tags=dict(tags) | (intent.tag() if intent else {}),
+                        description=card[:DESCRIPTION_LENGTH],
+                        model_id=logged.model_id if logged else None,
+                    )
+                ]
+            newest = max(made, key=lambda one: int(one.version))
+            self.client.set_registered_model_alias(model, CHALLENGER, newest.version)
+            return next(one for one in self.versions(name) if one.version == str(newest.version))
 
     def promote(self, version: Version, *, best: bool = False) -> None:
         """Make a version the champion; the former one becomes `previous`.
 
-        `previous` and `anchor` are written first, so that a kill in between leaves the champion standing and the call may be repeated.
+        A version with an `Intent` follows the champion that it was judged against, or none. Of two with the same one the lower number is
+        promoted, also where the process that registered it has been killed meanwhile. The call may be repeated.
 
         Args:
             version: which.
-            best: whether it is better than all before, and so becomes the anchor. Where there is no anchor, the former champion is.
+            best: whether it is better than all before, and so becomes the anchor; an `Intent` says it itself. Where there is no anchor,
+                the former champion is.
+
+        Raises:
+            OvertakenError: another version is champion now.
+            HeldError: a person went back a version and has not released the hold.
         """
-        standing = self.champion(version.name)
-        if standing is not None and standing.version == version.version:
-            return
         with self._reached():
-            if standing is not None:
-                self.client.set_registered_model_alias(version.model, PREVIOUS, standing.version)
-            anchor = version if best or standing is None else standing
-            if anchor is not standing or self.find(version.name, ANCHOR) is None:
-                self.client.set_registered_model_alias(version.model, ANCHOR, anchor.version)
-            self.client.set_registered_model_alias(version.model, CHAMPION, version.version)
+            self.settle(version.name)
+            if self.aliases(version.name)[CHAMPION] == version.version:
+                return
+            ledger = self.ledger(version.name)
+            if ledger.hold:
+                self._withdraw(version, ledger)
+                raise HeldError(ledger.hold.said(version.name))
+            intent = Intent.of(version.tags)
+            intended = intent is not None and version.version not in ledger.settled
+            if intent is None or not intended:  # a person's wish
+                standing = self.aliases(version.name)[CHAMPION]
+                intent = Intent(standing, standing, best)
+            else:
+                for earlier in reversed(self.versions(version.name)):
+                    if earlier.number < version.number:
+                        self._promote_pending(earlier)
+            if not self._promote_over(version, intent, intended=intended):
+                champion = self.aliases(version.name)[CHAMPION]
+                raise OvertakenError(
+                    f"nightloom-{version.name}: version {version.version} was judged against "
+                    f"{f'version {intent.over}' if intent.over else 'no champion'}, and version {champion} is champion now. Judge it again."
+                )
+
+    def settle(self, name: str) -> Entry | None:
+        """Carry out the move that a kill cut short; gives it back, None where there is none.
+
+        Where somebody has moved the champion since, or has deleted the version that it was to be, the move is abandoned.
+        """
+        with self._reached():
+            move = self.ledger(name).unfinished
+            if move is None or move.aliases is None:
+                return None
+            there, champion = {one.version for one in self.versions(name)}, self.aliases(name)[CHAMPION]
+            if champion not in (move.over, move.aliases[CHAMPION], None) or move.aliases[CHAMPION] not in there:
+                if self.ledger(name).unfinished != move:
+                    return self.settle(name)  # another process was at it
+                self._write(name, ABANDONED, of=move.key, version=move.version)
+                return None
+            self._carry_out(name)
+            return move
 
     def rollback(self, name: str) -> Version:
-        """Make `previous` the champion again; there is no `previous` then, so that a second call does not undo the first.
+        """Make `previous` the champion again, and hold all promotions until `release`.
 
-        Whoever goes back says that the champion is bad, so it is no anchor either.
+        There is no `previous` then, so that a second call does not undo the first. Whoever goes back says that the champion is bad, so it
+        is no anchor either. A rollback that was killed is carried out to its end, and no more.
 
         Raises:
             InputError: there is no previous version.
         """
-        former, back, anchor = (self.find(name, alias) for alias in (PREVIOUS, CHAMPION, ANCHOR))
-        if former is None:
-            raise InputError(f"nightloom-{name} has no previous version to go back to. See: {typed('nightloom', 'versions', name)}")
         with self._reached():
-            if back is not None and anchor is not None and anchor.version == back.version:
-                self.client.set_registered_model_alias(former.model, ANCHOR, former.version)
-            self.client.set_registered_model_alias(former.model, CHAMPION, former.version)
-            self.client.delete_registered_model_alias(former.model, PREVIOUS)
-        return former
+            settled = self.settle(name)
+            if settled is None or settled.act != ROLLBACK:
+                ledger = self.ledger(name)
+                former, back, anchor = (self.find(name, alias) for alias in (PREVIOUS, CHAMPION, ANCHOR))
+                if former is None:
+                    raise InputError(
+                        f"nightloom-{name} has no previous version to go back to; nothing was changed. "
+                        f"See: {typed('nightloom', 'versions', name)}"
+                    )
+                for one in self.versions(name):
+                    self._withdraw(one, ledger)
+                taken = back.version if back else None
+                best = former.version if anchor is None or anchor.version == taken else anchor.version
+                aliases = {CHAMPION: former.version, PREVIOUS: None, ANCHOR: best}
+                self._write(name, ROLLBACK, version=taken, over=taken, aliases=aliases)
+                self._carry_out(name)
+            champion = self.champion(name)
+            if champion is None:
+                raise NightloomError(
+                    f"nightloom-{name} has no champion: someone deleted it meanwhile. {typed('nightloom', 'versions', name)}"
+                )
+            return champion
 
-    def _reached(self) -> AbstractContextManager[None]:
-        return self.tracking.reached()
+    def release(self, name: str) -> None:
+        """End the hold that a rollback has set.
 
-    def _model(self, name: str) -> Any:
-        """MLflow's registered model, or None."""
+        Raises:
+            InputError: there is none.
+        """
+        if self.hold(name) is None:
+            raise InputError(f"nightloom-{name} is not held: nothing was changed. See: {typed('nightloom', 'versions', name)}")
+        self._write(name, RELEASED)
+
+    def hold_back(self, name: str, night: str) -> None:
+        """Note that a night's challenger was held back."""
+        self._write(name, HELD, night=night)
+
+    def delete_logged(self, model_id: str, location: str) -> None:
+        """Delete a logged model: its files first, so that what a kill leaves by halves is found again.
+
+        Args:
+            model_id: MLflow's.
+            location: address of its files.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with self._reached():
+            get_artifact_repository(location, tracking_uri=self.tracking.uri).delete_artifacts()
+            self.client.delete_logged_model(model_id)
+
+    def _promote_pending(self, version: Version) -> None:
+        """Promote a version of whose intent it is not known what became, or note that it was overtaken."""
+        intent = Intent.of(version.tags)
+        if intent is not None and version.version not in self.ledger(version.name).settled:
+            self._promote_over(version, intent, intended=True)
+
+    def _promote_over(self, version: Version, intent: Intent, *, intended: bool) -> bool:
+        """Promote a version if the champion is still the one that it is to follow; gives whether it was."""
+        self.settle(version.name)
+        name, now = version.name, self.aliases(version.name)
+        if now[CHAMPION] != intent.over:
+            ledger = self.ledger(name)
+            if not intended or version.version not in ledger.settled:  # else another process has carried it out
+                self._write(name, OVERTAKEN, version=version.version)
+            return version.version not in self.ledger(name).overtaken
+        previous = intent.previous if intent.previous in {one.version for one in self.versions(name)} else now[PREVIOUS]
+        anchor = version.version if intent.best or intent.over is None else now[ANCHOR] or previous
+        aliases = {CHAMPION: version.version, PREVIOUS: previous if previous != version.version else None, ANCHOR: anchor}
+        self._write(name, PROMOTE, version=version.version, over=intent.over, intended=intended, aliases=aliases)
+        self._carry_out(name)
+        ledger = self.ledger(name)
+        if ledger.hold:  # a person has gone back in this moment, and that counts
+            raise HeldError(ledger.hold.said(name))
+        return version.version not in ledger.overtaken
+
+    def _withdraw(self, version: Version, ledger: Ledger) -> None:
+        """Note of a version that waits for its promotion that it will not come."""
+        if Intent.of(version.tags) is not None and version.version not in ledger.settled:
+            self._write(version.name, OVERTAKEN, version=version.version)
+
+    def _carry_out(self, name: str) -> None:
+        """Have the aliases follow the last move; where another one is written meanwhile, that one. So all processes end with the same."""
+        followed = None
+        while (last := (ledger := self.ledger(name)).last_move) is not None and last.key != followed:
+            self._set_aliases(name, last.aliases or {})
+            followed = last.key
+        if move := ledger.unfinished:
+            self._write(name, DONE, of=move.key, version=move.version)
+
+    def _set_aliases(self, name: str, wanted: Mapping[str, str | None]) -> None:
+        """The champion first, so that it is there at any time; `previous` is never the same, not even in between."""
+        model, now, there = f"nightloom-{name}", self.aliases(name), {one.version for one in self.versions(name)}
+        if now[PREVIOUS] is not None and now[PREVIOUS] == wanted[CHAMPION]:
+            self.client.delete_registered_model_alias(model, PREVIOUS)
+            now[PREVIOUS] = None
+        for alias in (CHAMPION, PREVIOUS, ANCHOR):
+            version = wanted.get(alias)
+            if version == now[alias]:
+                continue
+            if version is None:
+                self.client.delete_registered_model_alias(model, alias)
+            elif version in there:  # else deleted since
+                self.client.set_registered_model_alias(model, alias, version)
+
+    def _write(self, name: str, act: str, **more: Any) -> Entry:
+        """Add an entry to the ledger."""
+        with self._reached():
+            entry, value = self.ledger(name).next(act, **more)
+            self.client.set_registered_model_tag(f"nightloom-{name}", entry.key, value)
+        return entry
+
+    def _make_model(self, model: str) -> None:
+        """MLflow's registered model, unless it is there; two nights may make it at once."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_registered_model(f"nightloom-{name}")
+            self.client.create_registered_model(model, description="Registered by Nightloom; `champion` serves.")
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:
     """Whether a version of MLflow's holds what a run made, or what was trained as the tags say."""
     return version.run_id == run_id or (TRAINED_TAG in tags and version.tags.get(TRAINED_TAG) == tags[TRAINED_TAG])
-
-
-def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
-    mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
-    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
-    return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)

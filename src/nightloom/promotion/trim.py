@@ -2,7 +2,8 @@
 
 What is kept: all that one of a recommender's last nights used, and the night that `latest` points at. So are the nights of registered
 versions with an alias, and studies of `flows/tune.py`. What is younger than the oldest of the last nights is kept too, whoever made it.
-So are reports (`mlruns/nights/`), and MLflow's own files. Nothing is deleted while a process works under the same mlruns folder.
+So are reports (`mlruns/nights/`), and MLflow's own files but models that no registered version points at. Nothing is deleted while a
+process works under the same mlruns folder.
 The store behind that folder, where there is one, is trimmed by its own nights: `nightloom.promotion.trim_store`.
 """
 
@@ -22,7 +23,7 @@ import pandas as pd
 
 from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE
 from nightloom.encoders.vector_cache import unused_shards
-from nightloom.promotion.registry import CLICKS, Registry, Version
+from nightloom.promotion.registered import CLICKS, Registered, Version
 from nightloom.runs.storage import Storage
 
 TRIMMED = ".trimmed-"
@@ -47,7 +48,20 @@ class Old:
     bytes: int
 
 
-def aliased(storage: Storage, registry: Registry) -> dict[str, list[Version]]:
+@dataclass(frozen=True)
+class Orphan:
+    """A model of MLflow's that no version points at.
+
+    Attributes:
+        model_id: MLflow's.
+        location: address of its files.
+    """
+
+    model_id: str
+    location: str
+
+
+def aliased(storage: Storage, registry: Registered) -> dict[str, list[Version]]:
     """Registered versions with an alias, of every recommender with nights in the mlruns folder or the store; click heads are among them."""
     names = sorted({home.name for home in (storage.root / "nights").glob("*")} | set(storage.names("nights")))
     return {name: [one for end in ("", CLICKS) for one in registry.versions(name + end) if one.aliases] for name in names}
@@ -82,6 +96,25 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
     ]
     first = min(starts.values(), default=0.0)
     return found + _texts(root, gone, first) + _images(root, gone, first)
+
+
+def orphans(root: Path, keep: int, registry: Registered) -> list[Orphan]:
+    """Models that were logged before the oldest of a recommender's last nights, and that no registered version points at.
+
+    A kill between logging and registering leaves one, and so does a version that was deleted on MLflow's page.
+
+    Args:
+        root: the mlruns folder.
+        keep: nights of each recommender whose files are kept; one with no more than that is left alone.
+        registry: where they were logged.
+    """
+    homes = {home.name: _nights(home) for home in sorted((root / "nights").glob("*")) if home.is_dir()}
+    return [
+        Orphan(model_id, location)
+        for name, nights in homes.items()
+        if len(nights) > keep
+        for model_id, location in registry.orphans(name, began(nights[-keep].name))
+    ]
 
 
 def delete(found: Iterable[Old]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from nightloom.promotion.registry import Version
+from nightloom.promotion.registered import Version
 from nightloom.promotion.trim import NIGHT, began, needed
 from nightloom.runs.storage import Storage
 

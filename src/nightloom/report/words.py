@@ -127,6 +127,8 @@ def headline(report: Mapping[str, Any]) -> str:
             return f"Promoted: {champion} is the {'first' if first else 'new'} champion"
         case "rejected":
             stays = f"{champion} stays champion" if versions["champion"] is not None else "there is still no champion"
+            if gate.get("held"):
+                return f"Held: nothing is promoted now, {stays}"
             return f"Rejected: the challenger did not pass the gate, {stays}"
         case "dry_run":
             would = "would be promoted" if gate["decision"] == "promote" else "would be rejected"

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from nightloom.core.errors import NightloomError
 from nightloom.core.shell import typed
+from nightloom.runs.mlflow_wait import connected, patient
 
 LOCK_SECONDS = 30.0
 """How long a database that another process has locked is waited for."""
@@ -18,6 +21,47 @@ LOCK_SECONDS = 30.0
 def tracking_uri(root: Path) -> str:
     """NIGHTLOOM_MLFLOW_URI, or the SQLite file under the mlruns folder."""
     return os.environ.get("NIGHTLOOM_MLFLOW_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def open_store(uri: str) -> None:
+    """Prepare for MLflow's client: make an SQLite database that is missing, and wait for a server as long as NIGHTLOOM_MLFLOW_WAIT says.
+
+    A database is made beside its place and then renamed: MLflow makes its tables in many steps, and one that a kill left by halves would
+    be broken for good. Of processes that start at once one makes it, and the others wait.
+    """
+    patient(uri)
+    path = _database(uri)
+    if path is None or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            _make_database(path)
+
+
+def _make_database(path: Path) -> None:
+    """MLflow's tables in a new SQLite file; what an earlier kill left is deleted."""
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    for left in path.parent.glob(f".{path.name}.partial*"):
+        left.unlink()
+    partial = path.with_name(f".{path.name}.partial")
+    engine = sqlalchemy.create_engine(f"sqlite:///{partial}", poolclass=sqlalchemy.pool.NullPool)
+    _initialize_tables(engine)
+    engine.dispose()
+    _flush(partial)
+    partial.rename(path)
+    _flush(path.parent)
+
+
+def _flush(place: Path) -> None:
+    """Have the disk hold a file's content, or the names in a folder."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -29,10 +73,16 @@ def reached(uri: str) -> Iterator[None]:
     """
     from mlflow.exceptions import MlflowException
 
+    connected(uri)
     _wait_for_lock(uri)
     try:
         yield
     except MlflowException as error:
+        said: BaseException | None = error
+        while said is not None:  # MLflow wraps what is raised while it sends a request
+            if isinstance(said, NightloomError):
+                raise said from None
+            said = said.__context__
         remedy = _remedy(uri, str(error))
         if remedy is None:
             raise
@@ -71,6 +121,6 @@ def _remedy(uri: str, said: str) -> str | None:
         return f"{_database(uri)}: the MLflow database can not be written. Give this user the right to write the file and its folder."
     if "out-of-date database schema" in said:
         return f"{uri}: the MLflow database was made by another MLflow. Take a backup, then run `{typed('mlflow', 'db', 'upgrade', uri)}`."
-    if "API request to" in said or "Max retries exceeded" in said:
+    if "API request to" in said or "Max retries exceeded" in said or "OperationalError" in said:
         return f"{uri}: the MLflow server does not answer. Start it, or correct NIGHTLOOM_MLFLOW_URI ({said.splitlines()[0][:200]})."
     return None

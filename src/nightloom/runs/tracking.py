@@ -16,7 +16,7 @@ from typing import Any
 
 from nightloom.config import RunConfig
 from nightloom.runs.environment import telemetry_off
-from nightloom.runs.mlflow_store import reached, tracking_uri
+from nightloom.runs.mlflow_store import open_store, reached, tracking_uri
 from nightloom.runs.processes import alive, this_process
 from nightloom.runs.run_content import epoch_points, flatten, outcome_content, result_points
 from nightloom.runs.stages import Night
@@ -49,6 +49,7 @@ class Tracking:
         self.uri = tracking_uri(root)
         self.artifacts = None if self.uri.startswith("http") else Storage.of(root).artifacts
         root.mkdir(parents=True, exist_ok=True)
+        open_store(self.uri)
         with self.reached():
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 

@@ -15,9 +15,16 @@ def test_versions_and_rollback(nightloom, home: SimpleNamespace) -> None:
     assert all(word in newest for word in ("2", "challenger, champion", "20260102-020000", "dddddddd", "aaaaaaaa+dirty"))
     assert all(word in newest for word in ("NDCG@10 0.2500", " min ", "No champion [stands]."))
     assert "previous" in oldest
-    assert nightloom("rollback", "shop", "--root", home.root)[:2] == (0, "nightloom-shop: version 1 is the champion again.\n")
+    code, out, _ = nightloom("rollback", "shop", "--root", home.root)
+    assert (code, out.splitlines()[0]) == (0, "nightloom-shop: version 1 is the champion again.")
+    assert "nightloom release shop" in out.splitlines()[1]
+    assert "Promotion is held: on " in nightloom("versions", "shop", "--root", home.root)[1]
     code, _, err = nightloom("rollback", "shop", "--root", home.root)
     assert (code, err.startswith("nightloom: nightloom-shop has no previous version")) == (2, True)
+    assert nightloom("release", "shop", "--root", home.root)[0] == 0
+    code, _, err = nightloom("release", "shop", "--root", home.root)
+    assert (code, err.startswith("nightloom: nightloom-shop is not held")) == (2, True)
+    assert "held" not in nightloom("versions", "shop", "--root", home.root)[1]
 
 
 @pytest.mark.parametrize("command", [("versions", "shop"), ("rollback", "shop"), ("recommend", "shop"), ("compare", "0" * 32, "shop")])

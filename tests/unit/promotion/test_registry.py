@@ -19,7 +19,9 @@ import pytest
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
-from nightloom.promotion.registry import TRAINED_TAG, Registry, Version
+from nightloom.promotion.registered import TRAINED_TAG, Version
+from nightloom.promotion.registry import Registry
+from nightloom.promotion.standing import stand
 from tests.small_bundle import headed_bundle, small_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
@@ -78,20 +80,19 @@ def test_a_run_registers_once(home: SimpleNamespace) -> None:
 def test_what_was_trained_once_is_registered_once_whatever_run_asks(home: SimpleNamespace) -> None:
     """A night started again has another run, finds its version, and is compared with what stood before it."""
     registry, trained = home.registry, [{TRAINED_TAG: f"{letter * 16} temporal"} for letter in "ab"]
-    assert registry.standing("twice", trained[0][TRAINED_TAG]) is None
+    assert registry.candidates("twice", trained[0][TRAINED_TAG]) == []
     first = register(home, "twice", tags=TAGS | trained[0])
     again = register(home, "twice", tags=TAGS | trained[0])
     assert (again.version, again.run_id) == (first.version, first.run_id)
     registry.promote(first)
-    assert registry.standing("twice", trained[0][TRAINED_TAG]) is None
-    assert registry.standing("twice", trained[1][TRAINED_TAG]) == registry.champion("twice")
+    assert registry.candidates("twice", trained[0][TRAINED_TAG]) == []
+    assert registry.candidates("twice", trained[1][TRAINED_TAG]) == [registry.champion("twice")]
     second = register(home, "twice", tags=TAGS | trained[1])
     registry.promote(second)
     for _ in range(2):  # killed after the promotion, twice
         registry.promote(register(home, "twice", tags=TAGS | trained[1]))
     assert registry.aliases("twice") == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
-    before = registry.standing("twice", trained[1][TRAINED_TAG])
-    assert before is not None
+    (before,) = registry.candidates("twice", trained[1][TRAINED_TAG])
     assert before.version == "1"
     assert registry.rollback("twice").version == "1"
 
@@ -144,17 +145,22 @@ def test_rollback_needs_a_previous_version_and_does_not_toggle(home: SimpleNames
     assert registry.aliases("back") == {"champion": "1", "challenger": "2", "previous": None, "anchor": "1"}
 
 
-def test_the_best_version_stays_the_anchor_until_a_better_one_comes_or_it_is_taken_back(home: SimpleNamespace) -> None:
+def test_the_best_version_stays_the_anchor_until_a_better_one_comes_or_it_is_taken_back(home: SimpleNamespace, tmp_path: Path) -> None:
     registry = home.registry
+
+    def rivals() -> dict[str, str]:
+        return {name: one.version for name, one in stand(registry, "best", "new", tmp_path / "champions").rivals.items()}
+
     versions = [register(home, "best", tags=TAGS | {"nightloom.trained": str(number)}) for number in range(4)]
     registry.promote(versions[0], best=True)
     registry.promote(versions[1])
-    assert {name: one.version for name, one in registry.rivals("best", "new").items()} == {"champion": "2", "anchor": "1"}
+    assert rivals() == {"champion": "2", "anchor": "1"}
     registry.promote(versions[2], best=True)
-    assert {name: one.version for name, one in registry.rivals("best", "new").items()} == {"champion": "3"}
+    assert rivals() == {"champion": "3"}
     registry.promote(versions[3])
     registry.rollback("best")
     assert registry.aliases("best") == {"champion": "3", "challenger": "4", "previous": None, "anchor": "3"}
+    registry.release("best")
     registry.promote(versions[3], best=True)
     registry.rollback("best")
     assert registry.aliases("best")["anchor"] == "3"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
 from nightloom.encoders.text_cache import TextCache
 from nightloom.encoders.vector_cache import VectorCache
-from nightloom.promotion.registry import CLICKS, Registry, Version
+from nightloom.promotion.registered import CLICKS, Version
+from nightloom.promotion.registry import Registry
 from nightloom.promotion.trim import TRIMMED, Old, aliased, delete, old
 from nightloom.runs.locks import in_use, not_in_use
 from nightloom.runs.stages import Manifest, Night, run_stage
@@ -153,7 +155,34 @@ def test_registered_versions_with_an_alias_keep_their_night_and_snapshot(nights:
     assert champion.name.startswith("nightloom-shop-v1-")
 
 
-class Registered(Registry):
+def test_models_without_a_version_go_and_those_of_other_names_stay(nights: list[Made], tmp_path: Path) -> None:
+    """Of three models one has a version, one a version of another name, and one was left by a kill; a young one stays."""
+    registry, at = Registry(tmp_path), datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    client, experiment = registry.client, registry.tracking.experiment(NAME)
+    logged = []
+    for _ in range(4):
+        run = client.create_run(experiment).info.run_id
+        logged.append(client.create_logged_model(experiment, "model", run))
+        client.log_model_artifacts(logged[-1].model_id, str(nights[0].stages["validate"]))
+    for (name, part), model in zip(((f"nightloom-{NAME}", ""), ("ours", "/part")), logged, strict=False):
+        client.create_registered_model(name)
+        client.create_model_version(name, model.artifact_location + part, model.source_run_id, model_id=model.model_id)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        for model in logged[:3]:
+            database.execute("UPDATE logged_models SET creation_timestamp_ms = ? WHERE model_id = ?", (int(at * 1000), model.model_id))
+    command = ["trim", "--keep", "2", "--root", str(tmp_path)]
+    trial = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert "1 models in MLflow without a version would be deleted" in trial.output
+    assert len(client.search_logged_models([experiment])) == 4
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert {one.model_id for one in client.search_logged_models([experiment])} == {logged[at].model_id for at in (0, 1, 3)}
+    there = [Path(model.artifact_location.removeprefix("file://")).exists() for model in logged]
+    assert there == [True, True, False, True]
+    assert "without a version" not in CliRunner().invoke(app, command).output
+
+
+class OfThese(Registry):
     """A registry of what it is given: MLflow's database takes seconds to make."""
 
     def __init__(self, *versions: Version) -> None:
@@ -170,7 +199,7 @@ def test_click_heads_are_kept_and_go_as_recommenders_do(nights: list[Made], tmp_
         heads.append(Version(f"nightloom-{NAME}{CLICKS}", str(number), "abcdabcd", tags, aliases))
         (home / f"{heads[-1].model}-v{number}-abcdabcd").mkdir(parents=True)
     (home / f"nightloom-other{CLICKS}-v1-abcdabcd").mkdir()  # of a name without nights here
-    found = old(tmp_path, 1, aliased(Storage(tmp_path), Registered(*heads)))
+    found = old(tmp_path, 1, aliased(Storage(tmp_path), OfThese(*heads)))
     assert places(found, "champions") == {home / f"nightloom-{NAME}{CLICKS}-v1-abcdabcd"}
     assert places(found, "snapshots") == {nights[3].snapshot.path}
     assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}

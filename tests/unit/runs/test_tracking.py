@@ -215,7 +215,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTLOOM_MLFLOW_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("NIGHTLOOM_MLFLOW_WAIT", "0")
     with (
         pytest.raises(NightloomError, match=r"http://127\.0\.0\.1:9: the MLflow server does not answer"),
         Tracking(tmp_path).night(night(tmp_path, "far"), {}),

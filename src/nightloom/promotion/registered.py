@@ -1,0 +1,282 @@
+"""Reading the model registry: which versions there are, who holds which alias, what the ledger says, and their files.
+
+`champion` serves, `previous` is the one before, `challenger` the last registered, `anchor` the best so far. What changes any of it is in
+`nightloom.promotion.registry`; no other file touches MLflow's registry.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.shell import typed
+from nightloom.promotion.ledger import Hold, Intent, Ledger
+from nightloom.runs.tracking import Tracking
+
+CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
+TRAINED_TAG = "nightloom.trained"
+"""Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
+CLICKS = "-clicks"
+"""Ends the name of a click head, which is registered beside the recommender of the same config."""
+
+
+class UnreadableError(NightloomError):
+    """The files of a registered version are gone, or hold no model."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version.
+
+    Attributes:
+        model: registered name, `nightloom-<name>`.
+        version: its number.
+        run_id: the MLflow run that made it.
+        tags: hashes and the night.
+        aliases: names that point at it.
+        created: when it was registered, UTC.
+    """
+
+    model: str
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
+    created: datetime = field(default=datetime.fromtimestamp(0, UTC))
+
+    @property
+    def number(self) -> int:
+        """Its number; later ones are higher."""
+        return int(self.version)
+
+    @property
+    def name(self) -> str:
+        """The config's name."""
+        return self.model.removeprefix("nightloom-")
+
+
+class Registered:
+    """Registered recommenders, to look at.
+
+    Args:
+        root: the mlruns folder.
+
+    Raises:
+        NightloomError: from every method, when MLflow's server or database can not be reached.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.tracking = Tracking(root)
+        self.client = self.tracking.client
+
+    def versions(self, name: str) -> list[Version]:
+        """All versions, the newest first; none when nothing was registered under the name."""
+        with self._reached():
+            model = self._model(name)
+            if model is None:
+                return []
+            return self._versions(model)
+
+    def find(self, name: str, alias: str) -> Version | None:
+        """The version that holds an alias; None where there is none, or it was deleted."""
+        with self._reached():
+            model = self._model(name)
+            if model is None or alias not in model.aliases:
+                return None
+            number = str(model.aliases[alias])
+            return next((one for one in self._versions(model) if one.version == number), None)
+
+    def champion(self, name: str) -> Version | None:
+        """The version that serves."""
+        return self.find(name, CHAMPION)
+
+    def aliases(self, name: str) -> dict[str, str | None]:
+        """Version by alias, None where an alias is not set."""
+        with self._reached():
+            model = self._model(name)
+        held = model.aliases if model else {}
+        return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)}
+
+    def ledger(self, name: str) -> Ledger:
+        """What was meant to happen to the aliases, and what did; empty where nothing is registered."""
+        with self._reached():
+            model = self._model(name)
+        return Ledger(model.tags if model else {})
+
+    def hold(self, name: str) -> Hold | None:
+        """The hold that a rollback set and nobody has released, or None."""
+        return self.ledger(name).hold
+
+    def went_back(self, name: str, trained: str) -> str | None:
+        """Number of a version of the same training from which a person went back, and that does not serve; None where there is none."""
+        back, champion = self.ledger(name).taken_back, self.champion(name)
+        same = [one for one in self.versions(name) if one.version in back and one.tags.get(TRAINED_TAG) == trained]
+        return next((one.version for one in same if champion is None or one.version != champion.version), None)
+
+    def lost_champion(self, name: str) -> str | None:
+        """Number of the version that is champion by the ledger, where no version is; None also where the ledger knows of none."""
+        last = self.ledger(name).last_move
+        return (last.aliases or {}).get(CHAMPION) if last and self.champion(name) is None else None
+
+    def candidates(self, name: str, trained: str | None) -> list[Version]:
+        """Versions that a challenger may be compared with as the champion, the right one first.
+
+        Those after it stand in where it can not be read: `previous`, then what was champion before, the newest first. A version that a
+        person went back from is none of them, nor is one that never became champion.
+
+        Args:
+            name: the config's name.
+            trained: the challenger's `TRAINED_TAG`, which is not compared with itself; None where it is not known.
+        """
+        versions, ledger = self.versions(name), self.ledger(name)
+        held = {alias: one for one in versions for alias in one.aliases}
+        champion = held.get(CHAMPION)
+        out = ledger.overtaken | ledger.taken_back
+        before = [
+            one
+            for one in versions
+            if one.version not in out and (Intent.of(one.tags) is None or one.version in ledger.settled) and _older(one, champion)
+        ]
+        first = [one for one in (champion, held.get(PREVIOUS)) if one]
+        found = {one.version: one for one in [*first, *before] if trained is None or one.tags.get(TRAINED_TAG) != trained}
+        return list(found.values())
+
+    def orphans(self, name: str, before: float) -> list[tuple[str, str]]:
+        """Models of a recommender's experiment that no registered version points at, whatever that is called.
+
+        Args:
+            name: the config's name.
+            before: seconds since 1970; younger ones are left out, since a night may be about to register them.
+
+        Returns:
+            (MLflow's id, address of the files) of each.
+        """
+        with self._reached():
+            experiment = self.client.get_experiment_by_name(f"nightloom-{name}")
+            if experiment is None:
+                return []
+            logged, token = list[Any](), None
+            while token != "":
+                page = self.client.search_logged_models([experiment.experiment_id], page_token=token)
+                logged, token = [*logged, *page], page.token or ""
+            old = [one for one in logged if one.creation_timestamp / 1000 < before]
+            sources = {run: self._sources(run) for run in {one.source_run_id for one in old}}
+        known = {place for one in logged for place in _places(one)}
+        # A source that is not known may be in any of the run's models: a person registers what he likes, under any name.
+        return [(one.model_id, one.artifact_location) for one in old if sources[one.source_run_id] <= known.difference(_places(one))]
+
+    def _sources(self, run: str) -> set[str]:
+        """Addresses of what was registered from a run, under any name."""
+        return {one.source for one in self.client.search_model_versions(f"run_id = '{run}'")}
+
+    def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
+        """The files of a version on this machine's disk; fetched once.
+
+        Args:
+            version: which.
+            home: folder that keeps fetched versions.
+            holds: a file by which their folder is known: one that bundles of every format have, or `clicks.json` of a click head.
+
+        Raises:
+            UnreadableError: the version's files are gone, or hold no bundle.
+            NightloomError: MLflow, or the store of its files, does not answer.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        folder = home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
+        if folder.exists():
+            return self._checked(version, folder, holds)
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
+            with self._reached():
+                place = self.client.get_model_version_download_uri(version.model, version.version)
+                try:
+                    copied = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=self.tracking.uri)
+                except (OSError, MlflowException) as error:
+                    if _away(error):
+                        said = " ".join(str(error).split())[:200]
+                        raise NightloomError(f"{place}: these files can not be reached now ({said}). Start again when they can.") from error
+                    raise UnreadableError(
+                        f"{version.model} version {version.version}: its files can not be read from {place}. "
+                        f"Bring them back from a backup, or go back a version: {typed('nightloom', 'rollback', version.name)}"
+                    ) from error
+            found = next(Path(copied).rglob(holds), None)
+            if found is None:
+                raise UnreadableError(
+                    f"{version.model} version {version.version} holds no {holds}. "
+                    f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
+                )
+            try:
+                found.parent.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process fetched it first
+                    raise
+        return self._checked(version, folder, holds)
+
+    def _checked(self, version: Version, folder: Path, holds: str) -> Path:
+        """A fetched folder, once it is known to be what was registered.
+
+        Raises:
+            UnreadableError: it is not.
+        """
+        if not (folder / holds).is_file():
+            raise UnreadableError(
+                f"{folder}: {version.model} version {version.version} holds no {holds}. Delete the folder, so that it is fetched again, or "
+                f"go back a version: {typed('nightloom', 'rollback', version.name)}"
+            )
+        return folder
+
+    def _reached(self) -> AbstractContextManager[None]:
+        return self.tracking.reached()
+
+    def _model(self, name: str) -> Any:
+        """MLflow's registered model, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_registered_model(f"nightloom-{name}")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def _versions(self, model: Any) -> list[Version]:
+        """All versions of MLflow's registered model, the newest first."""
+        found = self.client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
+        return sorted((_version(one, model.aliases) for one in found), key=lambda one: one.number, reverse=True)
+
+
+def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
+    mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
+    created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+    return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)
+
+
+def _places(logged: Any) -> tuple[str, str]:
+    """Sources by which a registered version points at a logged model."""
+    return logged.artifact_location, f"models:/{logged.model_id}"
+
+
+def _older(version: Version, champion: Version | None) -> bool:
+    return champion is None or version.number < champion.number
+
+
+def _away(error: BaseException) -> bool:
+    """Whether it was the connection that failed, and not what is at its other end."""
+    import requests
+
+    while True:
+        if isinstance(error, (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)):
+            return True
+        if isinstance(error, NightloomError):
+            return not isinstance(error, InputError)
+        if error.__context__ is None:
+            return type(error).__name__ in ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError")
+        error = error.__context__

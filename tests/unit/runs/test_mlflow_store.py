@@ -1,0 +1,60 @@
+"""MLflow's SQLite database is there whole or not at all."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import mlflow.store.db.utils  # noqa: F401  # imported once: the processes below are forks
+import pytest
+
+from nightloom.runs.mlflow_store import open_store
+from nightloom.runs.tracking import Tracking
+
+FORK = multiprocessing.get_context("fork")
+KILLS = int(os.environ.get("KILLS", "5"))
+
+
+def uri(root: Path) -> str:
+    return f"sqlite:///{root}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """How long it takes to make a database in a process of its own."""
+    root, began = tmp_path_factory.mktemp("timed"), time.monotonic()
+    process = FORK.Process(target=open_store, args=(uri(root),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("share", [(number + 0.5) / KILLS for number in range(KILLS)])
+def test_a_kill_while_the_database_is_made_breaks_nothing(seconds: float, share: float, tmp_path: Path) -> None:
+    process = FORK.Process(target=open_store, args=(uri(tmp_path),))
+    process.start()
+    assert process.pid is not None
+    time.sleep(share * seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    tracking = Tracking(tmp_path)
+    assert tracking.experiment("shop") == tracking.experiment("shop")
+    assert not list(tmp_path.glob(".mlflow.db.partial*"))
+
+
+def test_processes_that_start_at_once_share_one_database(tmp_path: Path) -> None:
+    def work(name: str) -> None:
+        Tracking(tmp_path).experiment(name)
+
+    processes = [FORK.Process(target=work, args=(name,)) for name in ("one", "two", "three")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    found = {one.name for one in Tracking(tmp_path).client.search_experiments()}
+    assert found >= {"nightloom-one", "nightloom-two", "nightloom-three"}
