@@ -16,6 +16,7 @@ from rich.console import Console
 from flows.orphans import end_orphans
 from nightloom.config import load_config, load_preset
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
+from nightloom.core.secrets import hidden, hide_in_logs
 from nightloom.core.shell import typed
 from nightloom.runs.environment import telemetry_off
 
@@ -65,8 +66,9 @@ def parsed(command: ArgumentParser, check: Check = lambda _: None, arguments: Se
 def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _: None) -> Namespace:
     """Prepare for the import of Prefect, which takes seconds: a flow that is run as a command reads its arguments first.
 
-    Telemetry is switched off, which Prefect reads when it is imported. A command's console shows what stages say; Prefect's own lines
-    stay in its log, its database lies beside the runs. A flow that Prefect runs takes its settings from there.
+    Telemetry is switched off, which Prefect reads when it is imported, and no log gets credentials. A command's console shows what
+    stages say; Prefect's own lines stay in its log, its database lies beside the runs. A flow that Prefect runs takes its settings
+    from there.
 
     Args:
         module: the flow's `__name__`.
@@ -77,6 +79,7 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
         As `parsed`; nothing where the flow is imported.
     """
     telemetry_off()
+    hide_in_logs()
     if module != "__main__":
         return Namespace()
     warnings.simplefilter("ignore")
@@ -135,7 +138,7 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
 
 def refused(error: NightloomError, console: Console) -> int:
     """Say why a command ended; gives its exit code."""
-    console.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+    console.print(hidden(f"{type(error).__name__}: {error}"), markup=False, style="red", soft_wrap=True)
     return error.exit_code
 
 

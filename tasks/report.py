@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.core.secrets import hidden_in, public
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.report import figures, words
@@ -91,7 +92,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         model=SequentialRecommender.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
-    content |= {"removed": by_name["prepare"].figures["removed"], "notes": collected.figures["notes"]}
+    content |= {"removed": by_name["prepare"].figures["removed"], "notes": hidden_in(collected.figures["notes"])}
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
@@ -155,9 +156,10 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     write_json(night.folder / "report.json", content)
     (night.folder / "report.html").write_text(render_html(content, plots, night.folder), encoding="utf-8")
     tracking, headline = Tracking(night.root), words.headline(content)
-    tracking.client.log_artifact(run, str(night.folder / "report.json"))
-    # In MLflow the page stands alone: links to files beside it would be dead.
-    tracking.client.log_text(run, render_html(content, plots), "report.html")
+    with tracking.reached():
+        tracking.client.log_artifact(run, str(night.folder / "report.json"))
+        # In MLflow the page stands alone: links to files beside it would be dead.
+        tracking.client.log_text(run, render_html(content, plots), "report.html")
     tracking.log_outcome(run, content["outcome"], content["gate"], headline, words.reasons(content))
     name_run(night, content["outcome"])
     key, said = artifact_key("night", night.config.name), f"{headline} (night {night.night})"
@@ -178,7 +180,7 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
 def _mlflow_links(night: Night, run: str) -> dict[str, str]:
     """Where MLflow shows the night: its id, and addresses where a server is known."""
     uri = os.environ.get("NIGHTLOOM_MLFLOW_URI", "")
-    server = os.environ.get("NIGHTLOOM_MLFLOW_UI") or (uri if uri.startswith("http") else "")
+    server = public(os.environ.get("NIGHTLOOM_MLFLOW_UI") or (uri if uri.startswith("http") else ""))
     links = {"mlflow_run_id": run}
     if server:
         tracking, server = Tracking(night.root), server.rstrip("/")

@@ -80,12 +80,23 @@ def test_an_empty_section_is_one_of_defaults(tmp_path: Path, overrides: tuple[st
 
 
 @pytest.mark.parametrize(
-    "address", ["postgresql://reader:s3cret@host/shop?table=events", "postgresql://reader@host/shop?table=events&password=s3cret"]
+    "address",
+    [
+        "postgresql://reader:s3cret@host/shop?table=events",
+        "postgresql://reader@host/shop?table=events&password=s3cret",
+        "postgresql://reader@host/shop?table=events&p%61ssword=s3cret",
+        "postgresql://reader@host/shop?table=events&token=s3cret",
+        "postgresql://reader@host/shop?table=events&api_key=s3cret",
+        "postgresql://reader@host/shop?table=events&sig=s3cret",
+    ],
 )
 def test_a_password_in_the_config_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
     message = refusal(tmp_path, f"name: mine\ndata: {{events: '{address}'}}\n")
     assert "NIGHTLOOM_SQL_PASSWORD" in message
     assert "s3cret" not in message
+    for override in (f"data.events.x={address}", f"data.events=['{address}'", f"training.epochs={address}"):
+        assert "s3cret" not in refusal(tmp_path, MINE, override)
+    assert "s3cret" not in refusal(tmp_path, f"name: mine\ndata: {{events: '{address}'\n: [")
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from nightloom.config.section import Section
+from nightloom.core.secrets import has_secret
 
 TableName = Literal["events", "items", "users", "links"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -97,10 +97,9 @@ class DataConfig(Section):
     def _no_secrets(self) -> DataConfig:
         # The config is kept with every run, in MLflow, in Prefect and in the report: a password in it would be too.
         for table in ("events", "items", "users", "links"):
-            address = urlsplit(getattr(self, table) or "")
-            if address.password or "password" in address.query.lower():
+            if has_secret(getattr(self, table) or ""):
                 raise ValueError(
-                    f"the address of `{table}` holds a password: leave it out and set NIGHTLOOM_SQL_PASSWORD in the environment"
+                    f"the address of `{table}` holds a password or key: leave it out and set NIGHTLOOM_SQL_PASSWORD in the environment"
                 )
         return self
 

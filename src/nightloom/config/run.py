@@ -24,6 +24,7 @@ from nightloom.config.sections import (
     TrainingConfig,
 )
 from nightloom.core.errors import InputError
+from nightloom.core.secrets import hidden
 
 
 class RunConfig(Section):
@@ -167,20 +168,24 @@ def _read(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader, less dates
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number with an explicit tag that is none, or with too many digits
-        raise InputError(f"{source}: not valid YAML: {error}") from error
+        said = str(error)
+        if hidden(text) != text:  # YAML shows the line, cut anywhere
+            mark = getattr(error, "problem_mark", None)
+            said = f"line {mark.line + 1}" if mark else "a value that can not be read"
+        raise InputError(f"{hidden(source)}: not valid YAML: {said}") from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, mark, value = override.partition("=")
     if not mark or not key:
-        raise InputError(f"--set {override}: write it as section.key=value, for example --set training.epochs=5")
+        raise InputError(f"--set {hidden(override)}: write it as section.key=value, for example --set training.epochs=5")
     *sections, leaf = key.split(".")
     for section in sections:
         if content.get(section) is None:  # not there, or there without a key
             content[section] = {}
         content = content[section]
         if not isinstance(content, dict):
-            raise InputError(f"--set {override}: '{section}' is a value, not a section")
+            raise InputError(f"--set {hidden(override)}: '{section}' is a value, not a section")
     content[leaf] = _read(value, f"--set {override}")
 
 

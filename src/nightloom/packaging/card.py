@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightloom.config import RunConfig
+from nightloom.core.secrets import hidden
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
 """Metrics in the table of models, where they were measured."""
@@ -86,7 +87,7 @@ def model_card(
         "`label_probability`, where an answer has them, can.\n"
         "- Groups that are small in the data are served with less certainty: see the slices.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return hidden("\n\n".join(parts) + "\n")
 
 
 def _scored(config: RunConfig, training: Mapping[str, Any]) -> list[str]:
