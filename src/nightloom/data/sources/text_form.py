@@ -15,6 +15,7 @@ import numpy as np
 from nightloom.core.errors import InputError
 from nightloom.core.yaml_words import scalar
 from nightloom.data.sources.packed import BOM, UTF16, Content
+from nightloom.data.sources.raw import are_names
 
 WHITESPACE = "whitespace"
 """The separator of tables that are cut at blanks and tabs, however many."""
@@ -98,8 +99,9 @@ def form_of_text(content: Content, separator: str, header: bool, encoding: str, 
     if len(columns) == 1:
         for other in OTHER_SEPARATORS:
             if other != separator and other in columns[0]:
+                shown = f", {columns[0]!r}," if are_names(columns[0].split(other)) else ""
                 raise InputError(
-                    f"{name}: {place} has one column, {columns[0]!r}, when cut at {separator!r}. "
+                    f"{name}: {place} has one column{shown} when cut at {separator!r}. "
                     f"It looks cut at {scalar(other)}: set data.separator: {scalar(other)}."
                 )
     if not header:
