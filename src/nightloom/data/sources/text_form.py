@@ -50,6 +50,7 @@ def as_utf8(content: Content, encoding: str, place: str, name: str) -> Content:
     """
     try:
         codec = codecs.lookup(encoding).name
+        content[:1].decode(codec, errors="replace")  # some codecs are none of text, such as hex
     except LookupError as error:
         raise InputError(f"{name}: there is no encoding '{encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another.") from error
     if codec in ("utf-8", "utf-8-sig"):
@@ -57,7 +58,7 @@ def as_utf8(content: Content, encoding: str, place: str, name: str) -> Content:
             raise not_in_encoding(content, encoding, place, name)
         return content
     try:
-        return content[:].decode(encoding).removeprefix("\ufeff").encode()
+        return content[:].decode(codec).removeprefix("\ufeff").encode()
     except UnicodeError as error:
         raise not_in_encoding(content, encoding, place, name) from error
 
