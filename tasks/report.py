@@ -163,8 +163,7 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     tracking.log_outcome(run, content["outcome"], content["gate"], headline, words.reasons(content))
     name_run(night, content["outcome"])
     key, said = artifact_key("night", night.config.name), f"{headline} (night {night.night})"
-    # Item titles, column names and reasons come from the data, and Prefect passes HTML in Markdown on to the browser.
-    create_markdown_artifact(markdown(content).replace("<", "&lt;"), key=key, description=said)
+    create_markdown_artifact(markdown(content), key=key, description=said)
     rows = [
         {"model": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
         for family, protocols in content["metrics"].items()
