@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import urllib.error
+import urllib.request
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +19,14 @@ from rich.console import Console
 from flows.orphans import end_orphans
 from nightloom.config import load_config, load_preset
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
-from nightloom.core.secrets import hidden, hide_in_logs
+from nightloom.core.secrets import hidden, hide_in_logs, public
 from nightloom.core.shell import typed
 from nightloom.runs.environment import telemetry_off
 
 Result = TypeVar("Result")
+ANSWER_SECONDS = 10.0
+"""How long Prefect's server may take to say that it is there."""
+_ended: list[Any] = []
 Check = Callable[[Namespace], None]
 """Refuses what argparse can not, by an InputError; it may change what was given."""
 
@@ -63,7 +69,7 @@ def parsed(command: ArgumentParser, check: Check = lambda _: None, arguments: Se
     return given
 
 
-def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _: None) -> Namespace:
+def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _: None, *, server: bool = True) -> Namespace:
     """Prepare for the import of Prefect, which takes seconds: a flow that is run as a command reads its arguments first.
 
     Telemetry is switched off, which Prefect reads when it is imported, and no log gets credentials. A command's console shows what
@@ -74,6 +80,7 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
         module: the flow's `__name__`.
         command: the flow's arguments.
         check: what else is checked.
+        server: whether the command needs Prefect's server, which has to answer then where PREFECT_API_URL names one.
 
     Returns:
         As `parsed`; nothing where the flow is imported.
@@ -85,12 +92,39 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", RenamedWarning)
     given = parsed(command, check)
+    if server and os.environ.get("PREFECT_API_URL"):
+        try:
+            answering(os.environ["PREFECT_API_URL"])
+        except NightloomError as error:
+            sys.exit(refused(error, Console(stderr=True, highlight=False)))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
     end_orphans()
     return given
+
+
+def answering(address: str) -> None:
+    """Make sure that Prefect's server answers.
+
+    Args:
+        address: as in PREFECT_API_URL.
+
+    Raises:
+        NightloomError: it does not, with what to do.
+    """
+    try:
+        # Whoever it answers, even with a refusal, it is there; a name and password in the address are for Prefect itself.
+        urllib.request.urlopen(f"{public(address).rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError, HTTPException) as error:
+        raise NightloomError(
+            f"Prefect's server at {hidden(address) or 'PREFECT_API_URL, which is empty,'} does not answer ({hidden(str(error))}). Start it "
+            "with `make ui` or the units in deployment/systemd/, or set PREFECT_API_URL to its address. Without that variable a night "
+            "starts a server for itself."
+        ) from None
 
 
 def source(given: Namespace) -> list[str]:
@@ -123,17 +157,42 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
     Returns:
         The exit code: 0 ended well, 1 a fault, 2 refused input.
     """
-    from tasks.progress import shown_on
+    from flows.dead_runs import cancel_dead_runs
+    from tasks.progress import server_lost, shown_on
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if unwind:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        if os.environ.get("PREFECT_API_URL"):
+            cancel_dead_runs()
         with shown_on(console):
             result = work()
     except NightloomError as error:
         return refused(error, errors)
+    except Exception as error:
+        if not server_lost(error):
+            raise
+        errors.print(f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end.", markup=False)
+        if (ours := _ours(error)) is not None:
+            return refused(ours, errors)
+        if not _ended:
+            return 1
+        result = _ended.pop()
     return show(result, console) or 0
+
+
+def ends_with(result: Result) -> Result:
+    """Remember what a flow gives back, for the case that Prefect's server is gone when it is told; gives it back."""
+    _ended[:] = [result]
+    return result
+
+
+def _ours(error: BaseException | None) -> NightloomError | None:
+    """The error of ours that was being handled when another was raised."""
+    while error is not None and not isinstance(error, NightloomError):
+        error = error.__context__
+    return error
 
 
 def refused(error: NightloomError, console: Console) -> int:

@@ -29,7 +29,7 @@ from nightloom.runs.nights import finish, publish_folder
 from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking
-from tasks.progress import artifact_key, name_run
+from tasks.progress import artifact_key, name_run, tell
 from tasks.validate import stale
 
 STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
@@ -163,17 +163,17 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     tracking.log_outcome(run, content["outcome"], content["gate"], headline, words.reasons(content))
     name_run(night, content["outcome"])
     key, said = artifact_key("night", night.config.name), f"{headline} (night {night.night})"
-    create_markdown_artifact(markdown(content), key=key, description=said)
+    tell(create_markdown_artifact, markdown(content), key=key, description=said)
     rows = [
         {"model": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
         for family, protocols in content["metrics"].items()
         for protocol, found in protocols.items()
     ]
     if rows:
-        create_table_artifact(rows, key=f"{key}-models", description=said)
+        tell(create_table_artifact, rows, key=f"{key}-models", description=said)
     for name, text in (("mlflow_url", "This night's run"), ("mlflow_runs", "All runs, to sort and compare")):
         if address := content["links"].get(name):
-            create_link_artifact(address, key=artifact_key(name, night.config.name), link_text=text, description=said)
+            tell(create_link_artifact, address, key=artifact_key(name, night.config.name), link_text=text, description=said)
 
 
 def _mlflow_links(night: Night, run: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ import typer
 from nightloom.cli.app import MLRUNS, Root, app, console
 from nightloom.cli.nights import checkout
 from nightloom.core.errors import NightloomError
-from nightloom.core.secrets import hidden, is_secret_key
+from nightloom.core.secrets import hidden, is_secret_key, public
 from nightloom.core.shell import typed
 
 KNOWN = {
@@ -183,7 +183,7 @@ def _prefect(_: Path) -> Iterator[Line]:
 
 def _answers(part: str, address: str, remedy: str) -> Line:
     try:
-        urllib.request.urlopen(address, timeout=SECONDS).close()
+        urllib.request.urlopen(public(address), timeout=SECONDS).close()
     except (OSError, ValueError) as error:
         return Line("fail", part, f"{address} does not answer: {error}", remedy)
     return Line("ok", part, f"{address} answers")
