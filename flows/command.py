@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from nightloom.config import load_config, load_preset
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.secrets import hidden, hide_in_logs, public
 from nightloom.core.shell import typed
+from nightloom.core.streams import any_encoding
 from nightloom.runs.environment import telemetry_off
 
 Result = TypeVar("Result")
@@ -31,6 +33,19 @@ Check = Callable[[Namespace], None]
 """Refuses what argparse can not, by an InputError; it may change what was given."""
 
 
+class _Parser(ArgumentParser):
+    """Says of a misspelt option which one may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2."""
+        options = [one for one in self._option_string_actions if one.startswith("--")]
+        typed_in = [one.partition("=")[0] for one in sys.argv[1:] if one.startswith("--")]
+        wrong = [one for one in typed_in if not any(option.startswith(one) for option in options)]
+        near = {one: found[0] for one in wrong if (found := difflib.get_close_matches(one, options, n=1))}
+        hints = "".join(f"\n{one}: did you mean {option}?" for one, option in near.items())
+        super().error(hidden(message) + hints)
+
+
 def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
     """A flow's arguments: `--set`, and where its config is.
 
@@ -39,7 +54,7 @@ def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
         about: what the command does, in a line.
         config: whether there is one config, named by `--preset` or `--config`.
     """
-    made = ArgumentParser(prog=typed("python", "-m", f"flows.{flow}"), description=about)
+    made = _Parser(prog=typed("python", "-m", f"flows.{flow}"), description=about)
     if config:
         source = made.add_mutually_exclusive_group(required=True)
         source.add_argument("--preset", help="a preset that ships with Nightloom")
@@ -89,6 +104,7 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     hide_in_logs()
     if module != "__main__":
         return Namespace()
+    any_encoding()
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", RenamedWarning)
     given = parsed(command, check)
@@ -98,6 +114,7 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
         except NightloomError as error:
             sys.exit(refused(error, Console(stderr=True, highlight=False)))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")  # else each event that a lost server does not get, in full
     os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
@@ -175,10 +192,8 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
             raise
         errors.print(f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end.", markup=False)
         if (ours := _ours(error)) is not None:
-            return refused(ours, errors)
-        if not _ended:
-            return 1
-        result = _ended.pop()
+            _leave(refused(ours, errors))
+        _leave((show(_ended.pop(), console) or 0) if _ended else 1)
     return show(result, console) or 0
 
 
@@ -186,6 +201,13 @@ def ends_with(result: Result) -> Result:
     """Remember what a flow gives back, for the case that Prefect's server is gone when it is told; gives it back."""
     _ended[:] = [result]
     return result
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: at its ordinary end Prefect would try to send each event for seconds, one after the other."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _ours(error: BaseException | None) -> NightloomError | None:

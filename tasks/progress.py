@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from nightloom.core.errors import NightloomError
 from nightloom.runs.processes import this_process
@@ -181,14 +182,15 @@ class Terminal(logging.Handler):
         message, fraction = record.getMessage(), getattr(record, "fraction", None)
         if getattr(record, "stage", None):
             self.close()
-            self.console.print(f"[green]✓[/green] {message}", highlight=False, soft_wrap=True)
+            mark = "✓" if self.console.encoding.lower().startswith("utf") else "done:"
+            self.console.print(Text.assemble((mark, "green"), f" {message}"), highlight=False, soft_wrap=True)
         elif fraction is None:
-            self.console.print(f"  {message}", style="dim", highlight=False, soft_wrap=True)
+            self.console.print(f"  {message}", style="dim", markup=False, highlight=False, soft_wrap=True)
         elif self.console.is_terminal:
             self._advance(message, fraction)
         elif time.monotonic() - self.shown_at > QUIET_SECONDS:
             self.shown_at = time.monotonic()
-            self.console.print(f"  {message}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {message}", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from nightloom import __version__
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.secrets import hidden, hide_in_logs
+from nightloom.core.streams import any_encoding
 
 if TYPE_CHECKING:
     from nightloom.promotion.registry import Registry
@@ -52,6 +53,7 @@ def main() -> None:
 
     telemetry_off()
     hide_in_logs()
+    any_encoding()
     try:
         app()
     except NightloomError as error:

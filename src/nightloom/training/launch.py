@@ -106,6 +106,7 @@ def environment(workers: int) -> dict[str, str]:
         "LRU_CACHE_CAPACITY": "512",
         **{name: SWITCHES[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM")},
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",  # of their log, whatever the terminal has
     }
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
