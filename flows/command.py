@@ -190,7 +190,8 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
     except Exception as error:
         if not server_lost(error):
             raise
-        errors.print(f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end.", markup=False)
+        said = f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end."
+        errors.print(said, markup=False, soft_wrap=True)
         if (ours := _ours(error)) is not None:
             _leave(refused(ours, errors))
         _leave((show(_ended.pop(), console) or 0) if _ended else 1)

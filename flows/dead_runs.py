@@ -23,16 +23,18 @@ def cancel_dead_runs() -> list[str]:
     Runs of other machines, and those that a process here still works on, are left alone. A run that was killed before it
     could say which process it has is left to the automation that `nightloom deploy` makes.
     """
-    from prefect.client.orchestration import get_client
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
     from prefect.states import Cancelled
 
     from tasks.progress import PROCESS_LABEL
 
     going = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])))
     ended = []
-    with get_client(sync_client=True) as client:
+    secret = {"api_key": PREFECT_API_KEY.value(), "auth_string": PREFECT_API_AUTH_STRING.value()}
+    with SyncPrefectClient(os.environ["PREFECT_API_URL"], **secret) as client:
         for run in client.read_flow_runs(flow_run_filter=going):
             process = run.labels.get(PROCESS_LABEL)
             if isinstance(process, str) and not alive(process):
