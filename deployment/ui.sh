@@ -8,6 +8,7 @@ bin=${1:?usage: deployment/ui.sh FOLDER_OF_PYTHON}
 prefect_port=${PREFECT_PORT:-4200} mlflow_port=${MLFLOW_PORT:-5000}
 root=${NIGHTLOOM_ROOT:-$PWD/mlruns}
 mlflow=${NIGHTLOOM_MLFLOW_URI:-http://127.0.0.1:$mlflow_port}
+open=$(printf %s "$mlflow" | sed -E 's#://[^@]*@#://#; s#[?].*##') # without a name and password: for what is shown and looked at
 prefect=http://127.0.0.1:$prefect_port
 own_mlflow=$([ "${NIGHTLOOM_MLFLOW_URI:-}" ] || echo yes)
 
@@ -62,8 +63,8 @@ echo "waiting for the servers (their logs: $root/prefect/*.log) ..."
 await "Prefect's server" "$PREFECT_API_URL/health" "$root/prefect/server.log" "${started[0]}"
 case $mlflow in
   http*)
-    await "MLflow's server" "${mlflow%/}/health" "${own_mlflow:+$root/prefect/mlflow.log}" "${started[1]:-}"
-    export NIGHTLOOM_MLFLOW_UI=${NIGHTLOOM_MLFLOW_UI:-${mlflow%/}}
+    await "MLflow's server" "${open%/}/health" "${own_mlflow:+$root/prefect/mlflow.log}" "${started[1]:-}"
+    export NIGHTLOOM_MLFLOW_UI=${NIGHTLOOM_MLFLOW_UI:-${open%/}}
     ;;
 esac
 
@@ -73,7 +74,8 @@ form=$("$bin/python" -c "import json, sys, urllib.request
 print(json.load(urllib.request.urlopen(sys.argv[1], timeout=30))['id'])" "$PREFECT_API_URL/deployments/name/nightly/movies-small")
 echo "Prefect  $prefect    (deployment nightly/movies-small, 02:00 each night)"
 echo "Form     $prefect/deployments/deployment/$form/run"
-echo "MLflow   ${NIGHTLOOM_MLFLOW_UI:-$mlflow (a database: it has no page of its own)}"
+echo "MLflow   ${NIGHTLOOM_MLFLOW_UI:-$open (a database: it has no page of its own)}"
+"$bin/python" -m flows.dead_runs || true # runs that were killed with an earlier worker would block the next night for minutes
 "$bin/prefect" worker start --pool local </dev/null &
 started+=($!)
 wait -n "${started[@]}" || true

@@ -33,6 +33,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from rich.console import Console
 
 from nightloom.config import RunConfig
+from nightloom.core.secrets import hidden
 from nightloom.report.baselines import table
 from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.stages import Night
@@ -71,7 +72,7 @@ def baselines(config: RunConfig, names: list[str] | None = None, said: str = "")
         if not done:
             raise next(iter(failed.values()))
         text = compare_baselines(night, run, collected, done, said)
-    results, why = [one.figures for one in done], {name: str(error) for name, error in failed.items()}
+    results, why = [one.figures for one in done], {name: hidden(str(error)) for name, error in failed.items()}
     return {"results": results, "failed": why, "markdown": text, "folder": str(night.folder)}
 
 
@@ -93,7 +94,7 @@ def main(given: Namespace) -> int:
 
 def _said(config: RunConfig) -> str:
     commit = git_state(Path(__file__).parent)[:7]
-    line = f"python -m flows.baselines {shlex.join(sys.argv[1:])}"
+    line = hidden(f"python -m flows.baselines {shlex.join(sys.argv[1:])}")
     return f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, seed {config.training.seed}, at {commit}. Command: `{line}`."
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from flows.command import before_prefect, parser, refused, source
 
 command = parser("check", "Check the data of a config as a night would.")
-given = before_prefect(__name__, command)  # a typo is refused before the imports below, which take seconds
+given = before_prefect(__name__, command, server=False)  # a typo is refused before the imports below, which take seconds
 
 from rich.console import Console
 

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
 import threading
+import urllib.error
+import urllib.request
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 
 from flows.orphans import end_orphans
 from nightloom.config import load_config, load_preset
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
+from nightloom.core.secrets import hidden, hide_in_logs, public
 from nightloom.core.shell import typed
+from nightloom.core.streams import any_encoding
 from nightloom.runs.environment import telemetry_off
 
 AGAIN_SECONDS = 0.05
 """After how long a signal that was swallowed is sent again."""
 
 Result = TypeVar("Result")
+ANSWER_SECONDS = 10.0
+"""How long Prefect's server may take to say that it is there."""
+_ended: list[Any] = []
 Check = Callable[[Namespace], None]
 """Refuses what argparse can not, by an InputError; it may change what was given."""
+
+
+class _Parser(ArgumentParser):
+    """Says of a misspelt option which one may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2."""
+        options = [one for one in self._option_string_actions if one.startswith("--")]
+        typed_in = [one.partition("=")[0] for one in sys.argv[1:] if one.startswith("--")]
+        wrong = [one for one in typed_in if not any(option.startswith(one) for option in options)]
+        near = {one: found[0] for one in wrong if (found := difflib.get_close_matches(one, options, n=1))}
+        hints = "".join(f"\n{one}: did you mean {option}?" for one, option in near.items())
+        super().error(hidden(message) + hints)
 
 
 def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
@@ -36,7 +58,7 @@ def parser(flow: str, about: str, *, config: bool = True) -> ArgumentParser:
         about: what the command does, in a line.
         config: whether there is one config, named by `--preset` or `--config`.
     """
-    made = ArgumentParser(prog=typed("python", "-m", f"flows.{flow}"), description=about)
+    made = _Parser(prog=typed("python", "-m", f"flows.{flow}"), description=about)
     if config:
         source = made.add_mutually_exclusive_group(required=True)
         source.add_argument("--preset", help="a preset that ships with Nightloom")
@@ -66,33 +88,65 @@ def parsed(command: ArgumentParser, check: Check = lambda _: None, arguments: Se
     return given
 
 
-def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _: None) -> Namespace:
+def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _: None, *, server: bool = True) -> Namespace:
     """Prepare for the import of Prefect, which takes seconds: a flow that is run as a command reads its arguments first.
 
-    Telemetry is switched off, which Prefect reads when it is imported. A command's console shows what stages say; Prefect's own lines
-    stay in its log, its database lies beside the runs. A flow that Prefect runs takes its settings from there.
+    Telemetry is switched off, which Prefect reads when it is imported, and no log gets credentials. A command's console shows what
+    stages say; Prefect's own lines stay in its log, its database lies beside the runs. A flow that Prefect runs takes its settings
+    from there.
 
     Args:
         module: the flow's `__name__`.
         command: the flow's arguments.
         check: what else is checked.
+        server: whether the command needs Prefect's server, which has to answer then where PREFECT_API_URL names one.
 
     Returns:
         As `parsed`; nothing where the flow is imported.
     """
     telemetry_off()
+    hide_in_logs()
     if module != "__main__":
         return Namespace()
+    any_encoding()
     if not sys.warnoptions:  # whoever sets PYTHONWARNINGS sees those of the libraries too
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", RenamedWarning)
     given = parsed(command, check)
+    if server and os.environ.get("PREFECT_API_URL"):
+        try:
+            answering(os.environ["PREFECT_API_URL"])
+        except NightloomError as error:
+            sys.exit(refused(error, Console(stderr=True, highlight=False)))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")  # else each event that a lost server does not get, in full
     os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
     end_orphans()
     return given
+
+
+def answering(address: str) -> None:
+    """Make sure that Prefect's server answers.
+
+    Args:
+        address: as in PREFECT_API_URL.
+
+    Raises:
+        NightloomError: it does not, with what to do.
+    """
+    try:
+        # Whoever it answers, even with a refusal, it is there; a name and password in the address are for Prefect itself.
+        urllib.request.urlopen(f"{public(address).rstrip('/')}/health", timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError, HTTPException) as error:
+        raise NightloomError(
+            f"Prefect's server at {hidden(address) or 'PREFECT_API_URL, which is empty,'} does not answer ({hidden(str(error))}). Start it "
+            "with `make ui` or the units in deployment/systemd/, or set PREFECT_API_URL to its address. Without that variable a night "
+            "starts a server for itself."
+        ) from None
 
 
 def source(given: Namespace) -> list[str]:
@@ -125,17 +179,28 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
     Returns:
         The exit code: 0 ended well, 1 a fault, 2 refused input.
     """
-    from tasks.progress import shown_on
+    from flows.dead_runs import cancel_dead_runs
+    from tasks.progress import server_lost, shown_on
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
     if unwind:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.unraisablehook = SwallowedSignals(sys.unraisablehook)
     try:
+        if os.environ.get("PREFECT_API_URL"):
+            cancel_dead_runs()
         with shown_on(console):
             result = work()
     except NightloomError as error:
         return refused(error, errors)
+    except Exception as error:
+        if not server_lost(error):
+            raise
+        said = f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end."
+        errors.print(said, markup=False, soft_wrap=True)
+        if (ours := _ours(error)) is not None:
+            _leave(refused(ours, errors))
+        _leave((show(_ended.pop(), console) or 0) if _ended else 1)
     return show(result, console) or 0
 
 
@@ -172,9 +237,29 @@ def _signal_of(error: BaseException | None) -> int | None:
     return None if isinstance(error, Exception) else getattr(error, "signal", None)  # Prefect's TerminationSignal has it
 
 
+def ends_with(result: Result) -> Result:
+    """Remember what a flow gives back, for the case that Prefect's server is gone when it is told; gives it back."""
+    _ended[:] = [result]
+    return result
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: at its ordinary end Prefect would try to send each event for seconds, one after the other."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _ours(error: BaseException | None) -> NightloomError | None:
+    """The error of ours that was being handled when another was raised."""
+    while error is not None and not isinstance(error, NightloomError):
+        error = error.__context__
+    return error
+
+
 def refused(error: NightloomError, console: Console) -> int:
     """Say why a command ended; gives its exit code."""
-    console.print(f"{type(error).__name__}: {error}", markup=False, style="red", soft_wrap=True)
+    console.print(hidden(f"{type(error).__name__}: {error}"), markup=False, style="red", soft_wrap=True)
     return error.exit_code
 
 

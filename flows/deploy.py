@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import os
 import sys
-import urllib.request
 from argparse import Namespace
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from rich.console import Console
 
 from flows.command import before_prefect, parser
-from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
 
 POOL = "local"
+HEARTBEAT, SILENT_MINUTES = "prefect.flow-run.heartbeat", 10
+"""The event by which a run shows that it lives, and how long it may be missing: three of them, and a little."""
 SERVER = "http://127.0.0.1:4200/api"
 """Where `make ui` starts Prefect's server."""
 
 
 def check(given: Namespace) -> None:
-    """Refuse a time zone or schedule that there is not, and a server that does not answer."""
+    """Refuse a time zone or schedule that there is not; without an address the server is that of `make ui`."""
     try:
         zone = ZoneInfo(given.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -37,14 +39,7 @@ def check(given: Namespace) -> None:
         given.next = next(CronSim(given.cron, datetime.now(UTC).astimezone(zone)))
     except (CronSimError, StopIteration) as error:
         raise InputError(f"--cron '{given.cron}': {error}. Write minute, hour, day, month, weekday: \"0 2 * * *\" is 02:00.") from error
-    address = os.environ.setdefault("PREFECT_API_URL", SERVER)
-    try:
-        urllib.request.urlopen(f"{address}/health", timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise NightloomError(
-            f"Prefect's server at {address} does not answer ({error}). Start it with `make ui` or the units in deployment/systemd/, "
-            "or set PREFECT_API_URL to its address."
-        ) from error
+    os.environ.setdefault("PREFECT_API_URL", SERVER)
 
 
 command = parser("deploy", "Have Prefect start a night on time.")
@@ -55,11 +50,15 @@ given = before_prefect(__name__, command, check)  # a typo is refused before the
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
 
+from flows.dead_runs import cancel_dead_runs
 from flows.nightly import nightly
 from nightloom.config import RunConfig
 
@@ -69,7 +68,7 @@ def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, t
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     home = Path(__file__).parents[1]
-    client.create_deployment(
+    made = client.create_deployment(
         client.create_flow(nightly),
         name,
         entrypoint="flows.nightly.nightly",
@@ -83,12 +82,47 @@ def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, t
         concurrency_limit=1,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
+    watch(client, made, f"{nightly.name}/{name}")
     return f"{nightly.name}/{name}"
+
+
+def watch(client: SyncPrefectClient, deployment: UUID, name: str) -> None:
+    """Have Prefect's server mark runs of a deployment as crashed that do not show a sign of life any more.
+
+    A run that was killed with its worker says itself that it runs, and holds the deployment's place. Runs send a heartbeat every
+    three minutes. One that stops is not enough: known false alarms come from one that is late, or sent as the run ends. The change is
+    not forced, so a run that has ended stays as it ended.
+    """
+    ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Unchanged", "Failed", "Cancelled", "Crashed")}
+    rule = AutomationCore(
+        name=f"{name}: runs without a sign of life",
+        description="Made by `nightloom deploy`. A run that was killed with its worker would hold the deployment's only place.",
+        trigger=EventTrigger(
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *ended},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": [f"prefect.deployment.{deployment}"], "prefect.resource.role": ["deployment"]}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(minutes=SILENT_MINUTES),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"No sign of life for {SILENT_MINUTES} minutes.")],
+    )
+    there = client.read_automations_by_name(rule.name)
+    if there:
+        client.update_automation(there[0].id, rule)
+    else:
+        client.create_automation(rule)
 
 
 def main(given: Namespace) -> int:
     """Deploy from the command line; gives the exit code: 0 it is deployed, 1 a fault, 2 refused input."""
     console = Console(highlight=False, soft_wrap=True)
+    for name in cancel_dead_runs():
+        console.print(f"Cancelled {name}: its process is gone.", markup=False)
     with get_client(sync_client=True) as client:
         made = deploy(client, given.config, given.name or given.config.name, given.cron, given.timezone)
     console.print(f"{made}: next night {given.next:%Y-%m-%d %H:%M} ({given.timezone}).")

@@ -11,14 +11,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Annotated, Any
 
-from flows.command import before_prefect, parser, run, source
+from flows.command import before_prefect, ends_with, parser, run, source
 from flows.form import NightForm
 
 command = parser("nightly", "Run one night.")
 command.add_argument("--force", action="store_true", help="train even if nothing has changed")
 given = before_prefect(__name__, command)  # a typo is refused before the imports below, which take seconds
 
-from prefect import State, flow, tags
+from prefect import State, flow
 from prefect.states import Completed
 from rich.console import Console
 
@@ -34,7 +34,7 @@ from tasks.explain import explain
 from tasks.fine_tune import fine_tune
 from tasks.load_pretrained import load_pretrained
 from tasks.prepare import prepare
-from tasks.progress import name_run
+from tasks.progress import name_run, named_after
 from tasks.promote import promote
 from tasks.report import log_families, refusals_reported, report, unchanged
 from tasks.validate import validate
@@ -56,9 +56,8 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
     collected = collect(night)
     if same := unchanged(night, collected):
         name_run(night, "unchanged")
-        return Completed(
-            name="Unchanged", message=f"Nothing to do: {same}.", data={"unchanged": same, "latest": str(night.latest.resolve())}
-        )
+        found = ends_with({"unchanged": same, "latest": str(night.latest.resolve())})
+        return Completed(name="Unchanged", message=f"Nothing to do: {same}.", data=found)
     tracked = Tracking(night.root).night(night, run_tags(night, collected.figures["hash"]))
     with tracked as run, refusals_reported(night, run, collected):
         checked = validate(night, collected)
@@ -71,7 +70,7 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
             evaluated = evaluate(night, prepared, pretrained, tuned)
             model_run = log_families(night, run, collected, tuned, evaluated)
             promoted = promote(night, collected, tuned, evaluated, model_run)
-        return report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted])
+        return ends_with(report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted]))
 
 
 def main(given: Namespace) -> int:
@@ -79,7 +78,8 @@ def main(given: Namespace) -> int:
     again = typed("nightloom", "night", *source(given), "--force")
 
     def work() -> Any:
-        with tags(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
+        # Not by Prefect's own `tags`: tasks would have them too, and ask the server before each for a place under limits by tag.
+        with named_after(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
             return nightly(force=given.force, config=given.config)
 
     def show(result: dict[str, Any], console: Console) -> None:

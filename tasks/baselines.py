@@ -20,7 +20,7 @@ from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import WORKER
-from tasks.progress import artifact_key, log_done, report_progress
+from tasks.progress import artifact_key, log_done, report_progress, tell
 
 
 @task(name="family", task_run_name="family {family}", cache_policy=NO_CACHE)
@@ -64,7 +64,7 @@ def compare_baselines(night: Night, run: str, collected: Manifest, families: Seq
     protocols = night.config.evaluation.protocols
     for protocol in protocols:
         key = artifact_key("baselines", night.config.name, protocol)
-        create_table_artifact(rows(results, protocol), key=key, description=f"Baselines, {protocol}, {night.night}")
+        tell(create_table_artifact, rows(results, protocol), key=key, description=f"Baselines, {protocol}, {night.night}")
     text = markdown(results, protocols, night.config.promotion.confidence, said)
     night.folder.mkdir(parents=True, exist_ok=True)
     (night.folder / "baselines.md").write_text(text, encoding="utf-8")

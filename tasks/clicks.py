@@ -20,7 +20,7 @@ from nightloom.runs.nights import publish_folder
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
-from tasks.progress import artifact_key, log_done, report_progress
+from tasks.progress import artifact_key, log_done, report_progress, tell
 
 
 @task(name="prepare-clicks", cache_policy=NO_CACHE)
@@ -70,7 +70,7 @@ def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence
         files = sorted(path for path in one.path.iterdir() if path.suffix in (".json", ".parquet", ".safetensors"))
         runs[found["family"]] = tracking.log_family(run, found["family"], metrics, tags=tags, params=params, files=files)
     results, confidence = [one.figures for one in fitted], night.config.promotion.confidence
-    create_table_artifact(rows(results), key=artifact_key("clicks", night.config.name), description=f"Clicks, {night.night}")
+    tell(create_table_artifact, rows(results), key=artifact_key("clicks", night.config.name), description=f"Clicks, {night.night}")
     folders = {one.figures["family"]: one.path for one in fitted}
     text = markdown(night.config.name, results, apart(differences(folders, confidence), confidence), NOTE)
     night.folder.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -17,18 +18,72 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from nightloom.core.errors import NightloomError
+from nightloom.runs.processes import this_process
 from nightloom.runs.stages import Manifest, Night
 
 QUIET_SECONDS = 10.0
 """Without a terminal, a bar becomes a line this often."""
+SILENT_SECONDS = 300.0
+"""For so long nothing is said to a server that did not answer."""
+PROCESS_LABEL = "nightloom.process"
+"""Label of a flow run: host, number and start of its process, as `nightloom.runs.processes` writes them."""
+Told = TypeVar("Told")
+_TAG: ContextVar[str] = ContextVar("_TAG", default="")
+_silent_until = 0.0
+
+
+@contextmanager
+def named_after(tag: str) -> Iterator[None]:
+    """Give a tag to the run that is started in the block."""
+    before = _TAG.set(tag)
+    try:
+        yield
+    finally:
+        _TAG.reset(before)
+
+
+def server_lost(error: BaseException) -> bool:
+    """Whether an error says that Prefect's server can not be reached, or fails itself."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
+
+
+def tell(what: Callable[..., Told], *args: Any, **named: Any) -> Told | None:
+    """Have Prefect show something; a server that does not answer ends no night.
+
+    Each try takes a minute, so for the next minutes nothing more is said to it.
+
+    Args:
+        what: the function of Prefect's that asks the server.
+        args: its arguments.
+        named: its named arguments.
+
+    Returns:
+        What it gives; None where the server does not answer.
+    """
+    global _silent_until
+    if time.monotonic() < _silent_until:
+        return None
+    try:
+        return what(*args, **named)
+    except Exception as error:
+        if not server_lost(error):
+            raise
+        _silent_until = time.monotonic() + SILENT_SECONDS
+        said = f"Prefect's server does not answer ({type(error).__name__}): its page does not show what goes on"
+        logging.getLogger("prefect.task_runs").warning(said, extra={"nightloom": True, "send_to_api": False})
+        return None
 
 
 def name_run(night: Night, outcome: str | None = None) -> None:
     """Name Prefect's run after recommender and night, and tag it with the recommender and what became of it.
 
-    Tags that the run has already, such as the preset's, stay. Outside a run nothing happens.
+    Tags that the run has already stay. It is labelled with this process, by which `flows.dead_runs` knows one that was killed. Outside
+    a run nothing happens.
 
     Args:
         night: the night that runs.
@@ -36,9 +91,15 @@ def name_run(night: Night, outcome: str | None = None) -> None:
     """
     if flow_run.id is None:
         return
-    tags = {*flow_run.tags, f"name:{night.config.name}"} | ({f"outcome:{outcome}"} if outcome else set())
+    tell(_name_run, UUID(flow_run.id), night, outcome)
+
+
+def _name_run(run: UUID, night: Night, outcome: str | None) -> None:
+    more = {_TAG.get(), f"outcome:{outcome}" if outcome else ""} - {""}
+    tags = sorted({*flow_run.tags, f"name:{night.config.name}", *more})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(flow_run.id), name=f"{night.config.name} {night.night}", tags=sorted(tags))
+        client.update_flow_run(run, name=f"{night.config.name} {night.night}", tags=tags)
+        client.update_flow_run_labels(run, {PROCESS_LABEL: this_process()})
 
 
 class ProgressBar:
@@ -57,9 +118,8 @@ class ProgressBar:
         self._id: UUID | None = None
 
     def __enter__(self) -> Self:
-        with suppress(httpx.HTTPError):
-            made: Any = create_progress_artifact(0.0, key=self.key, description=self.title)
-            self._id = made
+        made: Any = tell(create_progress_artifact, 0.0, key=self.key, description=self.title)
+        self._id = made
         return self
 
     def update(self, fraction: float, said: str) -> None:
@@ -71,8 +131,7 @@ class ProgressBar:
         """
         self.reached = max(self.reached, fraction)
         if self._id is not None:
-            with suppress(httpx.HTTPError):
-                update_progress_artifact(self._id, round(100 * self.reached, 1), f"{self.title}: {said}")
+            tell(update_progress_artifact, self._id, round(100 * self.reached, 1), f"{self.title}: {said}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
@@ -123,14 +182,15 @@ class Terminal(logging.Handler):
         message, fraction = record.getMessage(), getattr(record, "fraction", None)
         if getattr(record, "stage", None):
             self.close()
-            self.console.print(f"[green]✓[/green] {message}", highlight=False, soft_wrap=True)
+            mark = "✓" if self.console.encoding.lower().startswith("utf") else "done:"
+            self.console.print(Text.assemble((mark, "green"), f" {message}"), highlight=False, soft_wrap=True)
         elif fraction is None:
-            self.console.print(f"  {message}", style="dim", highlight=False, soft_wrap=True)
+            self.console.print(f"  {message}", style="dim", markup=False, highlight=False, soft_wrap=True)
         elif self.console.is_terminal:
             self._advance(message, fraction)
         elif time.monotonic() - self.shown_at > QUIET_SECONDS:
             self.shown_at = time.monotonic()
-            self.console.print(f"  {message}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {message}", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar away."""

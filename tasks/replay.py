@@ -18,7 +18,7 @@ from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import WORKER, fine_tune
-from tasks.progress import artifact_key, log_done, report_progress
+from tasks.progress import artifact_key, log_done, report_progress, tell
 
 
 @task(name="replay-night", cache_policy=NO_CACHE)
@@ -92,8 +92,10 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
     tracking.client.log_metric(run, "replay/warm_over_scratch", found["ratios"]["warm/scratch"]["value"])
     tracking.client.log_metric(run, "replay/warm_cpu_share", found["cpu_share"])
     key = artifact_key("replay", night.config.name)
-    create_markdown_artifact(text, key=key, description="Nights of the past, retrained against frozen")
-    create_table_artifact([{"night": line["day"], "users": line["users"]} | line[replay.METRIC] for line in lines], key=f"{key}-nights")
+    tell(create_markdown_artifact, text, key=key, description="Nights of the past, retrained against frozen")
+    tell(
+        create_table_artifact, [{"night": line["day"], "users": line["users"]} | line[replay.METRIC] for line in lines], key=f"{key}-nights"
+    )
     publish_folder(night)
     return {"table": text, "folder": str(night.folder)} | found
 

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.core.secrets import hidden_in, public
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.evaluation.held_out import ASKED
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -30,7 +31,7 @@ from nightloom.runs.nights import finish, publish_folder
 from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking
-from tasks.progress import artifact_key, name_run
+from tasks.progress import artifact_key, name_run, tell
 from tasks.validate import stale
 
 STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
@@ -105,7 +106,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         model=SequentialRecommender.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
-    content |= {"removed": by_name["prepare"].figures["removed"], "notes": collected.figures["notes"]}
+    content |= {"removed": by_name["prepare"].figures["removed"], "notes": hidden_in(collected.figures["notes"])}
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
@@ -180,30 +181,30 @@ def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, P
     write_json(night.folder / "report.json", content)
     (night.folder / "report.html").write_text(render_html(content, plots, night.folder), encoding="utf-8")
     tracking, headline = Tracking(night.root), words.headline(content)
-    tracking.client.log_artifact(run, str(night.folder / "report.json"))
-    # In MLflow the page stands alone: links to files beside it would be dead.
-    tracking.client.log_text(run, render_html(content, plots), "report.html")
+    with tracking.reached():
+        tracking.client.log_artifact(run, str(night.folder / "report.json"))
+        # In MLflow the page stands alone: links to files beside it would be dead.
+        tracking.client.log_text(run, render_html(content, plots), "report.html")
     tracking.log_outcome(run, content["outcome"], content["gate"], headline, words.reasons(content))
     name_run(night, content["outcome"])
     key, said = artifact_key("night", night.config.name), f"{headline} (night {night.night})"
-    # Item titles, column names and reasons come from the data, and Prefect passes HTML in Markdown on to the browser.
-    create_markdown_artifact(markdown(content).replace("<", "&lt;"), key=key, description=said)
+    tell(create_markdown_artifact, markdown(content), key=key, description=said)
     rows = [
         {"model": family, "protocol": protocol} | {name: round(found[name], 4) for name in ("hr_at_10", "ndcg_at_10", "mrr_at_10")}
         for family, protocols in content["metrics"].items()
         for protocol, found in protocols.items()
     ]
     if rows:
-        create_table_artifact(rows, key=f"{key}-models", description=said)
+        tell(create_table_artifact, rows, key=f"{key}-models", description=said)
     for name, text in (("mlflow_url", "This night's run"), ("mlflow_runs", "All runs, to sort and compare")):
         if address := content["links"].get(name):
-            create_link_artifact(address, key=artifact_key(name, night.config.name), link_text=text, description=said)
+            tell(create_link_artifact, address, key=artifact_key(name, night.config.name), link_text=text, description=said)
 
 
 def _mlflow_links(night: Night, run: str) -> dict[str, str]:
     """Where MLflow shows the night: its id, and addresses where a server is known."""
     uri = os.environ.get("NIGHTLOOM_MLFLOW_URI", "")
-    server = os.environ.get("NIGHTLOOM_MLFLOW_UI") or (uri if uri.startswith("http") else "")
+    server = public(os.environ.get("NIGHTLOOM_MLFLOW_UI") or (uri if uri.startswith("http") else ""))
     links = {"mlflow_run_id": run}
     if server:
         tracking, server = Tracking(night.root), server.rstrip("/")

@@ -25,7 +25,7 @@ from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.fine_tune import WORKER, fine_tune
 from nightloom.training.transfer import Transfer, same_items
-from tasks.progress import artifact_key, log_done, report_progress
+from tasks.progress import artifact_key, log_done, report_progress, tell
 
 
 @task(name="transfer-source", cache_policy=NO_CACHE)
@@ -124,7 +124,7 @@ def summarise(night: Night, run: str, source: Manifest, shares: Sequence[Manifes
     for step, line in enumerate(lines):
         for arm, value in line[transfer.METRIC].items():
             tracking.client.log_metric(run, f"transfer/{arm}/{transfer.METRIC}", value, step=step)
-    create_markdown_artifact(text, key=artifact_key("transfer", night.config.name), description="Transfer between domains")
+    tell(create_markdown_artifact, text, key=artifact_key("transfer", night.config.name), description="Transfer between domains")
     publish_folder(night)
     return {"table": text, "folder": str(night.folder), "shares": lines}
 

@@ -17,7 +17,7 @@ from nightloom.runs.tracking import Tracking
 from nightloom.training.budget import Budget
 from nightloom.training.search import Attempt, Tuned, Tuner
 from nightloom.training.search_space import write_preset
-from tasks.progress import artifact_key, report_progress
+from tasks.progress import artifact_key, report_progress, tell
 
 
 @task(name="tune", cache_policy=NO_CACHE)
@@ -45,7 +45,7 @@ def tune(night: Night, collected: Manifest, prepared: Manifest, pretrained: Mani
         tracking.log_metrics(run, {protocol: {"validation_ndcg_at_10": tuned.best.ndcg or 0.0}})
         tracking.client.log_artifact(run, str(preset))
     key = artifact_key("tune", study)
-    create_table_artifact(rows(tuned), key=key, description=headline(tuned))
+    tell(create_table_artifact, rows(tuned), key=key, description=headline(tuned))
     if tuned.importance:
-        create_table_artifact(importances(tuned), key=f"{key}-importance", description="Share of the spread of results by key")
+        tell(create_table_artifact, importances(tuned), key=f"{key}-importance", description="Share of the spread of results by key")
     return tuned

@@ -198,3 +198,34 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
         checks=CHECKS,
         sample_lists=sample_lists(champion=not first),
     )
+
+
+HOSTILE = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'> | ![a](x) [b](javascript:hit) **c** \"'><svg onload=hit>"
+"""What a title, an event name or a column may hold."""
+
+
+def hostile_report(ending: str = "promoted") -> dict[str, Any]:
+    """A report whose data say `HOSTILE` wherever they say anything."""
+    content = report(ending)
+    content["gate"]["reasons"] = [HOSTILE]
+    content["gate"]["guards"] = [HOSTILE]
+    if content["refused"]:
+        content["refused"]["message"] = HOSTILE
+    for families in content["slices"].values():
+        families["temporal"][HOSTILE] = {"users": 300, "ndcg_at_10": 0.2}
+    for one in content["checks"]:
+        one |= {"column": HOSTILE, "rule": HOSTILE, "found": HOSTILE, "examples": [HOSTILE]}
+    for user in content["sample_lists"].get("users", []):
+        user["user_id"] = HOSTILE
+        for item in (*user["challenger"], *user["champion"]):
+            item |= {"title": HOSTILE, "item_id": HOSTILE}
+    for one in content["explanations"].get("sample", []):
+        one |= {"user_id": HOSTILE, "item_id": HOSTILE, "title": HOSTILE, "sentence": HOSTILE}
+        for part in (*one["events"], *one["fields"]):
+            part["label"] = HOSTILE
+    content["quarantine_reasons"] = {"events": {HOSTILE: 13}}
+    content["images"] = {"items": 9, "with_image": 3, "unreadable": 1, "examples": [HOSTILE]}
+    content["licence"] = HOSTILE
+    content["config"] |= {"prepare": {"positive_events": [HOSTILE]}}
+    content["links"][HOSTILE] = f"http://host/{HOSTILE}"
+    return content | {"notes": [HOSTILE], "removed": {HOSTILE: 3}}

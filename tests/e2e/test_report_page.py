@@ -10,7 +10,7 @@ import pytest
 
 from nightloom.report.html import render_html
 from tests.chromium import CHROMIUM, FLAGS
-from tests.sample_reports import report
+from tests.sample_reports import hostile_report, report
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,19 @@ def test_the_page_is_as_wide_as_the_screen(browser: Any, tmp_path: Path, ending:
     page.goto(path.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.close()
+
+
+@pytest.mark.parametrize("ending", ["promoted", "refused"])
+def test_what_data_say_runs_nowhere(browser: Any, tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_html(hostile_report(ending), {}), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate("window.hit") is None
+    assert page.locator("script, img, svg[onload]").count() == 0
+    assert page.get_by_text("window.hit = 1").count() > 5
     page.close()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +19,7 @@ from rich.console import Console
 
 from flows.command import listed, parsed, parser, run
 from nightloom.core.errors import InputError, TrainingError
+from tasks.progress import Terminal
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("prefect", "great_expectations", "mlflow", "torch", "pandas", "transformers")
@@ -69,7 +73,7 @@ def light(flow: str, *arguments: str) -> tuple[int, str]:
 
 
 def test_each_flow_is_listed_here() -> None:
-    others = {"__init__", "command", "families", "form", "orphans"}
+    others = {"__init__", "command", "families", "form", "orphans", "dead_runs"}
     assert {path.stem for path in (ROOT / "flows").glob("*.py")} - others == set(FLOWS)
 
 
@@ -170,3 +174,40 @@ def test_a_ctrl_c_there_is_not_lost_either(how: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(work, lambda result, console: None)
+
+
+def test_a_terminal_without_the_letters_ends_no_command(tmp_path: Path) -> None:
+    rows = "".join(f"Käufer{at % 9},物品{at % 5},{1_600_000_000 + 86_400 * at},购买\n" for at in range(200))
+    (tmp_path / "Käufe.csv").write_text(f"user_id,item_id,timestamp,event\n{rows}", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: Käufe.csv}\nprepare: {positive_events: [购买]}\n", encoding="utf-8")
+    line = [sys.executable, "-m", "nightloom.cli", "check", "mine.yaml"]
+    env = os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"K\xe4ufe.csv" in done.stdout
+    assert rb"\u8d2d\u4e70" in done.stdout
+
+
+def test_stages_are_told_on_such_a_terminal_too() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    record = logging.makeLogRecord({"msg": "collect: 3 [x] événements", "nightloom": True, "stage": "collect"})
+    Terminal(Console(file=out)).emit(record)
+    out.flush()
+    assert out.buffer.getvalue() == b"done: collect: 3 [x] \\xe9v\\xe9nements\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/api", "http://someone:pl4nted@127.0.0.1:9/api", "nonsense"])
+def test_a_dead_prefect_server_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    code, error = light("nightly", "--preset", "movies-small")
+    assert code == 1
+    assert error.startswith(f"NightloomError: Prefect's server at {address.replace('pl4nted', '***')} does not answer")
+    assert error.count("\n") == 1
+    assert "pl4nted" not in error
+
+
+def test_a_misspelt_option_is_told_with_the_one_that_may_be_meant() -> None:
+    code, error = light("nightly", "--prset", "movies-small")
+    assert (code, "--prset: did you mean --preset?" in error) == (2, True), error
+    code, error = light("nightly", "--preset", "movies-small", "--froce")
+    assert (code, "--froce: did you mean --force?" in error) == (2, True), error

@@ -35,4 +35,8 @@ def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_se
     assert "config" in found.parameter_openapi_schema["properties"]
     assert found.concurrency_options is not None
     assert found.concurrency_options.collision_strategy == "CANCEL_NEW"
+    with SyncPrefectClient(prefect_server) as client:
+        (rule,) = client.read_automations_by_name("nightly/mine: runs without a sign of life")  # one, though it was deployed twice
+    assert rule.enabled
+    assert str(found.id) in rule.model_dump_json()
     assert {path: path.read_bytes() for path in before} == before

@@ -66,6 +66,59 @@ def test_refusals_name_the_key(tmp_path: Path, text: str, overrides: tuple[str, 
     assert told in message
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.workers", "10000"),
+        ("training.workers", "0"),
+        ("training.epochs", "1e9"),
+        ("training.seed", "-1"),
+        ("training.seed", "99999999999999999999999"),
+        ("training.learning_rate", ".inf"),
+        ("training.max_minutes", ".nan"),
+        ("promotion.margin", ".inf"),
+        ("promotion.margin", ".nan"),
+        ("promotion.margin", "2"),
+        ("promotion.resamples", "1000000000"),
+        ("promotion.slice_margin", "-.inf"),
+        ("prepare.positive_min_value", ".nan"),
+        ("validation.value_range", "[1, .inf]"),
+        ("validation.value_range", "[5, 1]"),
+        ("validation.max_age_days", "1e300"),
+        ("validation.max_bad_share", "{events: .nan}"),
+        ("explain.samples", "1000000000000"),
+        ("clicks.members", "1000000"),
+        ("data.tags_separator", "''"),
+        ("data.events", '"a\\0b.csv"'),
+        ("data.events", '"postgresql://host/a\\0b?table=t"'),
+        ("data.items", '"\\ud800.csv"'),
+        ("data.columns", '{events: {user_id: "a\\0"}}'),
+        ("prepare.positive_events", '["\\0"]'),
+        ("pretrained.model", '"a\\0"'),
+        ("evaluation.protocols", "[[[[temporal]]]]"),
+    ],
+)
+def test_absurd_values_are_refused_by_their_key(tmp_path: Path, key: str, value: str) -> None:
+    said = refusal(tmp_path, MINE, f"{key}={value}")
+    assert f"{key}:" in said or f"  {key}." in said
+
+
+@pytest.mark.parametrize("deep", ["[" * 3000 + "]" * 3000, "{a: " * 3000 + "}" * 3000, "\n".join(" " * at + "a:" for at in range(3000))])
+def test_brackets_and_indents_without_end_are_refused(tmp_path: Path, deep: str) -> None:
+    assert "too many levels deep" in refusal(tmp_path, deep)
+    said = refusal(tmp_path, MINE, f"data.columns={deep}")
+    assert "too many levels deep" in said
+    assert len(said) < 500
+
+
+def test_paths_that_can_not_be_are_refused(tmp_path: Path) -> None:
+    assert "data.events" in refusal(tmp_path, "name: mine\ndata: {events: ~nobody-of-this-name/a.csv}\n")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    assert "data.items" in refusal(tmp_path, MINE, "data.items=round/a.csv")
+    with pytest.raises(InputError, match="the config cannot be read"):
+        load_config("mine\0.yaml")
+
+
 def test_a_date_is_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: a.csv, event_filter: {since: 2010-12-01}}\n")
     only = load_config(tmp_path / "mine.yaml", ["data.event_filter.before=2011-01-31"]).data.event_filter
@@ -80,12 +133,23 @@ def test_an_empty_section_is_one_of_defaults(tmp_path: Path, overrides: tuple[st
 
 
 @pytest.mark.parametrize(
-    "address", ["postgresql://reader:s3cret@host/shop?table=events", "postgresql://reader@host/shop?table=events&password=s3cret"]
+    "address",
+    [
+        "postgresql://reader:s3cret@host/shop?table=events",
+        "postgresql://reader@host/shop?table=events&password=s3cret",
+        "postgresql://reader@host/shop?table=events&p%61ssword=s3cret",
+        "postgresql://reader@host/shop?table=events&token=s3cret",
+        "postgresql://reader@host/shop?table=events&api_key=s3cret",
+        "postgresql://reader@host/shop?table=events&sig=s3cret",
+    ],
 )
 def test_a_password_in_the_config_is_refused_and_not_repeated(tmp_path: Path, address: str) -> None:
     message = refusal(tmp_path, f"name: mine\ndata: {{events: '{address}'}}\n")
     assert "NIGHTLOOM_SQL_PASSWORD" in message
     assert "s3cret" not in message
+    for override in (f"data.events.x={address}", f"data.events=['{address}'", f"training.epochs={address}"):
+        assert "s3cret" not in refusal(tmp_path, MINE, override)
+    assert "s3cret" not in refusal(tmp_path, f"name: mine\ndata: {{events: '{address}'\n: [")
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ TRAINER = "nightloom/training/trainer.py"
         ("nightloom/report/words.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n"),
         (
             "nightloom/config/sections.py",
-            "margin: float = Field(0.02, ge=0)",
+            "margin: float = Field(0.02, ge=0, le=1)",
             'added: int = 3\n    """New."""\n    margin: float = Field(0.02, ge=0)',
         ),
         ("nightloom/__init__.py", "__version__ = ", '__version__ = "9" + '),

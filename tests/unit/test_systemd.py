@@ -42,7 +42,7 @@ def test_the_page_names_each_unit() -> None:
 def test_systemd_takes_them_after_the_page_has_put_ones_own_folder_in(tmp_path: Path) -> None:
     programs = tmp_path / "project" / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name in ("prefect", "mlflow"):
+    for name in ("prefect", "mlflow", "python"):
         (programs / name).write_text("#!/bin/sh\n")
         (programs / name).chmod(0o755)
     for unit in UNITS:

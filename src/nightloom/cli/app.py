@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from rich.console import Console
 
 from nightloom import __version__
 from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.secrets import hidden, hide_in_logs
+from nightloom.core.streams import any_encoding
 
 if TYPE_CHECKING:
     from nightloom.promotion.registry import Registry
@@ -49,11 +52,16 @@ def main() -> None:
     from nightloom.runs.environment import telemetry_off
 
     telemetry_off()
+    hide_in_logs()
+    any_encoding()
     try:
         app()
     except NightloomError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"nightloom: {error}", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(hidden(f"nightloom: {error}"), markup=False)
         sys.exit(error.exit_code)
+    except Exception:
+        sys.stderr.write(hidden(traceback.format_exc()))
+        sys.exit(1)
 
 
 def console() -> Console:

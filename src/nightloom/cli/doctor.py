@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import typer
 
 from nightloom.cli.app import MLRUNS, Root, app, console
 from nightloom.cli.nights import checkout
 from nightloom.core.errors import NightloomError
+from nightloom.core.secrets import hidden, is_secret_key, public
 from nightloom.core.shell import typed
 
 KNOWN = {
@@ -69,7 +69,7 @@ def doctor(root: Root = MLRUNS) -> None:
         for line in lines:
             failed |= line.mark == "fail"
             console().print(f"[{STYLES[line.mark]}]{line.mark:4}[/]  {line.part:9} ", end="")
-            console().print(line.said + (f" -> {line.remedy}" if line.remedy else ""), markup=False, soft_wrap=True)
+            console().print(hidden(line.said + (f" -> {line.remedy}" if line.remedy else "")), markup=False, soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -154,7 +154,6 @@ def _mlflow(root: Path) -> Iterator[Line]:
     from nightloom.runs.mlflow_store import reached, tracking_uri
 
     uri = tracking_uri(root)
-    shown = _without_password(uri)
     if uri.startswith("http"):
         yield _answers("mlflow", f"{uri.rstrip('/')}/health", "start it, or correct NIGHTLOOM_MLFLOW_URI")
         return
@@ -171,10 +170,10 @@ def _mlflow(root: Path) -> Iterator[Line]:
     except NightloomError as error:
         yield Line("fail", "mlflow", str(error))
     except Exception as error:
-        said = str(error).splitlines()[0].replace(uri, shown)
-        yield Line("fail", "mlflow", f"{shown}: {type(error).__name__}: {said}", "correct NIGHTLOOM_MLFLOW_URI, or start the database")
+        said = str(error).splitlines()[0]
+        yield Line("fail", "mlflow", f"{uri}: {type(error).__name__}: {said}", "correct NIGHTLOOM_MLFLOW_URI, or start the database")
     else:
-        yield Line("ok", "mlflow", shown)
+        yield Line("ok", "mlflow", uri)
 
 
 def _prefect(_: Path) -> Iterator[Line]:
@@ -187,10 +186,10 @@ def _prefect(_: Path) -> Iterator[Line]:
 
 def _answers(part: str, address: str, remedy: str) -> Line:
     try:
-        urllib.request.urlopen(address, timeout=SECONDS).close()
+        urllib.request.urlopen(public(address), timeout=SECONDS).close()
     except (OSError, ValueError) as error:
-        return Line("fail", part, f"{_without_password(address)} does not answer: {error}", remedy)
-    return Line("ok", part, f"{_without_password(address)} answers")
+        return Line("fail", part, f"{address} does not answer: {error}", remedy)
+    return Line("ok", part, f"{address} answers")
 
 
 def _encoder(_: Path) -> Iterator[Line]:
@@ -223,22 +222,12 @@ def _variables(_: Path) -> Iterator[Line]:
         if name not in KNOWN:
             near = difflib.get_close_matches(name, KNOWN, n=1)
             yield Line("warn", "variable", f"{name} is read by nothing", f"did you mean {near[0]}?" if near else "unset it")
-        elif "PASSWORD" in name or "TOKEN" in name or "KEY" in name:
+        elif is_secret_key(name):
             yield Line("ok", "variable", f"{name} is set ({KNOWN[name]})")
         elif name in ("NIGHTLOOM_DATA", "NIGHTLOOM_HOME", "NIGHTLOOM_EVENTS") and not Path(value).exists():
             yield Line("warn", "variable", f"{name}={value} ({KNOWN[name]}) does not exist", "correct or unset it")
         else:
-            yield Line("ok", "variable", f"{name}={_without_password(value)} ({KNOWN[name]})")
-
-
-def _without_password(value: str) -> str:
-    """An address without its password; anything else as it is."""
-    try:
-        parts = urlsplit(value)
-        secret = parts.password
-    except ValueError:
-        return value
-    return value.replace(f":{secret}@", ":***@", 1) if secret else value
+            yield Line("ok", "variable", f"{name}={value} ({KNOWN[name]})")
 
 
 def _fonts(_: Path) -> Iterator[Line]:

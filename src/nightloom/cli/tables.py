@@ -12,6 +12,7 @@ from rich.table import Table
 
 from nightloom.cli.app import MLRUNS, File, Overrides, Preset, Root, app, console, plain, source
 from nightloom.core.errors import InputError
+from nightloom.core.secrets import has_secret, hidden
 
 
 @app.command()
@@ -30,6 +31,10 @@ def init(
 
     if output.exists() and not force:
         raise InputError(f"{output} is there already. Write another with -o, or overwrite it with --force.")
+    if secret := [place for place in tables if has_secret(place)]:
+        raise InputError(
+            f"{hidden(secret[0])} holds a password, token or key. Leave it out and set NIGHTLOOM_SQL_PASSWORD in the environment."
+        )
     found = assign([look for place in tables for look in look_at(place)])
     slug = re.sub(r"[^a-z0-9_-]+", "-", (name or output.stem).lower()).strip("-_")[:63] or "mine"
     text = draft(slug, found, output.parent)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from nightloom.config.section import Section
+from nightloom.core.secrets import has_secret
 
 TableName = Literal["events", "items", "users", "links"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,7 +60,7 @@ class DataConfig(Section):
     features: dict[str, FeatureKind] = Field(default_factory=dict)
     """Item column -> text, category, tags, number, image (never inferred: paths or bytes) or ignore; what is not said is inferred.
     Context column of the events -> category or number; whole numbers are categories where nothing is said."""
-    tags_separator: str = "|"
+    tags_separator: str = Field("|", min_length=1)
     """What separates the values of a tags column."""
     encoding: str | dict[TableName, str] = "utf-8"
     """Encoding of text files; one for all tables, or table: encoding each."""
@@ -97,10 +97,9 @@ class DataConfig(Section):
     def _no_secrets(self) -> DataConfig:
         # The config is kept with every run, in MLflow, in Prefect and in the report: a password in it would be too.
         for table in ("events", "items", "users", "links"):
-            address = urlsplit(getattr(self, table) or "")
-            if address.password or "password" in address.query.lower():
+            if has_secret(getattr(self, table) or ""):
                 raise ValueError(
-                    f"the address of `{table}` holds a password: leave it out and set NIGHTLOOM_SQL_PASSWORD in the environment"
+                    f"the address of `{table}` holds a password or key: leave it out and set NIGHTLOOM_SQL_PASSWORD in the environment"
                 )
         return self
 
@@ -112,11 +111,11 @@ class ValidationConfig(Section):
     """File in expectations/ that holds the suites: base, or a domain's own."""
     max_bad_share: Share | dict[TableName, Share] = 0.01
     """Largest share of rows of a table that may be quarantined; beyond it the night stops. One for all tables, or table: share each."""
-    min_events: int = Field(100, ge=1)
+    min_events: int = Field(100, ge=1, le=10**12)
     """Fewest good events with which training makes sense."""
     max_shrink: float = Field(0.2, ge=0, le=1)
     """Largest share by which a table may shrink against the last night."""
-    max_age_days: float | None = Field(None, gt=0)
+    max_age_days: float | None = Field(None, gt=0, le=36_500)
     """Oldest that the newest event may be, in days before the night. Empty: not checked (historical data)."""
     min_positive_share: float = Field(0.01, ge=0, le=1)
     """Smallest share of events that are positive (label balance)."""
@@ -124,6 +123,13 @@ class ValidationConfig(Section):
     """Allowed range of `value`, for example [1, 5] for ratings."""
     allowed_events: tuple[str, ...] | None = None
     """Allowed event names. Empty: any."""
+
+    @field_validator("value_range")
+    @classmethod
+    def _from_low_to_high(cls, given: tuple[float, float] | None) -> tuple[float, float] | None:
+        if given is not None and given[0] > given[1]:
+            raise ValueError(f"write the lower end first: [{given[1]:g}, {given[0]:g}]")
+        return given
 
 
 class PrepareConfig(Section):
@@ -137,11 +143,11 @@ class PrepareConfig(Section):
     """Event names after which an item is not recommended again, under `evaluation.exclude_seen`. Empty: those of `positive_events`."""
     keep_repeats: bool = False
     """Whether all of a user's events on an item are kept (a shop), or the first (a film) and the first positive one."""
-    max_user_events_per_day: int = Field(5000, ge=1)
+    max_user_events_per_day: int = Field(5000, ge=1, le=1_000_000_000)
     """Users with a day of more events than this are taken for robots and left out (outliers)."""
-    min_user_events: int = Field(1, ge=1)
+    min_user_events: int = Field(1, ge=1, le=1_000_000_000)
     """Users with fewer events are left out (noise)."""
-    min_item_events: int = Field(0, ge=0)
+    min_item_events: int = Field(0, ge=0, le=1_000_000_000)
     """Items with fewer events lose those events (noise); the items stay in the catalogue."""
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     """Temporal and random split: share of positive events, by time, for validation."""

@@ -78,8 +78,12 @@ def _section(field: FieldInfo) -> type[Section] | None:
 
 def _values(field: FieldInfo) -> str:
     """What a key may be: type or choices, then its bounds."""
-    bounds = [f"{sign} {getattr(mark, name):g}" for kind, name, sign in _BOUNDS for mark in field.metadata if isinstance(mark, kind)]
+    bounds = [f"{sign} {_number(getattr(mark, name))}" for kind, name, sign in _BOUNDS for mark in field.metadata if isinstance(mark, kind)]
     return " ".join([_type(field.annotation), *([", ".join(bounds)] if bounds else [])])
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _type(kind: Any) -> str:

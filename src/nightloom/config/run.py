@@ -24,7 +24,11 @@ from nightloom.config.sections import (
     TrainingConfig,
 )
 from nightloom.core.errors import InputError
+from nightloom.core.secrets import hidden
 from nightloom.core.streaming import IN_TIME
+
+LONGEST = 200
+"""Characters of what was given that a message repeats."""
 
 
 class RunConfig(Section):
@@ -117,7 +121,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: another encoding, or a NUL in the path
         raise InputError(f"{path}: the config cannot be read ({error}). Name an existing YAML file in UTF-8.") from error
     return _build(text, str(path), overrides, path.resolve().parent)
 
@@ -155,33 +159,46 @@ def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) 
     if base is not None and isinstance(data, dict):
         for table in ("events", "items", "users", "links"):
             place = data.get(table)
-            if not isinstance(place, str):
+            if not isinstance(place, str) or "\0" in place:  # which the checks of the sections refuse
                 continue
             if "://" not in place:
-                data[table] = str((base / Path(place).expanduser()).resolve())
+                data[table] = _resolved(base, place, f"{source}: data.{table}")
             elif place.startswith("sqlite:///") and (base / (file := place[10:].partition("?")[0])).is_file():
                 data[table] = f"sqlite:///{(base / file).resolve()}{place[10 + len(file) :]}"
     return config_from_dict(content, source)
 
 
+def _resolved(base: Path, place: str, key: str) -> str:
+    try:
+        return str((base / Path(place).expanduser()).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a user, ~name, that there is not; a loop of links; no file name
+        raise InputError(f"{key}: {hidden(place[:LONGEST])!r} is no path ({error}).") from None
+
+
 def _read(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # a SafeLoader, less dates
+    except RecursionError:
+        raise InputError(f"{hidden(source[:LONGEST])}: not valid YAML: its brackets or indents are too many levels deep.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number with an explicit tag that is none, or with too many digits
-        raise InputError(f"{source}: not valid YAML: {error}") from error
+        said = str(error)
+        if hidden(text) != text:  # YAML shows the line, cut anywhere
+            mark = getattr(error, "problem_mark", None)
+            said = f"line {mark.line + 1}" if mark else "a value that can not be read"
+        raise InputError(f"{hidden(source)}: not valid YAML: {said}") from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, mark, value = override.partition("=")
     if not mark or not key:
-        raise InputError(f"--set {override}: write it as section.key=value, for example --set training.epochs=5")
+        raise InputError(f"--set {hidden(override)}: write it as section.key=value, for example --set training.epochs=5")
     *sections, leaf = key.split(".")
     for section in sections:
         if content.get(section) is None:  # not there, or there without a key
             content[section] = {}
         content = content[section]
         if not isinstance(content, dict):
-            raise InputError(f"--set {override}: '{section}' is a value, not a section")
+            raise InputError(f"--set {hidden(override)}: '{section}' is a value, not a section")
     content[leaf] = _read(value, f"--set {override}")
 
 

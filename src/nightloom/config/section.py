@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from nightloom.core.errors import RenamedWarning
 
@@ -26,14 +26,44 @@ def _title(name: str, _: object) -> str:
     return TITLES.get(name, name.replace("_", " ").capitalize())
 
 
+def _texts(given: Any) -> Iterator[str]:
+    """All texts in a value, the keys of mappings too."""
+    waiting = [given]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            waiting += one
+
+
 class Section(BaseModel):
     """A frozen part of the config that refuses keys it does not know."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, field_title_generator=_title
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        field_title_generator=_title,
     )
     renamed: ClassVar[Mapping[str, str]] = {}
     """Keys of the last version -> their names now; they work for one version more, with a warning."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _writable(cls, given: Any, info: ValidationInfo) -> Any:
+        """Texts that no file name and no database takes are refused where they are written, not where they are used."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(kind, type) and issubclass(kind, Section):  # which names its own key
+            return given
+        for text in _texts(given):
+            if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError("it holds a character that no file name or text may hold (NUL, or half of a surrogate pair)")
+        return given
 
     @model_validator(mode="before")
     @classmethod

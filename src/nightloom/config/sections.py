@@ -85,39 +85,39 @@ class TrainingConfig(Section):
 
     tuning: Literal["frozen", "lora", "full"] = "frozen"
     """What happens to the language model: frozen (vectors cached), LoRA adapters, or full fine-tuning."""
-    workers: int = Field(2, ge=1)
-    """Processes of torch.distributed (one per core or GPU)."""
-    epochs: int = Field(60, ge=1)
+    workers: int = Field(2, ge=1, le=128)
+    """Processes of torch.distributed (one per core or GPU); more than four a core are refused when training starts."""
+    epochs: int = Field(60, ge=1, le=1_000_000)
     """Most epochs; early stopping usually ends sooner."""
-    patience: int = Field(8, ge=1)
+    patience: int = Field(8, ge=1, le=1_000_000)
     """Epochs without a better validation NDCG@10 before training stops."""
-    batch_users: int = Field(32, ge=1)
+    batch_users: int = Field(32, ge=1, le=1_000_000)
     """Users (windows of max_history) in a global batch, over all workers."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimizer."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0, le=100)
     """Peak learning rate of the recommender."""
-    lm_learning_rate: float = Field(5e-5, gt=0)
+    lm_learning_rate: float = Field(5e-5, gt=0, le=100)
     """Peak learning rate of the language model when it is tuned."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=100)
     """Weight decay."""
-    label_weight: float = Field(0.0, ge=0)
+    label_weight: float = Field(0.0, ge=0, le=1000)
     """Weight of the label head's loss beside that of retrieval, where events are both positive and not (liked, clicked). 0: no head."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing of the softmax loss."""
-    negatives: int | None = Field(None, ge=1)
+    negatives: int | None = Field(None, ge=1, le=1_000_000)
     """Shared negatives of the sampled softmax (logQ-corrected). Empty: full softmax up to 50,000 items, 4,096 above."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Operands of the matrix products in training. auto: bf16 where the processor or GPU has instructions for it, else fp32."""
-    max_minutes: float | None = Field(None, gt=0)
+    max_minutes: float | None = Field(None, gt=0, le=100_000)
     """Training stops after the epoch that passes this many minutes."""
     warm_start: bool = False
     """Start from the champion's weights, if it has learned nothing that tonight holds out (split in time, frozen language model)."""
-    warm_epochs: int = Field(2, ge=1)
+    warm_epochs: int = Field(2, ge=1, le=1_000_000)
     """Epochs of a run that starts from the champion's weights; the rate falls to nothing over them."""
     refit: bool = True
     """After early stopping, train again on train + validation for the best number of epochs (one cut for all users only)."""
-    seed: int = 7
+    seed: int = Field(7, ge=0, le=2**31 - 1)
     """Seed of everything random in training."""
 
 
@@ -139,23 +139,23 @@ class EvaluationConfig(Section):
 class ClicksConfig(Section):
     """The click head (`python -m flows.clicks`), for logs that say what was shown, clicked or not."""
 
-    test_from: int | None = None
+    test_from: int | None = Field(None, ge=0, le=10**15)
     """Order, or time in ms since 1970, of the first row of the test part, where a publisher set one. Empty: by prepare.test_share."""
-    folds: int = Field(6, ge=1)
+    folds: int = Field(6, ge=1, le=100)
     """Parts of the latter half before the test, each predicted from what is before it. They choose epochs and calibration."""
-    members: int = Field(5, ge=1)
+    members: int = Field(5, ge=1, le=100)
     """Networks, trained from different seeds, whose log-odds are averaged."""
-    epochs: int = Field(16, ge=1)
+    epochs: int = Field(16, ge=1, le=10_000)
     """Most epochs; how many are best is chosen on the folds."""
     dim: int = Field(32, ge=2, le=1024)
     """Width of the vectors of user, item and context that are added up."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Dropout of the head's hidden layers."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=100)
     """Learning rate."""
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, le=100)
     """Weight decay."""
-    batch_rows: int = Field(128, ge=1)
+    batch_rows: int = Field(128, ge=1, le=10_000_000)
     """Rows in a batch."""
     calibration: Literal["auto", "none", "temperature", "isotonic"] = "auto"
     """How log-odds become probabilities. auto: the best log-loss on the folds, out of fold."""
@@ -164,11 +164,11 @@ class ClicksConfig(Section):
 class ExplainConfig(Section):
     """Shapley reasons for a sample of recommendations."""
 
-    users: int = Field(8, ge=0)
+    users: int = Field(8, ge=0, le=10_000)
     """Users whose first recommendation is explained."""
     max_events: int = Field(20, ge=2, le=200)
     """Latest history events that take part as players."""
-    samples: int = Field(256, ge=16)
+    samples: int = Field(256, ge=16, le=1_000_000)
     """Model evaluations per explanation."""
 
 
@@ -181,17 +181,17 @@ class PromotionConfig(Section):
     """enabled: promote on success; dry_run: decide and report, register nothing; disabled: no registry at all."""
     metric: Literal["ndcg_at_10", "hr_at_10", "mrr_at_10", "recall_at_10"] = "ndcg_at_10"
     """Metric that decides."""
-    margin: float = Field(0.02, ge=0)
+    margin: float = Field(0.02, ge=0, le=1)
     """Non-inferiority margin, relative to the champion's metric: the whole interval must lie above -margin."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence of the bootstrap interval."""
-    resamples: int = Field(2000, ge=100)
+    resamples: int = Field(2000, ge=100, le=1_000_000)
     """Bootstrap resamples."""
-    slice_margin: float = Field(0.1, ge=0)
+    slice_margin: float = Field(0.1, ge=0, le=1)
     """Largest relative loss allowed on any slice with enough users; by more than chance."""
-    anchor_margin: float = Field(0.03, ge=0)
+    anchor_margin: float = Field(0.03, ge=0, le=1)
     """The same against the anchor, the best model of before: losses of many nights may not add up to more."""
-    min_slice_users: int = Field(200, ge=1)
+    min_slice_users: int = Field(200, ge=1, le=1_000_000_000)
     """Slices with fewer users guard only where they would show a loss of a fifth."""
     must_beat_baselines: bool = True
     """Whether a first champion must match every baseline within the margin, and no later one may fall significantly below one."""

@@ -22,13 +22,17 @@ LIVE_SECONDS = 30 * 86_400
 """A request without a time is now while the latest known event is no older than this: as far back as the longest counters look."""
 
 
+NO_SECONDS = 10**11
+"""Seconds since 1970 are less than this until the year 5138; milliseconds are more since 1973."""
+
+
 @dataclass(frozen=True)
 class Query:
     """A history, and what is known of the request.
 
     Attributes:
         history: item ids, oldest first; ids that the catalogue lacks are skipped.
-        times: when each event happened, seconds since 1970; None where that is not known, and the model answers from order alone.
+        times: when each event happened, seconds since 1970, in order; None where that is not known, and the model answers from order alone.
         event_types: the event name of each event; None: each has the model's default event type.
         positive: whether each event was positive (liked, bought); None: the event names decide.
         friends: histories, item ids oldest first, of the users that this one is linked to.
@@ -107,8 +111,8 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
         `len(queries)` histories, with links where a query has friends.
 
     Raises:
-        InputError: a list of a query does not match its history, the request is before an event, or the model does not know an event
-            name.
+        InputError: a list of a query does not match its history, its times are no seconds or fall, the request is before an event, or
+            the model does not know an event name.
     """
     for number, query in enumerate(queries):
         _check(number, query)
@@ -152,6 +156,16 @@ def _check(number: int, query: Query) -> None:
             raise InputError(
                 f"query {number}: {len(given)} {name} for {events} events. Give one for each event of the history, or none at all."
             )
+    times = np.asarray(() if query.times is None else query.times)
+    moment = np.asarray(() if query.request_time is None else (query.request_time,))
+    for name, given in (("times", times), ("request_time", moment)):
+        if given.size and np.abs(given).max() >= NO_SECONDS:
+            raise InputError(
+                f"query {number}: {name} holds {given[np.abs(given).argmax()]}, which is no time in seconds since 1970. Are these "
+                "milliseconds? Divide them by 1,000."
+            )
+    if (times[1:] < times[:-1]).any():
+        raise InputError(f"query {number}: its times fall. Give the events of a history oldest first, and their times with them.")
     if query.request_time is not None and query.times is not None and (latest := max(query.times, default=0)) > query.request_time:
         raise InputError(
             f"query {number}: request_time {query.request_time} is before its latest event, at {latest}. Leave out the events that came "

@@ -133,7 +133,7 @@ def ndcg_sum(scores: NDArray[np.float32], queries: Queries, *, exclude_seen: boo
     """
     refuse_nan(nan_queries(scores), len(queries), model)
     if exclude_seen:
-        mask_seen(scores, queries.histories)
+        mask_seen(scores, queries.histories.packed())
     return float(ndcg_of_scores(scores, held_out_mask(queries, scores.shape[1]), np.diff(queries.target_offsets), k).sum())
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from nightloom.config import RunConfig
 from nightloom.core.asked import asked as count
 from nightloom.core.asked import told
+from nightloom.core.markup import plain_markdown
+from nightloom.core.secrets import hidden
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
 """Metrics in the table of models, where they were measured."""
@@ -74,7 +76,7 @@ def model_card(
         *([told(asked)] if asked else []),
         *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),
         "## Why it was promoted",
-        "\n".join(f"- {reason.replace(decision['metric'], label)}" for reason in decision["reasons"]),
+        "\n".join(f"- {plain_markdown(reason.replace(decision['metric'], label))}" for reason in decision["reasons"]),
         *_compared(
             f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
         ),
@@ -82,7 +84,7 @@ def model_card(
         "## Made from",
         "\n".join(
             [f"- {table}: {rows:,} rows" for table, rows in (counts or {}).items()]
-            + ([f"- licence of the data: {licence}"] if licence else [])
+            + ([f"- licence of the data: {plain_markdown(licence)}"] if licence else [])
             + _hashes(tags)
         ),
         "## Limits",
@@ -91,7 +93,7 @@ def model_card(
         "`label_probability`, where an answer has them, can.\n"
         "- Groups that are small in the data are served with less certainty: see the slices.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return hidden("\n\n".join(parts) + "\n")
 
 
 def _scored(config: RunConfig, training: Mapping[str, Any]) -> list[str]:
@@ -125,9 +127,9 @@ def _network(config: RunConfig, training: Mapping[str, Any]) -> str:
     model, how = config.model, config.training
     reads = []
     if model.use_text:
-        reads.append(f"text vectors of {config.pretrained.model} ({how.tuning})")
+        reads.append(f"text vectors of {plain_markdown(config.pretrained.model)} ({how.tuning})")
     if model.use_images and "image" in config.data.features.values():
-        reads.append(f"picture vectors of {config.pretrained.image_model}")
+        reads.append(f"picture vectors of {plain_markdown(config.pretrained.image_model)}")
     reads += ["attributes"] if model.use_attributes else []
     reads += ["ids"] if model.use_ids else []
     return (
@@ -186,9 +188,9 @@ def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], 
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{name}@champion')\n"
         "model.predict(pd.DataFrame({'user_id': ['a'], 'item_id': ['b']}))['probability']\n```",
         f"## Why it was promoted ({decision['rows']:,} test rows, {decision['clicks']:,} clicks, log-loss {decision['challenger']:.4f})",
-        "\n".join(f"- {reason}" for reason in decision["reasons"]),
+        "\n".join(f"- {plain_markdown(reason)}" for reason in decision["reasons"]),
         "## Made from",
-        "\n".join(([f"- licence of the data: {licence}"] if licence else []) + _hashes(tags)),
+        "\n".join(([f"- licence of the data: {plain_markdown(licence)}"] if licence else []) + _hashes(tags)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -203,5 +205,6 @@ def _figure(value: float | None) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    lines = [list(map(plain_markdown, line)) for line in (heads, *rows)]
+    lines.insert(1, ["---"] * len(heads))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

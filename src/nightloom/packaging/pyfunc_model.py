@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Recommender(mlflow.pyfunc.PythonModel):
             context: MLflow's; its model_config says where the store of events is, unless NIGHTLOOM_EVENTS does.
             model_input: `history` (item ids, oldest first) with, perhaps, `times` (seconds since 1970), `events` (event names; by default
                 the one that most positive events have) and `positive` (whether each event was liked; by default as its name says), or
-                `user_id`. A row with a history is answered from it. A user's stored events are cleaned, named and labelled by the rules
+                `user_id`: each row has one of the two. A user's stored events are cleaned, named and labelled by the rules
                 of stage prepare; a user that the store does not know is answered as one without history. With either there may be
                 `friends` (lists of item ids, one a friend) and `request_time` (seconds since 1970; by default now, see
                 `nightloom.core.queries.Clock`). A stored user is answered from the events before `request_time`, as evaluation does.
@@ -46,14 +46,18 @@ class Recommender(mlflow.pyfunc.PythonModel):
             `probability` where the model has a re-ranker, `label_probability` where it has a label head.
 
         Raises:
-            InputError: neither histories nor user ids are given, an event name is unknown, a history has events after its
-                `request_time`, or the store of events can not be read.
+            InputError: a row has neither a history nor a user id, or both; no id of a history is in the catalogue; times are no seconds
+                or fall; an event name is unknown; a history has events after its `request_time`; k is below 1; or the store of
+                events can not be read.
         """
         model_input = _renamed(model_input)
         if not {"history", "user_id"} & set(model_input.columns):
             raise InputError(f"the input has the columns {list(model_input.columns)}. Give `history` (lists of item ids) or `user_id`.")
         settings = {"k": 10, "exclude_seen": True} | (params or {})
+        if settings["k"] < 1:
+            raise InputError(f"params: k is {settings['k']}. Ask for at least one item.")
         rows: list[Mapping[Any, Any]] = list(model_input.to_dict("records"))
+        _check(rows, self.bundle)
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
         queries = [_query(row, stored) for row in rows]
@@ -70,6 +74,20 @@ class Recommender(mlflow.pyfunc.PythonModel):
         return found
 
 
+def _check(rows: Sequence[Mapping[Any, Any]], bundle: Bundle) -> None:
+    """Refuse rows that could only be answered by a guess; each message names one."""
+    for number, row in enumerate(rows):
+        asked = [name for name in ("history", "user_id") if _given(row, name)]
+        if len(asked) != 1:
+            both = "both `history` and `user_id`" if asked else "neither `history` nor `user_id`"
+            raise InputError(f"row {number} has {both}. Give one of them: [] is the history of somebody new.")
+        if asked == ["history"] and len(row["history"]) and not any(str(item) in bundle.index for item in row["history"]):
+            raise InputError(
+                f"row {number}: none of the {len(row['history']):,} ids of its history is in the catalogue of {len(bundle.index):,} items, "
+                f"for example '{str(row['history'][0])[:60]}'. Its ids look like '{bundle.item_ids[0]}'."
+            )
+
+
 def _renamed(model_input: pd.DataFrame) -> pd.DataFrame:
     """The input with the columns of the version before under their names of today."""
     old = {name: now for name, now in RENAMED.items() if name in model_input and model_input[name].notna().any()}
@@ -83,7 +101,7 @@ def _renamed(model_input: pd.DataFrame) -> pd.DataFrame:
 def _given(row: Mapping[Any, Any], column: str) -> bool:
     """Whether a row has a value; missing values of strings and lists come as None or NaN."""
     value = row.get(column)
-    return value is not None and not (isinstance(value, float) and value != value)
+    return value is not None and value is not pd.NA and not (isinstance(value, float) and value != value)
 
 
 def _query(row: Mapping[Any, Any], stored: Mapping[str, Query]) -> Query:

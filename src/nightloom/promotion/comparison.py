@@ -111,8 +111,8 @@ class Pair:
         """The difference of the means with its interval; users who agree on hits alone do not show that nobody would lose one."""
         metric: str = config.metric
         a, b = {metric: self.mine}, {metric: self.its}
-        settings = {"confidence": config.confidence, "resamples": config.resamples, "seed": seed}
-        return paired(a, b, queries=self.queries, same=self.same, **settings)[metric]
+        found = paired(a, b, queries=self.queries, confidence=config.confidence, resamples=config.resamples, seed=seed, same=self.same)
+        return found[metric]
 
     def equal_passes(self, margin: float, confidence: float) -> float:
         """Probability that an equal model would be found not inferior within `margin`, a share of the other's mean."""

@@ -92,6 +92,8 @@ def decide(
 ) -> Decision:
     """Decide whether the challenger may become champion.
 
+    Fewer than `gate_words.FEWEST_USERS` users decide nothing, and nothing is promoted.
+
     Without a champion the challenger must be not inferior to every baseline: the whole interval of the difference lies at or above
     -margin times the baseline's mean. With a champion:
 
@@ -173,6 +175,7 @@ def _against(
     compared = tuple(_shown_losses(challenger, baselines, config, seed))
     stand = ([whole] if best is None else [whole, best]) + [*slices, *compared]
     against = [
+        *words.too_few(whole.users),
         *words.margins(whole, best, config),
         *(words.slice_lost(one, config) for one in slices if not one.passed),
         *(words.baseline_lost(one, config) for one in compared if not one.passed),
@@ -213,8 +216,8 @@ def _first(challenger: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], conf
     if not config.must_beat_baselines:
         compared = tuple(replace(one, guards=False, passed=True) for one in compared)
     beaten_by = [one for one in compared if not one.passed]
-    against = [words.not_matched(one, config) for one in beaten_by]
     users, queries = len(alone.users), int(alone.queries.sum())
+    against = [*words.too_few(users), *(words.not_matched(one, config) for one in beaten_by)]
     told = words.first(float(alone.mine.mean()), users, queries, compared, config)
     return Decision(
         decision="reject" if against else "promote",

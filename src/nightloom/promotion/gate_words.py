@@ -13,8 +13,20 @@ if TYPE_CHECKING:
 
 HALF = 0.5
 """A rival that knows a smaller share of the catalogue is pointed out."""
+FEWEST_USERS = 6
+"""Fewer users than this decide nothing: even if all of them agreed, that could be chance at a confidence of 95 % (a sign test)."""
 FEW_USERS = 30
 """Below this many users the decision says that its interval is rough."""
+
+
+def too_few(users: int) -> list[str]:
+    """Why users who are too few stand against promotion."""
+    if users >= FEWEST_USERS:
+        return []
+    return [
+        f"Only {users:,} held-out user{'s' if users > 1 else ''} can be judged by, and fewer than {FEWEST_USERS} say nothing: even if all "
+        "agreed, that could be chance. Give more events, or a larger prepare.test_share."
+    ]
 
 
 def margins(whole: Comparison, anchor: Comparison | None, config: PromotionConfig) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nightloom.core.secrets import hidden_in
 from nightloom.runs.stages import Manifest, Night
 
 Outcome = Literal["promoted", "rejected", "dry_run", "disabled", "refused"]
@@ -78,7 +79,7 @@ def build_report(
         model: the family that is the challenger.
 
     Returns:
-        JSON values only: numpy scalars are unwrapped, paths are text, and NaN or infinity is None.
+        JSON values only: numpy scalars are unwrapped, paths are text, and NaN or infinity is None. No text holds credentials.
     """
     config = night.config
     stages: dict[str, dict[str, Any]] = {
@@ -120,7 +121,7 @@ def build_report(
         "licence": licence,
         "config": config.model_dump(mode="json"),
     }
-    plain: dict[str, Any] = _plain(report)
+    plain: dict[str, Any] = hidden_in(_plain(report))
     return plain
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from nightloom.config import RunConfig
 from nightloom.core.streaming import STREAMING
+from nightloom.promotion.gate_words import FEWEST_USERS
 from nightloom.report import words
 
 REASONS = 5
@@ -98,7 +99,9 @@ def _hints(config: RunConfig, found: Mapping[str, Any]) -> Iterator[str]:
     if prepared is None:
         return
     users = next(iter(prepared["parts"].values()))["test_users"]
-    if users < FEW_USERS:
+    if users < FEWEST_USERS:
+        yield f"{users:,} test users are too few to judge a model by, so a night would promote none: more events are needed"
+    elif users < FEW_USERS:
         yield f"{users:,} test users tell two models apart only where they differ much: more events or a larger prepare.test_share help"
     if config.data.items is None and config.data.set is None:
         yield "there is no items table: with titles (data.items) the language model knows the items, new ones too"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nightloom.core.markup import plain_markdown
+from nightloom.core.secrets import hidden
+
 OUTCOME_TAG, GATE_TAG, NOTE_TAG = "nightloom.outcome", "nightloom.gate", "mlflow.note.content"
 CURVES = ("loss", "validation_ndcg_at_10", "learning_rate", "seconds")
 """What of an epoch is drawn over epochs."""
@@ -19,8 +22,8 @@ def outcome_content(outcome: str, gate: Mapping[str, Any], headline: str, reason
     """
     other, (difference, low, high) = _compared(gate)
     figures = {"difference": difference, "low": low, "high": high} | {name: gate.get(name) for name in ("challenger", "champion")}
-    note = "\n".join([f"**{headline}**", "", *(f"- {' '.join(reason.split())}" for reason in reasons)])
-    tags = {OUTCOME_TAG: outcome, NOTE_TAG: note.replace("<", "&lt;")}
+    note = "\n".join([f"**{headline}**", "", *(f"- {plain_markdown(reason)}" for reason in reasons)])
+    tags = {OUTCOME_TAG: outcome, NOTE_TAG: hidden(note)}
     if low is not None:
         tags[GATE_TAG] = f"{gate['metric']} {difference:+.4f} ({low:+.4f} to {high:+.4f}) against {other}"
     return tags, [(f"gate/{name}", float(value), 0) for name, value in figures.items() if value is not None]

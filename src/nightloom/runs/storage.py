@@ -29,6 +29,7 @@ import fsspec
 
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.files import whole_folder, write_json
+from nightloom.core.secrets import has_secret, hidden, secrets_hidden
 
 STORE = "NIGHTLOOM_STORE"
 INDEX = "published.json"
@@ -59,10 +60,11 @@ class Storage:
         url = os.environ.get(STORE, "").rstrip("/") or None
         if url and "://" not in url:
             raise InputError(
-                f"{STORE}={url}: no protocol. Write file:///absolute/folder or s3://bucket/folder; a local folder is NIGHTLOOM_ROOT."
+                f"{STORE}={hidden(f'x://{url}').removeprefix('x://')}: no protocol. Write file:///absolute/folder or s3://bucket/folder; "
+                "a local folder is NIGHTLOOM_ROOT."
             )
-        if url and urlsplit(url).password:
-            raise InputError(f"{STORE} holds a password. Leave it out: the store's library reads secrets from its own variables.")
+        if url and has_secret(url):
+            raise InputError(f"{STORE} holds a password or key. Leave it out: the store's library reads secrets from its own variables.")
         return cls(root, url)
 
     @property
@@ -189,17 +191,18 @@ class Storage:
     @contextmanager
     def _reached(self) -> Iterator[None]:
         """Say plainly that the store can not be reached; each library behind fsspec has errors of its own."""
-        try:
-            yield
-        except NightloomError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with secrets_hidden():
+            try:
+                yield
+            except NightloomError:
                 raise
-            raise NightloomError(
-                f"{STORE}={self.url}: the store can not be reached ({type(error).__name__}: {error}). "
-                "Check the address, the rights and the connection, then start again: finished stages are kept."
-            ) from error
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise NightloomError(
+                    f"{STORE}={self.url}: the store can not be reached ({type(error).__name__}: {error}). "
+                    "Check the address, the rights and the connection, then start again: finished stages are kept."
+                ) from error
 
 
 def files_in(folder: Path) -> dict[str, int]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nightloom.config import RunConfig
+from nightloom.core.secrets import hidden, secrets_hidden
 from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import open_store, reached, tracking_uri
 from nightloom.runs.processes import alive, this_process
@@ -53,9 +54,11 @@ class Tracking:
         with self.reached():
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def reached(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def reached(self) -> Iterator[None]:
         """Wait for a locked database, and say plainly what to do when MLflow can not be reached while the block runs."""
-        return reached(self.uri)
+        with secrets_hidden(), reached(self.uri):
+            yield
 
     def experiment(self, name: str) -> str:
         """Id of a recommender's experiment, made when missing."""
@@ -294,7 +297,7 @@ class Tracking:
     def _log_params(self, run: str, content: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in flatten(content).items()]
+        params = [Param(key, hidden(str(value))[:PARAM_LENGTH]) for key, value in flatten(content).items()]
         for at in range(0, len(params), PARAMS_AT_ONCE):
             self.client.log_batch(run, params=params[at : at + PARAMS_AT_ONCE])
 

@@ -22,6 +22,8 @@ MAX_RESTARTS = 2
 GRACE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
 HERE = "127.0.0.1"
+WORKERS_A_CORE, LEAST_ALLOWED = 4, 8
+"""Workers beyond so many a core are refused; so many are allowed on any machine."""
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -39,9 +41,14 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         on_epoch: called with each line of `curves.jsonl` as it is written.
 
     Raises:
-        InputError: the workers refused what they were given.
+        InputError: the workers refused what they were given, or there would be far more of them than cores.
         TrainingError: a worker failed, restarts included; holds the end of the log.
     """
+    if workers > max(LEAST_ALLOWED, WORKERS_A_CORE * (cores := _cores())):
+        raise InputError(
+            f"training.workers: {workers} processes on {cores} cores would only wait for each other and for memory. "
+            f"One a core or GPU is enough; more than {WORKERS_A_CORE} a core are not started."
+        )
     curves = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"]) / "curves.jsonl"
     curves.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -86,9 +93,8 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
 
 def environment(workers: int) -> dict[str, str]:
     """Environment of the workers: each its share of the cores, and settings that were measured to pay."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     settings = {
-        "OMP_NUM_THREADS": str(max(1, cores // workers)),
+        "OMP_NUM_THREADS": str(max(1, _cores() // workers)),
         # Freed blocks stay with the process instead of going back to the kernel to be zeroed again. An epoch of
         # MovieLens-100K, one thread, in turn: 6.3 and 6.8 s without, 4.6 and 5.0 s with.
         "MALLOC_MMAP_MAX_": "0",
@@ -100,9 +106,15 @@ def environment(workers: int) -> dict[str, str]:
         "LRU_CACHE_CAPACITY": "512",
         **{name: SWITCHES[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM")},
         "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",  # of their log, whatever the terminal has
     }
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_workers(run_json: Path, workers: int) -> int:

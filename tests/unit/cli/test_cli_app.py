@@ -59,3 +59,24 @@ def test_the_entry_point_tells_refused_input_without_a_traceback(tmp_path: Path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "nightloom: mlruns/mlflow.db: no night has run there. Set --root to the mlruns folder, or NIGHTLOOM_MLFLOW_URI.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_option_is_told_with_those_that_there_are() -> None:
+    done = command("night", "--prset", "movies-small")
+    assert (done.returncode, "--preset" in done.stderr) == (2, True)
+
+
+def test_an_address_with_a_password_is_neither_taken_nor_written(tmp_path: Path) -> None:
+    done = command("init", "postgresql://reader:pl4nted@host/shop?table=events", cwd=tmp_path)
+    assert (done.returncode, "NIGHTLOOM_SQL_PASSWORD" in done.stderr) == (2, True)
+    assert "pl4nted" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_password_of_an_mlflow_that_is_away_is_not_told(tmp_path: Path) -> None:
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    for address in ("http://night:pl4nted@127.0.0.1:9", "nonsense://night:pl4nted@host"):
+        done = command("versions", "shop", cwd=tmp_path, NIGHTLOOM_MLFLOW_URI=address, **settings)
+        assert done.returncode == 1, done.stderr
+        assert "pl4nted" not in done.stdout + done.stderr
+        assert f"{address.partition(':')[0]}://night:***@" in done.stderr

@@ -123,3 +123,16 @@ def test_lists_must_match_the_history(given: dict[str, Any]) -> None:
 def test_an_unknown_event_type_is_refused() -> None:
     with pytest.raises(InputError, match=r"the model knows no event 'sold'\. It knows: buy, view"):
         build(Query(["gone"], event_types=["sold"]))
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (Query(["a", "b"], [1_600_000_000_000, 1_600_000_001_000]), "times holds 1600000001000, which is no time in seconds since 1970"),
+        (Query(["a"], [1_600_000_000], request_time=1_600_000_001_000), "request_time holds 1600000001000, which is no time in seconds"),
+        (Query(["a", "b"], [1_600_000_001, 1_600_000_000]), "its times fall. Give the events of a history oldest first"),
+    ],
+)
+def test_times_in_another_unit_or_order_are_told_and_not_taken(query: Query, told: str) -> None:
+    with pytest.raises(InputError, match=f"query 1: {told}"):
+        build(Query(), query)

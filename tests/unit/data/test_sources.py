@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def refused(path: Path, *words: str, name: str = "events", **keys: Any) -> None:
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    refused(tmp_path / "pipe", "is neither a file nor a folder")
+    refused(Path("/dev/zero"), "is neither a file nor a folder")
+    refused(tmp_path / ("a" * 300), "can not be looked at (File name too long)")
+    for encoding in ("hex", "rot13", "no such"):
+        refused(write(tmp_path / "e.csv", "user_id,item_id\na,b\n"), "there is no encoding", encoding=encoding)
 
 
 def test_csv_cells_stay_text_as_written(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from nightloom.packaging.card import model_card
 from nightloom.promotion.gate import decide
+from tests.sample_reports import HOSTILE
 from tests.small_bundle import small_config
 
 METRICS = {
@@ -68,6 +71,19 @@ def test_card(first: bool) -> None:
 def card_of(training: dict[str, Any]) -> str:
     config = small_config("films")
     return model_card(config, METRICS, asdict(decide(rows(1), None, {}, config.promotion)), {}, training=training)
+
+
+def test_what_data_say_is_text_in_the_card() -> None:
+    config = small_config("films")
+    hostile = HOSTILE.replace("|", "")
+    frame = rows(1).assign(slices=hostile)
+    decision = asdict(decide(frame, frame.assign(rank=rows(2)["rank"]), {"popularity": rows(5)}, config.promotion))
+    decision["reasons"] = (HOSTILE, *decision["reasons"])
+    slices = {HOSTILE: {"users": 60, "ndcg_at_10": 0.7}}
+    card = model_card(config, METRICS, decision, {}, training=TRAINING, slices=slices, licence=HOSTILE)
+    made = MarkdownIt("gfm-like", {"linkify": False}).render(card)
+    assert set(re.findall(r"<(\w+)", made)) <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "code", "pre"}
+    assert made.count("window.hit") >= 6
 
 
 def test_card_without_extras() -> None:

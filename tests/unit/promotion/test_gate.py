@@ -15,9 +15,10 @@ from nightloom.config import PromotionConfig
 from nightloom.evaluation.score_interval import holm, loss_p_value
 from nightloom.promotion.comparison import Pair
 from nightloom.promotion.gate import Decision, decide
+from nightloom.promotion.gate_words import FEWEST_USERS
 
 FAST = {"resamples": 200}
-ranks = st.lists(st.one_of(st.none(), st.integers(1, 15)), min_size=2, max_size=40)
+ranks = st.lists(st.one_of(st.none(), st.integers(1, 15)), min_size=FEWEST_USERS, max_size=40)
 
 
 def rows(per_user: list[int | None], slices: list[str] | None = None) -> pd.DataFrame:
@@ -51,6 +52,17 @@ def test_a_better_challenger_is_promoted_and_called_superior() -> None:
     assert found.reasons[0].startswith(
         "ndcg_at_10 0.9000 against 0.6309 of the champion on the same 100 held-out users: difference +0.2691"
     )
+
+
+@pytest.mark.parametrize("champion", [None, 20], ids=["first", "against a champion"])
+def test_a_handful_of_users_decides_nothing(champion: int | None) -> None:
+    for users in (1, FEWEST_USERS - 1):
+        found = gate([1] * users, None if champion is None else [champion] * users, {"popularity": [9] * users})
+        assert found.decision == "reject"
+        assert found.challenger == 1.0
+        assert found.reasons[0].startswith(f"Only {users} held-out user{'s' if users > 1 else ''} can be judged by, and fewer than 6 say")
+    enough = gate([1] * FEWEST_USERS, None if champion is None else [champion] * FEWEST_USERS, {"popularity": [9] * FEWEST_USERS})
+    assert enough.decision == "promote"
 
 
 def test_a_worse_challenger_is_rejected_with_figures() -> None:

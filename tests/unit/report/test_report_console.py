@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from nightloom.report import words
 from nightloom.report.console import print_summary, print_unchanged
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
-from tests.sample_reports import report
+from nightloom.runs.run_content import outcome_content
+from tests.sample_reports import HOSTILE, hostile_report, report
 
 ENDINGS = ("promoted", "first", "rejected", "dry_run", "disabled", "refused")
 
@@ -133,6 +136,17 @@ def test_markdown_marks_the_best_and_keeps_cells_whole():
     assert "- a \\| b c\n" in text
     assert "| **nightloom** | **0.1943** | **0.0925** | **0.0740** |" in text
     assert "[http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning]" in text
+
+
+@pytest.mark.parametrize("ending", ["promoted", "first", "rejected", "refused"])
+def test_markdown_renders_what_data_say_as_text(ending):
+    made = MarkdownIt("gfm-like", {"linkify": False}).render(markdown(hostile_report(ending)))
+    tags = set(re.findall(r"<(\w+)", made))
+    assert tags <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "strong", "code", "a"}
+    assert all(link.startswith("http") for link in re.findall(r'href="([^"]*)"', made))
+    assert "**c**" in made
+    note = outcome_content("promoted", {}, "Promoted", [HOSTILE])[0]["mlflow.note.content"]
+    assert set(re.findall(r"<(\w+)", MarkdownIt().render(note))) == {"p", "strong", "ul", "li"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from nightloom.report import figures, glossary
 from nightloom.report.html import render_html
-from tests.sample_reports import report
+from tests.sample_reports import hostile_report, report
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 VOID = {"meta", "img", "br", "rect", "polyline", "circle"}
@@ -186,6 +186,24 @@ def test_what_comes_from_data_is_escaped():
     assert "Boomerang &lt;b&gt;" in html
     assert "A &lt;b&gt;bold&lt;/b&gt; title" in html
     assert "&lt;i&gt;-1&lt;/i&gt;" in html
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_hostile_data_make_no_element_of_the_page(ending):
+    class Found(HTMLParser):
+        def __init__(self, page):
+            super().__init__()
+            self.tags, self.attributes = set(), set()
+            self.feed(page)
+
+        def handle_starttag(self, tag, attrs):
+            self.tags |= {tag}
+            self.attributes |= {name for name, _ in attrs} | {value for name, value in attrs if name == "href"}
+
+    plain, hostile = Found(render_html(report(ending), {})), Found(render_html(hostile_report(ending), {}))
+    assert hostile.tags - plain.tags <= {"details", "summary", "table", "thead", "tbody", "tr", "th", "td", "caption", "ul", "li"}
+    assert not {name for name in hostile.attributes if name.startswith("on")}
+    assert not {link for link in hostile.attributes if link.startswith("javascript")}
 
 
 def test_a_slice_that_vetoes_is_marked():

@@ -278,7 +278,9 @@ def test_a_store_that_can_not_be_reached(address: str, tmp_path: Path, monkeypat
     ("url", "said"),
     [
         ("bucket/folder", r"no protocol\. Write file:///absolute/folder or s3://bucket/folder"),
-        ("sftp://user:hunter2@host/folder", "holds a password. Leave it out"),
+        ("sftp://user:hunter2@host/folder", "holds a password or key. Leave it out"),
+        ("s3://bucket/folder?to%6ben=hunter2", "holds a password or key. Leave it out"),
+        ("user:hunter2@host", r"no protocol\. Write file:///absolute/folder or s3://bucket/folder"),
         ("nothing://bucket", "NIGHTLOOM_STORE=nothing://bucket: .*Install what fsspec names"),
     ],
 )

@@ -2,7 +2,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nightloom.training.launch import _report
+import pytest
+
+from nightloom.core.errors import InputError
+from nightloom.training.launch import _report, launch
 
 
 def lines(*epochs: int, more: str = "") -> str:
@@ -22,3 +25,10 @@ def test_each_epoch_is_told_once_though_workers_write_the_file_anew(tmp_path: Pa
     curves.write_text(lines(1, 2, 3, 4), encoding="utf-8")
     _report(curves, told, heard.append)
     assert [line["epoch"] for line in heard] == [1, 2, 3, 4]
+
+
+def test_far_more_workers_than_cores_are_refused_before_any_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightloom.training.launch._cores", lambda: 3)
+    with pytest.raises(InputError, match=r"training\.workers: 13 processes on 3 cores"):
+        launch(tmp_path / "run.json", 13, tmp_path / "log.txt")
+    assert list(tmp_path.iterdir()) == []

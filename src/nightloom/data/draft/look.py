@@ -139,7 +139,7 @@ def _text(content: bytes, path: str) -> Look:
         raise InputError(f"{path} is empty.")
     separator = _separator(lines)
     if separator is None:
-        raise InputError(f"{path}: no separator gives its lines the same number of cells, for example {lines[0][:80]!r}. Is it a table?")
+        raise InputError(f"{path}: no separator gives its lines the same number of cells. Is it a table?")
     rows = _cells(lines, separator)
     header = _has_header(rows)
     quoted = len(separator) == 1 and quotes_hold(text.encode(), separator)

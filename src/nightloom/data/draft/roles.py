@@ -11,6 +11,7 @@ import pandas as pd
 from nightloom.core.errors import InputError
 from nightloom.data.draft.columns import is_event, is_key, is_time, is_value, named, overlap, own_name
 from nightloom.data.draft.look import Look
+from nightloom.data.sources.raw import told_columns
 from nightloom.data.tables.convert import to_text, to_times
 from nightloom.data.tables.features import infer
 
@@ -118,8 +119,8 @@ def _role(look: Look, events: Look) -> str:
     if scores[role]:
         return role
     raise InputError(
-        f"{look.name} (columns {', '.join(map(str, frame))[:200]}) is neither items nor users of {events.name}: its ids are not those "
-        "of the events. Leave it out, or write the YAML by hand (docs/new-domain.md)."
+        f"{look.name} is neither items nor users of {events.name}: its ids are not those of the events. {told_columns([*map(str, frame)])} "
+        "Leave it out, or write the YAML by hand (docs/new-domain.md)."
     )
 
 

@@ -52,9 +52,15 @@ def parts_at(place: str, name: str) -> list[Part]:
         InputError: nothing is there, or what is there is no table.
     """
     path = Path(place).expanduser()
-    if not path.exists() and (found := sorted(glob.glob(str(path)))):
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise InputError(f"{name}: {place[:200]} can not be looked at ({error.strerror}). Correct `data.{name}`.") from error
+    if not there and (found := sorted(glob.glob(str(path)))):
         return [part for one in found for part in parts_of(Path(one), name)]
-    if not path.exists():
+    if there and not path.is_file() and not path.is_dir():
+        raise InputError(f"{name}: {path} is neither a file nor a folder, but a pipe or a device. Write its content to a file.")
+    if not there:
         raise InputError(f"{name}: {path} does not exist. Correct `data.{name}` (relative paths are relative to the config file).")
     return parts_of(path, name)
 

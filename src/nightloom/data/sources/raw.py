@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,10 @@ import pandas as pd
 from nightloom.core.errors import InputError
 
 UNREADABLE_COLUMNS = ("file", "row", "raw", "reason")
+LONGEST_NAME, MOST_NAMES = 64, 40
+"""Characters of a column's name, and names, that a message shows."""
+NO_NAME = re.compile(r"[=@*{}<>,;|`\\]|:.*:|\$.*\$")
+"""What names of columns do not hold, but lines of password files, keys, logs and settings do."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ def joined(tables: list[RawTable], place: str, name: str) -> RawTable:
     for table in tables:
         if set(table.frame.columns) != set(first.frame.columns):
             odd = sorted(set(table.frame.columns) ^ set(first.frame.columns))
+            shown = f" {odd}" if are_names(list(table.frame.columns)) and are_names(list(first.frame.columns)) else ""
             raise InputError(
-                f"{name}: {table.place} and {first.place} differ in columns {odd}. Give all parts of a folder the same columns."
+                f"{name}: {table.place} and {first.place} differ in columns{shown}. Give all parts of a folder the same columns."
             )
     mixed = [column for column in first.frame if len({table.frame[column].dtype for table in tables}) > 1]
     return RawTable(
@@ -66,8 +72,29 @@ def joined(tables: list[RawTable], place: str, name: str) -> RawTable:
     )
 
 
+def are_names(columns: Sequence[str]) -> bool:
+    """Whether a first line looks like names of columns: several, short and printable.
+
+    A message shows no other line: whoever may start a night but not read a file could otherwise have it read out by naming it.
+    """
+    fits = (len(one) <= LONGEST_NAME and one.isprintable() and not NO_NAME.search(one) for one in columns)
+    return len(columns) > 1 and any(columns) and all(fits)
+
+
+def told_columns(columns: Sequence[str]) -> str:
+    """The columns of a table, in a sentence for messages; of what looks like no table nothing is told."""
+    if len(columns) == 1:
+        return "It has one column only: it is no table, or one with another separator (data.separator)."
+    if not are_names(columns):
+        return "Its first line does not look like names of columns, so it is not shown here."
+    more = f" and {len(columns) - MOST_NAMES:,} more" if len(columns) > MOST_NAMES else ""
+    return f"It has: {', '.join(columns[:MOST_NAMES])}{more}."
+
+
 def unique(columns: list[str], place: object, name: str) -> None:
     """Refuse two columns of one name."""
     twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice and not are_names(columns):
+        raise InputError(f"{name}: {place} has two columns of one name. {told_columns(columns)} Is it a table?")
     if twice:
         raise InputError(f"{name}: {place} has more than one column named {', '.join(map(repr, twice))}. Rename all but one.")

@@ -15,6 +15,7 @@ import numpy as np
 from nightloom.core.errors import InputError
 from nightloom.core.yaml_words import scalar
 from nightloom.data.sources.packed import BOM, UTF16, Content
+from nightloom.data.sources.raw import are_names
 
 WHITESPACE = "whitespace"
 """The separator of tables that are cut at blanks and tabs, however many."""
@@ -49,6 +50,7 @@ def as_utf8(content: Content, encoding: str, place: str, name: str) -> Content:
     """
     try:
         codec = codecs.lookup(encoding).name
+        content[:1].decode(codec, errors="replace")  # some codecs are none of text, such as hex
     except LookupError as error:
         raise InputError(f"{name}: there is no encoding '{encoding}'. Set data.encoding to utf-8, latin-1, gb18030 or another.") from error
     if codec in ("utf-8", "utf-8-sig"):
@@ -56,7 +58,7 @@ def as_utf8(content: Content, encoding: str, place: str, name: str) -> Content:
             raise not_in_encoding(content, encoding, place, name)
         return content
     try:
-        return content[:].decode(encoding).removeprefix("\ufeff").encode()
+        return content[:].decode(codec).removeprefix("\ufeff").encode()
     except UnicodeError as error:
         raise not_in_encoding(content, encoding, place, name) from error
 
@@ -98,8 +100,9 @@ def form_of_text(content: Content, separator: str, header: bool, encoding: str, 
     if len(columns) == 1:
         for other in OTHER_SEPARATORS:
             if other != separator and other in columns[0]:
+                shown = f", {columns[0]!r}," if are_names(columns[0].split(other)) else ""
                 raise InputError(
-                    f"{name}: {place} has one column, {columns[0]!r}, when cut at {separator!r}. "
+                    f"{name}: {place} has one column{shown} when cut at {separator!r}. "
                     f"It looks cut at {scalar(other)}: set data.separator: {scalar(other)}."
                 )
     if not header:

@@ -56,6 +56,8 @@ def read_text(content: Content, data: DataConfig, name: str, place: str) -> RawT
     text = as_utf8(content, encoding, place, name)
     form = form_of_text(text, data.of_table("separator", name), header, encoding, place, name)
     unique([column for column in form.columns if column], place, name)
+    if (unnamed := form.columns[: None if form.columns[-1] else -1].count("")) > 1:
+        raise InputError(f"{name}: the first line of {place} leaves {unnamed} columns without a name. Name each of them.")
     several = len(form.separator) > 1
     body: Content | memoryview = one_character(text[form.start :], form.separator) if several else memoryview(text)[form.start :]
     quoted = not several and quotes_hold(text, form.separator)

@@ -13,7 +13,7 @@ import pandas as pd
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
 from nightloom.core.yaml_words import scalar
-from nightloom.data.sources.raw import UNREADABLE_COLUMNS, RawTable
+from nightloom.data.sources.raw import UNREADABLE_COLUMNS, RawTable, are_names, told_columns
 from nightloom.data.tables.convert import Mask, binary_ids, decoded, inexact_ids, listed, to_ids, to_numbers, to_order, to_text, to_times
 from nightloom.data.tables.features import context_kinds, is_number, item_kinds
 from nightloom.data.tables.oddities import ids_meet, oddities
@@ -180,12 +180,13 @@ def _inner(frame: pd.DataFrame, column: str) -> pd.Series | None:
 
 def _missing(table: RawTable, name: str, own: str, column: str, found: list[str], more: str = "") -> InputError:
     lower = {one.lower().replace("_", "").replace(" ", ""): one for one in reversed(found)}
-    near = difflib.get_close_matches(column.lower().replace("_", "").replace(" ", ""), lower, n=1, cutoff=0.5)
+    wanted = column.lower().replace("_", "").replace(" ", "")
+    near = difflib.get_close_matches(wanted, lower, n=1, cutoff=0.5) if are_names(found) else []
     hint = f" Did you mean '{lower[near[0]]}'?" if near else ""
     if not near and any(one.replace(".", "", 1).isdigit() for one in found) and "1" not in found:
         hint = " If the first line is data and no header, set data.header: false; columns are then named 1, 2, and so on."
     return InputError(
-        f"{name}: {table.place} has no column '{column}'. It has: {', '.join(found)}.{hint} "
+        f"{name}: {table.place} has no column '{column}'. {told_columns(found)}{hint} "
         f"Say which it is in the config: data.columns.{name}.{own}: {scalar(lower[near[0]]) if near else '<your name>'}{more}"
     )
 

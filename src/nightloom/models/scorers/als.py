@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,7 @@ class ALS(Scorer):
             model = cls(**{name: content[name].item() for name in cls.settings})
             return model._keep(content["factors_"], content["popularity"])
 
-    def _settings(self) -> dict[str, float]:
+    def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.settings}
 
 
