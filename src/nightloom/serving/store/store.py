@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from nightloom.serving.store.confirmed import Confirmed
 from nightloom.serving.store.database import connect, create
 from nightloom.serving.store.rows import Acknowledged, Event, Feedback, Item
 from nightloom.serving.store.view import View
@@ -26,7 +27,13 @@ from nightloom.serving.store.writes import (
     item_of,
 )
 
+if TYPE_CHECKING:
+    from nightloom.serving.store.central import Central
+    from nightloom.serving.store.exchange import Exchange
+
 Result = TypeVar("Result")
+Ack = Literal["local", "central"]
+TABLES = ("events", "feedback", "items", "forgotten")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +51,38 @@ class ItemPage:
 class Store:
     """Events, feedback and items of one recommender; any thread may call it. Make one with `open`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, central: Central | None = None, ack: Ack = "local") -> None:
         self.path = path
         self._writer = Writer(path)
         self._reader = connect(path, reads_only=True)
         self._lock = threading.Lock()
+        self._exchange: Exchange | None = None
+        self._confirmed: Confirmed | None = None
+        if central is not None:
+            from nightloom.serving.store.exchange import Exchange
+
+            self._exchange = Exchange(path, central)
+            self._confirmed = Confirmed(path) if ack == "central" else None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, url: str | None = None, *, ack: Ack = "local") -> Self:
         """Open the store, or make it.
 
         Args:
-            path: of the SQLite file, `mlruns/store/<name>.db` by default; its folder is made.
+            path: of the SQLite file (`nightloom.runs.service_store.store_file`), named like the recommender; its folder is made.
+            url: of PostgreSQL, where machines share. It need not answer now.
+            ack: what a future waits for: `local`, this machine's disk; `central`, PostgreSQL's.
 
         Raises:
-            InputError: the file is no store, or can not be written.
+            InputError: the file is no store or can not be written, or the address is none of PostgreSQL.
         """
+        central = None
+        if url is not None:
+            from nightloom.serving.store.central import Central  # here, since SQLAlchemy is not needed without
+
+            central = Central(url, path.stem)
         create(path)
-        return cls(path)
+        return cls(path, central, ack)
 
     def view(self, base: Path | None = None, through: Mapping[int, int] | None = None) -> View:
         """A reader for one champion: see `View`."""
@@ -74,13 +95,14 @@ class Store:
             write: of `nightloom.serving.store.writes`.
 
         Returns:
-            The result, once it is on the disk (`asyncio.wrap_future` awaits it), or a `StoreError`.
+            The result, once it is durable (`asyncio.wrap_future` awaits it), or a `StoreError`.
 
         Raises:
             StoreBusy: the queue is full.
             StoreClosed: the store is closed.
         """
-        return self._writer.submit(write)
+        done = self._writer.submit(write)
+        return done if self._confirmed is None else self._confirmed.after(done, lambda: self._writer.last)
 
     def add_events(self, events: Sequence[Event]) -> Acknowledged:
         """Store events, each once by its id; returns when they are durable. Raises a `StoreError` where they are not."""
@@ -126,9 +148,26 @@ class Store:
         """Rows that wait to be written now."""
         return self._writer.waiting
 
+    @property
+    def spool(self) -> int:
+        """Rows that PostgreSQL does not have yet; 0 without one."""
+        if self._exchange is None:
+            return 0
+        counts = [f"(SELECT count(*) FROM {table}, state WHERE {table}.writer = state.writer AND number > sent)" for table in TABLES]
+        return int(self._read(f"SELECT {' + '.join(counts)}", ())[0][0])
+
+    @property
+    def central_error(self) -> str | None:
+        """Why rows do not go to PostgreSQL now, as the process knows it that carries them; None where they do."""
+        return None if self._exchange is None else self._exchange.error
+
     def close(self) -> None:
-        """Write what waits, and close."""
+        """Write what waits, send it on where PostgreSQL answers, and close."""
         self._writer.close()
+        if self._exchange is not None:
+            self._exchange.close()
+        if self._confirmed is not None:
+            self._confirmed.close()
         with self._lock:
             self._reader.close()
 

@@ -38,6 +38,9 @@ class Writer:
     Args:
         path: of the file; `database.create` made it.
         queue_rows: see `QUEUE_ROWS`.
+
+    Attributes:
+        last: the last number that was given here; what a future tells of is not above it.
     """
 
     def __init__(self, path: Path, queue_rows: int = QUEUE_ROWS) -> None:
@@ -45,6 +48,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = connect(path)
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
+        self.last = 0
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name=f"store-writer {path.name}", daemon=True)
@@ -156,6 +160,7 @@ class Writer:
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise StoreBusy(f"{self.path} is locked by another program: {error}. Try again when it has ended.") from error
             raise
+        self.last = transaction.sequence
         return results
 
     def _reconnect(self) -> None:
