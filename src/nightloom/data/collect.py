@@ -1,4 +1,4 @@
-"""Stage collect: the sources named in the config become an immutable snapshot."""
+"""Stage collect: the sources named in the config, and what the service has kept since, become an immutable snapshot."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from nightloom.config import DataConfig
 from nightloom.data.sources import named
 from nightloom.data.sources.files import read_table
 from nightloom.data.sources.raw import RawTable
+from nightloom.data.sources.service_store import read_store
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
+from nightloom.data.tables.with_store import with_store
 from nightloom.runs.locks import in_use
 from nightloom.runs.stages import disk_of
 
@@ -53,6 +55,15 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
         progress(f"note: {note}")
     if made.notes:
         source["notes"] = made.notes
+    if (rows := read_store(data.store, name, root)) is not None:
+        made, dropped = with_store(made, rows, data)
+        said = f"{len(rows.events):,} events and {len(rows.items):,} items of the service's store, {rows.place}"
+        progress(f"read {said}")
+        source["store"] = rows.place
+        source["store_rows"] = {str(writer): number for writer, number in rows.through.items()}
+        if dropped:
+            source["left_out"] = source.get("left_out", {}) | dropped
+            progress("; ".join(f"events: {count:,} rows left out: {reason}" for reason, count in dropped.items()))
     made, left_out = filter_events(made, data.event_filter)
     if left_out:
         source["left_out"] = source.get("left_out", {}) | left_out

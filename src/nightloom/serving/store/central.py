@@ -70,8 +70,7 @@ class Central:
         from alembic.config import Config
         from alembic.script import ScriptDirectory
 
-        lock = int.from_bytes(hashlib.sha256(self.schema.encode()).digest()[:8], "big", signed=True)
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})  # until the commit: machines start together
+        self._lock(connection)  # until the commit: machines start together
         if not connection.scalar(sa.text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": f'"{self.schema}"'}):
             connection.execute(sa.schema.CreateSchema(self.schema))
         config = Config()
@@ -82,6 +81,10 @@ class Central:
             raise InputError(f"{EVENTS_URL}: the tables in schema {self.schema} are a newer Nightloom's ({found}). Update Nightloom.")
         command.upgrade(config, "head")
         connection.commit()
+
+    def _lock(self, connection: sa.Connection, shared: str = "") -> None:
+        lock = int.from_bytes(hashlib.sha256(self.schema.encode()).digest()[:8], "big", signed=True)
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock{shared}(:lock)"), {"lock": lock})
 
     def head(self, writer: int) -> int:
         """The last number that a writer has sent; 0 before its first."""
@@ -101,6 +104,8 @@ class Central:
         """
         tables = CENTRAL.tables
         with self._engine.begin() as connection:
+            # Events may go over side by side, and a user's wish to be forgotten by itself: else the two would not see each other.
+            self._lock(connection, shared="" if rows.get("forgotten") else "_shared")
             try:
                 for name, said in rows.items():
                     if said:

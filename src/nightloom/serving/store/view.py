@@ -77,8 +77,8 @@ class View:
                 while self._cursor < last:
                     rows, reached = self._chunk(self._cursor, last, told)
                     for sequence, change in rows:
-                        yield change
                         self._cursor = sequence
+                        yield change
                     self._cursor = reached
                 self._version = version  # read before the rows were: a later commit shows in the next call
             finally:
@@ -100,12 +100,14 @@ class View:
         return sorted([one for one in found if one[0] <= last], key=itemgetter(0)), last
 
     def _start(self) -> int:
-        """The sequence before the first row that the champion has not learned from."""
-        firsts = [self._connection.execute("SELECT sequence FROM state").fetchone()[0]]
-        for (writer,) in self._connection.execute("SELECT writer FROM writers").fetchall():
+        """The sequence up to which the champion has learned from all rows, or they were gone."""
+        run = self._connection.execute
+        own = run("SELECT writer FROM state").fetchone()[0]
+        firsts = [self._through.get(own, 0)]  # an own row's number is its sequence
+        for (writer,) in run("SELECT writer FROM writers WHERE writer <> ?", (own,)).fetchall():
             for table in TOLD:
                 statement = f"SELECT sequence FROM {table} WHERE writer = ? AND number > ? ORDER BY number LIMIT 1"
-                row = self._connection.execute(statement, (writer, self._through.get(writer, 0))).fetchone()
+                row = run(statement, (writer, self._through.get(writer, 0))).fetchone()
                 firsts += [] if row is None else [row[0] - 1]
         return min(firsts)
 
