@@ -30,7 +30,8 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
         progress: gets what is read, one line at a time.
 
     Raises:
-        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; the event filter leaves none.
+        InputError: a source or the store is missing, damaged or unreachable, or its columns are not those of the config; the event filter
+            leaves none.
     """
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     licence: str | None = None
@@ -51,19 +52,18 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
     for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
+    if (day := read_store(data.store, name, root)) is not None:
+        made, dropped = with_store(made, day, data)
+        progress(f"read {len(day.events):,} events and {len(day.items):,} items of the service's store, {day.place}")
+        source["store"] = day.place
+        source["store_rows"] = {str(writer): number for writer, number in day.through.items()}
+        if dropped:
+            source["left_out"] = source.get("left_out", {}) | dropped
+            progress("; ".join(f"events: {count:,} rows left out: {reason}" for reason, count in dropped.items()))
     for note in made.notes:
         progress(f"note: {note}")
     if made.notes:
         source["notes"] = made.notes
-    if (rows := read_store(data.store, name, root)) is not None:
-        made, dropped = with_store(made, rows, data)
-        said = f"{len(rows.events):,} events and {len(rows.items):,} items of the service's store, {rows.place}"
-        progress(f"read {said}")
-        source["store"] = rows.place
-        source["store_rows"] = {str(writer): number for writer, number in rows.through.items()}
-        if dropped:
-            source["left_out"] = source.get("left_out", {}) | dropped
-            progress("; ".join(f"events: {count:,} rows left out: {reason}" for reason, count in dropped.items()))
     made, left_out = filter_events(made, data.event_filter)
     if left_out:
         source["left_out"] = source.get("left_out", {}) | left_out

@@ -127,7 +127,11 @@ def make(parquet: Path, path: Path) -> None:
     """
     import duckdb
 
-    config = {"memory_limit": "1GB", "autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": "1GB",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
     with _whole(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as spill, duckdb.connect(config=config) as source:
         source.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         source.execute(

@@ -126,12 +126,12 @@ class Central:
 
     def pull(self, writer: int, after: int, head: int) -> tuple[Rows, int]:
         """A writer's rows above a number, and the number up to which there are none besides."""
-        found: dict[str, Sequence[Mapping[str, Any]]] = {}
+        found: dict[str, list[dict[str, Any]]] = {}
         with self._engine.connect() as connection:
             for name in KEYS:
                 table = CENTRAL.tables[name]
                 statement = sa.select(table).where(table.c.writer == writer, table.c.number > after, table.c.number <= head)
-                rows = connection.execute(statement.order_by(table.c.number).limit(ROWS)).mappings().all()
+                rows = [dict(row) for row in connection.execute(statement.order_by(table.c.number).limit(ROWS)).mappings()]
                 if len(rows) == ROWS:
                     head = rows[-1]["number"]
                 found[name] = rows

@@ -52,8 +52,9 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
     dialect = sqlite.dialect()
     connection.execute("BEGIN IMMEDIATE")
     for table in LOCAL.sorted_tables:
-        for statement in (CreateTable(table), *map(CreateIndex, sorted(table.indexes, key=lambda index: str(index.name)))):
-            connection.execute(str(statement.compile(dialect=dialect)))
+        connection.execute(str(CreateTable(table).compile(dialect=dialect)))
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
     writer = new_writer()
     connection.execute("INSERT INTO state (one, sequence, writer, sent) VALUES (1, 0, ?, 0)", (writer,))
     connection.execute("INSERT INTO writers (writer, number) VALUES (?, 0)", (writer,))

@@ -18,7 +18,6 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from nightloom.core.errors import NightloomError
 from nightloom.serving.store.central import KEYS, ROWS, Central, Foreign, Rows, told
 from nightloom.serving.store.database import connect, lock_of, new_writer, turn
 from nightloom.serving.store.schema import CENTRAL
@@ -84,11 +83,11 @@ class Exchange:
                 _agree(connection, self.path, self.central)
                 self._until_it_fails(connection)
                 return
-            except (SQLAlchemyError, sqlite3.Error, NightloomError, OSError) as error:
-                self.error = told(error) if isinstance(error, SQLAlchemyError) else str(error)
             except Foreign:
                 _renew(connection, self.path)
                 continue
+            except Exception as error:  # whatever it is, the rows are here, and the thread lives on to try again
+                self.error = told(error) if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {error}"
             if last_round:
                 return
             self._ends.wait(wait)

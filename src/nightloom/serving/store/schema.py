@@ -8,13 +8,15 @@ too, by their arrival.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 SEQUENCE = "sequence"
 
 
-def _rows(name: str, metadata: sa.MetaData, *columns: sa.Column[object], local: bool) -> sa.Table:
+def _rows(name: str, metadata: sa.MetaData, *columns: sa.Column[Any], local: bool) -> sa.Table:
     """A table of rows that are numbered; the first column is their id."""
     sequence = [sa.Column(SEQUENCE, sa.Integer, primary_key=True)] if local else []
     key = columns[0]
@@ -54,8 +56,8 @@ def _tables(local: bool) -> sa.MetaData:
         sa.Column("timestamp", BIG, nullable=False),
         sa.Column("user_id", sa.Text),
         sa.Column("item_id", sa.Text),
-        sa.Column("position", sa.Integer),
-        sa.Column("depth", sa.Integer),
+        sa.Column("position", BIG),
+        sa.Column("depth", BIG),
         sa.Column("value", sa.Double),
         sa.Column("event", sa.Text),
         sa.Column("received", BIG, nullable=False),

@@ -207,7 +207,7 @@ def _change(table: str, row: Sequence[Any], told: int) -> Change | None:
 def event_of(row: Sequence[Any]) -> Event:
     """An event out of its `EVENT_COLUMNS`."""
     *said, context = row
-    return Event(*said, context=None if context is None else json.loads(context))
+    return Event._make((*said, None if context is None else json.loads(context)))
 
 
 def store_rows(snapshot: Path) -> dict[int, int]:

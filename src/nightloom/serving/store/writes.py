@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from nightloom.serving.store.errors import WriteRefused
 from nightloom.serving.store.rows import Acknowledged, Event, Feedback, Item
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -20,6 +22,11 @@ ADD_FEEDBACK = (
     "INSERT INTO feedback (sequence, feedback_id, kind, token, timestamp, user_id, item_id, position, depth, value, event, received, "
     "writer, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (feedback_id) DO NOTHING"
 )
+
+LONGEST = 512
+"""Characters of an id or a name: PostgreSQL's indexes take no more than some 2,700 bytes."""
+YEAR_10000 = 253_402_300_800_000
+BIGGEST = 2**63
 
 
 @dataclass
@@ -56,9 +63,17 @@ class Write(Protocol, Generic[Result_co]):
 
 @dataclass(frozen=True)
 class AddEvents:
-    """Store events, each once."""
+    """Store events, each once.
+
+    Raises:
+        WriteRefused: a value is none that every database takes.
+    """
 
     events: Sequence[Event]
+
+    def __post_init__(self) -> None:
+        for event in self.events:
+            _check(event.timestamp, event.value, event_id=event.event_id, user_id=event.user_id, item_id=event.item_id, event=event.event)
 
     @property
     def rows(self) -> int:
@@ -67,21 +82,44 @@ class AddEvents:
 
     def run(self, transaction: Transaction) -> Acknowledged:
         """Insert those whose id is new."""
-        writer, now, take = transaction.writer, transaction.now, transaction.take
+        return _add(transaction, self.events)
 
-        def row(event: Event) -> tuple[Any, ...]:
-            at, context = take(), None if event.context is None else dumped(event.context)
-            said = (event.event_id, event.user_id, event.item_id, event.event, event.timestamp, event.value, context)
-            return (at, *said, now, writer, at)
 
-        return _insert(transaction.connection, ADD_EVENTS, [row(event) for event in self.events])
+def _add(transaction: Transaction, events: Sequence[Event]) -> Acknowledged:
+    writer, now, take = transaction.writer, transaction.now, transaction.take
+
+    def row(event: Event) -> tuple[Any, ...]:
+        at, context = take(), None if event.context is None else dumped(event.context)
+        said = (event.event_id, event.user_id, event.item_id, event.event, event.timestamp, event.value, context)
+        return (at, *said, now, writer, at)
+
+    return _insert(transaction.connection, ADD_EVENTS, [row(event) for event in events])
 
 
 @dataclass(frozen=True)
 class AddFeedback:
-    """Store feedback, each once; what is an event as well is stored as one, too."""
+    """Store feedback, each once; what is an event as well is stored as one, too.
+
+    Raises:
+        WriteRefused: a value is none that every database takes.
+    """
 
     feedback: Sequence[Feedback]
+
+    def __post_init__(self) -> None:
+        for one in self.feedback:
+            said = {"user_id": one.user_id, "item_id": one.item_id, "event": one.event}
+            _check(
+                one.timestamp,
+                one.value,
+                feedback_id=one.feedback_id,
+                kind=one.kind,
+                **{name: text for name, text in said.items() if text is not None},
+            )
+            if "\0" in one.token:
+                raise WriteRefused("token: holds a NUL character")
+            if any(number is not None and not -BIGGEST <= number < BIGGEST for number in (one.position, one.depth)):
+                raise WriteRefused("position, depth: beyond 64 bits")
 
     @property
     def rows(self) -> int:
@@ -103,7 +141,7 @@ class AddFeedback:
             for one in self.feedback
             if one.event is not None and one.user_id is not None and one.item_id is not None
         ]
-        AddEvents(events).run(transaction)
+        _add(transaction, events)
         return done
 
 
@@ -133,6 +171,9 @@ class PutItem:
     columns: Mapping[str, Any]
     rows: int = 1
 
+    def __post_init__(self) -> None:
+        _check(item_id=self.item_id)
+
     def run(self, transaction: Transaction) -> Item:
         """Replace what was said."""
         columns = {name: value for name, value in self.columns.items() if value is not None}
@@ -146,6 +187,9 @@ class PatchItem:
     item_id: str
     columns: Mapping[str, Any]
     rows: int = 1
+
+    def __post_init__(self) -> None:
+        _check(item_id=self.item_id)
 
     def run(self, transaction: Transaction) -> Item | None:
         """Lay the columns over what was said."""
@@ -165,6 +209,9 @@ class DeleteItem:
     item_id: str
     rows: int = 1
 
+    def __post_init__(self) -> None:
+        _check(item_id=self.item_id)
+
     def run(self, transaction: Transaction) -> Item:
         """Mark it."""
         before = _item(transaction, self.item_id)
@@ -179,6 +226,9 @@ class Forget:
 
     user_id: str
     rows: int = 1
+
+    def __post_init__(self) -> None:
+        _check(user_id=self.user_id)
 
     def run(self, transaction: Transaction) -> int:
         """Delete and note."""
@@ -212,6 +262,23 @@ def dumped(columns: Mapping[str, Any]) -> str:
         ValueError: a number is not finite.
     """
     return json.dumps(dict(columns), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _check(timestamp: int = 0, value: float | None = None, **ids: str) -> None:
+    """Refuse what SQLite would take and PostgreSQL not: such a row would stop the outbox for good.
+
+    Raises:
+        WriteRefused: names the field.
+    """
+    for name, text in ids.items():
+        if not 0 < len(text) <= LONGEST:
+            raise WriteRefused(f"{name}: has {len(text):,} characters; 1 to {LONGEST} characters are taken")
+        if "\0" in text:
+            raise WriteRefused(f"{name}: {text!r} holds a NUL character")
+    if not -YEAR_10000 < timestamp < YEAR_10000:
+        raise WriteRefused(f"timestamp: {timestamp} is no time before the year 10000 in milliseconds since 1970")
+    if value is not None and not math.isfinite(value):
+        raise WriteRefused(f"value: {value} is not finite")
 
 
 def _item(transaction: Transaction, item_id: str) -> Item | None:
