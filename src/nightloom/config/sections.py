@@ -11,9 +11,11 @@ from nightloom.config.section import Section
 
 Protocol = Literal["streaming", "temporal", "leave_one_out", "random"]
 BaselineName = Literal[
-    "popularity", "popularity_recent", "item_knn", "user_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
+    "popularity", "popularity_recent", "item_knn", "user_knn", "session_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
-ScorerName = Literal["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"]  # those of models/scorers/registry.py
+ScorerName = Literal[
+    "graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends", "als"
+]  # those of models/scorers/registry.py
 
 
 class PretrainedConfig(Section):
@@ -64,7 +66,7 @@ class ModelConfig(Section):
     """Whether id embeddings join the fusion."""
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
-    scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends")
+    scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends", "als")
     """What may be fused with the network's scores; validation gives each its weight, often none. Empty: the network alone."""
     reranker: bool = True
     """Whether a re-ranker orders the 100 best by their probability, where validation shows a significant gain."""

@@ -25,6 +25,7 @@ MOST_OF_A_USER = 100
 """Events of one user that are asked about, drawn at random where there are more: a few people with thousands must not decide."""
 MOST_QUERIES = 50_000
 """Events that are asked about in all; where there are more, users are drawn, with all their events."""
+DAY = 86_400
 DRAW = 20_261_130
 """Seed of both draws. It is no setting, so that nights and models on the same events are asked the same."""
 
@@ -96,8 +97,8 @@ def queries_of(protocol: str, sequences: Sequences, part: str, *, exclude_seen: 
 def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = True) -> Queries:
     """A query for each positive event of a part, asked at its time with everything known strictly before it.
 
-    Events of one second, such as one basket, do not know each other; an item that is among them twice is asked once. Without times each
-    event is later than the one before it.
+    Events of one second, such as one basket, do not know each other; an item that is among them twice is asked once. Without times, or
+    where they are dates, each event is later than the one before it.
 
     Args:
         sequences: events with the split's cut-offs.
@@ -141,14 +142,16 @@ def askable(sequences: Sequences, part: str, *, exclude_seen: bool) -> NDArray[n
 
 
 def first_of_moment(sequences: Sequences, owner: IntArray) -> IntArray:
-    """The position of the first event of each event's user and second, int64 [events]; without times its own.
+    """The position of the first event of each event's user and second, int64 [events]; without times, or where they are dates, its own.
+
+    A date is no moment: a service sees the events of a day one after the other, so they are taken in the order of the rows.
 
     Args:
         sequences: of some users.
         owner: int64 [events], each event's user.
     """
     place = np.arange(len(owner))
-    if not sequences.has_time or not len(owner):
+    if not sequences.has_time or not len(owner) or not np.ptp(sequences.times % DAY):
         return place
     begins = np.ones(len(owner), dtype=bool)
     begins[1:] = (owner[1:] != owner[:-1]) | (sequences.times[1:] != sequences.times[:-1])

@@ -160,7 +160,15 @@ class Bundle(BundleReader):
         reranker = None if recommender.reranker is None else recommender.reranker.reindex(there, len(ids))
         labels = None if recommender.labels is None else recommender.labels.reindex(there, len(ids))
         return SequentialRecommender(
-            recommender.config, recommender.shape, recommender.net, other, scorers, recommender.weights, reranker, labels
+            recommender.config,
+            recommender.shape,
+            recommender.net,
+            other,
+            scorers,
+            recommender.weights,
+            reranker,
+            labels,
+            recommender.newcomer_weights,
         )
 
     def _new_text(self, items: pd.DataFrame, here: NDArray[np.int64], given: Vectors) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,27 +1,34 @@
-"""Choosing the fusion weight of each scorer on validation."""
+"""Choosing the fusion weights of the scorers on validation: by likelihood, one set for who is new and one for who is known well."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from nightloom.core.ranking import blocks, held_out_mask, ndcg_of_scores
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
 from nightloom.core.top_k import top_k
-from nightloom.models.scorers.score_fusion import NETWORK, standard
+from nightloom.models.scorers.score_fusion import NETWORK, known_share, standard
 from nightloom.models.sequential.recommender import SequentialRecommender
 
-STEPS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Weights by which a member may grow in a round, where the start has weights of 1."""
-ROUNDS = 12
+MOST_QUERIES = 6_000
+"""Queries that the weights are fitted to: more change them no further."""
+PRIOR = 6.0
+"""Nats by which a unit of weight must raise the likelihood of all queries together: what helps less is noise, and is left out."""
+LEAST_SHARE = 0.02
+"""Share of the weights below which a scorer is left out: it would be computed for nothing."""
 LEAST_GAIN = 1.0
-"""Standard errors by which a step must raise NDCG@10: a smaller gain is noise, and would be paid for on new data."""
+"""Standard errors by which a fit must exceed weights that are known to do well elsewhere, to be taken in their place."""
 SHORTLIST = 100
 """Best items of each member among which a query's ten best are looked for."""
+STEPS = 80
+"""Most steps of the optimizer."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,20 @@ class Fusion:
     """What was chosen.
 
     Attributes:
-        weights: scorer -> fusion weight; scorers without one are left out.
+        weights: scorer -> fusion weight for long histories; scorers without one are left out.
+        newcomer_weights: the same scorers -> fusion weight where there is no history.
         ndcg: validation NDCG@10 with these weights.
         alone: member -> validation NDCG@10 of it alone, the network's as "network".
     """
 
     weights: dict[str, float]
-    ndcg: float
-    alone: dict[str, float]
+    newcomer_weights: dict[str, float] = field(default_factory=dict)
+    ndcg: float = 0.0
+    alone: dict[str, float] = field(default_factory=dict)
+
+
+Ends = tuple[Mapping[str, float], Mapping[str, float]]
+"""Weight of every member, the network too: for long histories, and without one."""
 
 
 class Shortlists:
@@ -55,37 +68,41 @@ class Shortlists:
         self.seen_mask = np.zeros((len(queries), width), dtype=np.float32)
         self.held = np.zeros((len(queries), width), dtype=bool)
         self.many = np.diff(queries.target_offsets)
+        self.users, self.known = queries.users, known_share(queries.histories.lengths)
         first = 0
         for part in blocks(queries, recommender.n_items * len(self.names)):
             rows = slice(first, first + len(part))
             self._read(recommender, part, rows, exclude_seen)
             first += len(part)
 
-    def gains(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    def gains(self, weights: Mapping[str, float], newcomer_weights: Mapping[str, float] | None = None) -> NDArray[np.float64]:
         """NDCG@10 of each query when the members have some weights, float64 [queries]."""
         scores = self.seen_mask.copy()
+        fresh = weights if newcomer_weights is None else newcomer_weights
         for at, name in enumerate(self.names):
-            if weights.get(name):
-                scores += np.float32(weights[name]) * self.scores[at]
+            few, many = fresh.get(name, 0.0), weights.get(name, 0.0)
+            if few or many:
+                scores += (few + (many - few) * self.known).astype(np.float32)[:, None] * self.scores[at]
         return ndcg_of_scores(scores, self.held, self.many)
 
     def _read(self, recommender: SequentialRecommender, part: Queries, rows: slice, exclude_seen: bool) -> None:
         """Fill the rows of some queries."""
-        tables = [standard(recommender.network_scores(part.histories))]
-        tables += [standard(scorer.scores(part.histories)) for scorer in recommender.scorers.values()]
+        histories = part.histories.packed()
+        tables = [standard(recommender.network_scores(histories))]
+        tables += [standard(scorer.scores(histories)) for scorer in recommender.scorers.values()]
         k, items = self.scores.shape[2] // len(tables), []
         for table in tables:
             allowed = table.copy() if exclude_seen else table
             if exclude_seen:
-                mask_seen(allowed, part.histories)
+                mask_seen(allowed, histories)
             items.append(top_k(allowed, k))
         listed = np.sort(np.concatenate(items, 1), axis=1)
         mask = np.zeros_like(tables[0])
         if exclude_seen:
-            mask_seen(mask, part.histories)
+            mask_seen(mask, histories)
         self.seen_mask[rows] = np.take_along_axis(mask, listed, 1)
         self.seen_mask[rows, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf  # listed by several members: kept once
-        self.held[rows] = np.take_along_axis(held_out_mask(part, mask.shape[1]), listed, 1)
+        self.held[rows] = np.take_along_axis(held_out_mask(part, mask.shape[1]), listed, 1) & np.isfinite(self.seen_mask[rows])
         for at, table in enumerate(tables):
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
 
@@ -93,55 +110,94 @@ class Shortlists:
 def choose_fusion(
     recommender: SequentialRecommender, queries: Queries, *, exclude_seen: bool, known: Mapping[str, float] | None = None
 ) -> Fusion:
-    """Hill climbing from the best member and from equal weights; the better end is taken.
+    """Fit the weights of all members to what the users of the validation queries did next.
 
-    From one start alone it often stays where two members do not help unless they come together.
+    The fit is a multinomial logistic regression (McFadden 1974) on the members' standardised scores, with weights from zero on. They
+    move smoothly from those of an empty history to those of a long one (`known_share`). Of it, of one set for all histories, and of the
+    best member alone, that with the highest validation NDCG@10 is taken.
 
     Args:
         recommender: network and scorers, both fitted without the validation part.
         queries: validation queries.
         exclude_seen: whether a history's items are left out of the ranking.
-        known: scorer -> fusion weight, together less than 1, known to do well on other queries. What is reached from there
-            is given up only for a significant gain, since few queries find something better by chance.
+        known: scorer -> fusion weight, together less than 1, known to do well on other queries. They are given up only for a
+            significant gain, since few queries find something better by chance.
     """
     known = {name: weight for name, weight in (known or {}).items() if name in recommender.scorers}
     if not len(queries):
-        return Fusion(known, 0.0, {NETWORK: 0.0})
+        return Fusion(known, known, 0.0, {NETWORK: 0.0})
     lists = Shortlists(recommender, queries, exclude_seen=exclude_seen)
     alone = {name: float(lists.gains({name: 1.0}).mean()) for name in lists.names}
     best = max(alone, key=lambda name: alone[name])  # of equals the first, the network
-    starts = ({best: 1.0}, dict.fromkeys(lists.names, 1.0))
-    weights = max((climb(lists, start) for start in starts), key=lambda found: float(lists.gains(found).mean()))
+    tried: list[Ends] = [({best: 1.0}, {best: 1.0})]
+    if len(lists.names) > 1:
+        tried += [fit(lists, ends=1), fit(lists, ends=2)]
+    gains = [lists.gains(*ends) for ends in tried]
+    at = int(np.argmax([one.mean() for one in gains]))
+    ends, found = tried[at], gains[at]
     if known:
-        likely = climb(lists, {NETWORK: 1 - sum(known.values())} | known)
-        weights = weights if exceeds_standard_error(lists.gains(weights) - lists.gains(likely)) else likely
-    total = sum(weights.values())
-    scaled = {name: round(weight / total, 4) for name, weight in weights.items() if name != NETWORK}
-    return Fusion(scaled, float(lists.gains(weights).mean()), alone)
+        given = {NETWORK: 1 - sum(known.values())} | known
+        likely = lists.gains(given)
+        if not exceeds_standard_error(found - likely, lists.users):
+            ends, found = (given, given), likely
+    many, few = ({name: round(weight, 4) for name, weight in one.items()} for one in ends)
+    names = [name for name in lists.names if name != NETWORK and (many.get(name) or few.get(name))]
+    weights, fresh = ({name: one.get(name, 0.0) for name in names} for one in (many, few))
+    return Fusion(weights, fresh, float(found.mean()), alone)
 
 
-def climb(lists: Shortlists, weights: Mapping[str, float]) -> dict[str, float]:
-    """Take the step that raises NDCG@10 most, until no step raises it significantly.
+def fit(lists: Shortlists, ends: int) -> Ends:
+    """Weights of the highest likelihood, less what the prior takes.
 
-    A step gives a member more weight, halves it or takes it out.
+    Args:
+        lists: of all members.
+        ends: 1 for one set of weights for all histories, 2 for weights that depend on how much is known.
+
+    Returns:
+        The members' weights for long histories and without one; each sums to 1, and a member is left out that has little in both.
     """
-    gains = lists.gains(weights)
-    for _ in range(ROUNDS):
-        best: tuple[float, dict[str, float], NDArray[np.float64]] | None = None
-        for name in lists.names:
-            now = weights.get(name, 0.0)
-            for value in (*(now + step for step in STEPS), *((now / 2, 0.0) if now and len(weights) > 1 else ())):
-                tried = {key: one for key, one in (dict(weights) | {name: value}).items() if one}
-                found = lists.gains(tried)
-                gain = found - gains
-                if exceeds_standard_error(gain) and gain.mean() > (best[0] if best else 0.0):
-                    best = (float(gain.mean()), tried, found)
-        if best is None:
-            break
-        _, weights, gains = best
-    return dict(weights)
+    rows = np.flatnonzero(lists.held.any(axis=1))
+    if not len(rows):
+        return {NETWORK: 1.0}, {NETWORK: 1.0}
+    rows = rows[:: -(-len(rows) // MOST_QUERIES)]
+    known = torch.from_numpy(lists.known[rows]) if ends == 2 else torch.ones(len(rows))
+    share = torch.stack([known, 1 - known], 1)
+    held = torch.from_numpy(lists.held[rows].astype(np.float32))
+    held /= held.sum(1, keepdim=True)
+    mask, tables = torch.from_numpy(lists.seen_mask[rows]), torch.from_numpy(lists.scores[:, rows])
+    raw = torch.full((len(lists.names), 2), -2.0)
+    raw[0] = 0.5
+    raw.requires_grad_(True)
+    optimizer = torch.optim.LBFGS([raw], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        weights = functional.softplus(raw)
+        scores = mask.clone()
+        for table, one in zip(tables, (share @ weights.T).unbind(1), strict=True):
+            scores = scores + one[:, None] * table
+        likelihood = torch.where(held > 0, held * functional.log_softmax(scores, 1), 0).sum(1).mean()
+        value = PRIOR / len(rows) * weights[:, :ends].sum() - likelihood
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    found = functional.softplus(raw.detach()).numpy().astype(np.float64)
+    if ends == 1:
+        found[:, 1] = found[:, 0]
+    found /= found.sum(0)
+    found[(found < LEAST_SHARE).all(axis=1)] = 0
+    found[~np.isfinite(found)] = 0
+    found /= found.sum(0)
+    return tuple({name: float(weight) for name, weight in zip(lists.names, end, strict=True)} for end in found.T)  # type: ignore[return-value]
 
 
-def exceeds_standard_error(gain: NDArray[np.float64]) -> bool:
-    """Whether paired differences over queries are above zero by `LEAST_GAIN` standard errors of their mean."""
-    return bool(gain.mean() > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5)
+def exceeds_standard_error(gain: NDArray[np.float64], users: NDArray[np.int64]) -> bool:
+    """Whether paired differences over queries are above zero by `LEAST_GAIN` standard errors of their mean, users being drawn.
+
+    Args:
+        gain: float64 [queries].
+        users: int64 [queries], whose they are.
+    """
+    sums = np.bincount(np.unique(users, return_inverse=True)[1], gain - gain.mean())
+    return bool(gain.mean() > LEAST_GAIN * float(np.square(sums).sum()) ** 0.5 / len(gain))

@@ -103,7 +103,7 @@ def candidate_rows(
     for part in blocks(queries, recommender.n_items * (len(recommender.weights) + 1)):
         tables = {NETWORK: recommender.network_scores(part.histories), **recommender.scorer_scores(part.histories)}
         members = {name: standard(scores) for name, scores in tables.items()}
-        fused = fuse(members, recommender.weights)
+        fused = fuse(members, recommender.weights_at(part.histories.lengths))
         candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
         held = held_out_mask(part, fused.shape[1])
         scores = [np.take_along_axis(table, candidates, 1) for table in (fused, *members.values())]

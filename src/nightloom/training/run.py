@@ -114,7 +114,8 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
-        recommender.scorers, recommender.weights = fit_scorers(list(fusion.weights), whole, recommender.content), fusion.weights
+        recommender.scorers = fit_scorers(list(fusion.weights), whole, recommender.content)
+        recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole))
         if calibration is not None:
             recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS))
@@ -125,6 +126,7 @@ class Training:
             "validation_ndcg_at_10": fusion.ndcg,
             "validation_alone": fusion.alone,
             "weights": fusion.weights,
+            "newcomer_weights": fusion.newcomer_weights,
             "reranker": {"kept": reranker.head is not None, "gain": reranker.gain, "error": reranker.error, "queries": reranker.queries},
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": self.refits,
@@ -278,7 +280,7 @@ class Training:
         """
         if self.world.rank != 0 or not self.config.model.reranker or self.run.mode not in (None, WARM):
             return RerankerChoice()
-        recommender.weights = fusion.weights
+        recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         item_counters = self._item_counters(histories)
         return choose_reranker(recommender, self.queries, item_counters, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
 

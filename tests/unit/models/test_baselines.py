@@ -22,6 +22,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "popularity_recent": {},
     "item_knn": {},
     "user_knn": {"neighbours": 20},
+    "session_knn": {"neighbours": 20},
     "als": {"factors": 4},
     "bpr": {"factors": 8},
     "ease": {"l2": 10.0},
@@ -33,6 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings with which a family learns a small pattern in a moment."""
 
 SAME_FOR_ALL = ("popularity", "popularity_recent")
+RANK_ALL = ("popularity", "als")  # they rank items never seen too: last, or as what nothing is known of
 POSITIVES_ALONE = [name for name in QUICK if name != "graph"]  # the graph also learns from what came before a positive event
 WITHOUT_A_BEGINNING = [name for name in QUICK if name not in ("mlp", "gru")]  # those two learn how histories begin
 N_ITEMS, UNSEEN = 30, 29
@@ -153,24 +155,31 @@ def test_a_taste_is_found(name: str, fitted: dict[str, Recommender]) -> None:
     assert (odd[odd > 0] % 2 == 1).all()
 
 
-@pytest.mark.parametrize("name", [name for name in QUICK if name != "popularity"])  # which may rank them, last
+@pytest.mark.parametrize("name", [name for name in QUICK if name not in RANK_ALL])
 def test_items_never_seen_can_not_be_ranked(name: str, fitted: dict[str, Recommender]) -> None:
     scores = fitted[name].scores(ASKED)
     assert np.isneginf(scores[:, UNSEEN]).all()
     assert np.isfinite(np.delete(scores, UNSEEN, axis=1)[:, :28]).all()
 
 
+def test_als_knows_nothing_of_items_never_seen(fitted: dict[str, Recommender]) -> None:
+    scores = fitted["als"].scores(ASKED)
+    assert (scores[:, UNSEEN] == 0).all()
+    liked = [ASKED.items[ASKED.offsets[row] : ASKED.offsets[row + 1]] for row in range(2)]
+    assert all((scores[row, items] > 0).all() for row, items in enumerate(liked))
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_no_events_at_all(name: str) -> None:
     model = unfitted(name).fit(Histories.of_items([[], []]), 3)
     items, _ = model.recommend(Histories.of_items([[], [1]]), 2)
-    assert name == "popularity" or (items == -1).all()
+    assert name in RANK_ALL or (items == -1).all()
 
 
 @pytest.mark.parametrize(
     ("name", "module", "limit"),
     [
-        *[(name, f"baselines.{name}", "BLOCK_CELLS") for name in ("user_knn", "ease")],
+        *[(name, f"baselines.{name}", "BLOCK_CELLS") for name in ("user_knn", "session_knn", "ease")],
         ("graph", "scorers.sparse", "BLOCK_CELLS"),
         *[("mlp", "baselines.mlp", "CELLS"), ("gru", "baselines.gru", "ANSWER_TOKENS")],
     ],

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from nightloom.core.ranking import ndcg_sum
 from nightloom.core.sequences import Histories, Queries
-from nightloom.models.scorers.score_fusion import fuse, standard
+from nightloom.models.scorers.score_fusion import fuse, standard, weights_at
 from nightloom.training.fusion_weights import NETWORK, Shortlists, choose_fusion
 
 N_ITEMS, N_QUERIES = 30, 200
@@ -91,3 +92,30 @@ def test_without_scorers_or_queries_the_network_is_alone() -> None:
     assert fusion.ndcg == fusion.alone[NETWORK] > 0.3
     none = Queries(queries.users[:0], queries.histories.take(np.arange(0)), np.zeros(1, np.int64), queries.targets[:0])
     assert choose_fusion(members(network, other=network), none, exclude_seen=False).weights == {}
+
+
+def test_what_helps_newcomers_alone_is_weighed_for_them() -> None:
+    random = np.random.default_rng(3)
+    queries = held_out(random)
+    lengths = np.where(np.arange(N_QUERIES) % 2, 0, 400)
+    histories = Histories.of_items([[int(one) for one in random.integers(0, N_ITEMS, length)] for length in lengths])
+    histories.request_time[:] = np.arange(N_QUERIES)
+    queries = replace(queries, histories=histories)
+    told = hints(queries, random, 4)
+    told[lengths > 0] = random.normal(size=told[lengths > 0].shape)
+    network = hints(queries, random, 3)
+    network[lengths == 0] = random.normal(size=network[lengths == 0].shape)
+    fusion = choose_fusion(members(network, told=told), queries, exclude_seen=False)
+    assert fusion.newcomer_weights["told"] > 0.8 > 0.3 > fusion.weights["told"]
+    lists = Shortlists(members(network, told=told), queries, exclude_seen=False)
+    one = max(float(lists.gains({NETWORK: 1 - share, "told": share}).mean()) for share in np.linspace(0, 1, 21))
+    assert fusion.ndcg > one + 0.02
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=9), st.floats(0, 1), st.floats(0, 1))
+def test_weights_move_from_newcomers_to_the_well_known(lengths: list[int], few: float, many: float) -> None:
+    found = weights_at({"a": many}, {"a": few}, np.sort(lengths))["a"]
+    assert ((found >= min(few, many) - 1e-6) & (found <= max(few, many) + 1e-6)).all()
+    steps = np.diff(found) * np.sign(many - few)
+    assert (steps >= -1e-6).all()
+    assert weights_at({"a": many}, {"a": few}, np.zeros(1, dtype=int))["a"] == pytest.approx(few)

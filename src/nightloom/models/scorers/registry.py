@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.cooccurrence import Cooccurrence
 from nightloom.models.scorers.friends import Friends
 from nightloom.models.scorers.graph import TransitionGraph
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from nightloom.models.sequential.content_fusion import ItemContent
 
 CLASSES: dict[str, type[Scorer]] = {
-    one.family: one for one in (TransitionGraph, Cooccurrence, TextNeighbours, Popularity, Repeats, Friends)
+    one.family: one for one in (TransitionGraph, Cooccurrence, TextNeighbours, Popularity, Repeats, Friends, ALS)
 }
 """Name -> class."""
 

@@ -25,7 +25,7 @@ from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Reranker
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
-from nightloom.models.scorers.score_fusion import NETWORK, Scores, fuse, standard
+from nightloom.models.scorers.score_fusion import NETWORK, Scores, fuse, standard, weights_at
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape, encode, inference
 
@@ -47,7 +47,8 @@ class SequentialRecommender(Recommender):
         net: the trained network.
         content: the catalogue.
         scorers: by name, over the same catalogue.
-        weights: fusion weight of each scorer, together at most 1; a scorer without one is not computed.
+        weights: fusion weight of each scorer for long histories, together at most 1; a scorer without one is not computed.
+        newcomer_weights: those without a history; None: the same. Between the two they move smoothly.
         reranker: reorders the best items; None where validation found nothing better than the fused scores.
         labels: calibrates the label head; None where there is no such head, or nothing to calibrate it on.
     """
@@ -64,8 +65,10 @@ class SequentialRecommender(Recommender):
         weights: Mapping[str, float],
         reranker: Reranker | None = None,
         labels: LabelProbabilities | None = None,
+        newcomer_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.config, self.shape, self.net, self.scorers, self.weights = config, shape, net, scorers, weights
+        self.newcomer_weights = newcomer_weights
         self.reranker, self.labels = reranker, labels
         self.content = content
         self.n_items = len(content)
@@ -143,10 +146,14 @@ class SequentialRecommender(Recommender):
         items: NDArray[np.int64] | None = None,
     ) -> Scores:
         """Final scores from the members' standardised ones; arguments as in `Reranker.rescore`."""
-        fused = fuse(members, self.weights)
+        fused = fuse(members, self.weights_at(histories.lengths))
         if self.reranker is None:
             return fused
         return self.reranker.rescore(fused, members, histories, ablated, allowed, items)
+
+    def weights_at(self, lengths: NDArray[np.integer]) -> dict[str, NDArray[np.float32]]:
+        """Fusion weights of the scorers for histories of some lengths, int [n]: scorer -> float32 [n]."""
+        return weights_at(self.weights, self.weights if self.newcomer_weights is None else self.newcomer_weights, lengths)
 
     def scorer_scores(self, histories: Histories) -> dict[str, NDArray[np.float32]]:
         """Scores of each scorer with a fusion weight, float32 [len(histories), n_items]."""
@@ -230,6 +237,7 @@ class SequentialRecommender(Recommender):
             "model": plain,
             "shape": asdict(self.shape),
             "weights": dict(self.weights),
+            "newcomer_weights": self.newcomer_weights and dict(self.newcomer_weights),
             "heads": {"reranker": self.reranker is not None, "labels": self.labels is not None},
         }
         (folder / DESCRIPTION).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -265,7 +273,7 @@ class SequentialRecommender(Recommender):
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         net.requires_grad_(False)
         content = _content({name.removeprefix("content."): value for name, value in tensors.items() if name.startswith("content.")})
-        return cls(config, shape, net, content, scorers, meta["weights"], reranker, labels)
+        return cls(config, shape, net, content, scorers, meta["weights"], reranker, labels, meta.get("newcomer_weights"))
 
 
 def _content(tensors: dict[str, Tensor]) -> ItemContent:
