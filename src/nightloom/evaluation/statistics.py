@@ -184,26 +184,34 @@ def interval(values: NDArray[np.float64], confidence: float = 0.95, queries: NDA
 def pair_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of per_user.parquet that two runs share, in the same sorted order.
 
-    A row is known by its user, its held-out item, and the time of the held-out event; where a run does not know times, by the number of
-    its query instead. Rows of runs before there were such numbers are of query 0.
+    A row is known by its user, its held-out item, and the time of the held-out event; where a user has an item several times at one time,
+    which of them it is. Where a run does not know times, the number of its query stands for them. Rows of runs before there were such
+    numbers are of query 0.
 
     Raises:
-        InputError: a run names a held-out event twice, as rows of several families or protocols do.
+        InputError: a run names a query's item twice, as rows of several families or protocols do.
     """
     timed = all("time" in frame and bool(frame["time"].notna().all()) for frame in (a, b))
-    key = ["user_id", "item_id", "time" if timed else "query"]
-    a, b = (frame if "query" in frame else frame.assign(query=0) for frame in (a, b))
-    for frame in (a, b):
-        twice = frame.duplicated(key)
-        if twice.any():
-            example = frame.loc[twice, key].iloc[0]
-            raise InputError(
-                f"per_user: {int(twice.sum()):,} of {len(frame):,} rows name a user's held-out item again, for example "
-                f"user {example['user_id']!r}, item {example['item_id']!r}. Keep the rows of one family and one protocol."
-            )
-    left, right = a.set_index(key).sort_index(), b.set_index(key).sort_index()
+    left, right = (_keyed(frame, timed=timed) for frame in (a, b))
     shared = left.index.intersection(right.index, sort=False).sort_values()
     return left.loc[shared].reset_index(), right.loc[shared].reset_index()
+
+
+def _keyed(frame: pd.DataFrame, *, timed: bool) -> pd.DataFrame:
+    """Rows of per_user.parquet, indexed and sorted by what they are known by; see `pair_rows`."""
+    frame, key = (frame if "query" in frame else frame.assign(query=0)), ["user_id", "query", "item_id"]
+    twice = frame.duplicated(key)
+    if twice.any():
+        example = frame.loc[twice, key].iloc[0]
+        raise InputError(
+            f"per_user: {int(twice.sum()):,} of {len(frame):,} rows name a user's held-out item again, for example "
+            f"user {example['user_id']!r}, item {example['item_id']!r}. Keep the rows of one family and one protocol."
+        )
+    if not timed:
+        return frame.set_index(key).sort_index()
+    key = ["user_id", "item_id", "time"]
+    ordered = frame.sort_values("query", kind="stable")
+    return ordered.assign(again=ordered.groupby(key).cumcount()).set_index([*key, "again"]).sort_index()
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nightloom.core import streaming
 from nightloom.core.ranking import ranks
 from nightloom.core.sequences import Histories, Sequences
-from nightloom.core.streaming import Prefixes, askable, queries_of, streaming_queries
+from nightloom.core.streaming import DAY, Prefixes, askable, queries_of, streaming_queries
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -60,9 +60,10 @@ def by_definition(one: Sequences, part: str, exclude_seen: bool) -> list[tuple[i
         first, last = int(one.offsets[user]), int(one.offsets[user + 1])
         cuts = (int(one.train_end[user]), int(one.validation_end[user]), last)
         start, stop = cuts[:2] if part == "validation" else cuts[1:]
+        moments = one.has_time and len(set((one.times % DAY).tolist())) > 1  # else they are dates
         asked: set[tuple[int, int]] = set()
         for place in range(start, stop):
-            known = [at for at in range(first, last) if (one.times[at] < one.times[place] if one.has_time else at < place)]
+            known = [at for at in range(first, last) if (one.times[at] < one.times[place] if moments else at < place)]
             item = int(one.items[place])
             if not one.positive[place] or (exclude_seen and item in {int(one.items[at]) for at in known if one.seen[at]}):
                 continue
@@ -101,6 +102,18 @@ def test_events_of_one_basket_do_not_know_each_other() -> None:
     assert queries.histories.lengths.tolist() == [1, 1, 1, 5]
 
 
+def test_dates_are_no_moments() -> None:
+    """Events of one day follow each other in the order of the rows, unless another has a time of day."""
+    one = Sequences(
+        np.array([0, 4]), np.array([0, 1, 2, 1], dtype=np.int32), DAY * np.array([1, 2, 2, 2]), np.zeros(4, dtype=np.int16),
+        np.ones(4, dtype=bool), np.array([1]), np.array([1]), n_items=5,
+    )  # fmt: skip
+    assert streaming_queries(one, "test").histories.lengths.tolist() == [1, 2]
+    assert streaming_queries(one, "test", exclude_seen=False).histories.lengths.tolist() == [1, 2, 3]
+    clocked = replace(one, times=one.times + np.array([1, 0, 0, 0]))
+    assert streaming_queries(clocked, "test", exclude_seen=False).histories.lengths.tolist() == [1, 1]
+
+
 def frozen(one: Sequences) -> SequentialRecommender:
     """A model whose scorers know all that was before the test."""
     scorers = fit_scorers([*CLASSES], one.train(with_validation=True), LOOM.content)
@@ -120,7 +133,8 @@ def test_nothing_later_than_a_query_is_read(seed: int, timed: bool) -> None:
     place = np.arange(len(one.items))
     owner = np.repeat(np.arange(one.n_users), np.diff(one.offsets))
     # Without times only a user's own events have an order; those of others count from the cut on.
-    later = one.times >= now if timed else np.where(owner == queries.users[asked], place >= stop, place >= one.validation_end[owner])
+    others = one.times >= now if timed else place >= one.validation_end[owner]
+    later = np.where(owner == queries.users[asked], place >= stop, others)
     shuffled = random.permutation(np.flatnonzero(later))
     columns = {name: getattr(one, name).copy() for name in ("items", "event_types", "positive", "seen")}
     for column in columns.values():
@@ -128,13 +142,17 @@ def test_nothing_later_than_a_query_is_read(seed: int, timed: bool) -> None:
     columns["items"][later] = random.integers(0, N_ITEMS, later.sum())
     columns["positive"][later] = random.random(later.sum()) < 0.5
     other = replace(one, **columns)
-    before = np.flatnonzero((queries.times <= now) if timed else (queries.users == queries.users[asked]) & (queries.histories.stop <= stop))
+    mine = queries.users == queries.users[asked]
+    before = np.flatnonzero((mine & (queries.histories.stop <= stop)) | (~mine & (queries.times < now) & timed))
     there, here = (replace(queries.histories, sequences=which).take(before) for which in (other, one))
     np.testing.assert_allclose(frozen(other).scores(there.packed()), frozen(one).scores(here.packed()), rtol=1e-5, atol=1e-5)
     kept = streaming_queries(other, "test", exclude_seen=False)
-    known = (kept.times < now) if timed else (kept.users == queries.users[asked]) & (kept.histories.stop < stop)
-    first = (queries.times < now) if timed else (queries.users == queries.users[asked]) & (queries.histories.stop < stop)
-    np.testing.assert_array_equal(kept.targets[known], queries.targets[first])  # nor does what is asked depend on it
+    for which in (queries.users[asked], *([] if not timed else np.unique(queries.users))):  # nor does what is asked depend on it
+        first, again = (
+            one.targets[(one.users == which) & ((one.histories.stop < stop) if which == queries.users[asked] else (one.times < now))]
+            for one in (queries, kept)
+        )
+        np.testing.assert_array_equal(again, first)
 
 
 @settings(deadline=None, max_examples=30)

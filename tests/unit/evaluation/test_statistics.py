@@ -210,3 +210,10 @@ def test_events_are_known_by_their_time_though_nights_number_them_otherwise() ->
     assert pair_rows(*untimed)[0]["query"].tolist() == [8, 9]  # the same item as the same of the user's events
     older = a.drop(columns=["query", "time"]).drop_duplicates(["user_id", "item_id"])
     assert len(pair_rows(older, older)[0]) == 3
+
+
+def test_an_item_that_a_user_has_twice_on_a_date_is_two_rows() -> None:
+    a = streamed({("u", 1): 1, ("u", 4): 9}).assign(time=86_400, item_id="i")
+    b = a.assign(rank=pd.array([2, 30], dtype="Int32"), query=a["query"] + 5)
+    mine, its = pair_rows(a, b.iloc[::-1])
+    assert (mine["rank"].tolist(), its["rank"].tolist()) == ([1, 9], [2, 30])

@@ -130,14 +130,29 @@ class Block(nn.Module):
         for layer in (self.out, self.down):  # residual branches start small, the more so the deeper the stack (GPT-2)
             nn.init.normal_(layer.weight, std=0.02 / (2 * depth) ** 0.5)
 
-    def forward(self, x: Tensor, batch: Packed, biases: Tensor, keep: Tensor | None) -> Tensor:
-        """Tokens [tokens, dim] -> the same; biases: float32 [heads, cells]; keep: scaled dropout masks [2, tokens, dim]."""
+    def forward(self, x: Tensor, batch: Packed, biases: Tensor, keep: Tensor | None, at: Tensor | None = None) -> Tensor:
+        """Tokens [tokens, dim] -> the same; biases: float32 [heads, cells]; keep: scaled dropout masks [2, tokens, dim].
+
+        With `at`, int64 [m], only these tokens come out, [m, dim], and little is computed for the others; there are no masks then.
+        """
+        if at is not None:
+            return self._only(x, batch, biases, at)
         some = CHUNK if x.device.type == "cpu" else len(x)
         qkv, gates = zip(*(self._read(part) for part in x.split(some)), strict=True)
         attended = attend(torch.cat(qkv), biases, batch.place, batch.inside, batch.spans)
         masks = [None] * len(gates) if keep is None else keep.split(some, 1)
         parts = zip(x.split(some), attended.split(some), gates, masks, strict=True)
         return torch.cat([self._write(*part) for part in parts])
+
+    def _only(self, x: Tensor, batch: Packed, biases: Tensor, at: Tensor) -> Tensor:
+        """`forward` of some tokens. Of the others only keys and values are needed, and queries of spans that hold none are left out."""
+        some, found = CHUNK if x.device.type == "cpu" else len(x), batch.spans
+        if x.device.type == "cpu" and int((batch.place[at] % batch.longest).min()) >= found[-1].first:
+            found = found[-1:]
+        qkv = torch.cat([self.qkv(cast(self.attention_norm(part))) for part in x.split(some)])
+        attended = attend(qkv, biases, batch.place, batch.inside, found).index_select(0, at)
+        parts = zip(x.index_select(0, at).split(some), attended.split(some), strict=True)
+        return torch.cat([self._write(part, seen, torch.sigmoid(self.gate(cast(self.attention_norm(part)))), None) for part, seen in parts])
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Queries, keys and values of some tokens, and the gate of the attention's output."""
@@ -195,16 +210,17 @@ class HistoryEncoder(nn.Module):
         """
         return torch.cat([items, self.bos[None]]).index_select(0, rows % (len(items) + 1))
 
-    def forward(self, x: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, batch: Packed, keep: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """Encode a batch.
 
         Args:
             x: float32 [tokens, dim], what `tokens` gave.
             batch: where the tokens stand.
             keep: scaled dropout masks [sites, tokens, dim], or None for no dropout.
+            at: int64 [m], the tokens whose user vectors are wanted, without dropout; None: all.
 
         Returns:
-            float32 [tokens, dim].
+            float32 [tokens, dim], or [m, dim].
         """
         if self.use_time:
             x = x + self.gaps(batch.gap)
@@ -214,5 +230,6 @@ class HistoryEncoder(nn.Module):
             x = x * keep[0]
         biases = bias_table(self.position_bias, self.time_bias if self.use_time else None).split(self.heads)
         for index, block in enumerate(self.blocks):
-            x = block(x, batch, biases[index], None if keep is None else keep[1 + 2 * index : 3 + 2 * index])
+            wanted = at if index == len(self.blocks) - 1 else None
+            x = block(x, batch, biases[index], None if keep is None else keep[1 + 2 * index : 3 + 2 * index], wanted)
         return self.out_norm(x)

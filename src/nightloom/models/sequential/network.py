@@ -63,9 +63,9 @@ class SequentialNetwork(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * float(np.log(config.dim))))
         self.label_head = LabelHead(config.dim) if shape.labelled else None
 
-    def users(self, tokens: Tensor, batch: Packed, keep: Tensor | None = None) -> Tensor:
-        """User vectors at each token; see `HistoryEncoder`."""
-        return self.encoder(tokens, batch, keep) * self.log_scale.exp()
+    def users(self, tokens: Tensor, batch: Packed, keep: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """User vectors at each token, or at some; see `HistoryEncoder`."""
+        return self.encoder(tokens, batch, keep, at) * self.log_scale.exp()
 
 
 def encode(net: SequentialNetwork, items: Tensor, histories: Histories, max_history: int) -> Tensor:
@@ -130,11 +130,10 @@ def _at_tokens(
         tokens = net.encoder.tokens(items, batch.items)
         if net.label_head is not None:
             tokens = net.label_head.mark(tokens, some.negative)
-        users = net.users(tokens, batch)
         many = answer_offsets[rows + 1] - answer_offsets[rows]
         asked = answers[gather(answer_offsets[rows], many)]
         flat = np.repeat(some.offsets[:-1], many) + token[asked]
-        out[torch.from_numpy(asked).to(items.device)] = users[torch.from_numpy(flat).to(items.device)]
+        out[torch.from_numpy(asked).to(items.device)] = net.users(tokens, batch, at=torch.from_numpy(flat).to(items.device))
     return out
 
 
