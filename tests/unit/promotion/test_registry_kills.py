@@ -18,8 +18,8 @@ import pytest
 from nightloom.core.errors import InputError
 from nightloom.packaging.served import Served
 from nightloom.promotion import registry as module
-from nightloom.promotion.ledger import Intent
-from nightloom.promotion.registered import CHAMPION, PREVIOUS, TRAINED_TAG, Registered
+from nightloom.promotion.ledger import DONE, PROMOTE, Intent
+from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, TRAINED_TAG, Registered
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
 
 FORK = multiprocessing.get_context("fork")
@@ -70,9 +70,17 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def two_nights(registry: Registry, name: str) -> str:
-    """A recommender with version 1 (training a, previous) and 2 (b, champion)."""
-    night(registry, name, "a")
-    night(registry, name, "b")
+    """A recommender with version 1 (training a, previous) and 2 (b, champion), as two nights leave it, in fewer steps."""
+    client, model = registry.client, f"nightloom-{name}"
+    client.create_registered_model(model)
+    for letter, intent in (("a", Intent(None, None)), ("b", Intent("1", "1"))):
+        client.create_model_version(model, source=f"/{letter}", run_id=letter * 32, tags={TRAINED_TAG: letter} | intent.tag())
+    moves = [(None, {CHAMPION: "1", PREVIOUS: None, ANCHOR: "1"}), ("1", {CHAMPION: "2", PREVIOUS: "1", ANCHOR: "1"})]
+    for over, aliases in moves:
+        move = registry._write(name, PROMOTE, version=aliases[CHAMPION], over=over, intended=True, aliases=aliases)
+        registry._write(name, DONE, of=move.key)
+    for alias, version in moves[1][1].items():
+        client.set_registered_model_alias(model, alias, version)
     return name
 
 
