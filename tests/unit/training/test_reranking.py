@@ -10,7 +10,7 @@ from nightloom.core.sequences import Histories, Queries
 from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.explain.games import above_mean, field_game, field_players, scores_without
 from nightloom.models.heads.item_counters import DAY, ItemCounters
-from nightloom.models.heads.reranker import candidates_of
+from nightloom.models.heads.reranker import Numbers, candidates_of
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.training.reranking import choose_reranker
 from tests.described_bundle import described_bundle
@@ -93,6 +93,30 @@ def test_the_disk_keeps_the_head(model: SequentialRecommender, tmp_path: Path) -
     network, scorers = model.network_scores(queries.histories), model.scorer_scores(queries.histories)
     scores = [head.rescore(network, {"network": network, **scorers}, queries.histories) for head in (model.reranker, loaded)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_request_long_after_training_has_odds_as_in_training(model: SequentialRecommender) -> None:
+    """Its counters lie where the head has never been fitted; a straight line through them would lead anywhere."""
+    _, others = shop(lately=True, seed=5)
+    assert model.reranker is not None
+    now = model.scores(others.histories)
+    for years in (1, 50):
+        later = replace(others.histories, request_time=others.histories.request_time + years * 365 * DAY)
+        scores = model.scores(later)
+        assert np.isfinite(scores).all()
+        assert now.min() - 3 < scores.min()
+        assert scores.max() < now.max() + 3
+
+
+def test_within_what_was_fitted_numbers_are_what_they_were() -> None:
+    random = np.random.default_rng(2)
+    table = random.normal(3, 2, (500, 3)).astype(np.float32)
+    table[:, 1] = 0.7  # a column that never varied
+    numbers = Numbers.fit(table)
+    np.testing.assert_array_equal(numbers(table)[:, :3], (table - numbers.centre) / numbers.scale)
+    far = np.stack([table.max(0) + 1000, table.min(0) - 1000, table[0]])
+    np.testing.assert_array_equal(numbers(far), numbers(np.stack([table.max(0), table.min(0), table[0]])))
+    assert np.isnan(numbers(np.full((1, 3), np.nan, dtype=np.float32))[:, :3]).all()
 
 
 def test_probabilities_of_other_users_are_calibrated(model: SequentialRecommender) -> None:

@@ -53,10 +53,13 @@ COUNTERS = (
 class Numbers:
     """How features become inputs: standardised, and piecewise linear between quantiles (`nightloom.models.heads.piecewise_linear`).
 
+    A number outside the range of its column at the fit counts as the end of that range. A request long after training has counters that
+    lie far outside, and a network says nothing sensible there.
+
     Attributes:
         centre: float32 [columns].
         scale: float32 [columns].
-        bin_edges: distinct quantiles of each column.
+        bin_edges: distinct quantiles of each column, the lowest and the highest number of the fit among them.
     """
 
     centre: FloatArray
@@ -76,6 +79,8 @@ class Numbers:
 
     def __call__(self, table: FloatArray) -> torch.Tensor:
         """Numbers [rows, columns] -> inputs, float32 [rows, width]."""
+        ends = [(edges[0], edges[-1]) if len(edges) else (-np.inf, np.inf) for edges in self.bin_edges]
+        table = np.clip(table, *np.array(ends, dtype=np.float32).reshape(-1, 2).T)
         parts = [piecewise_linear(column, bin_edges).astype(np.float32) for column, bin_edges in zip(table.T, self.bin_edges, strict=True)]
         return torch.from_numpy(np.column_stack([(table - self.centre) / self.scale, *parts]))
 
