@@ -82,8 +82,10 @@ def described_prepared(folder: Path) -> Path:
     offsets = np.arange(0, total + 1, EVENTS)
     items = np.concatenate([random.permutation(N_ITEMS)[:EVENTS] for _ in range(N_USERS)]).astype(np.int32)
     times = 1_700_000_000 + 86_400 * np.tile(np.arange(EVENTS), N_USERS)
-    Sequences(
+    made = Sequences(
         offsets, items, times, np.zeros(total, np.int16), np.ones(total, bool), offsets[:-1] + 5, offsets[:-1] + 7, n_items=N_ITEMS
-    ).save(folder / "sequences_temporal.npz")  # fmt: skip
+    )  # fmt: skip
+    for protocol in ("streaming", "temporal"):
+        made.save(folder / f"sequences_{protocol}.npz")
     pd.DataFrame({"user_id": [f"user/{row}" for row in range(N_USERS)]}).to_parquet(folder / "users.parquet", index=False)
     return folder

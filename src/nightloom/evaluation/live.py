@@ -16,6 +16,8 @@ from nightloom.core.streaming import Prefixes
 from nightloom.evaluation.statistics import interval
 from nightloom.models.sequential.recommender import SequentialRecommender
 
+BY_NIGHT = frozenset(("als", "text_neighbours"))
+"""Scorers that no service can update with an event: theirs is solved for, or does not depend on events."""
 LIVE_STEPS = 12
 """Parts of the test period, of about equal numbers of queries. Before each, scorers and counters are fitted to all that is known."""
 
@@ -40,11 +42,13 @@ def measure_live(
         return None
     model, owner = copy(recommender), owners(sequences.offsets)
     model.labels = None  # it ranks nothing
+    frozen, counted = ({name: one for name, one in recommender.scorers.items() if (name in BY_NIGHT) == still} for still in (True, False))
     found = np.zeros(len(queries), dtype=np.int32)
     for part in np.array_split(np.argsort(queries.times, kind="stable"), min(LIVE_STEPS, len(queries))):
         rows = np.sort(part)  # by user, whose histories are read in one pass
         known = _until(sequences, owner, int(queries.times[rows].min()))
-        model.fit(known.train(with_validation=True), known.n_items)
+        model.scorers = counted
+        model.scorers = frozen | dict(model.fit(known.train(with_validation=True), known.n_items).scorers)
         asked = replace(queries.take(rows), histories=replace(histories.take(rows), sequences=known))
         found[rows] = ranks(model, asked, exclude_seen=exclude_seen).ranks
     metrics = per_query(found, queries.target_offsets)

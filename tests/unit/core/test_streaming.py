@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,7 +213,12 @@ def test_the_network_reads_a_sequence_once(monkeypatch: pytest.MonkeyPatch) -> N
     histories = streaming_queries(one, "test", exclude_seen=False).histories.packed()
     read: list[int] = []
     users = type(model.net).users
-    monkeypatch.setattr(type(model.net), "users", lambda net, tokens, *more: read.append(len(tokens)) or users(net, tokens, *more))
+
+    def counted(net: SequentialNetwork, tokens: Tensor, *more: Any, **at: Any) -> Tensor:
+        read.append(len(tokens))
+        return users(net, tokens, *more, **at)
+
+    monkeypatch.setattr(type(model.net), "users", counted)
     model.user_vectors(histories, model.item_vectors())
     assert len(histories) > 50
     assert sum(read) <= 201

@@ -10,15 +10,21 @@ import pytest
 
 from nightloom.config import config_from_dict
 from nightloom.core.sequences import Sequences
+from nightloom.core.streaming import queries_of
 from nightloom.explain.explain import COLUMNS, explain
 from nightloom.explain.reasons import Reason, sentence, shares
 from tests.described_bundle import described_bundle, described_prepared
 from tests.sections import of_explain
 
 
-def config(**explain_section):
+def config(protocol="temporal", **explain_section):
     return config_from_dict(
-        {"name": "shop", "data": {"events": "e.csv"}, "explain": {"users": 5, "max_events": 4, "samples": 64} | explain_section}
+        {
+            "name": "shop",
+            "data": {"events": "e.csv"},
+            "evaluation": {"protocols": [protocol]},
+            "explain": {"users": 5, "max_events": 4, "samples": 64} | explain_section,
+        }
     )
 
 
@@ -70,6 +76,23 @@ def test_what_is_explained_is_what_is_recommended(made):
     sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
     assert sample
     assert all(expected[one["user_id"]] == one["item_id"] for one in sample)
+
+
+def test_a_user_who_is_asked_often_is_explained_as_of_the_last_time(made, tmp_path):
+    root, bundle, _, _ = made
+    explain(root / "prepared", root / "bundle", tmp_path, **of_explain(config("streaming")))
+    queries = queries_of("streaming", Sequences.load(root / "prepared" / "sequences_streaming.npz"), "test", exclude_seen=True)
+    last = {int(user): row for row, user in enumerate(queries.users)}
+    assert len(last) < len(queries)
+    best = bundle.recommender.recommend(queries.histories.take(np.array([*last.values()])).packed(), 1)[0][:, 0]
+    expected = {f"user/{user}": bundle.item_ids[item] for user, item in zip(last, best, strict=True)}
+    sample = json.loads((tmp_path / "reasons.json").read_text())["sample"]
+    assert len(sample) == 5
+    assert all(expected[one["user_id"]] == one["item_id"] for one in sample)
+    for one in sample:
+        table = pd.read_parquet(tmp_path / "reasons.parquet")
+        events = table[(table["user_id"] == one["user_id"]) & (table["player_kind"] == "event")]
+        assert events["value"].sum() == pytest.approx(one["score"] - one["score_without_history"], abs=1e-5)
 
 
 def test_labels_are_for_people(made):
