@@ -130,15 +130,15 @@ def measure(path: Path, clients: int, workers: int, seconds: float, postgres: st
         subprocess.Popen([*command, "--child", str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for share in shares
     ]
     for process in running:
-        assert process.stdout is not None
+        assert process.stdout is not None  # noqa: S101  # for mypy alone
         process.stdout.readline()
     for process in running:
-        assert process.stdin is not None
+        assert process.stdin is not None  # noqa: S101  # for mypy alone
         process.stdin.write("go\n")
         process.stdin.flush()
     found = []
     for process in running:
-        assert process.stdout is not None
+        assert process.stdout is not None  # noqa: S101  # for mypy alone
         found.append(json.loads(process.stdout.readline()))
         process.wait()
     waits = np.array([one for said in found for one in said["waits"]])

@@ -62,5 +62,5 @@ def standing(night: Night, registry: Registry, trained: str) -> Standing:
         return Standing()
     if rules.mode == "enabled":
         registry.settle(night.config.name)
-    last = json.loads(report.read_text(encoding="utf-8"))["versions"]["champion"] if report.exists() else None
+    last = json.loads(report.read_text(encoding="utf-8")).get("versions", {}).get("champion") if report.exists() else None
     return stand(registry, night.config.name, trained, night.root / "cache" / "champions", last)

@@ -212,7 +212,8 @@ def hostile_report(ending: str = "promoted") -> dict[str, Any]:
     if content["refused"]:
         content["refused"]["message"] = HOSTILE
     for families in content["slices"].values():
-        families["temporal"][HOSTILE] = {"users": 300, "ndcg_at_10": 0.2}
+        for found in families.values():
+            found[HOSTILE] = {"users": 300, "events": 400, "ndcg_at_10": 0.2}
     for one in content["checks"]:
         one |= {"column": HOSTILE, "rule": HOSTILE, "found": HOSTILE, "examples": [HOSTILE]}
     for user in content["sample_lists"].get("users", []):

@@ -232,7 +232,7 @@ def test_another_torch_trains_anew(home: Path, root: Path, before: dict[str, Man
 
 
 def test_explain_knows_all_that_it_reads(home: Path, root: Path, before: dict[str, Manifest]) -> None:
-    protocols = ["leave_one_out", "temporal"]
+    protocols = ["leave_one_out", "streaming"]
     configs = [
         config_of(home),
         config_of(home, training={"seed": 8}),

@@ -74,7 +74,7 @@ def test_an_address_with_a_password_is_neither_taken_nor_written(tmp_path: Path)
 
 
 def test_the_password_of_an_mlflow_that_is_away_is_not_told(tmp_path: Path) -> None:
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "NIGHTLOOM_MLFLOW_WAIT": "1"}
     for address in ("http://night:pl4nted@127.0.0.1:9", "nonsense://night:pl4nted@host"):
         done = command("versions", "shop", cwd=tmp_path, NIGHTLOOM_MLFLOW_URI=address, **settings)
         assert done.returncode == 1, done.stderr
