@@ -168,7 +168,7 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
 
 def _registry_differs(night: Night, report: dict[str, Any]) -> bool:
     """Whether the champion of the last night is gone, or a hold that stopped its challenger has ended since."""
-    if night.config.promotion.mode == "disabled" or report["versions"]["champion"] is None:
+    if night.config.promotion.mode == "disabled" or report.get("versions", {}).get("champion") is None:
         return False
     registry = Registry(night.root)
     if registry.champion(night.config.name) is None:

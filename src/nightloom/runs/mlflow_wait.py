@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.secrets import hidden
 
 WAIT = "NIGHTLOOM_MLFLOW_WAIT"
 WAIT_SECONDS = 600.0
@@ -70,7 +71,7 @@ class Waiting:
         if now - self.said >= LINE_SECONDS:
             self.said = now
             end = f"it is waited for up to {self.limit:,.0f} s ({WAIT})"
-            sys.stderr.write(f"{_shown(self.uri)}: MLflow has not answered for {now - self.began:,.0f} s; {end}\n")
+            sys.stderr.write(f"{hidden(self.uri)}: MLflow has not answered for {now - self.began:,.0f} s; {end}\n")
             sys.stderr.flush()
 
     def pause(self, why: object) -> None:
@@ -84,7 +85,7 @@ class Waiting:
         """
         if self.left <= 0:
             raise NightloomError(
-                f"{_shown(self.uri)}: the MLflow server does not answer, and was waited for {self.limit:,.0f} s ({WAIT}). Start it, or "
+                f"{hidden(self.uri)}: the MLflow server does not answer, and was waited for {self.limit:,.0f} s ({WAIT}). Start it, or "
                 f"correct NIGHTLOOM_MLFLOW_URI, then start again: finished stages are kept ({' '.join(str(why).split())[:200]})."
             )
         self.say()
@@ -189,9 +190,3 @@ def _watched(waiting: Waiting) -> Iterator[None]:
         yield
     finally:
         done.set()
-
-
-def _shown(uri: str) -> str:
-    """An address without its password."""
-    user, at, host = uri.partition("://")[2].rpartition("@")
-    return f"{uri.partition('://')[0]}://{user.partition(':')[0]}{at}{host}" if "://" in uri else uri
