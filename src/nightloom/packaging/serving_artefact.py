@@ -134,7 +134,7 @@ def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
                         f"{bundle}: its graph does not say how often items were seen, so no event can update it. It was made by an earlier "
                         "version of Nightloom: run the night again."
                     )
-                seen = one.seen.astype(np.float64)
+                seen = np.maximum(one.seen, 1).astype(np.float64)
                 parts["weights"] = (one.weights * np.sqrt(seen[owners(one.offsets)] * seen[one.targets])).astype(np.float32)
                 parts["seen"] = one.seen
             found |= {f"{name}.{part}": array for part, array in parts.items()}

@@ -76,9 +76,9 @@ def test_how_often_items_were_seen_is_kept(tmp_path: Path) -> None:
     TransitionGraph().fit(histories, 4).save(tmp_path)
     graph = TransitionGraph.load(tmp_path)
     assert graph.seen is not None
-    assert graph.seen.tolist() == [2, 1, 3, 1]
+    assert graph.seen.tolist() == [2, 1, 3, 0]
     raw = graph.weights * np.sqrt(graph.seen[owners(graph.offsets)] * graph.seen[graph.targets])
     assert raw[(owners(graph.offsets) == 2) & (graph.targets == 0)].tolist() == pytest.approx([1 + 0.5 + 0.5 * 0.7], abs=1e-6)
     moved = graph.reindex(np.array([1, -1, 0, 2]), 4)
     assert moved.seen is not None
-    assert moved.seen.tolist() == [3, 2, 1, 1]
+    assert moved.seen.tolist() == [3, 2, 0, 0]

@@ -37,7 +37,7 @@ class TransitionGraph(ItemGraph):
     def __init__(self, reach: int = 3, decay: float = 0.7, backward: float = 0.5, recency: float = 0.7, memory: int = 32) -> None:
         super().__init__(recency, memory)
         self.seen: NDArray[np.int64] | None = None
-        """Events of each item, positive or not, at least 1, int64 [n_items]; None in a model of before they were kept."""
+        """Events of each item, positive or not, int64 [n_items]; None in a model of before they were kept."""
         self.reach, self.decay, self.backward = reach, decay, backward
 
     def fit(self, train: Histories, n_items: int) -> Self:
@@ -58,7 +58,8 @@ class TransitionGraph(ItemGraph):
         edge, position = np.unique(np.concatenate(edges), return_inverse=True)
         weight = np.bincount(position, np.concatenate(weights), minlength=len(edge))
         source, target = np.divmod(edge, max(n_items, 1))
-        self.seen = seen = np.maximum(np.bincount(items, minlength=n_items), 1)
+        self.seen = np.bincount(items, minlength=n_items)
+        seen = np.maximum(self.seen, 1)
         popularity = np.bincount(items[train.positive], minlength=n_items)
         return self._take(source, target, weight / np.sqrt(seen[source] * seen[target]), popularity)
 
@@ -66,7 +67,7 @@ class TransitionGraph(ItemGraph):
         """The same edges and counts over another catalogue; see `ItemGraph.reindex`."""
         other = super().reindex(rows, n_items)
         if self.seen is not None:
-            other.seen = np.ones(n_items, dtype=np.int64)
+            other.seen = np.zeros(n_items, dtype=np.int64)
             other.seen[rows[rows >= 0]] = self.seen[rows >= 0]
         return other
 

@@ -1,0 +1,274 @@
+"""The history encoder of `nightloom.models.sequential` as kernels, one history at a time, with cached keys and values.
+
+A token's inputs are fixed once the next event is known: its gap and its request time are that event's. Only the last token depends on
+the time of the request. So the keys and values of all tokens but the last are kept for a stored user, and `extend` goes on from them.
+A history without a cache is the same with nothing kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.serving.jit import inlined, kernel
+
+FloatArray = NDArray[np.float32]
+BOS = -1
+UNKNOWN = np.int64(1) << 60
+"""Time of an event whose time is not known: later than any request, so that its gap is in the bucket of no time."""
+EPSILON = np.float32(1e-5)
+LONGEST_GAP = 2**31 - 2
+"""Seconds, 68 years: what lies farther back counts as that far."""
+
+
+class Network(NamedTuple):
+    """The encoder's weights, float32; matrices are [in, out]. See `nightloom.packaging.serving_artefact.network_arrays`.
+
+    Attributes:
+        bos: [dim], what an empty history starts with.
+        event_types: [event names, dim].
+        gaps: [time buckets, dim]; of length 0 where the model reads no times.
+        negative: [dim], added where an event was not positive; zero without a label head.
+        near_bias: [blocks * heads, max_history], bias by distance in events.
+        time_bias: [blocks * heads, time buckets].
+        attention_norm: [blocks, 2, dim], weight and bias.
+        kv: [blocks, dim, 2 * dim], keys and values.
+        qg: [blocks, dim, 2 * dim], scaled queries and the gate.
+        out: [blocks, dim, dim].
+        ffn_norm: [blocks, 2, dim].
+        up: [blocks, dim, 4 * dim], the gate and what is gated.
+        down: [blocks, 2 * dim, dim].
+        out_norm: [2, dim], divided by the temperature.
+    """
+
+    bos: FloatArray
+    event_types: FloatArray
+    gaps: FloatArray
+    negative: FloatArray
+    near_bias: FloatArray
+    time_bias: FloatArray
+    attention_norm: FloatArray
+    kv: FloatArray
+    qg: FloatArray
+    out: FloatArray
+    ffn_norm: FloatArray
+    up: FloatArray
+    down: FloatArray
+    out_norm: FloatArray
+
+
+class Tokens(NamedTuple):
+    """The tokens of one window: BOS (unless the window starts later) and events.
+
+    Attributes:
+        items: int32 [tokens], dense items, BOS for the first.
+        codes: int16 [tokens], codes of event names; 0 for BOS.
+        negative: bool [tokens], whether the event was not positive.
+        times: int64 [tokens], seconds, `UNKNOWN` for BOS and where times are not known.
+        asked: int64 [tokens], when the next event happened, or the request for the last token.
+    """
+
+    items: NDArray[np.int32]
+    codes: NDArray[np.int16]
+    negative: NDArray[np.bool_]
+    times: NDArray[np.int64]
+    asked: NDArray[np.int64]
+
+
+@inlined
+def exponential(x: Any) -> Any:
+    """exp(x) in float32 to 2e-7, in a form that the compiler turns into vector instructions."""
+    scaled = min(max(x * np.float32(1.4426950408889634), np.float32(-126)), np.float32(126))
+    whole = np.floor(scaled + np.float32(0.5))
+    rest = scaled - whole
+    power = np.float32(1.5403530e-4)
+    power = power * rest + np.float32(1.3333558e-3)
+    power = power * rest + np.float32(9.6181291e-3)
+    power = power * rest + np.float32(5.5504109e-2)
+    power = power * rest + np.float32(2.4022651e-1)
+    power = power * rest + np.float32(6.9314718e-1)
+    power = power * rest + np.float32(1)
+    return power * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@inlined
+def time_bucket(asked: Any, time: Any) -> Any:
+    """As `nightloom.models.sequential.attention.time_bucket`: 0 for no time, else floor(log2(seconds + 1)) + 1."""
+    seconds = min(asked - time, LONGEST_GAP)
+    if seconds < 0:
+        return 0
+    return (np.float32(np.float32(seconds) + np.float32(1)).view(np.int32) >> 23) - 126
+
+
+@kernel
+def product(x: Any, w: Any, out: Any) -> None:
+    """out = x w, all float32: [n, m] from [n, k] and [k, m].
+
+    Eight rows of w are added at a time, so that the sums are read and written an eighth as often.
+    """
+    n, inner = x.shape
+    whole = inner - inner % 8
+    for t in range(n):
+        row = out[t]
+        row[:] = 0
+        for i in range(0, whole, 8):
+            a, b, c, d = x[t, i], x[t, i + 1], x[t, i + 2], x[t, i + 3]
+            e, f, g, h = x[t, i + 4], x[t, i + 5], x[t, i + 6], x[t, i + 7]
+            w0, w1, w2, w3, w4, w5, w6, w7 = w[i], w[i + 1], w[i + 2], w[i + 3], w[i + 4], w[i + 5], w[i + 6], w[i + 7]
+            for j in range(len(row)):
+                row[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j] + e * w4[j] + f * w5[j] + g * w6[j] + h * w7[j]
+        for i in range(whole, inner):
+            a, w0 = x[t, i], w[i]
+            for j in range(len(row)):
+                row[j] += a * w0[j]
+
+
+@kernel
+def norm(x: Any, affine: Any, out: Any) -> None:
+    """Layer norm of each row; affine: weight and bias, float32 [2, dim]."""
+    n, dim = x.shape
+    for t in range(n):
+        row = x[t]
+        mean = np.float32(0)
+        for j in range(dim):
+            mean += row[j]
+        mean /= np.float32(dim)
+        variance = np.float32(0)
+        for j in range(dim):
+            variance += (row[j] - mean) * (row[j] - mean)
+        scale = np.float32(1) / np.sqrt(variance / np.float32(dim) + EPSILON)
+        for j in range(dim):
+            out[t, j] = (row[j] - mean) * scale * affine[0, j] + affine[1, j]
+
+
+@kernel
+def inputs(net: Any, vectors: Any, tokens: Any, first: Any) -> Any:
+    """What the tokens from `first` on are read as, float32 [tokens - first, dim]."""
+    stop, dim = len(tokens.items), vectors.shape[1]
+    x = np.empty((stop - first, dim), np.float32)
+    for t in range(first, stop):
+        row, item = x[t - first], tokens.items[t]
+        kind = net.event_types[tokens.codes[t]]
+        source = net.bos if item == BOS else vectors[item]
+        row[:] = source + kind
+        if tokens.negative[t]:
+            row += net.negative
+        if len(net.gaps):
+            asked = tokens.asked[t] if tokens.times[t] == UNKNOWN else max(tokens.asked[t], tokens.times[t])
+            row += net.gaps[time_bucket(asked, tokens.times[t])]
+    return x
+
+
+@kernel
+def buckets(tokens: Any, first: Any) -> Any:
+    """Time bucket of each token from `first` on and each key up to it, uint8 [tokens - first, tokens]."""
+    stop = len(tokens.items)
+    found = np.zeros((stop - first, stop), np.uint8)
+    for t in range(first, stop):
+        asked = tokens.asked[t] if tokens.times[t] == UNKNOWN else max(tokens.asked[t], tokens.times[t])
+        for key in range(t + 1):
+            found[t - first, key] = time_bucket(asked, tokens.times[key])
+    return found
+
+
+@kernel
+def attend(query: Any, keys: Any, values: Any, near: Any, later: Any, cells: Any, place: Any, out: Any) -> None:
+    """One token's attention over all tokens up to it, head by head.
+
+    Args:
+        query: float32 [dim], scaled.
+        keys: float32 [dim, capacity], one token a column.
+        values: float32 [capacity, dim].
+        near: float32 [heads, distances].
+        later: float32 [heads, time buckets].
+        cells: uint8 [place + 1], time bucket of each key.
+        place: of the token.
+        out: float32 [dim], written.
+    """
+    heads, dim, many = len(near), len(query), place + 1
+    width = dim // heads
+    scores = np.empty(many, np.float32)
+    for head in range(heads):
+        at = head * width
+        highest = np.float32(-np.inf)
+        for key in range(many):
+            scores[key] = near[head, place - key] + later[head, cells[key]]
+        for i in range(at, at + width):
+            weight, row = query[i], keys[i]
+            for key in range(many):
+                scores[key] += weight * row[key]
+        for key in range(many):
+            highest = max(highest, scores[key])
+        total = np.float32(0)
+        for key in range(many):
+            scores[key] = exponential(scores[key] - highest)
+            total += scores[key]
+        mine = out[at : at + width]
+        mine[:] = 0
+        for key in range(many):
+            weight, row = scores[key], values[key, at : at + width]
+            for j in range(width):
+                mine[j] += weight * row[j]
+        for j in range(width):
+            mine[j] /= total
+
+
+@kernel
+def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: Any, answer: Any) -> Any:
+    """Read tokens after those whose keys and values are kept, and keep theirs.
+
+    Args:
+        net: `Network`.
+        vectors: float32 [items, dim].
+        tokens: `Tokens` of the whole window, the kept ones included.
+        first: tokens that are kept already.
+        keys: float32 [blocks, dim, capacity], written from `first` on.
+        values: float32 [blocks, capacity, dim], written from `first` on.
+        answer: whether a user vector is wanted; else the last block stops at keys and values.
+
+    Returns:
+        The user vector at the last token, float32 [dim], divided by the temperature; without meaning unless `answer`.
+    """
+    stop, dim = len(tokens.items), vectors.shape[1]
+    n, blocks = stop - first, len(net.kv)
+    heads = len(net.near_bias) // blocks
+    x, cells = inputs(net, vectors, tokens, first), buckets(tokens, first)
+    normed, pair = np.empty((n, dim), np.float32), np.empty((n, 2 * dim), np.float32)
+    attended, wide = np.empty((n, dim), np.float32), np.empty((n, 4 * dim), np.float32)
+    user = np.empty((1, dim), np.float32)
+    for block in range(blocks):
+        norm(x, net.attention_norm[block], normed)
+        product(normed, net.kv[block], pair)
+        for t in range(n):
+            for j in range(dim):
+                keys[block, j, first + t] = pair[t, j]
+                values[block, first + t, j] = pair[t, dim + j]
+        since = 0  # the first token whose output is wanted: after the last block that of the last token alone
+        if block == blocks - 1:
+            if not answer:
+                return user[0]
+            since = n - 1
+        many = n - since
+        product(normed[since:], net.qg[block], pair[:many])
+        rows = slice(block * heads, (block + 1) * heads)
+        near, later = net.near_bias[rows], net.time_bias[rows]
+        for t in range(many):
+            place = first + since + t
+            attend(pair[t, :dim], keys[block], values[block], near, later, cells[since + t], place, attended[t])
+            for j in range(dim):
+                attended[t, j] /= np.float32(1) + exponential(-pair[t, dim + j])
+        product(attended[:many], net.out[block], normed[:many])
+        for t in range(many):
+            x[since + t] += normed[t]
+        norm(x[since:], net.ffn_norm[block], normed[:many])
+        product(normed[:many], net.up[block], wide[:many])
+        for t in range(many):
+            for j in range(2 * dim):
+                pair[t, j] = wide[t, j] / (np.float32(1) + exponential(-wide[t, j])) * wide[t, 2 * dim + j]
+        product(pair[:many], net.down[block], normed[:many])
+        for t in range(many):
+            x[since + t] += normed[t]
+    norm(x[n - 1 :], net.out_norm, user)
+    return user[0]
