@@ -32,7 +32,7 @@ from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.attention import position_bucket
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.manifest import digest
-from nightloom.packaging.reader import META, SPEC, BundleReader
+from nightloom.packaging.reader import SPEC, BundleReader
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS, ServingManifest
 
 Arrays = dict[str, NDArray[Any]]
@@ -166,7 +166,8 @@ def reranker_arrays(reranker: Reranker) -> Arrays:
 def label_arrays(recommender: SequentialRecommender) -> Arrays:
     """Weights of the label head and its counters; the scale of the counters is in `context`."""
     head, labels = recommender.net.label_head, recommender.labels
-    assert head is not None and labels is not None
+    assert head is not None
+    assert labels is not None
     found = {
         "user": _of(head.user.weight.T),
         "item": _of(head.item.weight.T),

@@ -39,11 +39,14 @@ class Growing(Generic[Scalar]):
     def append(self, row: Any) -> None:
         """Take a row at the end."""
         if self.n == len(self._room):
-            wider = np.zeros((more_room(self.n), *self._room.shape[1:]), self._room.dtype)
-            wider[: self.n] = self._room
-            self._room = wider
+            self._room = wider(self._room, more_room(self.n))
         self._room[self.n] = row
         self.n += 1
+
+    def remove(self, place: int) -> None:
+        """Take a row away; those behind it move up."""
+        self._room[place : self.n - 1] = self._room[place + 1 : self.n].copy()
+        self.n -= 1
 
 
 class EdgeRows:
@@ -94,12 +97,11 @@ class EdgeRows:
             if done == len(sources):
                 return
             needed = more_room(len(self.targets)) + 2 * int(self.length[sources[done]])
-            self.targets, self.weights = _wider(self.targets, needed), _wider(self.weights, needed)
+            self.targets, self.weights = wider(self.targets, needed), wider(self.weights, needed)
 
-    def replace(self, source: int, place: int, target: int, weight: float) -> None:
-        """Put an edge in the place of another one of its row."""
-        at = self.start[source] + place
-        self.targets[at], self.weights[at] = target, weight
+    def clear(self, source: int) -> None:
+        """Take all edges of a row away."""
+        self.length[source] = 0
 
     def packed(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
         """Offsets, targets and weights without room between rows; targets ascend within a row."""
@@ -109,10 +111,11 @@ class EdgeRows:
         return offsets_of(self.length), np.concatenate(targets), np.concatenate(weights)
 
 
-def _wider(values: NDArray[Any], n: int) -> NDArray[Any]:
-    wider = np.zeros(n, values.dtype)
-    wider[: len(values)] = values
-    return wider
+def wider(values: NDArray[Any], n: int) -> NDArray[Any]:
+    """A copy with room for n."""
+    found = np.zeros((n, *values.shape[1:]), values.dtype)
+    found[: len(values)] = values
+    return found
 
 
 @kernel

@@ -64,6 +64,10 @@ class Base:
         else:
             self.values[item] = TRACE * counts[item] / self._most if counts[item] > 0 else -np.inf
 
+    def set(self, item: int, count: int) -> None:
+        """Set the count of an item."""
+        self.count(item, count - int(self._counts.array[item]))
+
     def _refill(self) -> None:
         counts = self._counts.array
         self._most = max(int(counts.max(initial=0)), 1)

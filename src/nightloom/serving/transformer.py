@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.sequences import Histories
 from nightloom.serving.jit import inlined, kernel
 
 FloatArray = NDArray[np.float32]
@@ -272,3 +273,34 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
             x[since + t] += normed[t]
     norm(x[n - 1 :], net.out_norm, user)
     return user[0]
+
+
+def tokens_of(histories: Histories, max_history: int, *, timed: bool) -> Tokens:
+    """The window of one history that is read: its latest `max_history` tokens.
+
+    Args:
+        histories: one history.
+        max_history: most tokens.
+        timed: whether the model reads times.
+    """
+    n = len(histories.items)
+    items, codes, negative = np.empty(n + 1, np.int32), np.zeros(n + 1, np.int16), np.zeros(n + 1, np.bool_)
+    items[0], items[1:] = BOS, histories.items
+    codes[1:] = histories.event_types
+    np.logical_not(histories.positive, out=negative[1:])
+    times, asked = np.full(n + 1, UNKNOWN), np.zeros(n + 1, np.int64)
+    now = histories.request_time[0]
+    if timed and now > 0:
+        times[1:] = asked[:-1] = histories.times
+        asked[-1] = now
+    first = max(n + 1 - max_history, 0)
+    return Tokens(items[first:], codes[first:], negative[first:], times[first:], asked[first:])
+
+
+def user_vector(net: Network, vectors: FloatArray, tokens: Tokens) -> FloatArray:
+    """User vector of a window of which nothing is kept, float32 [dim]."""
+    n, (blocks, dim) = len(tokens.items), net.kv.shape[:2]
+    found: FloatArray = extend(
+        net, vectors, tokens, 0, np.empty((blocks, dim, n), np.float32), np.empty((blocks, n, dim), np.float32), True
+    )
+    return found

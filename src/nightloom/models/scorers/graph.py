@@ -80,5 +80,5 @@ class TransitionGraph(ItemGraph):
         """Read what `save` wrote."""
         graph = super().load(folder)
         with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as content:
-            graph.seen = content["seen"] if "seen" in content else None
+            graph.seen = content.get("seen")
         return graph
