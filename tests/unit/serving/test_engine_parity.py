@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nightloom.core.errors import InputError
 from nightloom.core.queries import Query
 from nightloom.models.scorers.registry import CLASSES
 from nightloom.packaging.bundle import Bundle
@@ -110,3 +111,52 @@ def test_ties_fall_by_item(pairs: Any) -> None:
     tied = np.flatnonzero(np.diff(scores) == 0)
     assert (items[tied] < items[tied + 1]).all()
     same(engine, (items, scores), bundle.recommend([query], N_ITEMS)[0])
+
+
+@pytest.mark.parametrize("timed", [True, False], ids=["timed", "timeless"])
+@pytest.mark.parametrize("events", LENGTHS)
+def test_both_heads(pairs: Any, events: int, timed: bool) -> None:
+    bundle, engine = pairs(reranker=True, labels=True)
+    for seed in range(5):
+        query = with_positive(some_query(events, seed, timed=timed), seed)
+        for exclude_seen in (True, False):
+            wanted = bundle.recommend([query], 20, exclude_seen=exclude_seen)[0]
+            same(engine, engine.recommend(query, 20, exclude_seen=exclude_seen), wanted)
+        items = np.random.default_rng(seed).permutation(N_ITEMS)[:30]
+        (probabilities,) = bundle.probabilities([query], [[engine.item_ids[item] for item in items]])
+        np.testing.assert_allclose(engine.label_probabilities(query, items), probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("said", [{"timed": False}, {"scorers": ()}, {"scorers": ("graph",), "use_time": False}], ids=str)
+def test_each_kind_of_reranker(pairs: Any, said: dict[str, Any]) -> None:
+    bundle, engine = pairs(reranker=True, **said)
+    for events in (0, 3, 50):
+        query = some_query(events)
+        same(engine, engine.recommend(query, N_ITEMS), bundle.recommend([query], N_ITEMS)[0])
+
+
+def test_the_reranker_looks_at_what_may_be_recommended(pairs: Any) -> None:
+    bundle, engine = pairs(reranker=True)
+    query, random = some_query(50), np.random.default_rng(3)
+    for allowed in (random.random(N_ITEMS) < 0.8, random.random(N_ITEMS) < 0.2, np.arange(N_ITEMS) == 4):
+        for exclude_seen in (True, False):
+            wanted = bundle.recommend([query], N_ITEMS, exclude_seen=exclude_seen, allowed=allowed)[0]
+            same(engine, engine.recommend(query, N_ITEMS, exclude_seen=exclude_seen, allowed=allowed), wanted)
+
+
+@pytest.mark.parametrize("many", [1, 8, 120])
+def test_the_reranker_ranks_a_given_list(pairs: Any, many: int) -> None:
+    bundle, engine = pairs(reranker=True)
+    query = some_query(50)
+    candidates = np.sort(np.random.default_rng(many).permutation(N_ITEMS)[:many])
+    items, scores = engine.recommend(query, many, exclude_seen=False, candidates=candidates)
+    (wanted,) = bundle.recommender.candidate_scores(bundle.histories([query]), candidates[None])
+    np.testing.assert_allclose(scores, wanted[np.searchsorted(candidates, items)], atol=CLOSE)
+
+
+def test_what_a_query_may_not_say_is_refused(pairs: Any) -> None:
+    _, engine = pairs()
+    with pytest.raises(InputError, match="knows no event 'love'"):
+        engine.recommend(Query(["i1"], event_types=["love"]), 5)
+    with pytest.raises(InputError, match="gives no probabilities"):
+        engine.label_probabilities(Query(), np.arange(3))
