@@ -19,10 +19,11 @@ from safetensors.numpy import save_file
 
 from nightloom.core.columns import CATALOGUE
 from nightloom.core.errors import InputError
-from nightloom.core.files import whole_folder
+from nightloom.core.files import whole_folder, write_json
 from nightloom.core.moments import VectorMoments
+from nightloom.core.queries import Query
 from nightloom.core.ragged import owners
-from nightloom.models.heads.item_counters import ItemCounters
+from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.label_head import SCALE
 from nightloom.models.heads.reranker import CANDIDATES, WINDOWS, Reranker
 from nightloom.models.scorers.graph import TransitionGraph
@@ -31,11 +32,15 @@ from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.attention import position_bucket
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.manifest import FILE as BUNDLE_FILE
 from nightloom.packaging.manifest import digest
-from nightloom.packaging.reader import SPEC, BundleReader
-from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS, ServingManifest
+from nightloom.packaging.reader import SPEC
+from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, PROBES, RERANKER, SCORERS, ServingManifest
 
 Arrays = dict[str, NDArray[Any]]
+PROBED = 20
+"""Items of a probe's answer."""
 
 
 def write_serving(bundle: Path, folder: Path) -> ServingManifest:
@@ -51,8 +56,8 @@ def write_serving(bundle: Path, folder: Path) -> ServingManifest:
     Raises:
         InputError: the bundle is damaged, or is one of before graphs kept how often items were seen.
     """
-    reader = BundleReader.load(bundle)
-    recommender = SequentialRecommender.load(reader.folder)
+    reader = Bundle.load(bundle)
+    recommender = reader.recommender
     with whole_folder(folder) as made, torch.no_grad():
         _save(made / NETWORK, network_arrays(recommender))
         _save(made / SCORERS, scorer_arrays(recommender, bundle))
@@ -61,11 +66,12 @@ def write_serving(bundle: Path, folder: Path) -> ServingManifest:
             _save(made / RERANKER, reranker_arrays(recommender.reranker))
         if recommender.labels is not None:
             _save(made / LABELS, label_arrays(recommender))
+        write_json(made / PROBES, probes(reader))
         shutil.copyfile(reader.folder / CATALOGUE, made / CATALOGUE)
         config = recommender.config
         return ServingManifest.seal(
             made,
-            bundle=digest(reader.folder / "bundle.json"),
+            bundle=digest(reader.folder / BUNDLE_FILE),
             model={
                 "dim": config.dim,
                 "heads": config.heads,
@@ -180,6 +186,23 @@ def label_arrays(recommender: SequentialRecommender) -> Arrays:
         "direct": _of(head.direct.weight[0]),
     }
     return found | _counters("shown", labels.counters.shown) | _counters("positive", labels.counters.positive)
+
+
+def probes(bundle: Bundle) -> list[dict[str, Any]]:
+    """Requests with histories of several lengths, and the bundle's answers: fields of `Query`, then `items` and `scores`."""
+    random, found = np.random.default_rng(0), []
+    latest = bundle.clock.latest or 1_700_000_000
+    for events in (0, 1, 50, bundle.recommender.config.max_history + 1):
+        times = np.sort(latest - random.integers(0, 90 * DAY, events))
+        said: dict[str, Any] = {
+            "history": [bundle.item_ids[item] for item in random.integers(0, len(bundle.item_ids), events)],
+            "times": times.tolist() if bundle.clock.has_time else None,
+            "event_types": [bundle.event_names.known[code] for code in random.integers(0, len(bundle.event_names.known), events)],
+            "request_time": latest + 1 if bundle.clock.has_time else None,
+        }
+        (answer,) = bundle.recommend([Query(**said)], PROBED)
+        found.append(said | {"items": [item for item, _ in answer], "scores": [score for _, score in answer]})
+    return found
 
 
 def _counters(name: str, counters: ItemCounters) -> Arrays:

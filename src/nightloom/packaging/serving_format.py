@@ -6,7 +6,8 @@ The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is
 - `scorers.safetensors`: edges and counts of the scorers that have a fusion weight, the graph's as raw counts;
 - `new_items.safetensors`: what makes the vector, and the neighbours by text, of an item that comes later;
 - `reranker.safetensors`, `labels.safetensors`: the heads and their counters, where the bundle has them;
-- `catalogue.safetensors`: the items' columns, as in the bundle.
+- `catalogue.safetensors`: the items' columns, as in the bundle;
+- `probes.json`: a few requests with the bundle's answers, by which whoever opens the artefact sees that it answers alike.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ FORMAT = 1
 FOLDER = "serving"
 """Name of the artefact among the files of a registered version."""
 NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new_items.safetensors"
+PROBES = "probes.json"
 RERANKER, LABELS = "reranker.safetensors", "labels.safetensors"
 
 

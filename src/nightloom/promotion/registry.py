@@ -18,6 +18,8 @@ from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
+from nightloom.packaging.serving_format import FILE as SERVING_FILE
+from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.runs.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
@@ -131,10 +133,41 @@ class Registry:
         Raises:
             NightloomError: the version's files are gone, or hold no bundle.
         """
+        folder = self._fetched(version, home, holds)
+        if folder is None:
+            raise NightloomError(
+                f"{version.model} version {version.version} holds no {holds}. "
+                f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
+            )
+        return folder
+
+    def fetch_serving(self, version: Version, cache: Path) -> Path:
+        """The serving artefact of a version on this machine's disk; fetched once.
+
+        A version that was registered without one gets it here, of its bundle; that imports torch.
+
+        Args:
+            version: which.
+            cache: folder of the caches, `<mlruns>/cache`.
+
+        Raises:
+            NightloomError: the version's files are gone, or hold no bundle.
+            InputError: the bundle is of before graphs kept how often items were seen.
+        """
+        found = self._fetched(version, cache / SERVING, SERVING_FILE)
+        if found is None:
+            from nightloom.packaging.serving_artefact import write_serving
+
+            found = _place(version, cache / SERVING)
+            write_serving(self.fetch(version, cache / "champions"), found)
+        return found
+
+    def _fetched(self, version: Version, home: Path, holds: str) -> Path | None:
+        """The folder of a version that holds a file, fetched once; None where there is no such file."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        folder = home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
+        folder = _place(version, home)
         if folder.exists():
             return folder
         home.mkdir(parents=True, exist_ok=True)
@@ -150,10 +183,7 @@ class Registry:
                     ) from error
             found = next(Path(copied).rglob(holds), None)
             if found is None:
-                raise NightloomError(
-                    f"{version.model} version {version.version} holds no {holds}. "
-                    f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
-                )
+                return None
             try:
                 found.parent.rename(folder)
             except OSError:
@@ -173,7 +203,7 @@ class Registry:
         events: Path | None = None,
         exclude_seen: bool = True,
     ) -> Version:
-        """Log the bundle as a pyfunc under a run and register it as `challenger`, once.
+        """Log the bundle, and its serving artefact, as a pyfunc under a run and register it as `challenger`, once.
 
         A run that has a version already keeps that one, and so does what was trained (`TRAINED_TAG`): a night that was killed after this
         and started again registers nothing twice. The version appears only when all its files and tags are there, so a kill leaves none
@@ -189,7 +219,13 @@ class Registry:
             events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
             exclude_seen: whether items of the history are left out unless a request says otherwise.
         """
-        return self.register_served(name, recommender(bundle, example, events, exclude_seen=exclude_seen), run_id, tags, card)
+        from nightloom.packaging.serving_artefact import write_serving  # torch, which no other method needs
+
+        with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+            serving = Path(scratch) / SERVING
+            write_serving(bundle, serving)
+            served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen)
+            return self.register_served(name, served, run_id, tags, card)
 
     def register_served(self, name: str, served: Served, run_id: str, tags: Mapping[str, str], card: str) -> Version:
         """The same for any model that can be served; `name` is that of the registered model without `nightloom-`."""
@@ -263,6 +299,11 @@ class Registry:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+
+
+def _place(version: Version, home: Path) -> Path:
+    """Where a fetched version is kept."""
+    return home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
 
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +14,7 @@ from safetensors.numpy import load_file
 from nightloom.core.columns import CATALOGUE, Columns
 from nightloom.core.event_names import EventNames
 from nightloom.core.queries import Clock
-from nightloom.packaging.serving_format import ServingManifest
+from nightloom.packaging.serving_format import PROBES, ServingManifest
 
 
 class Artefact:
@@ -44,6 +45,12 @@ class Artefact:
     def catalogue(self) -> Columns:
         """The items' columns, row i for dense item i: `item_id`, described columns, `text`."""
         return Columns(self.folder / CATALOGUE)
+
+    @property
+    def probes(self) -> list[dict[str, Any]]:
+        """Requests with the bundle's answers: fields of `Query`, then `items` and `scores`."""
+        found: list[dict[str, Any]] = json.loads((self.folder / PROBES).read_text(encoding="utf-8"))
+        return found
 
     @cached_property
     def event_names(self) -> EventNames:

@@ -88,6 +88,16 @@ class Engine:
         """Whether scores are log-odds of an interaction; without a re-ranker they are fused scores, of one query alone."""
         return self._reranker is not None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there are probabilities that an item is liked."""
+        return self._labels is not None
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the text vectors that new items come with; 0 where the model reads no texts."""
+        return self._maker.shapes.get("text", (0,))[0]
+
     def recommend(
         self,
         query: Query,
@@ -220,7 +230,7 @@ class Engine:
         picture and columns make without an id.
 
         Raises:
-            InputError: a vector does not fit the model's encoder.
+            InputError: a vector does not fit the model's encoder, or what stands in a column of numbers is none.
         """
         with self._lock:
             self._maker.check(item)

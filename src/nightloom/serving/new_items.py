@@ -50,7 +50,7 @@ class ItemMaker:
     def __init__(self, arrays: Arrays, features: Mapping[str, Any]) -> None:
         self.fusion = {name.removeprefix("fusion."): one for name, one in arrays.items() if name.startswith("fusion.")}
         means = (("text", "neighbours.mean"), ("text", "fusion.whiten.mean"), ("image", "fusion.whiten_image.mean"))
-        self.shapes = {name: arrays[mean].shape for name, mean in means if mean in arrays}
+        self.shapes: dict[str, tuple[int, ...]] = {name: arrays[mean].shape for name, mean in means if mean in arrays}
         self.features = features
         self.places: dict[str, dict[str, int]] = {}
         first = 0
@@ -73,7 +73,11 @@ class ItemMaker:
                 )
 
     def vector(self, item: NewItem) -> FloatArray:
-        """The item's vector, float32 [dim]."""
+        """The item's vector, float32 [dim].
+
+        Raises:
+            InputError: see `numbers`.
+        """
         own = self.fusion
         fused = own["unknown_id"].copy()
         for name, given, whiten in (("text", item.text, "whiten"), ("image", item.image, "whiten_image")):
@@ -86,7 +90,7 @@ class ItemMaker:
             codes = self.codes(item.columns)
             fused += own["codes.weight"][codes].mean(0) if codes else own["no_codes"]
         if "numbers.weight" in own:
-            fused += own["numbers.weight"] @ self.numbers(item.columns) + own["numbers.bias"]
+            fused += own["numbers.weight"] @ self.numbers(item) + own["numbers.bias"]
         centred = fused - fused.mean()
         vector: FloatArray = centred / np.sqrt(np.square(centred).mean() + EPSILON) * own["norm.weight"] + own["norm.bias"]
         if "adapter.down.weight" in own:
@@ -107,12 +111,15 @@ class ItemMaker:
             found |= {places[word] for value in values if not _missing(value) and (word := str(value).strip()) in places}
         return sorted(found)
 
-    def numbers(self, columns: Mapping[str, Any]) -> FloatArray:
-        """The item's numbers, scaled and 0 where missing, then 1 where missing: float32 [2 * columns]."""
+    def numbers(self, item: NewItem) -> FloatArray:
+        """The item's numbers, scaled and 0 where missing, then 1 where missing: float32 [2 * columns].
+
+        Raises:
+            InputError: what stands in a column of numbers is none.
+        """
         scaled = []
         for column, (mean, spread) in self.features["scales"].items():
-            given = columns.get(column)
-            value = math.nan if _missing(given) else float(given)
+            value = _number(item, column)
             scaled.append((value - mean) / spread if math.isfinite(value) else math.nan)
         values = np.array(scaled, dtype=np.float64)
         known = np.isfinite(values)
@@ -185,3 +192,14 @@ def _nearer(start: Any, length: Any, targets: Any, weights: Any, near: Any, item
 def _missing(value: Any) -> bool:
     """Whether a column says nothing."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _number(item: NewItem, column: str) -> float:
+    """What an item says in a column of numbers; NaN where it says nothing."""
+    given = item.columns.get(column)
+    if _missing(given):
+        return math.nan
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"item {item.item_id}: {column}: {given!r} is no number.") from error

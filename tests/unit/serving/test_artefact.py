@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, NightloomError
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import FILE
 from nightloom.serving.engine import Engine
+from nightloom.serving.warm import check
 from tests.serving_bundle import serving_bundle
 
 ANSWER = """
@@ -22,6 +23,7 @@ import json, sys
 from pathlib import Path
 from nightloom.core.queries import Query
 from nightloom.serving.engine import Engine
+from nightloom.serving.warm import check
 engine = Engine.open(Path(sys.argv[1]))
 items, _ = engine.recommend(Query(["i1", "i2"]), 5)
 heavy = {"torch", "pandas", "pyarrow", "prefect", "great_expectations", "mlflow", "transformers", "pydantic"}
@@ -90,3 +92,39 @@ def test_a_graph_without_counts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="how often items were seen"):
         write_serving(bundle, tmp_path / "serving")
     assert not (tmp_path / "serving").exists()
+
+
+def test_the_probes_are_answered_as_by_the_bundle(artefact: Path) -> None:
+    engine = Engine.open(artefact)
+    check(engine)
+    assert [len(probe["history"]) for probe in engine.artefact.probes] == [0, 1, 50, engine.max_history + 1]
+
+
+def test_an_engine_that_answers_otherwise_is_found_out(artefact: Path) -> None:
+    engine = Engine.open(artefact)
+    engine.net.down[-1] *= 1.01
+    with pytest.raises(NightloomError, match=r"probe \d .* is answered otherwise"):
+        check(engine)
+
+
+WARM = """
+import sys
+from pathlib import Path
+from nightloom.serving.warm import warm
+warm(Path(sys.argv[1]))
+from nightloom.serving import counters, growing, new_items, rerank, scoring, transformer
+modules = (counters, growing, new_items, rerank, scoring, transformer)
+kernels = [one for module in modules for one in vars(module).values() if hasattr(one, "stats") and one.__module__ == module.__name__]
+print(sum(sum(one.stats.cache_misses.values()) for one in kernels))
+print(sorted(one.__name__ for one in kernels if len(one.signatures) > 1))
+"""
+
+
+def test_once_warm_nothing_is_compiled_any_more(artefact: Path) -> None:
+    """Every kernel is called with one set of types, and the next process finds all compiled."""
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", WARM, str(artefact)], capture_output=True, text=True, check=False, env={**os.environ}, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0", "[]"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def diaries_of(known: Histories) -> list[list[Row]]:
     rows = [*zip(known.times.tolist(), known.items.tolist(), known.event_types.tolist(), known.positive.tolist(), strict=True)]
-    ends = known.offsets.tolist()
-    return [rows[first:last] for first, last in zip(ends[:-1], ends[1:], strict=True)]
+    return [rows[first:last] for first, last in pairwise(known.offsets.tolist())]
 
 
 def histories_of(diaries: list[list[Row]]) -> Histories:
