@@ -73,23 +73,33 @@ class Manifest:
             raise InputError(f"{path}: damaged, it can not be read ({error!r}). {REMEDY}") from error
 
     def check(self, folder: Path) -> None:
-        """Check that every file is there whole: sizes each time, digests once in the life of a process.
+        """As `check_files`, of this bundle's files."""
+        check_files(folder, FILE, self.files)
 
-        Raises:
-            InputError: a file is missing or damaged.
-        """
-        for name, said in self.files.items():
-            size = (folder / name).stat().st_size if (folder / name).is_file() else None
-            if size != said["size"]:
-                found = "it is missing" if size is None else f"it holds {size:,} bytes instead of {said['size']:,}"
-                raise InputError(f"{folder / name}: damaged, {found}. {REMEDY}")
-        known = f"{folder.resolve()} {digest(folder / FILE)}"
-        if known in _verified:
-            return
-        for name, said in self.files.items():
-            if digest(folder / name) != said["sha256"]:
-                raise InputError(f"{folder / name}: damaged, its SHA-256 is not the one in {FILE}. {REMEDY}")
-        _verified.add(known)
+
+def check_files(folder: Path, manifest: str, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that every file is there whole: sizes each time, digests once in the life of a process.
+
+    Args:
+        folder: of the files.
+        manifest: name of the file in it that names them.
+        files: path in the folder -> `{"size": bytes, "sha256": hex}`.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    for name, said in files.items():
+        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if size != said["size"]:
+            found = "it is missing" if size is None else f"it holds {size:,} bytes instead of {said['size']:,}"
+            raise InputError(f"{folder / name}: damaged, {found}. {REMEDY}")
+    known = f"{folder.resolve()} {digest(folder / manifest)}"
+    if known in _verified:
+        return
+    for name, said in files.items():
+        if digest(folder / name) != said["sha256"]:
+            raise InputError(f"{folder / name}: damaged, its SHA-256 is not the one in {manifest}. {REMEDY}")
+    _verified.add(known)
 
 
 def seal(folder: Path, encoder: Mapping[str, Any]) -> None:
@@ -100,9 +110,14 @@ def seal(folder: Path, encoder: Mapping[str, Any]) -> None:
         encoder: see `Manifest`.
     """
     sections = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE)
-    files = {path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": digest(path)} for path in paths}
+    files = sizes_and_digests(folder, FILE)
     write_json(folder / FILE, {"format": FORMAT, "nightloom": __version__, **sections, "encoder": dict(encoder), "files": files})
+
+
+def sizes_and_digests(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every file of a folder but its manifest, by path."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / manifest)
+    return {path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": digest(path)} for path in paths}
 
 
 def digest(path: Path) -> str:

@@ -37,11 +37,12 @@ class Served:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
-    """A bundle that ranks for histories.
+def recommender(bundle: Path, serving: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
+    """A bundle that ranks for histories, and beside it what the service reads.
 
     Args:
         bundle: folder that fine_tune made.
+        serving: its serving artefact.
         example: histories of item ids.
         events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
         exclude_seen: whether items of the history are left out unless a request says otherwise.
@@ -67,7 +68,8 @@ def recommender(bundle: Path, example: list[list[str]], events: Path | None, *, 
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
     settings = {"events": str(events.resolve()) if events else None}
-    return Served("recommender", HERE / "pyfunc_model.py", {"bundle": bundle}, signature, pd.DataFrame({"history": example}), settings)
+    files = {"bundle": bundle, "serving": serving}
+    return Served("recommender", HERE / "pyfunc_model.py", files, signature, pd.DataFrame({"history": example}), settings)
 
 
 def click_head(folder: Path) -> Served:

@@ -16,6 +16,8 @@ from typing import Any
 
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
+from nightloom.packaging.serving_format import FILE as SERVING_FILE
+from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.promotion.ledger import Hold, Intent, Ledger
 from nightloom.runs.tracking import Tracking
 
@@ -187,10 +189,42 @@ class Registered:
             UnreadableError: the version's files are gone, or hold no bundle.
             NightloomError: MLflow, or the store of its files, does not answer.
         """
+        folder = self._fetched(version, home, holds)
+        if folder is None:
+            raise UnreadableError(
+                f"{version.model} version {version.version} holds no {holds}. "
+                f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
+            )
+        return folder
+
+    def fetch_serving(self, version: Version, cache: Path) -> Path:
+        """The serving artefact of a version on this machine's disk; fetched once.
+
+        A version that was registered without one gets it here, of its bundle; that imports torch.
+
+        Args:
+            version: which.
+            cache: folder of the caches, `<mlruns>/cache`.
+
+        Raises:
+            UnreadableError: the version's files are gone, or hold no bundle.
+            NightloomError: MLflow, or the store of its files, does not answer.
+            InputError: the bundle is of before graphs kept how often items were seen.
+        """
+        found = self._fetched(version, cache / SERVING, SERVING_FILE)
+        if found is None:
+            from nightloom.packaging.serving_artefact import write_serving
+
+            found = _place(version, cache / SERVING)
+            write_serving(self.fetch(version, cache / "champions"), found)
+        return found
+
+    def _fetched(self, version: Version, home: Path, holds: str) -> Path | None:
+        """The folder of a version that holds a file, fetched once; None where there is no such file."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        folder = home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
+        folder = _place(version, home)
         if folder.exists():
             return self._checked(version, folder, holds)
         home.mkdir(parents=True, exist_ok=True)
@@ -209,10 +243,7 @@ class Registered:
                     ) from error
             found = next(Path(copied).rglob(holds), None)
             if found is None:
-                raise UnreadableError(
-                    f"{version.model} version {version.version} holds no {holds}. "
-                    f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
-                )
+                return None
             try:
                 found.parent.rename(folder)
             except OSError:
@@ -251,6 +282,11 @@ class Registered:
         """All versions of MLflow's registered model, the newest first."""
         found = self.client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
         return sorted((_version(one, model.aliases) for one in found), key=lambda one: one.number, reverse=True)
+
+
+def _place(version: Version, home: Path) -> Path:
+    """Where a fetched version is kept."""
+    return home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
 
 
 def _version(found: Any, aliases: Mapping[str, Any]) -> Version:

@@ -6,6 +6,7 @@ such a night stays in its stage folder for study. A kill at any place leaves a c
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
+from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.promotion.ledger import ABANDONED, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
 from nightloom.promotion.registered import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS, TRAINED_TAG, Registered, Version
 
@@ -52,7 +54,7 @@ class Registry(Registered):
         exclude_seen: bool = True,
         intent: Intent | None = None,
     ) -> Version:
-        """Log the bundle as a pyfunc under a run and register it as `challenger`, once.
+        """Log the bundle, and its serving artefact, as a pyfunc under a run and register it as `challenger`, once.
 
         A run that has a version already keeps that one, and so does what was trained (`TRAINED_TAG`): a night that was killed after this
         and started again registers nothing twice. The version appears only when all its files and tags are there, so a kill leaves none
@@ -69,8 +71,13 @@ class Registry(Registered):
             exclude_seen: whether items of the history are left out unless a request says otherwise.
             intent: what `promote` shall do; by it another process can, should this one be killed. None: only what its caller says.
         """
-        served = recommender(bundle, example, events, exclude_seen=exclude_seen)
-        return self.register_served(name, served, run_id, tags, card, intent=intent)
+        from nightloom.packaging.serving_artefact import write_serving  # torch, which no other method needs
+
+        with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+            serving = Path(scratch) / SERVING
+            write_serving(bundle, serving)
+            served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen)
+            return self.register_served(name, served, run_id, tags, card, intent=intent)
 
     def register_served(
         self, name: str, served: Served, run_id: str, tags: Mapping[str, str], card: str, *, intent: Intent | None = None
@@ -288,6 +295,11 @@ class Registry(Registered):
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _place(version: Version, home: Path) -> Path:
+    """Where a fetched version is kept."""
+    return home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
 
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:

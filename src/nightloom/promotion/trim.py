@@ -23,6 +23,7 @@ import pandas as pd
 
 from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE
 from nightloom.encoders.vector_cache import unused_shards
+from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.promotion.registered import CLICKS, Registered, Version
 from nightloom.runs.storage import Storage
 
@@ -91,7 +92,7 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         found += _pictures(root / "snapshots" / name, gone, start)
     found += [
         Old(path, "champions", _size(path))
-        for path in sorted((root / "cache" / "champions").glob("nightloom-*"))
+        for path in sorted(path for home in ("champions", SERVING) for path in (root / "cache" / home).glob("nightloom-*"))
         if path.name not in fetched and path.name.rpartition("-v")[0] in models
     ]
     first = min(starts.values(), default=0.0)

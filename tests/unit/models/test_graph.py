@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.item_graph import ItemGraph
@@ -67,3 +69,16 @@ def test_it_comes_back_from_disk_and_is_reindexed(tmp_path: Path) -> None:
 def test_no_events_at_all() -> None:
     graph = TransitionGraph().fit(Histories.of_items([[], []]), 3)
     assert np.isneginf(graph.scores(Histories.of_items([[], [1]]))).all()
+
+
+def test_how_often_items_were_seen_is_kept(tmp_path: Path) -> None:
+    histories = replace(Histories.of_items([[0, 1, 2], [2, 0, 2]]), positive=np.array([True, False, True, True, True, False]))
+    TransitionGraph().fit(histories, 4).save(tmp_path)
+    graph = TransitionGraph.load(tmp_path)
+    assert graph.seen is not None
+    assert graph.seen.tolist() == [2, 1, 3, 0]
+    raw = graph.weights * np.sqrt(graph.seen[owners(graph.offsets)] * graph.seen[graph.targets])
+    assert raw[(owners(graph.offsets) == 2) & (graph.targets == 0)].tolist() == pytest.approx([1 + 0.5 + 0.5 * 0.7], abs=1e-6)
+    moved = graph.reindex(np.array([1, -1, 0, 2]), 4)
+    assert moved.seen is not None
+    assert moved.seen.tolist() == [3, 2, 0, 0]

@@ -11,6 +11,7 @@ import pytest
 
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
+from nightloom.packaging.serving_artefact import write_serving
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking
 from tests.small_bundle import small_bundle, small_config
@@ -26,7 +27,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    return recommender(small_bundle(tmp_path_factory.mktemp("logged-bundle") / "bundle"), [["i1"]], None, exclude_seen=True)
+    bundle = small_bundle(tmp_path_factory.mktemp("logged-bundle") / "bundle")
+    write_serving(bundle, bundle.with_name("serving"))
+    return recommender(bundle, bundle.with_name("serving"), [["i1"]], None, exclude_seen=True)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import stand
+from nightloom.serving.engine import Engine
+from nightloom.serving.warm import check
 from tests.small_bundle import headed_bundle, small_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
@@ -172,6 +174,26 @@ def test_fetch_gives_the_bundle_that_was_registered(home: SimpleNamespace, tmp_p
     assert home.registry.fetch(version, tmp_path / "champions") == folder
     assert [path.name for path in (tmp_path / "champions").iterdir()] == [folder.name]
     assert Bundle.load(folder).recommend([Query(["i1"])], 3) == Bundle.load(home.bundle).recommend([Query(["i1"])], 3)
+
+
+def test_a_version_holds_what_the_service_reads(home: SimpleNamespace, tmp_path: Path) -> None:
+    version = register(home, "served")
+    folder = home.registry.fetch_serving(version, tmp_path)
+    assert home.registry.fetch_serving(version, tmp_path) == folder
+    check(Engine.open(folder))
+    query = Query(["i1"])
+    items, _ = Engine.open(folder).recommend(query, 3)
+    assert [f"i{item}" for item in items] == [item for item, _ in Bundle.load(home.bundle).recommend([query], 3)[0]]
+    assert not (tmp_path / "champions").exists()
+    assert home.registry.fetch(version, tmp_path / "champions") != folder
+
+
+def test_a_version_without_one_gets_it_where_it_is_fetched(home: SimpleNamespace, tmp_path: Path) -> None:
+    version = register(home, "earlier")
+    place = Path(home.registry.client.get_model_version_download_uri(version.model, version.version).removeprefix("file://"))
+    (artefact,) = (path.parent for path in place.rglob("serving.json"))
+    shutil.rmtree(artefact)
+    check(Engine.open(home.registry.fetch_serving(version, tmp_path)))
 
 
 def test_a_champion_of_the_version_before_can_still_be_compared(home: SimpleNamespace, tmp_path: Path) -> None:

@@ -193,14 +193,16 @@ class OfThese(Registry):
 
 
 def test_click_heads_are_kept_and_go_as_recommenders_do(nights: list[Made], tmp_path: Path) -> None:
-    heads, home = list[Version](), tmp_path / "cache" / "champions"
+    heads, home, serving = list[Version](), tmp_path / "cache" / "champions", tmp_path / "cache" / "serving"
+    for number in (1, 3):
+        (serving / f"nightloom-{NAME}{CLICKS}-v{number}-abcdabcd").mkdir(parents=True)
     for number, (made, aliases) in enumerate(zip(nights, ((), ("previous",), ("champion", "challenger")), strict=False), 1):
         tags = {"nightloom.night": made.night.night, "nightloom.data_hash": made.snapshot.hash}
         heads.append(Version(f"nightloom-{NAME}{CLICKS}", str(number), "abcdabcd", tags, aliases))
         (home / f"{heads[-1].model}-v{number}-abcdabcd").mkdir(parents=True)
     (home / f"nightloom-other{CLICKS}-v1-abcdabcd").mkdir()  # of a name without nights here
     found = old(tmp_path, 1, aliased(Storage(tmp_path), OfThese(*heads)))
-    assert places(found, "champions") == {home / f"nightloom-{NAME}{CLICKS}-v1-abcdabcd"}
+    assert places(found, "champions") == {place / f"nightloom-{NAME}{CLICKS}-v1-abcdabcd" for place in (home, serving)}
     assert places(found, "snapshots") == {nights[3].snapshot.path}
     assert places(found, "stages") == {nights[0].stages["fine_tune"], *nights[3].stages.values()}
 

@@ -5,9 +5,11 @@ A strong baseline too: it leaves many published sequence models behind, and is q
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories
@@ -18,7 +20,8 @@ class TransitionGraph(ItemGraph):
     """Weighted steps from item to item.
 
     For each user and each pair of events at most `reach` steps apart, T[i, j] grows by decay^(steps - 1). T[j, i] grows
-    by `backward` times that. T is divided by the square root of popularity on both sides.
+    by `backward` times that. T is divided by the square root of how often both items were seen. These counts are kept, so that
+    the service can undo the division and let every event count.
 
     Args:
         reach: steps ahead that count.
@@ -33,6 +36,8 @@ class TransitionGraph(ItemGraph):
 
     def __init__(self, reach: int = 3, decay: float = 0.7, backward: float = 0.5, recency: float = 0.7, memory: int = 32) -> None:
         super().__init__(recency, memory)
+        self.seen: NDArray[np.int64] | None = None
+        """Events of each item, positive or not, int64 [n_items]; None in a model of before they were kept."""
         self.reach, self.decay, self.backward = reach, decay, backward
 
     def fit(self, train: Histories, n_items: int) -> Self:
@@ -53,6 +58,27 @@ class TransitionGraph(ItemGraph):
         edge, position = np.unique(np.concatenate(edges), return_inverse=True)
         weight = np.bincount(position, np.concatenate(weights), minlength=len(edge))
         source, target = np.divmod(edge, max(n_items, 1))
-        seen = np.maximum(np.bincount(items, minlength=n_items), 1)
+        self.seen = np.bincount(items, minlength=n_items)
+        seen = np.maximum(self.seen, 1)
         popularity = np.bincount(items[train.positive], minlength=n_items)
         return self._take(source, target, weight / np.sqrt(seen[source] * seen[target]), popularity)
+
+    def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
+        """The same edges and counts over another catalogue; see `ItemGraph.reindex`."""
+        other = super().reindex(rows, n_items)
+        if self.seen is not None:
+            other.seen = np.zeros(n_items, dtype=np.int64)
+            other.seen[rows[rows >= 0]] = self.seen[rows >= 0]
+        return other
+
+    def save(self, folder: Path) -> None:
+        """Write `graph.npz`."""
+        self._write(folder, {} if self.seen is None else {"seen": self.seen})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        graph = super().load(folder)
+        with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as content:
+            graph.seen = content.get("seen")
+        return graph

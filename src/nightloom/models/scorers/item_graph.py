@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -89,8 +90,13 @@ class ItemGraph(SparseScorer):
 
     def save(self, folder: Path) -> None:
         """Write `<family>.npz`."""
+        self._write(folder, {})
+
+    def _write(self, folder: Path, more: Mapping[str, NDArray[Any]]) -> None:
+        """Write the edges, and more arrays with them."""
         arrays = {name: getattr(self, name) for name in ("offsets", "targets", "weights", "popularity")}
-        np.savez(folder / f"{self.family}.npz", **arrays, **self._settings())
+        everything: dict[str, Any] = {**arrays, **more, **self._settings()}
+        np.savez(folder / f"{self.family}.npz", **everything)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,31 @@ if TYPE_CHECKING:
 
 ENOUGH_TEXTS = 4
 """Texts a direction from which vectors are whitened; of fewer, all would be alike far from all others, so they are only centred."""
+
+
+@dataclass(frozen=True)
+class TextSpace:
+    """How text vectors become vectors whose inner products are compared.
+
+    Attributes:
+        mean: float32 [text_dim].
+        directions: float32 [text_dim, width], by which vectors are whitened; None: they are only centred.
+    """
+
+    mean: Tensor
+    directions: Tensor | None
+
+    def __call__(self, text: Tensor, has_text: Tensor) -> Tensor:
+        """Vectors of length one, float32 [items, width]; zero without text. Arguments as in `TextNeighbours.read`."""
+        import torch  # here, since neighbours that were found are read where there is no torch
+
+        with torch.no_grad():
+            centred = text - self.mean
+            return torch.nn.functional.normalize(centred if self.directions is None else centred @ self.directions) * has_text[:, None]
+
+    def arrays(self) -> dict[str, Tensor]:
+        """What is kept of it by name."""
+        return {"mean": self.mean} if self.directions is None else {"mean": self.mean, "directions": self.directions}
 
 
 class TextNeighbours(ItemGraph):
@@ -40,20 +66,22 @@ class TextNeighbours(ItemGraph):
             text: float32 [items, text_dim], vectors of the language model.
             has_text: bool [items].
         """
-        import torch  # here, since neighbours that were found are read where there is no torch
-
-        from nightloom.encoders.whitening import Whitening
-
-        whiten = Whitening(text.shape[1])
-        whiten.fit(text[has_text])
-        with torch.no_grad():
-            enough = int(has_text.sum()) >= ENOUGH_TEXTS * whiten.width
-            unit = torch.nn.functional.normalize(whiten(text) if enough else text - whiten.mean) * has_text[:, None]
+        unit = self.space(text, has_text)(text, has_text)
         found: list[Edges] = []
         for rows in runs(np.full(len(unit), len(unit))):
             source, target, cosines = strongest((unit[rows] @ unit.T).numpy(), rows.start, self.neighbours)
             found.append((source, target, cosines**2))
         return self._take(*joined(found), has_text.numpy().astype(np.int64))
+
+    @staticmethod
+    def space(text: Tensor, has_text: Tensor) -> TextSpace:
+        """Where the texts of a catalogue are compared; arguments as in `read`."""
+        from nightloom.encoders.whitening import Whitening
+
+        whiten = Whitening(text.shape[1])
+        whiten.fit(text[has_text])
+        enough = int(has_text.sum()) >= ENOUGH_TEXTS * whiten.width
+        return TextSpace(whiten.mean, whiten.directions if enough else None)
 
     def fit(self, train: Histories, n_items: int) -> Self:  # noqa: ARG002  # the verb of every recommender
         """Nothing is learned from histories: the edges are those of `read`."""

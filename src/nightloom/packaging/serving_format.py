@@ -1,0 +1,98 @@
+"""`serving.json`: what a serving artefact is, and the size and SHA-256 of each of its files. Needs the standard library alone.
+
+The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is all that the service needs, offline. Files:
+
+- `network.safetensors`: item vectors, their mean and covariance, the encoder's weights laid out as its kernels read them;
+- `scorers.safetensors`: edges and counts of the scorers that have a fusion weight, the graph's as raw counts;
+- `new_items.safetensors`: what makes the vector, and the neighbours by text, of an item that comes later;
+- `reranker.safetensors`, `labels.safetensors`: the heads and their counters, where the bundle has them;
+- `catalogue.safetensors`: the items' columns, as in the bundle;
+- `probes.json`: a few requests with the bundle's answers, by which whoever opens the artefact sees that it answers alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from nightloom import __version__
+from nightloom.core.errors import InputError
+from nightloom.core.files import write_json
+from nightloom.packaging.manifest import check_files, sizes_and_digests
+
+FILE = "serving.json"
+FORMAT = 1
+FOLDER = "serving"
+"""Name of the artefact among the files of a registered version."""
+NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new_items.safetensors"
+PROBES = "probes.json"
+RERANKER, LABELS = "reranker.safetensors", "labels.safetensors"
+
+
+@dataclass(frozen=True)
+class ServingManifest:
+    """What `serving.json` holds.
+
+    Attributes:
+        format: number of the format.
+        nightloom: version of Nightloom that wrote it.
+        bundle: SHA-256 of the `bundle.json` that it was made of.
+        model: `dim`, `heads`, `blocks`, `max_history`, and `labelled`: whether events that were not positive are marked.
+        weights: scorer -> its fusion weight; the network has the rest.
+        scorers: scorer -> its settings.
+        reranker: settings of the re-ranker; None without one.
+        labels: settings of the label head; None without one.
+        meta: stage prepare's `meta.json`.
+        features: stage prepare's `feature_spec.json`.
+        encoder: which pretrained models made the vectors of texts and pictures.
+        files: path in the artefact -> `{"size": bytes, "sha256": hex}`.
+    """
+
+    format: int
+    nightloom: str
+    bundle: str
+    model: Mapping[str, Any]
+    weights: Mapping[str, float]
+    scorers: Mapping[str, Mapping[str, Any]]
+    reranker: Mapping[str, Any] | None
+    labels: Mapping[str, Any] | None
+    meta: Mapping[str, Any]
+    features: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def seal(cls, folder: Path, **said: Any) -> Self:
+        """Write `serving.json` over the files that the folder holds; nothing may be written to it afterwards."""
+        made = cls(format=FORMAT, nightloom=__version__, files=sizes_and_digests(folder, FILE), **said)
+        write_json(folder / FILE, asdict(made))
+        return made
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest of an artefact and check its files.
+
+        Raises:
+            InputError: there is none, a file is missing or damaged, or the artefact is of a format of another Nightloom.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise InputError(f"{folder}: no serving artefact, {FILE} is missing. {REMEDY}")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise InputError(
+                    f"{path}: format {content['format']}, written by Nightloom {content['nightloom']}. This one reads format {FORMAT}. "
+                    f"{REMEDY}"
+                )
+            found = cls(**{name: content[name] for name in cls.__dataclass_fields__})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged, it can not be read ({error!r}). {REMEDY}") from error
+        check_files(folder, FILE, found.files)
+        return found
+
+
+REMEDY = "Make it anew from the bundle (nightloom.packaging.serving_artefact.write_serving), or run the night again."

@@ -1,0 +1,307 @@
+"""The engine: recommendations from a serving artefact, without torch. The same answers as `nightloom.packaging.bundle.Bundle`."""
+
+from __future__ import annotations
+
+import threading
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.errors import InputError
+from nightloom.core.queries import Query, build_histories
+from nightloom.core.sequences import Histories
+from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS
+from nightloom.serving.artefact import Artefact, part
+from nightloom.serving.catalogue import LiveCatalogue
+from nightloom.serving.counters import LiveCounters
+from nightloom.serving.growing import aligned
+from nightloom.serving.labels import LabelHead
+from nightloom.serving.members import Graph, ItemEdges, Member, Popularity, members_of
+from nightloom.serving.new_items import ItemMaker, NewItem, TextSpace
+from nightloom.serving.ranker import Answer, Ranker, best_of
+from nightloom.serving.rerank import Reranker
+from nightloom.serving.transformer import Network, tokens_of, user_vector
+from nightloom.serving.users import StoredUser, UserCache
+
+FloatArray = NDArray[np.float32]
+CACHE_BYTES = 256 << 20
+
+
+def nobody(user: str) -> Query:  # noqa: ARG001  # stands in for a store
+    """The history of a user that is not stored."""
+    return Query()
+
+
+class Engine:
+    """An opened artefact that answers and learns.
+
+    One lock goes round every call, so no answer is made of half an event or half an item; calls of several threads wait for each
+    other. Kernels release the interpreter's lock, so other threads of the process run meanwhile. Arrays that are given back are the
+    caller's own.
+
+    Args:
+        artefact: what the engine starts from.
+        stored: the history of a user as far as `apply` was called with its events, or had been counted when the artefact was made. It is
+            asked for when the user is not in the cache.
+        cache_bytes: most memory of the users in the cache.
+    """
+
+    def __init__(self, artefact: Artefact, stored: Callable[[str], Query] = nobody, cache_bytes: int = CACHE_BYTES) -> None:
+        said, arrays, scorers, new = artefact.manifest, *(artefact.arrays(name) for name in (NETWORK, SCORERS, NEW_ITEMS))
+        self.artefact, self._stored, self._lock = artefact, stored, threading.RLock()
+        self.names, self.clock = artefact.event_names, artefact.clock
+        self.max_history: int = said.model["max_history"]
+        self.net = Network(*(aligned(arrays[name]) for name in Network._fields))
+        self.catalogue = LiveCatalogue(artefact.catalogue["item_id"], arrays["vectors"], arrays["mean"], arrays["covariance"])
+        self.members: dict[str, Member] = members_of({name: part(scorers, name) for name in said.scorers}, said.scorers)
+        self._maker = ItemMaker(new, said.features)
+        self._texts = TextSpace(new, said.scorers["text_neighbours"]["neighbours"]) if "text_neighbours" in said.scorers else None
+        self._reranker, self._labels = _heads(artefact)
+        self._ranker = Ranker(self.catalogue, self.members, said.weights, self._reranker)
+        self.users = UserCache(self._load, cache_bytes)
+
+    @classmethod
+    def open(cls, folder: Path, stored: Callable[[str], Query] = nobody, cache_bytes: int = CACHE_BYTES) -> Self:
+        """Open an artefact; arguments as of the class.
+
+        Raises:
+            InputError: the folder is no artefact, it is damaged, or of another format.
+        """
+        return cls(Artefact.open(folder), stored, cache_bytes)
+
+    @property
+    def item_index(self) -> dict[str, int]:
+        """Dense id by item id, items that came by day, and removed ones, included."""
+        return self.catalogue.index
+
+    @property
+    def item_ids(self) -> list[str]:
+        """Item id by dense id."""
+        return self.catalogue.ids
+
+    @property
+    def reranked(self) -> bool:
+        """Whether scores are log-odds of an interaction; without a re-ranker they are fused scores, of one query alone."""
+        return self._reranker is not None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are probabilities that an item is liked."""
+        return self._labels is not None
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the text vectors that new items come with; 0 where the model reads no texts."""
+        return self._maker.shapes.get("text", (0,))[0]
+
+    def recommend(
+        self,
+        query: Query,
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        allowed: NDArray[np.bool_] | None = None,
+        candidates: NDArray[np.int64] | None = None,
+    ) -> Answer:
+        """The k best items for a query.
+
+        Args:
+            query: the history and the request.
+            k: how many.
+            exclude_seen: leave out items of the history.
+            allowed: bool [items] by dense id: the others are never recommended. It may be shorter than the catalogue, by items that have
+                come since it was made; they are not allowed then. None: all.
+            candidates: int64 [m], dense items: only these are ranked. None: the whole catalogue.
+
+        Raises:
+            InputError: a list of the query does not match its history, or the model does not know an event name.
+        """
+        with self._lock:
+            histories = self._read(query)
+            return self._ranker.rank(histories, self._vector(histories), k, exclude_seen, allowed, candidates)
+
+    def recommend_user(
+        self,
+        user: str,
+        k: int,
+        *,
+        now: int | None = None,
+        friends: Sequence[Sequence[str]] = (),
+        exclude_seen: bool = True,
+        allowed: NDArray[np.bool_] | None = None,
+        candidates: NDArray[np.int64] | None = None,
+    ) -> Answer:
+        """The k best items for a stored user, from cached keys and values; the rest as in `recommend`.
+
+        Args:
+            user: the user's key.
+            k: how many.
+            now: seconds since 1970, of the request; the time of the user's latest event where that is later. None: as `Clock` says.
+            friends: histories, item ids oldest first, of the users that this one is linked to.
+            exclude_seen: see `recommend`.
+            allowed: see `recommend`.
+            candidates: see `recommend`.
+        """
+        with self._lock:
+            one = self.users.get(user)
+            asked = self._time_of(one, now)
+            vector = one.vector(self.net, self.catalogue.vectors, self.max_history, asked)
+            self.users.measure(user)
+            histories = one.histories(asked)
+            if friends:
+                histories = replace(histories, links=self._read(Query(friends=friends)).links)
+            return self._ranker.rank(histories, vector, k, exclude_seen, allowed, candidates)
+
+    def label_probabilities(self, query: Query, items: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probabilities, by the label head, that items are liked (clicked, bought) once they are shown, float64 [items].
+
+        Raises:
+            InputError: the model has no calibrated label head, or as in `recommend`.
+        """
+        if self._labels is None:
+            raise InputError("the model gives no probabilities: train it with training.label_weight on events that are positive or not.")
+        with self._lock:
+            histories = self._read(query)
+            return self._labels.probabilities(histories, self._vector(histories), self.catalogue.vectors[items], items)
+
+    def similar(self, items: Sequence[int] | NDArray[np.int64], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Answer:
+        """The k items nearest to some others: cosine of item vectors, averaged over the others, which are left out.
+
+        Args:
+            items: dense items, one at least.
+            k: how many.
+            allowed: as in `recommend`.
+        """
+        with self._lock:
+            vectors, seeds = self.catalogue.vectors, np.asarray(items, dtype=np.int32)
+            lengths = np.maximum(np.linalg.norm(vectors, axis=1), np.float32(1e-12))
+            mean = (vectors[seeds] / lengths[seeds, None]).mean(0)
+            cosines = (vectors @ mean / lengths).astype(np.float32)
+            return best_of(cosines, self.catalogue.everything, self.catalogue.open_to(allowed), seeds, k)
+
+    def apply(self, user: str, item: str, event: int, time: int, *, positive: bool) -> bool:
+        """Learn from an event that has happened: graph, popularity, counters, and what is cached of the user.
+
+        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events. Co-occurrence stays as it is
+        until the next night, and so do weights. Events may come late: each takes its place in time.
+
+        Args:
+            user: the user's key.
+            item: item id.
+            event: code of the event name, by `names`.
+            time: seconds since 1970; it does not count where the model's data have no times.
+            positive: whether the event is positive.
+
+        Returns:
+            Whether the item is in the catalogue; else nothing was done.
+        """
+        with self._lock:
+            dense = self.catalogue.index.get(item)
+            if dense is None:
+                return False
+            one, moment = self.users.get(user), time if self.clock.has_time else 0
+            place = one.insert(dense, event, moment, positive=positive, seen=bool(self.names.seen[event]))
+            self._count(one, place, 1)
+            if one.keys is not None:  # whoever was asked about once is asked about again: the next answer waits for one token
+                one.encode(self.net, self.catalogue.vectors, self.max_history)
+            self.users.measure(user)
+            return True
+
+    def retract(self, user: str, item: str, event: int, time: int) -> bool:
+        """Take an event back that `apply` was called with, or that the artefact counts; false where the user has no such event."""
+        with self._lock:
+            one, dense = self.users.get(user), self.catalogue.index.get(item, -1)
+            place = one.find(dense, event, time if self.clock.has_time else 0)
+            if place < 0:
+                return False
+            self._count(one, place, -1)
+            one.remove(place)
+            self.users.measure(user)
+            return True
+
+    def put_item(self, item: NewItem) -> int:
+        """Take an item into the catalogue, or back into it, and give its dense id; nothing is rebuilt.
+
+        An item that training knew keeps its vector, whatever its columns say now. One that came by day gets the vector that its text,
+        picture and columns make without an id.
+
+        Raises:
+            InputError: a vector does not fit the model's encoder, or what stands in a column of numbers is none.
+        """
+        with self._lock:
+            self._maker.check(item)
+            dense, fresh = self.catalogue.put(item.item_id, self._maker.vector(item))
+            if fresh:
+                for member in self.members.values():
+                    member.append()
+                for counters in self._all_counters():
+                    counters.append()
+            elif dense >= self.catalogue.trained:
+                self.users.forget()
+            edges = self.members.get("text_neighbours")
+            if isinstance(edges, ItemEdges) and self._texts is not None and dense >= self.catalogue.trained:
+                self._texts.put(dense, item.text, edges.edges)
+                edges.base.set(dense, int(item.text is not None))
+            return dense
+
+    def remove_item(self, item_id: str) -> bool:
+        """Recommend an item no more; histories may still hold it. False where there is none of the id."""
+        with self._lock:
+            return self.catalogue.remove(item_id)
+
+    def forget_user(self, user: str) -> None:
+        """Let a user go from the cache: the next call asks the store."""
+        with self._lock:
+            self.users.drop(user)
+
+    def _read(self, query: Query) -> Histories:
+        return build_histories([query], self.catalogue.index, self.names, self.clock)
+
+    def _vector(self, histories: Histories) -> FloatArray:
+        """User vector of one history, float32 [dim]."""
+        tokens = tokens_of(histories, self.max_history, timed=len(self.net.gaps) > 0)
+        return user_vector(self.net, self.catalogue.vectors, tokens)
+
+    def _load(self, user: str) -> StoredUser:
+        query = self._stored(user)
+        return StoredUser(self._read(query), timed=self.clock.has_time and (query.times is not None or not len(query.history)))
+
+    def _time_of(self, one: StoredUser, now: int | None) -> int:
+        if not one.timed:
+            return 0
+        latest = int(one.times[-1]) if len(one.times) else 0
+        asked = None if now is None else max(now, latest)
+        return self.clock.time_of(Query(times=[latest], request_time=asked), int(clock.time()))
+
+    def _count(self, one: StoredUser, place: int, sign: int) -> None:
+        """Count an event of a user's history, or take it back."""
+        item, time, positive = int(one.items[place]), int(one.times[place]), bool(one.positive[place])
+        for member in self.members.values():
+            if isinstance(member, Graph):
+                member.change(one.items, one.positive, place, sign)
+            elif isinstance(member, Popularity) and positive:
+                member.count(item, sign)
+        for counters in self._all_counters():
+            if positive or (self._labels is not None and counters is self._labels.shown):
+                (counters.add if sign > 0 else counters.take_back)(item, time)
+
+    def _all_counters(self) -> list[LiveCounters]:
+        of_reranker = [] if self._reranker is None else [self._reranker.counters]
+        return of_reranker if self._labels is None else [*of_reranker, self._labels.shown, self._labels.positive]
+
+
+def _heads(artefact: Artefact) -> tuple[Reranker | None, LabelHead | None]:
+    """The heads that an artefact has."""
+    said, reranker, labels = artefact.manifest, None, None
+    if said.reranker is not None:
+        arrays = artefact.arrays(RERANKER)
+        reranker = Reranker(arrays, said.reranker, LiveCounters(part(arrays, "counters")))
+    if said.labels is not None:
+        arrays = artefact.arrays(LABELS)
+        labels = LabelHead(arrays, said.labels, *(LiveCounters(part(arrays, name)) for name in ("shown", "positive")))
+    return reranker, labels

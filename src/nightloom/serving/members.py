@@ -1,0 +1,236 @@
+"""The scorers as the service keeps them: they score one history, take items, and learn from events where they can.
+
+They score as their namesakes in `nightloom.models.scorers`. Graph and popularity count every event; co-occurrence does not, since one
+event of a long history changes hundreds of its pairs: it stands as the night left it, until it is rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.sequences import Histories
+from nightloom.models.scorers.friends import Friends as FriendVotes
+from nightloom.models.scorers.item_graph import TRACE
+from nightloom.serving.growing import EdgeRows, Growing
+from nightloom.serving.scoring import follow_edges
+
+FloatArray = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+NO_SHRINK = np.zeros(0, dtype=np.float32)
+
+
+class Member(Protocol):
+    """What is fused with the network's scores."""
+
+    def score(self, histories: Histories, out: FloatArray) -> None:
+        """Write the scores of the whole catalogue for one history to float32 [n]; -inf where an item can not be ranked."""
+
+    def append(self) -> None:
+        """Take an item of which nothing is known."""
+
+
+class Base:
+    """Trace of popularity that every history starts from; -inf for items without a count. See `ItemGraph`.
+
+    Args:
+        counts: int64 [n].
+    """
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
+        self._counts, self._values = Growing(counts), Growing(np.zeros(len(counts), dtype=np.float32))
+        self._most = 0
+        self._refill()
+
+    @property
+    def values(self) -> FloatArray:
+        """float32 [n]."""
+        return self._values.array
+
+    def append(self) -> None:
+        """Take an item without a count."""
+        self._counts.append(0)
+        self._values.append(-np.inf)
+
+    def count(self, item: int, change: int) -> None:
+        """Change the count of an item."""
+        counts = self._counts.array
+        counts[item] += change
+        if counts[item] > self._most or (change < 0 and counts[item] + 1 == self._most):
+            self._refill()
+        else:
+            self.values[item] = TRACE * counts[item] / self._most if counts[item] > 0 else -np.inf
+
+    def set(self, item: int, count: int) -> None:
+        """Set the count of an item."""
+        self.count(item, count - int(self._counts.array[item]))
+
+    def _refill(self) -> None:
+        counts = self._counts.array
+        self._most = max(int(counts.max(initial=0)), 1)
+        self.values[:] = np.where(counts > 0, TRACE * counts / self._most, -np.inf)
+
+
+class ItemEdges:
+    """Scorers `cooccurrence` and `text_neighbours`: edges that events do not change.
+
+    Args:
+        arrays: `offsets`, `targets`, `weights`, `popularity`.
+        settings: `recency` and `memory`.
+    """
+
+    def __init__(self, arrays: Arrays, settings: Mapping[str, Any]) -> None:
+        self.edges = EdgeRows(arrays["offsets"], arrays["targets"], arrays["weights"])
+        self.base = Base(arrays["popularity"])
+        self.decay = np.power(settings["recency"], np.arange(settings["memory"]), dtype=np.float64).astype(np.float32)
+
+    @property
+    def shrink(self) -> FloatArray:
+        """Factor of each item as source and as target, float32 [n]; of length 0 where there is none."""
+        return NO_SHRINK
+
+    def score(self, histories: Histories, out: FloatArray) -> None:
+        """See `Member`."""
+        edges = self.edges
+        kept = (edges.start, edges.length, edges.targets, edges.weights)
+        follow_edges(*kept, histories.items, self.decay, self.shrink, self.base.values, out)
+
+    def append(self) -> None:
+        """See `Member`."""
+        self.edges.append()
+        self.base.append()
+
+
+class Graph(ItemEdges):
+    """Scorer `graph` with its raw counts: what was divided by popularity at night is divided here, when it is asked.
+
+    Args:
+        arrays: `offsets`, `targets`, `weights` (not divided), `popularity`, `seen`.
+        settings: of `nightloom.models.scorers.graph.TransitionGraph`.
+    """
+
+    def __init__(self, arrays: Arrays, settings: Mapping[str, Any]) -> None:
+        super().__init__(arrays, settings)
+        self.reach, self.step_decay, self.backward = int(settings["reach"]), settings["decay"], settings["backward"]
+        self._seen = Growing(arrays["seen"])
+        self._shrink = Growing((1 / np.sqrt(np.maximum(arrays["seen"], 1))).astype(np.float32))
+
+    @property
+    def shrink(self) -> FloatArray:
+        """One over the square root of how often an item was seen, float32 [n]."""
+        return self._shrink.array
+
+    def append(self) -> None:
+        """See `Member`."""
+        super().append()
+        self._seen.append(0)
+        self._shrink.append(1)
+
+    def change(self, items: NDArray[np.int32], positive: NDArray[np.bool_], place: int, sign: int) -> None:
+        """Count an event of a history, or take it back.
+
+        Args:
+            items: int32 [events], the history with the event in it.
+            positive: bool [events].
+            place: of the event.
+            sign: 1 or -1.
+        """
+        item = int(items[place])
+        seen = self._seen.array
+        seen[item] += sign
+        self.shrink[item] = 1 / np.sqrt(max(int(seen[item]), 1))
+        if positive[place]:
+            self.base.count(item, sign)
+        first = max(place - self.reach, 0)
+        near, liked = items[first : place + self.reach + 1].tolist(), positive[first : place + self.reach + 1].tolist()
+        here = place - first
+        steps: list[tuple[int, int, float]] = []  # source, target, gain
+        for earlier in range(len(near)):
+            for later in range(earlier + 1, min(earlier + self.reach + 2, len(near))):
+                gain = 0.0
+                if here in (earlier, later):
+                    gain = self._gain(later - earlier)
+                elif earlier < here < later:  # the event moves these two one step apart
+                    gain = self._gain(later - earlier) - self._gain(later - earlier - 1)
+                if gain and near[earlier] != near[later]:
+                    steps += [(near[earlier], near[later], gain)] if liked[later] else []
+                    steps += [(near[later], near[earlier], gain * self.backward)] if liked[earlier] else []
+        if steps:
+            sources, targets, gains = zip(*steps, strict=True)
+            self.edges.add(np.array(sources), np.array(targets), sign * np.array(gains, dtype=np.float32))
+
+    def _gain(self, steps: int) -> float:
+        return float(self.step_decay ** (steps - 1)) if steps <= self.reach else 0.0
+
+
+class Popularity:
+    """Scorer `popularity`: log(1 + positive events).
+
+    Args:
+        counts: int64 [n].
+    """
+
+    def __init__(self, counts: NDArray[np.int64]) -> None:
+        self._counts, self._values = Growing(counts), Growing(np.log1p(counts).astype(np.float32))
+
+    def score(self, histories: Histories, out: FloatArray) -> None:  # noqa: ARG002  # the same for all
+        """See `Member`."""
+        out[:] = self._values.array
+
+    def append(self) -> None:
+        """See `Member`."""
+        self._counts.append(0)
+        self._values.append(0)
+
+    def count(self, item: int, change: int) -> None:
+        """Change the count of an item."""
+        self._counts.array[item] += change
+        self._values.array[item] = np.log1p(self._counts.array[item])
+
+
+class Repeats:
+    """Scorer `repeats`: log(1 + positive events on the item in the history)."""
+
+    def score(self, histories: Histories, out: FloatArray) -> None:
+        """See `Member`."""
+        out[:] = np.log1p(np.bincount(histories.items[histories.positive], minlength=len(out)).astype(np.float32))
+
+    def append(self) -> None:
+        """See `Member`."""
+
+
+class Friends:
+    """Scorer `friends`: votes of the friends whose histories come with the query."""
+
+    def __init__(self) -> None:
+        self._votes = FriendVotes()
+
+    def score(self, histories: Histories, out: FloatArray) -> None:
+        """See `Member`."""
+        self._votes.n_items = len(out)
+        keys, values = self._votes.summands(histories)
+        out[:] = np.bincount(keys, values, minlength=len(out))
+
+    def append(self) -> None:
+        """See `Member`."""
+
+
+def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Member]:
+    """The scorers of an artefact by name.
+
+    Args:
+        arrays: scorer -> its arrays.
+        settings: scorer -> its settings, one for each scorer that has a weight.
+    """
+    makers: dict[str, Callable[[], Member]] = {
+        "graph": lambda: Graph(arrays["graph"], settings["graph"]),
+        "cooccurrence": lambda: ItemEdges(arrays["cooccurrence"], settings["cooccurrence"]),
+        "text_neighbours": lambda: ItemEdges(arrays["text_neighbours"], settings["text_neighbours"]),
+        "popularity": lambda: Popularity(arrays["popularity"]["counts"]),
+        "repeats": Repeats,
+        "friends": Friends,
+    }
+    return {name: makers[name]() for name in settings}

@@ -1,0 +1,162 @@
+"""The engine gives the answers of the bundle that its artefact was made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nightloom.core.errors import InputError
+from nightloom.core.queries import Query
+from nightloom.models.scorers.registry import CLASSES
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_artefact import write_serving
+from nightloom.serving.engine import Engine
+from tests.serving_bundle import N_ITEMS, serving_bundle, some_query, with_positive
+
+LENGTHS = (0, 1, 50, 199, 400)
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Bundle and engine by the arguments of `serving_bundle`."""
+    made: dict[str, tuple[Bundle, Engine]] = {}
+
+    def pair(**said: Any) -> tuple[Bundle, Engine]:
+        if repr(said) not in made:
+            folder = tmp_path_factory.mktemp("pair")
+            bundle = serving_bundle(folder / "bundle", **said)
+            write_serving(bundle, folder / "serving")
+            made[repr(said)] = Bundle.load(bundle), Engine.open(folder / "serving")
+        return made[repr(said)]
+
+    return pair
+
+
+def same(engine: Engine, found: tuple[np.ndarray, np.ndarray], wanted: list[tuple[str, float]]) -> None:
+    """Scores within `CLOSE`, and the same items but for ties."""
+    items, scores = found
+    expected = np.array([score for _, score in wanted])
+    assert len(items) == len(wanted)
+    np.testing.assert_allclose(scores, expected, atol=CLOSE, rtol=0)
+    for place, (item, (said, _)) in enumerate(zip(items.tolist(), wanted, strict=True)):
+        if engine.item_ids[item] != said:
+            assert (np.abs(np.delete(expected, place) - expected[place]) < 2 * CLOSE).any(), (place, engine.item_ids[item], said)
+
+
+@pytest.mark.parametrize("timed", [True, False], ids=["timed", "timeless"])
+@pytest.mark.parametrize("events", LENGTHS)
+def test_all_scorers(pairs: Any, events: int, timed: bool) -> None:
+    bundle, engine = pairs()
+    for seed in range(5):
+        query = some_query(events, seed, timed=timed)
+        same(engine, engine.recommend(query, 20), bundle.recommend([query], 20)[0])
+
+
+@pytest.mark.parametrize("scorer", CLASSES)
+def test_each_scorer(pairs: Any, scorer: str) -> None:
+    bundle, engine = pairs(scorers=(scorer,))
+    for events in LENGTHS:
+        query = some_query(events)
+        same(engine, engine.recommend(query, N_ITEMS), bundle.recommend([query], N_ITEMS)[0])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"scorers": ()}, {"timed": False}, {"use_time": False}, {"adapter": 4, "labels": True}, {"max_history": 7}],
+    ids=["network alone", "data without times", "times not used", "adapter and label head", "short window"],
+)
+def test_each_kind_of_network(pairs: Any, said: dict[str, Any]) -> None:
+    bundle, engine = pairs(**said)
+    for events in (0, 1, 7, 50, 400):
+        query = with_positive(some_query(events))
+        same(engine, engine.recommend(query, 20), bundle.recommend([query], 20)[0])
+
+
+def test_what_may_be_recommended(pairs: Any) -> None:
+    bundle, engine = pairs()
+    query, random = some_query(50), np.random.default_rng(3)
+    for allowed in (random.random(N_ITEMS) < 0.3, np.arange(N_ITEMS) < 4, np.zeros(N_ITEMS, dtype=bool)):
+        for exclude_seen in (True, False):
+            wanted = bundle.recommend([query], 20, exclude_seen=exclude_seen, allowed=allowed)[0]
+            same(engine, engine.recommend(query, 20, exclude_seen=exclude_seen, allowed=allowed), wanted)
+    short = np.ones(N_ITEMS - 5, dtype=bool)
+    assert engine.recommend(query, N_ITEMS, allowed=short)[0].max() < N_ITEMS - 5
+
+
+def test_a_given_list_is_ranked(pairs: Any) -> None:
+    bundle, engine = pairs()
+    query = some_query(50)
+    candidates = np.array([7, 3, 90, 3, 140, 12])
+    items, scores = engine.recommend(query, 10, exclude_seen=False, candidates=candidates)
+    assert sorted(items.tolist()) == [3, 7, 12, 90, 140]
+    (wanted,) = bundle.recommender.candidate_scores(bundle.histories([query]), np.sort(items)[None])
+    np.testing.assert_allclose(scores, wanted[np.searchsorted(np.sort(items), items)], atol=CLOSE)
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_more_is_asked_than_there_is(pairs: Any) -> None:
+    _, engine = pairs()
+    items, _ = engine.recommend(some_query(50), 10 * N_ITEMS, exclude_seen=False)
+    assert sorted(items.tolist()) == list(range(N_ITEMS))
+    assert len(engine.recommend(Query(), 0)[0]) == 0
+
+
+def test_ties_fall_by_item(pairs: Any) -> None:
+    bundle, engine = pairs(scorers=("popularity",))
+    query = Query()
+    items, scores = engine.recommend(query, N_ITEMS)
+    tied = np.flatnonzero(np.diff(scores) == 0)
+    assert (items[tied] < items[tied + 1]).all()
+    same(engine, (items, scores), bundle.recommend([query], N_ITEMS)[0])
+
+
+@pytest.mark.parametrize("timed", [True, False], ids=["timed", "timeless"])
+@pytest.mark.parametrize("events", LENGTHS)
+def test_both_heads(pairs: Any, events: int, timed: bool) -> None:
+    bundle, engine = pairs(reranker=True, labels=True)
+    for seed in range(5):
+        query = with_positive(some_query(events, seed, timed=timed), seed)
+        for exclude_seen in (True, False):
+            wanted = bundle.recommend([query], 20, exclude_seen=exclude_seen)[0]
+            same(engine, engine.recommend(query, 20, exclude_seen=exclude_seen), wanted)
+        items = np.random.default_rng(seed).permutation(N_ITEMS)[:30]
+        (probabilities,) = bundle.probabilities([query], [[engine.item_ids[item] for item in items]])
+        np.testing.assert_allclose(engine.label_probabilities(query, items), probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("said", [{"timed": False}, {"scorers": ()}, {"scorers": ("graph",), "use_time": False}], ids=str)
+def test_each_kind_of_reranker(pairs: Any, said: dict[str, Any]) -> None:
+    bundle, engine = pairs(reranker=True, **said)
+    for events in (0, 3, 50):
+        query = some_query(events)
+        same(engine, engine.recommend(query, N_ITEMS), bundle.recommend([query], N_ITEMS)[0])
+
+
+def test_the_reranker_looks_at_what_may_be_recommended(pairs: Any) -> None:
+    bundle, engine = pairs(reranker=True)
+    query, random = some_query(50), np.random.default_rng(3)
+    for allowed in (random.random(N_ITEMS) < 0.8, random.random(N_ITEMS) < 0.2, np.arange(N_ITEMS) == 4):
+        for exclude_seen in (True, False):
+            wanted = bundle.recommend([query], N_ITEMS, exclude_seen=exclude_seen, allowed=allowed)[0]
+            same(engine, engine.recommend(query, N_ITEMS, exclude_seen=exclude_seen, allowed=allowed), wanted)
+
+
+@pytest.mark.parametrize("many", [1, 8, 120])
+def test_the_reranker_ranks_a_given_list(pairs: Any, many: int) -> None:
+    bundle, engine = pairs(reranker=True)
+    query = some_query(50)
+    candidates = np.sort(np.random.default_rng(many).permutation(N_ITEMS)[:many])
+    items, scores = engine.recommend(query, many, exclude_seen=False, candidates=candidates)
+    (wanted,) = bundle.recommender.candidate_scores(bundle.histories([query]), candidates[None])
+    np.testing.assert_allclose(scores, wanted[np.searchsorted(candidates, items)], atol=CLOSE)
+
+
+def test_what_a_query_may_not_say_is_refused(pairs: Any) -> None:
+    _, engine = pairs()
+    with pytest.raises(InputError, match="knows no event 'love'"):
+        engine.recommend(Query(["i1"], event_types=["love"]), 5)
+    with pytest.raises(InputError, match="gives no probabilities"):
+        engine.label_probabilities(Query(), np.arange(3))

@@ -1,0 +1,148 @@
+"""What the engine learns from events is what a model learns that is fitted anew on all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nightloom.core.queries import Query
+from nightloom.core.ragged import offsets_of, owners
+from nightloom.core.sequences import Histories
+from nightloom.models.heads.item_counters import ItemCounters
+from nightloom.models.scorers.graph import TransitionGraph
+from nightloom.models.scorers.popularity import Popularity
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_artefact import write_serving
+from nightloom.serving.engine import Engine
+from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, known_histories, serving_bundle, some_query
+
+USERS, EVENTS_BY_DAY, CLOSE = 40, 1000, 1e-5
+Row = tuple[int, int, int, bool]
+"""Time, item, code, whether positive."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("learning")
+    write_serving(serving_bundle(home / "bundle", reranker=True, labels=True), home / "serving")
+    return home
+
+
+def diaries_of(known: Histories) -> list[list[Row]]:
+    rows = [*zip(known.times.tolist(), known.items.tolist(), known.event_types.tolist(), known.positive.tolist(), strict=True)]
+    return [rows[first:last] for first, last in pairwise(known.offsets.tolist())]
+
+
+def histories_of(diaries: list[list[Row]]) -> Histories:
+    rows = [row for diary in diaries for row in diary]
+    times, items, codes, positive = (np.array(column) for column in zip(*rows, strict=True))
+    return Histories(
+        offsets_of([len(one) for one in diaries]),
+        items.astype(np.int32),
+        times,
+        codes.astype(np.int16),
+        positive,
+        np.zeros(len(diaries), np.int64),
+        seen=codes > 0,
+    )
+
+
+def query_of(diary: list[Row]) -> Query:
+    columns = [list(column) for column in zip(*diary, strict=True)] or [[]] * 4
+    return Query([f"i{item}" for item in columns[1]], columns[0], [EVENTS[code] for code in columns[2]], columns[3])
+
+
+def opened(home: Path, diaries: list[list[Row]], cache_bytes: int) -> Engine:
+    """An engine whose store is the diaries."""
+    return Engine.open(home / "serving", stored=lambda user: query_of(diaries[int(user)]), cache_bytes=cache_bytes)
+
+
+def live(engine: Engine, home: Path, diaries: list[list[Row]], seed: int, *, late: bool) -> None:
+    """A day of events; some of items that nobody knew, some late."""
+    random, moment = np.random.default_rng(seed), START
+    for _ in range(EVENTS_BY_DAY):
+        moment += int(random.integers(1, DAY // 10))
+        user = int(random.integers(0, USERS))
+        time = moment - (int(random.integers(0, 40 * DAY)) if late and random.random() < 0.2 else 0)
+        code = int(random.integers(0, len(EVENTS)))
+        row = (time, int(random.integers(0, N_ITEMS)), code, bool(random.random() < 0.6))
+        assert engine.apply(str(user), f"i{row[1]}", code, time, positive=row[3])
+        place = next((at for at, one in enumerate(diaries[user]) if one[0] > time), len(diaries[user]))
+        diaries[user].insert(place, row)
+
+
+def refitted(home: Path, known: Histories) -> Bundle:
+    """The bundle with what events change fitted anew; co-occurrence stays."""
+    bundle = Bundle.load(home / "bundle")
+    model = bundle.recommender
+    model.scorers = {**model.scorers, "graph": TransitionGraph().fit(known, N_ITEMS), "popularity": Popularity().fit(known, N_ITEMS)}
+    assert model.reranker is not None
+    model.reranker = replace(model.reranker, item_counters=ItemCounters.of(known, N_ITEMS, 60))
+    assert model.labels is not None
+    model.labels = replace(model.labels, counters=type(model.labels.counters).of(known, N_ITEMS, 60))
+    return bundle
+
+
+def alike(engine: Engine, bundle: Bundle) -> None:
+    """Each member's scores, and the answers."""
+    base = engine.members["graph"].base.values  # type: ignore[attr-defined]
+    np.testing.assert_allclose(base, bundle.recommender.scorers["graph"].base.values, rtol=1e-6)  # type: ignore[attr-defined]
+    # A refit keeps 60 days before the latest event, some 50 days after the start: the counters of 30 days are whole from day 25 on.
+    for events, days in ((0, 70), (1, 25), (50, 45)):
+        query = replace(some_query(events), request_time=START + days * DAY)
+        histories = bundle.histories([query])
+        for name in ("graph", "popularity", "cooccurrence"):
+            scores = np.empty(N_ITEMS, np.float32)
+            engine.members[name].score(histories, scores)
+            np.testing.assert_allclose(scores, bundle.recommender.scorers[name].scores(histories)[0], atol=CLOSE, err_msg=name)
+        items, scores = engine.recommend(query, N_ITEMS)
+        ((*wanted,),) = bundle.recommend([query], N_ITEMS)
+        np.testing.assert_allclose(scores, [score for _, score in wanted], atol=1e-4)
+        (probabilities,) = bundle.probabilities([query], [[f"i{item}" for item in items[:20]]])
+        np.testing.assert_allclose(engine.label_probabilities(query, items[:20]), probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in order", "some late"])
+@pytest.mark.parametrize("cache_bytes", [1 << 28, 30_000], ids=["all in memory", "most let go"])
+def test_a_thousand_events_equal_a_refit(home: Path, late: bool, cache_bytes: int) -> None:
+    diaries = diaries_of(known_histories(USERS))
+    engine = opened(home, diaries, cache_bytes)
+    live(engine, home, diaries, 7, late=late)
+    alike(engine, refitted(home, histories_of(diaries)))
+
+
+def test_what_is_taken_back_is_as_if_it_had_never_been(home: Path) -> None:
+    diaries = diaries_of(known_histories(USERS))
+    before = [list(one) for one in diaries]
+    engine = opened(home, diaries, 1 << 28)
+    live(engine, home, diaries, 3, late=False)
+    for user, rows in enumerate(diaries):
+        for row in rows[::-1]:
+            if row[0] > START:
+                assert engine.retract(str(user), f"i{row[1]}", row[2], row[0])
+    diaries[:] = before
+    alike(engine, refitted(home, histories_of(diaries)))
+
+
+def test_an_event_of_an_unknown_item_changes_nothing(home: Path) -> None:
+    engine = Engine.open(home / "serving")
+    before = engine.recommend(some_query(5), 20)
+    assert not engine.apply("ann", "nothing", 1, START, positive=True)
+    for one, other in zip(engine.recommend(some_query(5), 20), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_counts_of_the_artefact_are_those_of_training(home: Path) -> None:
+    engine, known = Engine.open(home / "serving"), known_histories(USERS)
+    graph = engine.members["graph"]
+    raw = TransitionGraph().fit(known, N_ITEMS)
+    assert raw.seen is not None
+    offsets, targets, weights = graph.edges.packed()  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(offsets, raw.offsets)
+    np.testing.assert_array_equal(targets, raw.targets)
+    seen = np.maximum(raw.seen, 1)
+    np.testing.assert_allclose(weights, raw.weights * np.sqrt(seen[owners(raw.offsets)] * seen[raw.targets]), rtol=1e-6)

@@ -1,0 +1,173 @@
+"""Items that come and go by day: placed as the night would place them, without a rebuild."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nightloom.core.errors import InputError
+from nightloom.core.moments import VectorMoments
+from nightloom.core.queries import Query
+from nightloom.encoders.vectors import Vectors
+from nightloom.models.scorers.item_graph import strongest
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_artefact import write_serving
+from nightloom.serving.engine import Engine
+from nightloom.serving.new_items import NewItem
+from tests.serving_bundle import N_ITEMS, START, TEXT_DIM, serving_bundle, some_query
+
+HALF = 5e-4
+"""A bundle keeps text vectors in half precision, and edges as they were found before."""
+KINDS: dict[str, dict[str, Any]] = {
+    "all": {"genres": "blue | red|unheard of", "price": 12.5},
+    "tags as a list": {"genres": ["green", "red"], "price": "7"},
+    "no columns": {},
+    "missing": {"genres": None, "price": float("nan")},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("items")
+    write_serving(serving_bundle(home / "bundle", reranker=True, labels=True, adapter=4), home / "serving")
+    return home
+
+
+def text(seed: int) -> np.ndarray:
+    return np.random.default_rng([9, seed]).normal(size=TEXT_DIM).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("with_text", [True, False])
+def test_its_vector_is_that_of_the_network(home: Path, kind: str, with_text: bool) -> None:
+    engine, bundle = Engine.open(home / "serving"), Bundle.load(home / "bundle")
+    dense = engine.put_item(NewItem("new", KINDS[kind], text(1) if with_text else None))
+    assert dense == N_ITEMS
+    assert engine.item_index["new"] == dense
+    row = {"item_id": "new", "title": None, "genres": None, "price": np.nan, "text": "some" if with_text else None} | KINDS[kind]
+    row["price"] = float(row["price"])
+    items = pd.concat([bundle.items, pd.DataFrame([row]).astype(object)], ignore_index=True)
+    given = np.zeros((N_ITEMS + 1, TEXT_DIM), np.float32)
+    given[-1] = text(1)
+    other: Any = bundle.reindex(items, Vectors.of_text(given, np.arange(N_ITEMS + 1) == (N_ITEMS if with_text else -1)))
+    wanted = other.item_vectors().numpy()
+    np.testing.assert_allclose(engine.catalogue.vectors, wanted, atol=1e-5)
+    moments = VectorMoments(wanted)
+    np.testing.assert_allclose(engine.catalogue.mean, moments.mean, atol=1e-6)
+    np.testing.assert_allclose(engine.catalogue.covariance, moments.covariance, atol=1e-6)
+
+
+def test_many_are_put_and_all_is_still_answered(home: Path) -> None:
+    engine = Engine.open(home / "serving")
+    users = [f"user {number}" for number in range(5)]
+    for user in users:
+        engine.recommend_user(user, 5)
+    for number in range(200):
+        assert engine.put_item(NewItem(f"new {number}", {"genres": "red"}, text(number))) == N_ITEMS + number
+        engine.apply(users[number % 5], f"new {number}", 1, START + number, positive=True)
+    query = Query(["new 3", "i1", "new 150"], [START, START + 1, START + 2])
+    items, scores = engine.recommend(query, 1000)
+    assert sorted(items.tolist()) == sorted({*range(N_ITEMS + 200)} - {engine.item_index[item] for item in query.history})
+    assert np.isfinite(scores).all()
+    assert len(engine.item_ids) == N_ITEMS + 200
+    np.testing.assert_allclose(engine.catalogue.covariance, VectorMoments(engine.catalogue.vectors).covariance, atol=1e-6)
+
+
+def neighbours(engine: Engine) -> tuple[dict[int, dict[int, float]], dict[int, dict[int, float]]]:
+    """Neighbours by text of each item as they stand, and by a new search: item -> neighbour -> squared cosine."""
+    assert engine._texts is not None
+    unit = engine._texts._unit.array
+    edges = engine.members["text_neighbours"].edges  # type: ignore[attr-defined]
+    stands = {row: dict(zip(*(side.tolist() for side in edges.row(row)), strict=True)) for row in range(len(unit))}
+    searched: dict[int, dict[int, float]] = {row: {} for row in stands}
+    for source, target, cosine in zip(*strongest(unit @ unit.T, 0, engine._texts.neighbours), strict=True):
+        searched[int(source)][int(target)] = float(cosine) ** 2
+    return stands, searched
+
+
+def test_neighbours_by_text_are_those_of_a_new_search(home: Path) -> None:
+    engine = Engine.open(home / "serving")
+    for number in range(40):
+        engine.put_item(NewItem(f"new {number}", {}, None if number % 5 == 0 else text(number)))
+    stands, searched = neighbours(engine)
+    for row, wanted in searched.items():
+        assert stands[row] == pytest.approx(wanted, abs=HALF), row
+    changed = engine.put_item(NewItem("new 7", {}, text(1000)))  # once more, with another text
+    stands, searched = neighbours(engine)
+    assert stands[changed] == pytest.approx(searched[changed], abs=HALF)
+    for row, wanted in searched.items():
+        if changed in wanted:
+            assert stands[row][changed] == pytest.approx(wanted[changed], abs=HALF)
+
+
+def test_whoever_reads_what_is_near_is_shown_it(tmp_path: Path) -> None:
+    write_serving(serving_bundle(tmp_path / "bundle", scorers=("text_neighbours",)), tmp_path / "serving")
+    engine = Engine.open(tmp_path / "serving")
+    content = Bundle.load(tmp_path / "bundle").recommender.content
+    near = int(np.flatnonzero(content.has_text.numpy())[0])
+    dense = engine.put_item(NewItem("new", {}, content.text[near].numpy()))
+    scores = np.empty(N_ITEMS + 1, np.float32)
+    engine.members["text_neighbours"].score(engine._read(Query([f"i{near}"])), scores)
+    assert int(scores.argmax()) == dense
+    assert scores[dense] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_removed_item_is_not_recommended_until_it_is_put_again(home: Path) -> None:
+    engine, query = Engine.open(home / "serving"), some_query(5)
+    before = engine.recommend(query, 20)
+    best = engine.item_ids[before[0][0]]
+    assert engine.remove_item(best)
+    assert not engine.remove_item(best)
+    assert not engine.remove_item("nothing")
+    assert engine.item_index[best] not in engine.recommend(query, N_ITEMS)[0]
+    assert len(engine.recommend(query, 3, candidates=np.array([engine.item_index[best]]))[0]) == 0
+    assert engine.item_index[best] not in engine.similar([1], N_ITEMS)[0]
+    engine.put_item(NewItem(best, {}, text(3)))  # training knew it: its vector stays
+    for one, other in zip(engine.recommend(query, 20), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_item_of_the_day_may_be_changed(home: Path) -> None:
+    engine = Engine.open(home / "serving")
+    engine.put_item(NewItem("new", {}, text(1)))
+    engine.apply("ann", "new", 1, START, positive=True)
+    former = engine.recommend_user("ann", 20, now=START + 5)
+    engine.put_item(NewItem("new", {"genres": "red"}, text(2)))
+    now = engine.recommend_user("ann", 20, now=START + 5)
+    assert (now[1] != former[1]).any()
+    wanted = engine.recommend(Query(["new"], [START], request_time=START + 5), 20)
+    np.testing.assert_allclose(now[1], wanted[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [np.zeros(TEXT_DIM + 1, np.float32), np.full(TEXT_DIM, np.nan, np.float32)], ids=["width", "NaN"])
+def test_a_vector_of_another_encoder_is_refused(home: Path, given: np.ndarray) -> None:
+    engine = Engine.open(home / "serving")
+    with pytest.raises(InputError, match="item new: its text vector"):
+        engine.put_item(NewItem("new", {}, given))
+    assert "new" not in engine.item_index
+    assert len(engine.recommend(some_query(5), 5)[0]) == 5
+
+
+def test_similar_items(home: Path) -> None:
+    engine = Engine.open(home / "serving")
+    vectors = torch.nn.functional.normalize(torch.from_numpy(engine.catalogue.vectors.copy())).numpy()
+    for seeds in ([3], [3, 90, 12]):
+        items, scores = engine.similar(seeds, 10)
+        cosines = vectors @ vectors[seeds].mean(0)
+        cosines[seeds] = -np.inf
+        wanted = np.argsort(-cosines, kind="stable")[:10]
+        np.testing.assert_array_equal(items, wanted)
+        np.testing.assert_allclose(scores, cosines[wanted], atol=1e-5)
+    assert engine.similar([3], 5, allowed=np.arange(N_ITEMS) == 8)[0].tolist() == [8]
+
+
+def test_a_number_that_is_none_is_refused(home: Path) -> None:
+    engine = Engine.open(home / "serving")
+    with pytest.raises(InputError, match="item new: price: 'cheap' is no number"):
+        engine.put_item(NewItem("new", {"price": "cheap"}, text(1)))
+    assert "new" not in engine.item_index
