@@ -31,11 +31,11 @@ Change = Callable[[Path], None]
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_is_trained() -> Iterator[None]:
     """fine_tune, explain and replay get their folder and their key, and a file in place of a model; no flow runs around them."""
-    figures = {"temporal": {"best_epoch": 1, "best_validation_ndcg_at_10": 0.1}, "users": 0, "day": "", "ndcg_at_10": {}}
+    figures = {"streaming": {"best_epoch": 1, "best_validation_ndcg_at_10": 0.1}, "users": 0, "day": "", "ndcg_at_10": {}}
 
     def body(folder: Path) -> Mapping[str, Any]:
-        (folder / "temporal" / "bundle").mkdir(parents=True, exist_ok=True)
-        (folder / "temporal" / "bundle" / "model").write_text("weights")
+        (folder / "streaming" / "bundle").mkdir(parents=True, exist_ok=True)
+        (folder / "streaming" / "bundle" / "model").write_text("weights")
         return figures
 
     def keyed(night: Night, stage: str, _: Any, **given: Any) -> Manifest:
@@ -136,7 +136,7 @@ def test_what_training_does_not_read_trains_nothing(home: Path, root: Path, befo
         {"training": {"learning_rate": 0.01}},
         {"model": {"dim": 32}},
         {"evaluation": {"exclude_seen": True}},
-        {"evaluation": {"protocols": ["temporal", "leave_one_out"]}},
+        {"evaluation": {"protocols": ["streaming", "leave_one_out"]}},
         {"prepare": {"test_share": 0.3}},
         {"data": {"tags_separator": ","}},
         {"pretrained": {"max_tokens": 8}},
@@ -232,7 +232,7 @@ def test_another_torch_trains_anew(home: Path, root: Path, before: dict[str, Man
 
 
 def test_explain_knows_all_that_it_reads(home: Path, root: Path, before: dict[str, Manifest]) -> None:
-    protocols = ["leave_one_out", "temporal"]
+    protocols = ["leave_one_out", "streaming"]
     configs = [
         config_of(home),
         config_of(home, training={"seed": 8}),
