@@ -96,7 +96,7 @@ def held_out_mask(queries: Queries, n_items: int) -> NDArray[np.bool_]:
 def ndcg_sum(scores: NDArray[np.float32], queries: Queries, *, exclude_seen: bool, k: int = 10) -> float:
     """Sum over queries of NDCG@k; `scores`, float32 [n, items], are masked in place where seen items are left out."""
     if exclude_seen:
-        mask_seen(scores, queries.histories)
+        mask_seen(scores, queries.histories.packed())
     return float(ndcg_of_scores(scores, held_out_mask(queries, scores.shape[1]), np.diff(queries.target_offsets), k).sum())
 
 

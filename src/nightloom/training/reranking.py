@@ -101,13 +101,14 @@ def candidate_rows(
     """
     parts: list[tuple[FloatArray, FloatArray, BoolArray]] = []
     for part in blocks(queries, recommender.n_items * (len(recommender.weights) + 1)):
-        tables = {NETWORK: recommender.network_scores(part.histories), **recommender.scorer_scores(part.histories)}
+        histories = part.histories.packed()
+        tables = {NETWORK: recommender.network_scores(histories), **recommender.scorer_scores(histories)}
         members = {name: standard(scores) for name, scores in tables.items()}
-        fused = fuse(members, recommender.weights_at(part.histories.lengths))
-        candidates = candidates_of(fused, part.histories, exclude_seen=exclude_seen)
+        fused = fuse(members, recommender.weights_at(histories.lengths))
+        candidates = candidates_of(fused, histories, exclude_seen=exclude_seen)
         held = held_out_mask(part, fused.shape[1])
         scores = [np.take_along_axis(table, candidates, 1) for table in (fused, *members.values())]
-        described = describe(scores, candidates, part.histories, item_counters)
+        described = describe(scores, candidates, histories, item_counters)
         parts.append((described, scores[0], np.take_along_axis(held, candidates, 1)))
     described, fused, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return described, fused, labels

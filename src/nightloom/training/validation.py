@@ -26,5 +26,5 @@ def network_ndcg(recommender: SequentialRecommender, queries: Queries, world: Wo
     """NDCG@10 of the network alone; each worker ranks the queries of its part of the users, whose histories may be read in one pass."""
     total = torch.zeros(1, dtype=torch.float64)
     for part in blocks(queries.take(np.flatnonzero(queries.users % world.size == world.rank)), recommender.n_items):
-        total += ndcg_sum(recommender.network_scores(part.histories), part, exclude_seen=exclude_seen)
+        total += ndcg_sum(recommender.network_scores(part.histories.packed()), part, exclude_seen=exclude_seen)
     return float(world.sum_(total.to(world.device))) / max(len(queries), 1)

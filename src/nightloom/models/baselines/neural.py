@@ -148,7 +148,7 @@ class NeuralRecommender(Recommender):
     def _ndcg(self, held: Queries) -> float:
         """NDCG@10 over the whole catalogue."""
         parts = [held.take(np.arange(first, min(first + ANSWERS, len(held)))) for first in range(0, len(held), ANSWERS)]
-        return sum(ndcg_sum(self.scores(part.histories), part, exclude_seen=True) for part in parts) / len(held)
+        return sum((ndcg_sum(self.scores(part.histories.packed()), part, exclude_seen=True) for part in parts), start=0.0) / len(held)
 
 
 def hold_out(liked: Histories, seed: int) -> tuple[Histories, Queries]:
