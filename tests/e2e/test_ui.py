@@ -344,9 +344,9 @@ def test_a_run_is_named_and_tagged(servers: Servers, finished: dict[str, Any]) -
 def test_the_outcome_is_in_artifacts_with_links_to_mlflow(servers: Servers, page: Any, finished: dict[str, Any]) -> None:
     made = servers.post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [finished["id"]]}}})
     by_key = {one["key"]: one for one in made}
-    assert set(by_key) == {"night-small", "night-small-models", "mlflow-url-small", "mlflow-runs-small", "training-small-temporal"}
+    assert set(by_key) == {"night-small", "night-small-models", "mlflow-url-small", "mlflow-runs-small", "training-small-streaming"}
     assert by_key["night-small"]["description"].startswith("Promoted: version 1 is the first champion")
-    assert (by_key["training-small-temporal"]["type"], float(by_key["training-small-temporal"]["data"])) == ("progress", 100.0)
+    assert (by_key["training-small-streaming"]["type"], float(by_key["training-small-streaming"]["data"])) == ("progress", 100.0)
     assert {row["model"] for row in json.loads(by_key["night-small-models"]["data"])} >= {"nightloom", "als"}
     assert servers.mlflow in by_key["mlflow-url-small"]["data"]
     assert "runs?workflowType=machine_learning" in by_key["mlflow-runs-small"]["data"]
@@ -373,13 +373,13 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
     (parent,) = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["nightloom.outcome"] == "promoted"
     assert parent.data.tags["mlflow.note.content"].startswith("**Promoted: version 1")
-    assert parent.data.metrics["gate/challenger"] == parent.data.metrics["temporal/ndcg_at_10"]
+    assert parent.data.metrics["gate/challenger"] == parent.data.metrics["streaming/ndcg_at_10"]
     look(
         page, f"{servers.mlflow}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning", "night 2", name="mlflow-runs"
     )
     ids = json.dumps([run.info.run_id for run in runs.values()])
     address = f"{servers.mlflow}/#/compare-runs?runs={urllib.parse.quote(ids)}&experiments=%5B%22{experiment.experiment_id}%22%5D"
-    look(page, address, "item_knn", "temporal/ndcg_at_10", name="mlflow-compare")
+    look(page, address, "item_knn", "streaming/ndcg_at_10", name="mlflow-compare")
     look(page, f"{servers.mlflow}/#/models/nightloom-small", "champion", name="mlflow-model")
 
 
@@ -387,7 +387,7 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
 def test_a_cancelled_run_leaves_no_worker_behind(servers: Servers, config: dict[str, Any]) -> None:
     run = start(servers, config | {"name": "cancelled", "training": {"epochs": 500, "patience": 500}})
     curves, end = servers.root / "stages" / "cancelled" / "fine_tune", time.monotonic() + 120
-    while not any(curves.glob("*.partial/temporal/curves.jsonl")) and time.monotonic() < end:
+    while not any(curves.glob("*.partial/streaming/curves.jsonl")) and time.monotonic() < end:
         time.sleep(0.2)
     assert workers(servers.root)
     servers.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})

@@ -67,7 +67,7 @@ def test_families_are_ranked_side_by_side(home: Path) -> None:
     (folder,) = (home / "mlruns" / "nights" / "mine").glob("*-baselines")
     assert (folder / "baselines.md").read_text() == table
     results = {one["family"]: one for one in json.loads((folder / "baselines.json").read_text())}
-    assert all(one["users"] == {"leave_one_out": 30} for one in results.values())
+    assert all(one["asked"] == {"leave_one_out": "30 held-out users"} for one in results.values())
     assert results["id_only"]["fit_cpu_seconds"]["leave_one_out"] > 0
     assert len(results["gru"]["curves"]["leave_one_out"]) > 0
     (rows,) = (home / "mlruns" / "stages" / "mine" / "family_ease").glob("*/per_user.parquet")

@@ -22,6 +22,6 @@ def test_every_step_of_the_page_does_what_it_says_and_the_first_model_wins(tmp_p
     assert (nights / "latest" / "report.html").exists()
     report = json.loads((nights / "latest" / "report.json").read_text(encoding="utf-8"))
     assert report["gate"]["decision"] == "promote"
-    ndcg = {name: protocols["temporal"]["ndcg_at_10"] for name, protocols in report["metrics"].items()}
+    ndcg = {name: protocols["streaming"]["ndcg_at_10"] for name, protocols in report["metrics"].items()}
     assert max(ndcg, key=ndcg.__getitem__) == "nightloom"
     assert ndcg["nightloom"] > 1.1 * max(value for name, value in ndcg.items() if name != "nightloom")

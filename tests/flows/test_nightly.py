@@ -32,7 +32,7 @@ data:
 pretrained: {{model: {model}}}
 model: {{dim: 16, blocks: 1, heads: 2}}
 training: {{epochs: 2, workers: 1, precision: fp32}}
-evaluation: {{protocols: [temporal, leave_one_out]}}
+evaluation: {{protocols: [streaming, leave_one_out]}}
 explain: {{users: 2, max_events: 5, samples: 64}}
 promotion: {{must_beat_baselines: false, resamples: 200}}
 """
@@ -100,7 +100,7 @@ def test_the_first_night_promotes_and_reports(home: Path, first: subprocess.Comp
     assert report["gate"]["decision"] == "promote"
     assert report["versions"]["champion"] == "1"
     assert set(report["metrics"]) == {"nightloom", "popularity", "item_knn", "als", "graph"}
-    assert all(set(found) == {"temporal", "leave_one_out"} for found in report["metrics"].values())
+    assert all(set(found) == {"streaming", "leave_one_out"} for found in report["metrics"].values())
     assert {"seconds", "peak_mb", "status"} <= set(report["stages"]["fine_tune"])
     page = (latest / "report.html").read_text()
     links = re.findall(r'href="([^"#][^"]*)"', page)
@@ -108,9 +108,14 @@ def test_the_first_night_promotes_and_reports(home: Path, first: subprocess.Comp
     assert all(link.startswith("http") or (latest / link).exists() for link in links)
     assert report["sample_lists"]["users"]
     assert {check["passed"] for check in report["checks"] if check["severity"] == "critical"} == {True}
-    for protocol in ("temporal", "leave_one_out"):
+    for protocol in ("streaming", "leave_one_out"):
         fitted = report["training"][protocol]["reranker"]["queries"]
-        assert not fitted or f"{fitted:,} validation users that it was not fitted on" in page
+        assert not fitted or f"{fitted:,} validation queries that it was not fitted on" in page
+    asked = report["asked"]["streaming"]
+    assert f"{asked['test_queries']:,} events of {asked['test_users']:,} users were asked about" in page
+    assert asked["test_queries"] > asked["test_users"]
+    assert "nightloom, scorers kept up to date" in page
+    assert report["live"]["streaming"]["metrics"]["ndcg_at_10"] > 0
     assert "Warning" not in first.stderr
 
 
@@ -125,6 +130,9 @@ def test_anyone_can_recompute_the_metrics(home: Path) -> None:
         assert len(one) == one["user_id"].nunique()
         assert found["leave_one_out"]["hr_at_10"] == pytest.approx((rank <= 10).mean())
         assert found["leave_one_out"]["ndcg_at_10"] == pytest.approx((1 / np.log2(rank + 1)).where(rank <= 10, 0.0).mean())
+        streamed = rows[(rows["family"] == family) & (rows["protocol"] == "streaming")]
+        assert not streamed.duplicated(["user_id", "item_id", "time"]).any()
+        assert found["streaming"]["hr_at_10"] == pytest.approx((streamed["rank"].astype("float64") <= 10).mean())
 
 
 @pytest.mark.usefixtures("first")
@@ -246,7 +254,7 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
         stderr=subprocess.DEVNULL,
     )
     stage, end = home / "mlruns" / "stages" / "killed" / "fine_tune", time.monotonic() + 200
-    while not any(stage.glob("*.partial/temporal/curves.jsonl")) and time.monotonic() < end:
+    while not any(stage.glob("*.partial/streaming/curves.jsonl")) and time.monotonic() < end:
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
@@ -273,7 +281,7 @@ def test_a_killed_night_started_again_ends_as_if_nothing_had_been(home: Path, fi
         "anchor": "1",
     }  # once, though two nights registered it
     assert killed["gate"]["reasons"] == whole_first["gate"]["reasons"]
-    for protocol in ("temporal", "leave_one_out"):
+    for protocol in ("streaming", "leave_one_out"):
         assert killed["metrics"]["nightloom"][protocol] == pytest.approx(whole["metrics"]["nightloom"][protocol], abs=1e-6)
 
 

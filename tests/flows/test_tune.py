@@ -77,10 +77,10 @@ def test_a_tuning_that_was_stopped_goes_on_and_writes_a_preset(home: Path) -> No
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     nested = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["temporal/validation_ndcg_at_10"] == pytest.approx(wanted.value)
+    assert parent.data.metrics["streaming/validation_ndcg_at_10"] == pytest.approx(wanted.value)
     assert set(nested) == {"trial 1", "trial 2"}
     assert nested["trial 2"].data.params.keys() == wanted.params.keys()
-    curve = tracking.client.get_metric_history(nested["trial 1"].info.run_id, "temporal/epoch/validation_ndcg_at_10")
+    curve = tracking.client.get_metric_history(nested["trial 1"].info.run_id, "streaming/epoch/validation_ndcg_at_10")
     assert [point.step for point in curve] == list(range(1, 13))
     assert [entry.path for entry in tracking.client.list_artifacts(parent.info.run_id)] == ["best.yaml"]
 

@@ -58,7 +58,7 @@ def night(home: Path, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     latest = home / "mlruns" / "nights" / "mine" / "latest"
-    found: dict[str, Any] = json.loads((latest / "manifests" / "fine_tune.json").read_text())["figures"]["temporal"]
+    found: dict[str, Any] = json.loads((latest / "manifests" / "fine_tune.json").read_text())["figures"]["streaming"]
     return found
 
 
@@ -72,8 +72,8 @@ def test_the_second_night_starts_from_the_champion_and_a_forced_one_from_scratch
     second = night(home)
     assert second["cold_because"] is None
     assert second["epochs"] <= WARM_EPOCHS
-    bundles = (home / "mlruns" / "stages" / "mine" / "fine_tune").glob("*/temporal/bundle/meta.json")
-    before, now = sorted(json.loads(path.read_text())["trained_until"]["temporal"] for path in bundles)
+    bundles = (home / "mlruns" / "stages" / "mine" / "fine_tune").glob("*/streaming/bundle/meta.json")
+    before, now = sorted(json.loads(path.read_text())["trained_until"]["streaming"] for path in bundles)
     assert second["warm_start"]["trained_until"] == before < now
     assert second["warm_start"]["items_new"] >= ITEMS - FIRST_ITEMS
     assert second["warm_start"]["items_kept"] > 20

@@ -65,8 +65,8 @@ class Histories:
         index = np.arange(len(self))[rows]
         starts, lengths = self.offsets[:-1][index], self.lengths[index]
         events = self.of_events(gather(starts, lengths), offsets_of(lengths))
-        links = self.links and self.links.take(index)
-        return replace(events, request_time=self.request_time[index], links=links, prefixes=self.prefixes and self.prefixes.take(index))
+        links, prefixes = self.links and self.links.take(index), self.prefixes and self.prefixes.take(index)
+        return replace(events, request_time=self.request_time[index], links=links, prefixes=prefixes)
 
     def of_events(self, events: NDArray[Any], offsets: IntArray) -> Histories:
         """Some of the events, by position or bool [events], as histories with other offsets; request times and links stay."""

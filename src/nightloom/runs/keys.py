@@ -13,7 +13,10 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from nightloom.config import RunConfig
 
-FIRST_DEFAULTS: Mapping[str, Any] = {}
+FIRST_DEFAULTS: Mapping[str, Any] = {
+    "evaluation.protocols": ["temporal"],
+    "model.scorers": ["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"],
+}
 """`section.key` whose default has changed -> the default that it came with (JSON): a result made with the new one has another key."""
 TRAINING = (
     "model",

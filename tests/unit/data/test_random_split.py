@@ -65,10 +65,10 @@ def test_the_protocol_follows_the_order() -> None:
     assert config().evaluation.protocols == ("random",)
     assert config(evaluation={"exclude_seen": False}).evaluation.protocols == ("random",)
     assert config(evaluation={"protocols": ["leave_one_out"]}).evaluation.protocols == ("leave_one_out",)
-    assert config(columns={"order": "n"}).evaluation.protocols == ("temporal",)
+    assert config(columns={"order": "n"}).evaluation.protocols == ("streaming",)
     with pytest.raises(InputError, match="the order of events is random, so the split can not be temporal; write random"):
         config(evaluation={"protocols": ["temporal"]})
-    with pytest.raises(InputError, match=r"data\.columns\.events\.order is not random, so the split can not be random; write temporal"):
+    with pytest.raises(InputError, match=r"events\.order is not random, so the split can not be random; write streaming, temporal"):
         config(columns={"user_id": "u"}, evaluation={"protocols": ["random"]})
 
 

@@ -113,7 +113,7 @@ def test_nobody_is_recommended_to_himself_or_whom_he_follows(family: str, tmp_pa
     raw = {name: RawTable.of(frame, "files") for name, frame in lastfm.read_follow(*paths).tables.items()}
     figures = prepare(canonical(raw, config.data), tmp_path, **of_prepare(config))
     assert figures["positive"] == len(sides)
-    sequences = Sequences.load(tmp_path / "sequences_temporal.npz")
+    sequences = Sequences.load(tmp_path / "sequences_streaming.npz")
     queries = sequences.queries("test")
     users = pd.read_parquet(tmp_path / "users.parquet")["user_id"].to_numpy()[queries.users]
     items = pd.read_parquet(tmp_path / "items.parquet")["item_id"].to_numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.core.ranking import Ranked
+from nightloom.core.sequences import Sequences
+from nightloom.core.streaming import streaming_queries
 from nightloom.evaluation import slices
 
 N = 100
@@ -89,3 +93,39 @@ def test_measures_of_user_and_item_slices() -> None:
         "head items": (1, 1, 1.0),
         "tail items": (2, 2, 0.5),
     }
+
+
+def test_streamed_events_are_sliced_by_what_is_known_of_user_and_item() -> None:
+    """User 0 has a long past, user 1 comes after the cut; item 2 is new when user 1 has it first."""
+    day, past = slices.DAY, 104
+    times = np.concatenate([np.arange(past) + 1, [50 * day, 51 * day], [50 * day + 9, 50 * day + 10, 60 * day, 95 * day]])
+    items = np.concatenate([np.zeros(past, dtype=np.int64), [0, 1], [2, 1, 2, 2]]).astype(np.int32)
+    one = Sequences(
+        np.array([0, past + 2, past + 6]), items, times, np.zeros(past + 6, dtype=np.int16), np.ones(past + 6, dtype=bool),
+        np.array([past - 1, past + 2]), np.array([past, past + 2]), n_items=3,
+    )  # fmt: skip
+    queries = streaming_queries(one, "test", exclude_seen=False)
+    assert queries.histories.lengths.tolist() == [104, 105, 0, 1, 2, 3]
+    found = {name: np.flatnonzero(mask).tolist() for name, mask in slices.event_slices(queries, one).items()}
+    assert found == {
+        "new users": [2, 3, 4, 5],
+        "returning users": [0, 1],
+        "history of 0 events": [2],
+        "history of 1 to 5 events": [3, 4, 5],
+        "history of 101 or more events": [0, 1],
+        "items up to 7 days old": [1, 2, 3],
+        "items 8 to 30 days old": [4],
+        "items over 30 days old": [0, 5],
+    }
+    untimed = replace(one, times=np.zeros_like(times))
+    assert not any(name.startswith("items") for name in slices.event_slices(streaming_queries(untimed, "test"), untimed))
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=30))
+def test_each_length_is_in_one_slice_that_names_it(lengths: list[int]) -> None:
+    names = slices._bins(slices.LENGTHS)
+    for length in lengths:
+        name = names[np.searchsorted(slices.LENGTHS, length, side="right")].removesuffix(" events")
+        low, _, high = name.partition(" to ")
+        assert int(low.split()[0]) <= length
+        assert "more" in name or length <= int(high or low)

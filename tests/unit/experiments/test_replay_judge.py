@@ -22,7 +22,12 @@ from nightloom.packaging.bundle import Bundle
 from tests.small_bundle import N_ITEMS, random_bundle
 
 CONFIG = config_from_dict(
-    {"name": "t", "data": {"events": "e.csv"}, "prepare": {"keep_repeats": True}, "evaluation": {"exclude_seen": False}}
+    {
+        "name": "t",
+        "data": {"events": "e.csv"},
+        "prepare": {"keep_repeats": True},
+        "evaluation": {"protocols": ["temporal"], "exclude_seen": False},
+    }
 )
 BEGIN, DAYS, TONIGHT = 1_600_041_600_000, 20, ("add", "purchase", "view")
 """`BEGIN` is a midnight, UTC, in milliseconds."""

@@ -34,7 +34,7 @@ def test_what_is_not_named_can_not_be_read() -> None:
 
 
 def test_what_training_reads_is_in_the_config() -> None:
-    assert ReadKeys(config(), *TRAINING).values == {}
+    assert ReadKeys(config(), *TRAINING).values == {"model.scorers": list(config().model.scorers)}  # whose default has changed
 
 
 def test_defaults_are_those_that_the_keys_came_with() -> None:

@@ -34,7 +34,7 @@ def write_prepared(folder: Path) -> SimpleNamespace:
     times = (1_700_000_000 + np.repeat(random.integers(0, 10**6, N_USERS), lengths) + 3600 * position).astype(np.int64)
     event_types = random.integers(0, 2, len(items)).astype(np.int16)
     positive = random.random(len(items)) < 0.9
-    for protocol in ("temporal", "leave_one_out"):
+    for protocol in ("streaming", "temporal", "leave_one_out"):
         ends = (offsets[1:] - 2, offsets[1:] - 1)
         Sequences(offsets, items, times, event_types, positive, *ends, N_ITEMS).save(prepared / f"sequences_{protocol}.npz")
     table = pd.DataFrame(

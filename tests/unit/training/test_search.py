@@ -131,10 +131,10 @@ def test_the_held_out_test_part_changes_nothing(
     config: RunConfig, shop: SimpleNamespace, tmp_path: Path, study: tuple[Path, Tuned]
 ) -> None:
     prepared = Path(shutil.copytree(shop.prepared, tmp_path / "prepared"))
-    sequences = Sequences.load(prepared / "sequences_temporal.npz")
+    sequences = Sequences.load(prepared / "sequences_streaming.npz")
     items = sequences.items.copy()
     items[sequences.offsets[1:] - 1] = 0  # each user's last event is the test
-    replace(sequences, items=items).save(prepared / "sequences_temporal.npz")
+    replace(sequences, items=items).save(prepared / "sequences_streaming.npz")
     other = Tuner(config, prepared, shop.pretrained, tmp_path / "other", Budget(30, 1)).run()
     assert other.given.ndcg == study[1].given.ndcg
 
