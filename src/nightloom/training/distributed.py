@@ -33,7 +33,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    store: dist.Store | None = None
+    store: dist.Store | None = None  # type: ignore[name-defined]  # not in __all__
     meetings: Iterator[int] = field(default_factory=count)
 
     def sum_(self, values: Tensor) -> Tensor:
