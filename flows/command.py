@@ -15,6 +15,7 @@ from rich.console import Console
 
 from flows.orphans import end_orphans
 from nightloom.config import load_config, load_preset
+from nightloom.core.disk import command_trouble, flush, writable
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.shell import typed
 from nightloom.runs.environment import telemetry_off
@@ -77,17 +78,27 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
         As `parsed`; nothing where the flow is imported.
     """
     telemetry_off()
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "nightloom")  # its warnings belong to the run's log
     if module != "__main__":
         return Namespace()
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", RenamedWarning)
     given = parsed(command, check)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
+    os.environ.setdefault("PREFECT_HOME", str((root() / "prefect").resolve()))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    try:  # a Prefect that can not write its database is waited for until the time-out above
+        for folder in (root(), Path(os.environ["PREFECT_HOME"])):
+            writable(folder)
+    except InputError as error:
+        sys.exit(refused(error, Console(stderr=True, highlight=False)))
     end_orphans()
     return given
+
+
+def root() -> Path:
+    """The mlruns folder of a flow that is run as a command."""
+    return Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
 
 
 def source(given: Namespace) -> list[str]:
@@ -128,9 +139,23 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
     try:
         with shown_on(console):
             result = work()
-    except NightloomError as error:
-        return refused(error, errors)
-    return show(result, console) or 0
+        code = show(result, console) or 0
+        flush()
+    except Exception as error:
+        return refused(plainly(error), errors)
+    return code
+
+
+def plainly(error: Exception) -> NightloomError:
+    """The error itself where it was raised on purpose, or a full or read-only disk as what is behind it; raises all others again."""
+    if isinstance(error, InputError):
+        return error
+    prefect = [Path(os.environ["PREFECT_HOME"])] if "PREFECT_HOME" in os.environ else []
+    if said := command_trouble(error, root(), prefect):
+        return InputError(said)
+    if isinstance(error, NightloomError):
+        return error
+    raise error
 
 
 def refused(error: NightloomError, console: Console) -> int:

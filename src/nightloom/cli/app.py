@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from nightloom import __version__
+from nightloom.core.disk import command_trouble, flush
 from nightloom.core.errors import InputError, NightloomError
 
 if TYPE_CHECKING:
@@ -50,10 +51,25 @@ def main() -> None:
 
     telemetry_off()
     try:
-        app()
-    except NightloomError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"nightloom: {error}", markup=False)
-        sys.exit(error.exit_code)
+        try:
+            app()
+        finally:
+            flush()
+    except InputError as error:
+        _end(error)
+    except Exception as error:
+        root = Path(os.environ.get("NIGHTLOOM_ROOT", MLRUNS))
+        if said := command_trouble(error, root):
+            _end(InputError(said))
+        if isinstance(error, NightloomError):
+            _end(error)
+        raise
+
+
+def _end(error: NightloomError) -> NoReturn:
+    """Say why a command ended, and end it."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"nightloom: {error}", markup=False)
+    sys.exit(error.exit_code)
 
 
 def console() -> Console:
