@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.digests import differs, folder_digest, set_aside
+from nightloom.core.errors import DamagedError, InputError, NightloomError
 from nightloom.core.shell import typed
+from nightloom.packaging import manifest
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.runs.tracking import Tracking
@@ -23,6 +25,8 @@ from nightloom.runs.tracking import Tracking
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
+FILES_TAG = "nightloom.files_sha256"
+"""Tag of a version: SHA-256 over the names and the content of its files, which is checked when they are fetched. Nightloom 0.2 set none."""
 CLICKS = "-clicks"
 """Ends the name of a click head, which is registered beside the recommender of the same config."""
 DESCRIPTION_LENGTH = 5000
@@ -121,7 +125,7 @@ class Registry:
         return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)}
 
     def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
-        """The files of a version on this machine's disk; fetched once.
+        """The files of a version on this machine's disk; fetched once, and again where they are damaged here.
 
         Args:
             version: which.
@@ -129,14 +133,18 @@ class Registry:
             holds: a file by which their folder is known: one that bundles of every format have, or `clicks.json` of a click head.
 
         Raises:
-            NightloomError: the version's files are gone, or hold no bundle.
+            NightloomError: the version's files are gone or damaged where MLflow keeps them, or hold no bundle.
         """
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         folder = home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
         if folder.exists():
-            return folder
+            try:
+                _check(folder, version)
+                return folder
+            except DamagedError as damage:
+                set_aside(folder, damage, f"version {version.version} is fetched again")
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
             with self._reached():
@@ -154,6 +162,14 @@ class Registry:
                     f"{version.model} version {version.version} holds no {holds}. "
                     f"Go back a version: {typed('nightloom', 'rollback', version.name)}"
                 )
+            try:
+                _check(found.parent, version)
+            except DamagedError as damage:
+                raise NightloomError(
+                    f"{version.model} version {version.version} is damaged where MLflow keeps it, at {place}: "
+                    f"{damage.path.name}: {damage.found}. Bring the file back from a backup, or go back a version: "
+                    f"{typed('nightloom', 'rollback', version.name)}"
+                ) from damage
             try:
                 found.parent.rename(folder)
             except OSError:
@@ -204,7 +220,7 @@ class Registry:
                     model,
                     source=logged.artifact_location,  # a models:/ source is looked up at MLflow's global address
                     run_id=run_id,
-                    tags=dict(tags),
+                    tags={**tags, FILES_TAG: folder_digest(served.folder)},
                     description=card[:DESCRIPTION_LENGTH],
                     model_id=logged.model_id,
                 )
@@ -263,6 +279,19 @@ class Registry:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+
+
+def _check(folder: Path, version: Version) -> None:
+    """Check a version's files by their own manifest, which names the damaged one, and by the version's tag.
+
+    Raises:
+        DamagedError: they are not those that were registered.
+    """
+    if (folder / manifest.FILE).is_file():
+        manifest.Manifest.read(folder).check(folder)
+    expected = version.tags.get(FILES_TAG)
+    if expected is not None and (found := folder_digest(folder)) != expected:
+        raise DamagedError(folder, f"over all files {differs(found, expected)}")
 
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:
