@@ -7,14 +7,16 @@ encoded again, and two processes can write at the same time.
 from __future__ import annotations
 
 import io
-import os
-import threading
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nightloom.core.digests import differs, set_aside
+from nightloom.core.errors import DamagedError
+from nightloom.core.files import whole_file
 
 Progress = Callable[[int, int], None]
 
@@ -67,8 +69,8 @@ class VectorCache:
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 content = path.read_bytes()
-                if _name(content) != path.name:
-                    path.rename(path.with_suffix(".damaged"))
+                if (name := _name(content)) != path.name:
+                    set_aside(path, DamagedError(path, differs(name, path.name)), "what it held is encoded again")
                     continue
             except FileNotFoundError:  # another process found the damage first
                 continue
@@ -79,13 +81,11 @@ class VectorCache:
         return kept
 
     def _write(self, keys: list[bytes], vectors: NDArray[np.float32]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1), vectors=vectors)
         content = buffer.getvalue()
-        temporary = self.folder / f".{os.getpid()}.{threading.get_ident()}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(self.folder / _name(content))
+        with whole_file(self.folder / _name(content)) as temporary:
+            temporary.write_bytes(content)
 
 
 def _name(content: bytes) -> str:

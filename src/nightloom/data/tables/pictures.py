@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from nightloom.core.digests import digest
+
 PICTURES = "pictures.parquet"
 """Beside the tables: `key`, `path` and, where the picture could not be read, `reason`."""
 
@@ -140,7 +142,7 @@ def _from_cell(cell: Any, store: Path) -> Picture | None:
         return _lost(str(cell), f"neither a path nor bytes, but {type(cell).__name__}")
     key = sha256(cell).hexdigest()
     path = store / key[:2] / key
-    if not path.exists():
+    if not path.exists() or path.stat().st_size != len(cell) or digest(path) != key:  # a damaged one is written again
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_bytes(cell)
