@@ -20,6 +20,7 @@ from rich.console import Console
 
 from flows.orphans import end_orphans
 from nightloom.config import load_config, load_preset
+from nightloom.core.disk import command_trouble, flush, writable
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.secrets import hidden, hide_in_logs, public
 from nightloom.core.shell import typed
@@ -106,6 +107,7 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     """
     telemetry_off()
     hide_in_logs()
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "nightloom")  # its warnings belong to the run's log
     if module != "__main__":
         return Namespace()
     any_encoding()
@@ -120,9 +122,13 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
             sys.exit(refused(error, Console(stderr=True, highlight=False)))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")  # else each event that a lost server does not get, in full
-    os.environ.setdefault("PREFECT_HOME", str(Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"), "prefect").resolve()))
+    os.environ.setdefault("PREFECT_HOME", str((root() / "prefect").resolve()))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder alone
+    try:  # a Prefect that can not write its database is waited for until the time-out above
+        for folder in (root(), Path(os.environ["PREFECT_HOME"])):
+            writable(folder)
+    except InputError as error:
+        sys.exit(refused(error, Console(stderr=True, highlight=False)))
     end_orphans()
     return given
 
@@ -147,6 +153,11 @@ def answering(address: str) -> None:
             "with `make ui` or the units in deployment/systemd/, or set PREFECT_API_URL to its address. Without that variable a night "
             "starts a server for itself."
         ) from None
+
+
+def root() -> Path:
+    """The mlruns folder of a flow that is run as a command."""
+    return Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
 
 
 def source(given: Namespace) -> list[str]:
@@ -191,17 +202,29 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
             cancel_dead_runs()
         with shown_on(console):
             result = work()
-    except NightloomError as error:
-        return refused(error, errors)
+        code = show(result, console) or 0
+        flush()
     except Exception as error:
-        if not server_lost(error):
-            raise
-        said = f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end."
-        errors.print(said, markup=False, soft_wrap=True)
-        if (ours := _ours(error)) is not None:
-            _leave(refused(ours, errors))
-        _leave((show(_ended.pop(), console) or 0) if _ended else 1)
-    return show(result, console) or 0
+        if not isinstance(error, NightloomError) and server_lost(error):
+            said = f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end."
+            errors.print(said, markup=False, soft_wrap=True)
+            if (ours := _ours(error)) is not None:
+                _leave(refused(ours, errors))
+            _leave((show(_ended.pop(), console) or 0) if _ended else 1)
+        return refused(plainly(error), errors)
+    return code
+
+
+def plainly(error: Exception) -> NightloomError:
+    """The error itself where it was raised on purpose, or a full or read-only disk as what is behind it; raises all others again."""
+    if isinstance(error, InputError):
+        return error
+    prefect = [Path(os.environ["PREFECT_HOME"])] if "PREFECT_HOME" in os.environ else []
+    if said := command_trouble(error, root(), prefect):
+        return InputError(said)
+    if isinstance(error, NightloomError):
+        return error
+    raise error
 
 
 class SwallowedSignals:

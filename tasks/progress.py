@@ -210,10 +210,12 @@ class Terminal(logging.Handler):
 @contextmanager
 def shown_on(console: Console) -> Iterator[None]:
     """Show what stages report on a console while the block runs."""
-    handler, logger = Terminal(console), logging.getLogger("prefect.task_runs")
-    logger.addHandler(handler)
+    handler, loggers = Terminal(console), [logging.getLogger(name) for name in ("prefect.task_runs", "nightloom")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
         handler.close()
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)

@@ -15,8 +15,8 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from nightloom.core.errors import InputError
-from nightloom.core.files import write_json
+from nightloom.core.errors import DamagedError, InputError
+from nightloom.core.files import write_json, write_text
 from nightloom.core.secrets import hidden_in, public
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.evaluation.held_out import ASKED
@@ -27,7 +27,7 @@ from nightloom.report.build import build_report
 from nightloom.report.html import render_html
 from nightloom.report.markdown import markdown
 from nightloom.runs.code import code_version
-from nightloom.runs.nights import finish, publish_folder
+from nightloom.runs.nights import finish, publish_folder, stages_whole
 from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking
@@ -152,14 +152,18 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
     Unchanged data may have become too old since: then the night goes on to its data contract, which says so. It also goes on where the
     registry has lost its champion, which the gate then says.
     """
-    last = night.latest / "report.json"
-    if night.force or not last.exists():
+    content = None if night.force else night.last_report()
+    if content is None:
         return None
-    content = _read(last)
     same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()
     if not same or content.get("code") != code_version() or stale(night) or _registry_differs(night, content):
         return None
-    models = Manifest.load(night.latest / "manifests" / "load_pretrained.json").figures["fingerprints"]
+    if not stages_whole(night, STAGES[:-1]):  # each night promotes for itself
+        return None
+    try:
+        models = Manifest.load(night.latest / "manifests" / "load_pretrained.json").figures["fingerprints"]
+    except DamagedError:
+        return None
     if replaced(night.config.pretrained, models):
         return None
     shown = f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]}, code {content['code']}"
@@ -179,7 +183,7 @@ def _registry_differs(night: Night, report: dict[str, Any]) -> bool:
 def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
     """The report as files in the night's folder, and what became of the night in MLflow's run and in Prefect's."""
     write_json(night.folder / "report.json", content)
-    (night.folder / "report.html").write_text(render_html(content, plots, night.folder), encoding="utf-8")
+    write_text(night.folder / "report.html", render_html(content, plots, night.folder))
     tracking, headline = Tracking(night.root), words.headline(content)
     with tracking.reached():
         tracking.client.log_artifact(run, str(night.folder / "report.json"))

@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from expectations.run import check
-from nightloom.core.errors import ContractBroken
+from nightloom.core.errors import ContractBroken, DamagedError
 from nightloom.data.tables.pictures import PICTURES
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.runs.keys import ReadKeys
@@ -57,5 +57,8 @@ def stale(night: Night) -> bool:
     limit, last = night.config.validation.max_age_days, night.latest / "manifests" / "validate.json"
     if limit is None or not last.exists():
         return False
-    newest = Manifest.load(last).figures["newest"]  # a number where events have an order and no time
+    try:
+        newest = Manifest.load(last).figures["newest"]  # a number where events have an order and no time
+    except DamagedError:
+        return True  # who does not know looks again
     return isinstance(newest, str) and datetime.now(UTC) - datetime.fromisoformat(newest) > timedelta(days=limit)

@@ -6,12 +6,13 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from nightloom import __version__
+from nightloom.core.disk import command_trouble, flush
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.secrets import hidden, hide_in_logs
 from nightloom.core.streams import any_encoding
@@ -55,13 +56,26 @@ def main() -> None:
     hide_in_logs()
     any_encoding()
     try:
-        app()
-    except NightloomError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(hidden(f"nightloom: {error}"), markup=False)
-        sys.exit(error.exit_code)
-    except Exception:
+        try:
+            app()
+        finally:
+            flush()
+    except InputError as error:
+        _end(error)
+    except Exception as error:
+        root = Path(os.environ.get("NIGHTLOOM_ROOT", MLRUNS))
+        if said := command_trouble(error, root):
+            _end(InputError(said))
+        if isinstance(error, NightloomError):
+            _end(error)
         sys.stderr.write(hidden(traceback.format_exc()))
         sys.exit(1)
+
+
+def _end(error: NightloomError) -> NoReturn:
+    """Say why a command ended, and end it."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(hidden(f"nightloom: {error}"), markup=False)
+    sys.exit(error.exit_code)
 
 
 def console() -> Console:

@@ -69,12 +69,14 @@ def _results(run: str, root: Path) -> tuple[pd.DataFrame, str, Origin]:
 
     from nightloom.models.sequential.recommender import SequentialRecommender
     from nightloom.promotion.compare import origin_of_night
+    from nightloom.runs.nights import check_copy
 
     if RUN_ID.fullmatch(run):
         return _logged(run, root)
     places = [Path(run), root / "nights" / run / "latest", root / "nights" / run]
     for place in places:
         if (place / "per_user.parquet").is_file():
+            check_copy(place, "evaluate", "per_user.parquet")
             return pd.read_parquet(place / "per_user.parquet"), SequentialRecommender.family, origin_of_night(place)
     looked = ", ".join(str(place / "per_user.parquet") for place in places)
     raise InputError(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nightloom.cli.app import MLRUNS, File, Overrides, Preset, Root, app, console, plain, source
+from nightloom.core.disk import disk_of
 from nightloom.core.errors import InputError
 from nightloom.core.secrets import has_secret, hidden
 
@@ -24,6 +25,7 @@ def init(
 ) -> None:
     """Write a first config for your tables: guesses which is which and what the columns mean, and says so in comments."""
     from nightloom.config import load_config
+    from nightloom.core.files import write_text
     from nightloom.core.shell import typed
     from nightloom.data.draft.look import look_at
     from nightloom.data.draft.roles import assign
@@ -38,8 +40,11 @@ def init(
     found = assign([look for place in tables for look in look_at(place)])
     slug = re.sub(r"[^a-z0-9_-]+", "-", (name or output.stem).lower()).strip("-_")[:63] or "mine"
     text = draft(slug, found, output.parent)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    with disk_of(output):
+        if output.exists() and not output.is_file():  # a pipe or a device is written, not replaced
+            output.write_text(text, encoding="utf-8")
+        else:
+            write_text(output.resolve(), text)
     load_config(output)
     for table in (one for one in TABLES if one in found):
         guess = found[table]

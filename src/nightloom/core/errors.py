@@ -20,6 +20,19 @@ class InputError(NightloomError):
     exit_code = 2
 
 
+class DamagedError(InputError):
+    """A file is no longer what was written.
+
+    Attributes:
+        path: the file.
+        found: what is wrong with it, with the expected and the found digest.
+    """
+
+    def __init__(self, path: Path, found: str, remedy: str = "") -> None:
+        super().__init__(f"{path}: damaged, {found}. {remedy}".rstrip())
+        self.path, self.found = path, found
+
+
 class ContractBroken(InputError):
     """The data break their contract beyond the limits; the bad rows and the Data Docs are on disk.
 

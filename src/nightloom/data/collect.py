@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nightloom.config import DataConfig
+from nightloom.core.disk import disk_of
 from nightloom.data.sources import named
 from nightloom.data.sources.files import read_table
 from nightloom.data.sources.raw import RawTable
@@ -17,7 +18,6 @@ from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
 from nightloom.data.tables.with_store import with_store
 from nightloom.runs.locks import in_use
-from nightloom.runs.stages import disk_of
 
 
 def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], None] = lambda _: None) -> Snapshot:
@@ -31,8 +31,13 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
 
     Raises:
         InputError: a source or the store is missing, damaged or unreachable, or its columns are not those of the config; the event filter
-            leaves none.
+            leaves none; the disk is full or read-only.
     """
+    with disk_of(root / "snapshots" / name):
+        return _collect(name, data, root, progress)
+
+
+def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], None]) -> Snapshot:
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     licence: str | None = None
     tables: dict[str, RawTable] = {}
@@ -69,12 +74,11 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
         source["left_out"] = source.get("left_out", {}) | left_out
         progress("; ".join(f"events: {rows:,} rows left out: {reason}" for reason, rows in left_out.items()))
     home, pictures = root / "snapshots" / name, None
-    with disk_of(home):
-        if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:
-            made.items, pictures = take_in(made.items, columns, _folder(data.items), home / STORE)
-            lost = int(pictures["reason"].notna().sum())
-            progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
-        return write_snapshot(made, home, source, licence, pictures)
+    if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:
+        made.items, pictures = take_in(made.items, columns, _folder(data.items), home / STORE)
+        lost = int(pictures["reason"].notna().sum())
+        progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
+    return write_snapshot(made, home, source, licence, pictures)
 
 
 def _folder(place: str | None) -> Path | None:

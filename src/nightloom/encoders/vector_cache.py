@@ -7,14 +7,17 @@ encoded again, and two processes can write at the same time.
 from __future__ import annotations
 
 import io
-import os
-import threading
 from collections.abc import Callable, Container, Sequence
 from hashlib import sha256
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nightloom.core.digests import differs, set_aside
+from nightloom.core.errors import DamagedError
+from nightloom.core.files import whole_file
 
 Progress = Callable[[int, int], None]
 
@@ -67,8 +70,8 @@ class VectorCache:
         for path in sorted(self.folder.glob("*.npz")):
             try:
                 content = path.read_bytes()
-                if _name(content) != path.name:
-                    path.rename(path.with_suffix(".damaged"))
+                if (name := _name(content)) != path.name:
+                    set_aside(path, DamagedError(path, differs(name, path.name)), "what it held is encoded again")
                     continue
             except FileNotFoundError:  # another process found the damage first
                 continue
@@ -79,17 +82,15 @@ class VectorCache:
         return kept
 
     def _write(self, keys: list[bytes], vectors: NDArray[np.float32]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1), vectors=vectors)
         content = buffer.getvalue()
-        temporary = self.folder / f".{os.getpid()}.{threading.get_ident()}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(self.folder / _name(content))
+        with whole_file(self.folder / _name(content)) as temporary:
+            temporary.write_bytes(content)
 
 
 def unused_shards(home: Path, wanted: Container[bytes], before: float) -> list[Path]:
-    """Files of a kind's caches that nothing needs any more: shards without a wanted vector, damaged ones, and what a kill left.
+    """Files of a kind's caches that nothing needs any more: shards without a wanted vector, and what a kill left.
 
     Args:
         home: the folder of the caches, one below it for each model.
@@ -101,9 +102,12 @@ def unused_shards(home: Path, wanted: Container[bytes], before: float) -> list[P
         if not path.is_file() or path.stat().st_mtime >= before:
             continue
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if any(key.tobytes() in wanted for key in arrays["keys"]):
-                    continue
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    if any(key.tobytes() in wanted for key in arrays["keys"]):
+                        continue
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+                continue  # a damaged one is set aside by the next night that reads it
         unused.append(path)
     return unused
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from nightloom.core.errors import InputError
+from nightloom.core.digests import differs, digest
+from nightloom.core.errors import DamagedError, InputError
 
 KNOWN_SHA256 = {
     "sentence-transformers/all-MiniLM-L6-v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -48,11 +49,11 @@ class Weights:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the weights and the small files that shape a vector (configuration, tokenizer, pooling), as they are now."""
-        digest = sha256(self.sha256.encode())
+        together = sha256(self.sha256.encode())
         small = {path for pattern in FILES[1:] for place in (self.path, self.path / "1_Pooling") for path in place.glob(pattern)}
         for path in sorted(small):
-            digest.update(str(path.relative_to(self.path)).encode() + b"\0" + sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+            together.update(str(path.relative_to(self.path)).encode() + b"\0" + sha256(path.read_bytes()).digest())
+        return together.hexdigest()
 
 
 def resolve(model: str, sha256: str | None = None, key: str = "pretrained.model") -> Weights:
@@ -66,10 +67,13 @@ def resolve(model: str, sha256: str | None = None, key: str = "pretrained.model"
         key: the config's key that names the model, for messages.
 
     Raises:
+        DamagedError: the Hugging Face cache holds something else than it fetched.
         InputError: found nowhere, without safetensors, or with another digest.
     """
     path, source = _find(model, key)
     files = weight_files(path)
+    for file in files:
+        _check_blob(file)
     found, expected = weights_digest(files), (sha256 or KNOWN_SHA256.get(model, "")).lower()
     if expected and found != expected:
         raise InputError(
@@ -124,15 +128,26 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weights_digest(files: list[Path]) -> str:
     """SHA-256, in hex, over the bytes of the files one after the other (for one file: that of the file)."""
-    digest = sha256()
     if len(files) == 1:
-        with files[0].open("rb") as handle:
-            return file_digest(handle, "sha256").hexdigest()
+        return digest(files[0])
+    together = sha256()
     for path in files:
         with path.open("rb") as handle:
             while block := handle.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+                together.update(block)
+    return together.hexdigest()
+
+
+def _check_blob(file: Path) -> None:
+    """The Hugging Face cache names large files by their SHA-256; one that is named so and holds something else is damaged.
+
+    Raises:
+        DamagedError: it is.
+    """
+    blob = file.resolve()
+    if file.is_symlink() and re.fullmatch("[0-9a-f]{64}", blob.name) and (found := digest(blob)) != blob.name:
+        remedy = f"Delete {blob} and start again: it is then fetched anew."
+        raise DamagedError(file, differs(found, blob.name), remedy)
 
 
 def _find(model: str, key: str) -> tuple[Path, Source]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nightloom.data.preparation.impressions import Impressions
 from nightloom.models.ctr.save import load
+from nightloom.packaging.served import check_click_files
 
 
 class ClickChances(mlflow.pyfunc.PythonModel):
@@ -20,6 +21,7 @@ class ClickChances(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         """Read the head and the log."""
         folder = Path(context.artifacts["clicks"])
+        check_click_files(folder)
         self.head, self.encoder, self.calibrator = load(folder)
         self.log = Impressions.load(folder)
 

@@ -9,11 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from nightloom.core.digests import check_listing, listing, read_sealed, write_sealed
 from nightloom.packaging.manifest import Manifest
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
 """Packages that the registered model imports; the code of nightloom is stored with it."""
 HERE = Path(__file__).parent
+CLICK_FILES = "files.json"
+"""Beside a served click head: size and SHA-256 of its files."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Served:
     signature: Any
     example: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the model's own files, the first; another may lie beside it."""
+        return next(iter(self.files.values()))
 
 
 def recommender(bundle: Path, serving: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
@@ -105,7 +113,17 @@ def write_click_files(head: Path, log: Path, folder: Path) -> Path:
     for place, names in ((head, ("clicks.json", "clicks.safetensors")), (log, ("impressions.npz", "impressions.json"))):
         for name in names:
             shutil.copyfile(place / name, folder / name)
+    write_sealed(folder / CLICK_FILES, {"files": listing(folder, CLICK_FILES)})
     return folder
+
+
+def check_click_files(folder: Path) -> None:
+    """Check what `write_click_files` wrote.
+
+    Raises:
+        DamagedError: a file is missing or no longer what was written.
+    """
+    check_listing(folder, read_sealed(folder / CLICK_FILES)["files"])
 
 
 def requirements() -> list[str]:

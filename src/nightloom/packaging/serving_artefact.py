@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from nightloom.core.columns import CATALOGUE
+from nightloom.core.digests import digest
 from nightloom.core.errors import InputError
 from nightloom.core.files import whole_folder, write_json
 from nightloom.core.moments import VectorMoments
@@ -34,7 +35,6 @@ from nightloom.models.sequential.attention import position_bucket
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.manifest import FILE as BUNDLE_FILE
-from nightloom.packaging.manifest import digest
 from nightloom.packaging.reader import SPEC
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, PROBES, RERANKER, SCORERS, ServingManifest
 

@@ -12,16 +12,14 @@ The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from nightloom import __version__
-from nightloom.core.errors import InputError
-from nightloom.core.files import write_json
-from nightloom.packaging.manifest import check_files, sizes_and_digests
+from nightloom.core.digests import check_listing, listing, read_sealed, write_sealed
+from nightloom.core.errors import DamagedError, InputError
 
 FILE = "serving.json"
 FORMAT = 1
@@ -67,8 +65,8 @@ class ServingManifest:
     @classmethod
     def seal(cls, folder: Path, **said: Any) -> Self:
         """Write `serving.json` over the files that the folder holds; nothing may be written to it afterwards."""
-        made = cls(format=FORMAT, nightloom=__version__, files=sizes_and_digests(folder, FILE), **said)
-        write_json(folder / FILE, asdict(made))
+        made = cls(format=FORMAT, nightloom=__version__, files=listing(folder, FILE), **said)
+        write_sealed(folder / FILE, asdict(made))
         return made
 
     @classmethod
@@ -76,22 +74,23 @@ class ServingManifest:
         """Read the manifest of an artefact and check its files.
 
         Raises:
-            InputError: there is none, a file is missing or damaged, or the artefact is of a format of another Nightloom.
+            DamagedError: a file is missing or damaged.
+            InputError: there is none, or the artefact is of a format of another Nightloom.
         """
         path = folder / FILE
         if not path.is_file():
             raise InputError(f"{folder}: no serving artefact, {FILE} is missing. {REMEDY}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_sealed(path, REMEDY)
             if content["format"] != FORMAT:
                 raise InputError(
                     f"{path}: format {content['format']}, written by Nightloom {content['nightloom']}. This one reads format {FORMAT}. "
                     f"{REMEDY}"
                 )
             found = cls(**{name: content[name] for name in cls.__dataclass_fields__})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: damaged, it can not be read ({error!r}). {REMEDY}") from error
-        check_files(folder, FILE, found.files)
+        except (KeyError, TypeError) as error:
+            raise DamagedError(path, f"it can not be read ({error!r})", REMEDY) from error
+        check_listing(folder, found.files, REMEDY)
         return found
 
 

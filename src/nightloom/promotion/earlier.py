@@ -8,7 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from nightloom.core.digests import warn
+from nightloom.core.errors import DamagedError
 from nightloom.promotion.comparison import CHALLENGER, Rows
+from nightloom.runs.nights import check_copy
 
 ENOUGH = 6
 """Nights that are looked for; with tonight they are the seven that the gate pools at most."""
@@ -38,7 +41,11 @@ def earlier_nights(nights: Path, tonight: str, champion: str, protocol: str, mod
                 continue  # its input was refused
             if report["versions"].get("champion") != champion or report["gate"]["decision"] != "reject":
                 break
+            check_copy(folder, "evaluate", "per_user.parquet")
             rows = pd.read_parquet(folder / "per_user.parquet", filters=[("protocol", "==", protocol)])
+        except DamagedError as damage:
+            warn(f"{damage} This night and those before it do not count for the gate.")
+            break
         except (OSError, ValueError, KeyError, TypeError):
             break
         families = dict(iter(rows.groupby("family", observed=True)))

@@ -14,16 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.digests import differs, folder_digest, set_aside
+from nightloom.core.errors import DamagedError, InputError, NightloomError
 from nightloom.core.shell import typed
+from nightloom.packaging import manifest
 from nightloom.packaging.serving_format import FILE as SERVING_FILE
 from nightloom.packaging.serving_format import FOLDER as SERVING
+from nightloom.packaging.serving_format import ServingManifest
 from nightloom.promotion.ledger import Hold, Intent, Ledger
 from nightloom.runs.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
+FILES_TAG = "nightloom.files_sha256"
+"""Tag of a version: SHA-256 over the names and the content of its files, which is checked when they are fetched. Nightloom 0.2 set none."""
 CLICKS = "-clicks"
 """Ends the name of a click head, which is registered beside the recommender of the same config."""
 
@@ -220,13 +225,17 @@ class Registered:
         return found
 
     def _fetched(self, version: Version, home: Path, holds: str) -> Path | None:
-        """The folder of a version that holds a file, fetched once; None where there is no such file."""
+        """The folder of a version that holds a file, fetched once, and again where it is damaged here; None where there is no such file."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         folder = _place(version, home)
         if folder.exists():
-            return self._checked(version, folder, holds)
+            try:
+                _check(folder, version, holds)
+                return folder
+            except DamagedError as damage:
+                set_aside(folder, damage, f"version {version.version} is fetched again")
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
             with self._reached():
@@ -245,23 +254,18 @@ class Registered:
             if found is None:
                 return None
             try:
+                _check(found.parent, version, holds)
+            except DamagedError as damage:
+                raise UnreadableError(
+                    f"{version.model} version {version.version} is damaged where MLflow keeps it, at {place}: "
+                    f"{damage.path.name}: {damage.found}. Bring the file back from a backup, or go back a version: "
+                    f"{typed('nightloom', 'rollback', version.name)}"
+                ) from damage
+            try:
                 found.parent.rename(folder)
             except OSError:
                 if not folder.exists():  # else another process fetched it first
                     raise
-        return self._checked(version, folder, holds)
-
-    def _checked(self, version: Version, folder: Path, holds: str) -> Path:
-        """A fetched folder, once it is known to be what was registered.
-
-        Raises:
-            UnreadableError: it is not.
-        """
-        if not (folder / holds).is_file():
-            raise UnreadableError(
-                f"{folder}: {version.model} version {version.version} holds no {holds}. Delete the folder, so that it is fetched again, or "
-                f"go back a version: {typed('nightloom', 'rollback', version.name)}"
-            )
         return folder
 
     def _reached(self) -> AbstractContextManager[None]:
@@ -282,6 +286,24 @@ class Registered:
         """All versions of MLflow's registered model, the newest first."""
         found = self.client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
         return sorted((_version(one, model.aliases) for one in found), key=lambda one: one.number, reverse=True)
+
+
+def _check(folder: Path, version: Version, holds: str) -> None:
+    """Check a version's files by their own manifest, which names the damaged one, and by the version's tag.
+
+    Raises:
+        DamagedError: they are not those that were registered.
+    """
+    if not (folder / holds).is_file():
+        raise DamagedError(folder / holds, "it is missing")
+    if holds == SERVING_FILE:
+        ServingManifest.read(folder)
+        return
+    if (folder / manifest.FILE).is_file():
+        manifest.Manifest.read(folder).check(folder)
+    expected = version.tags.get(FILES_TAG)
+    if expected is not None and (found := folder_digest(folder)) != expected:
+        raise DamagedError(folder, f"over all files {differs(found, expected)}")
 
 
 def _place(version: Version, home: Path) -> Path:

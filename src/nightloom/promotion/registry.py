@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nightloom.core.digests import folder_digest
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.promotion.ledger import ABANDONED, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
-from nightloom.promotion.registered import ANCHOR, CHALLENGER, CHAMPION, PREVIOUS, TRAINED_TAG, Registered, Version
+from nightloom.promotion.registered import ANCHOR, CHALLENGER, CHAMPION, FILES_TAG, PREVIOUS, TRAINED_TAG, Registered, Version
 
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
@@ -99,7 +100,7 @@ class Registry(Registered):
                         # A models:/ source is looked up at MLflow's global address.
                         source=logged.artifact_location if logged else same[0].source,
                         run_id=run_id,
-                        tags=dict(tags) | (intent.tag() if intent else {}),
+                        tags=dict(tags) | {FILES_TAG: folder_digest(served.folder)} | (intent.tag() if intent else {}),
                         description=card[:DESCRIPTION_LENGTH],
                         model_id=logged.model_id if logged else None,
                     )
@@ -295,11 +296,6 @@ class Registry(Registered):
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-
-
-def _place(version: Version, home: Path) -> Path:
-    """Where a fetched version is kept."""
-    return home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
 
 
 def _same(version: Any, run_id: str, tags: Mapping[str, str]) -> bool:

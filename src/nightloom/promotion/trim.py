@@ -21,6 +21,8 @@ from typing import Any
 
 import pandas as pd
 
+from nightloom.core.digests import DAMAGED
+from nightloom.core.errors import DamagedError
 from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE
 from nightloom.encoders.vector_cache import unused_shards
 from nightloom.packaging.serving_format import FOLDER as SERVING
@@ -178,7 +180,11 @@ def _files(night: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Manifests and report of a night; a transfer keeps those of its source in a folder of their own."""
     for path in [*night.rglob("manifests/*.json"), night / "report.json"]:
         if path.exists():
-            yield path.name, json.loads(path.read_text(encoding="utf-8"))
+            try:
+                yield path.name, dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                remedy = f"What that night needs is unknown, so nothing is deleted. Delete {night} if it is not needed."
+                raise DamagedError(path, f"it can not be read ({error})", remedy) from error
 
 
 def _made(root: Path, name: str) -> Iterator[tuple[str, Path]]:
@@ -214,7 +220,11 @@ def _texts(root: Path, gone: set[Path], before: float) -> list[Old]:
     if not any(home.glob("*/*")):
         return []
     catalogues = [path for folder in ("stages", "bench", "tuning") for path in (root / folder).rglob("texts.json")]
-    texts = {text for path in catalogues if path.parent not in gone for text in json.loads(path.read_text(encoding="utf-8")) if text}
+    catalogues = [path for path in catalogues if path.parent not in gone and DAMAGED not in path.parent.name]
+    try:
+        texts = {text for path in catalogues for text in json.loads(path.read_text(encoding="utf-8")) if text}
+    except ValueError:  # the next night makes it again, from these vectors
+        return []
     wanted = {sha256(text.encode()).digest() for text in texts}
     return [Old(path, "text", path.stat().st_size) for path in unused_shards(home, wanted, before)]
 

@@ -28,10 +28,14 @@ SWITCHES = {
 NOISY = ("alembic", "mlflow", "great_expectations", "matplotlib.font_manager")
 """Loggers that speak at first use: a new database's migrations, model hints, font caches."""
 
+RAISED = "mlflow.store.db.utils"
+"""Prints each error of the database with its traceback, and then raises it."""
+
 
 def telemetry_off() -> None:
-    """Switch telemetry off wherever the user has not said otherwise, and let noisy loggers report errors only."""
+    """Switch telemetry off wherever the user has not said otherwise, and let noisy loggers report errors only, each once."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
     for logger in NOISY:
         logging.getLogger(logger).setLevel(logging.ERROR)
+    logging.getLogger(RAISED).setLevel(logging.CRITICAL)

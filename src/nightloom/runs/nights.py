@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
-from nightloom.runs.stages import Night
+from nightloom.core.digests import check_file
+from nightloom.core.errors import DamagedError
+from nightloom.core.shell import typed
+from nightloom.runs.stages import MANIFEST, Manifest, Night
 
 
 def publish_folder(night: Night) -> None:
@@ -23,6 +28,41 @@ def finish(night: Night) -> None:
     _point_at(night, night.night)
     if night.storage.url is not None:
         night.storage.write_json(_pointer(night), {"night": night.night})
+
+
+def check_copy(folder: Path, stage: str, name: str) -> None:
+    """Check a night's copy of a stage's output by the manifest beside it; nothing where the night has no such manifest.
+
+    Args:
+        folder: the night's.
+        stage: which made the output.
+        name: of the file, in the stage's folder and in the night's.
+
+    Raises:
+        DamagedError: the copy, or the manifest, is no longer what was written.
+    """
+    path = folder / "manifests" / f"{stage}.json"
+    if path.is_file() and (expected := Manifest.load(path).digests.get(name)) is not None:
+        check_file(folder / name, None, expected, f"Copy it from the stage's folder, or run `{typed('nightloom', 'night')}` again.")
+
+
+def stages_whole(night: Night, stages: Iterable[str]) -> bool:
+    """Whether what the last finished night made of some stages is as it was written; a folder that is not here counts as whole.
+
+    Raises nothing: the stage that finds the damage again, when it is run, sets it aside and says so.
+    """
+    for stage in stages:
+        path = night.latest / "manifests" / f"{stage}.json"
+        if not path.exists():
+            continue
+        try:
+            made = Manifest.load(path)
+            folder = night.root / "stages" / night.config.name / stage / made.key
+            if folder.exists():
+                Manifest.load(folder / MANIFEST, may_lack_seal=False).check(folder)
+        except DamagedError:
+            return False
+    return True
 
 
 def fetch_latest(night: Night) -> None:

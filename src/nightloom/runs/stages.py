@@ -8,6 +8,10 @@ the same files leaves the stages after it as they are.
     mlruns/stages/<name>/<stage>/<key>/manifest.json + outputs      finished
     mlruns/stages/<name>/<stage>/<key>.partial/                     being made, or left by a kill
 
+    mlruns/stages/<name>/<stage>/<key>.damaged-1/           no longer what was written: set aside, and made again
+
+Before a finished folder is used again, each file's size is compared with the manifest, and its digest once in the life of a process.
+
 With a store (`nightloom.runs.storage`) a finished folder is published there, and one that another machine published is fetched.
 """
 
@@ -17,24 +21,25 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from nightloom.config import RunConfig, hash_json
-from nightloom.core.errors import InputError
-from nightloom.core.files import write_json
-from nightloom.core.shell import typed
+from nightloom.core.digests import check_file, digest, read_sealed, set_aside, warn, write_sealed
+from nightloom.core.disk import disk_of
+from nightloom.core.errors import DamagedError
 from nightloom.runs.code import code_of
 from nightloom.runs.locks import in_use, stage_lock
 from nightloom.runs.storage import Storage, files_in
+
+MANIFEST = "manifest.json"
+"""Written last: without it a stage is not finished."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,39 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        write_json(path, asdict(self))
+        write_sealed(path, asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> Manifest:
-        """Read a manifest written by `save`."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+    def load(cls, path: Path, *, may_lack_seal: bool = True) -> Manifest:
+        """Read a manifest written by `save`.
+
+        Args:
+            path: the file.
+            may_lack_seal: whether it may be of a night of Nightloom 0.2, whose manifests held no digest of themselves.
+
+        Raises:
+            DamagedError: it is missing, or not what was written.
+        """
+        content = read_sealed(path, may_lack_seal=may_lack_seal)
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise DamagedError(path, f"it is no manifest ({error})") from error
+
+    def check(self, folder: Path) -> None:
+        """Check that a folder holds the outputs as they were made: sizes each time, digests once in the life of a process.
+
+        What links lead to outside of the folder counts by its place alone, as in `content`: it is checked where it was made.
+
+        Raises:
+            DamagedError: an output is missing, or holds something else.
+        """
+        home = folder.resolve()
+        for name, size in self.outputs.items():
+            if (folder / name).resolve().is_relative_to(home):
+                check_file(folder / name, size, self.digests[name])
+            elif not (folder / name).is_file():
+                raise DamagedError(folder / name, "what it links to is missing")
 
 
 @dataclass(frozen=True)
@@ -127,11 +159,19 @@ class Night:
 
     def last_rows(self) -> dict[str, int] | None:
         """Rows per table of the last finished night, or None on the first."""
+        counts: dict[str, int] | None = (self.last_report() or {}).get("rows")
+        return counts
+
+    def last_report(self) -> dict[str, Any] | None:
+        """What the last finished night reported; None on the first, or where the report can not be read, which is said."""
         report = self.latest / "report.json"
         if not report.exists():
             return None
-        counts: dict[str, int] | None = json.loads(report.read_text(encoding="utf-8")).get("rows")
-        return counts
+        try:
+            return dict(json.loads(report.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            warn(f"{report}: it can not be read ({error}), so tonight counts as the first night.")
+            return None
 
 
 def run_stage(
@@ -164,50 +204,83 @@ def run_stage(
         The manifest, also copied into the night's folder under manifests/.
 
     Raises:
-        InputError: another run is making the same stage now, or the disk is full.
+        InputError: another run is making the same stage now, or the disk is full or read-only.
         NightloomError: the store can not be reached.
     """
     key = hash_json([stage, [[one.stage, one.made] for one in inputs], dict(config), salt, code_of(code)])[:16]
-    in_use(night.root.resolve())
     storage, place = night.storage, f"stages/{night.config.name}/{stage}/{key}"
     final = night.root / place
-    partial = final.with_name(f"{key}.partial")
     with disk_of(final.parent), stage_lock(final.with_name(f"{key}.lock")):
-        if (final / "manifest.json").exists() or storage.fetch(place):
-            manifest = replace(Manifest.load(final / "manifest.json"), folder=str(final), status="reused")
-        else:
-            if partial.exists() and not resumable:
-                shutil.rmtree(partial)
-            partial.mkdir(parents=True, exist_ok=True)
-            began = time.perf_counter()
-            with PeakMemory() as memory:
-                figures = dict(body(partial))
-            outputs = files_in(partial)
-            digests = {name: _digest(partial / name) for name in outputs}
-            manifest = Manifest(
-                stage=stage,
-                key=key,
-                folder=str(final),
-                inputs={one.stage: one.key for one in inputs} | ({"salt": salt} if salt else {}),
-                outputs=outputs,
-                digests=digests,
-                content=_content(partial, digests, results),
-                figures=figures,
-                seconds=round(time.perf_counter() - began, 3),
-                peak_mb=round(memory.peak_mb, 1),
-            )
-            manifest.save(partial / "manifest.json")
-            partial.rename(final)
-        storage.publish(place)
+        in_use(night.root.resolve())
+        manifest = _finished(final)
+        fetched = manifest is None and storage.fetch(place)
+        if fetched:
+            manifest = _finished(final)
+        if manifest is None:
+            inputs_said = {one.stage: one.key for one in inputs} | ({"salt": salt} if salt else {})
+            manifest = _make(final, stage, body, inputs_said, results, resumable=resumable)
+        storage.publish(place, again=fetched and manifest.status == "done")  # what came from there was damaged
         copies = night.folder / "manifests"
         copies.mkdir(parents=True, exist_ok=True)
         manifest.save(copies / f"{stage}.json")
     return manifest
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+def _finished(folder: Path) -> Manifest | None:
+    """The manifest of a stage that is finished and whole; what is damaged is set aside."""
+    if not folder.exists():
+        return None
+    try:
+        manifest = Manifest.load(folder / MANIFEST, may_lack_seal=False)
+        manifest.check(folder)
+    except DamagedError as damage:
+        set_aside(folder, damage, "the stage is made again")
+        return None
+    return replace(manifest, folder=str(folder), status="reused")
+
+
+def _make(
+    final: Path,
+    stage: str,
+    body: Callable[[Path], Mapping[str, Any]],
+    inputs: Mapping[str, str],
+    results: Sequence[str],
+    *,
+    resumable: bool,
+) -> Manifest:
+    """Run a stage's body in a partial folder, which becomes the final one when all is there.
+
+    What a failed body leaves is kept only where it is gone on with: on a full disk it would be in the way.
+    """
+    partial = final.with_name(f"{final.name}.partial")
+    if partial.exists() and not resumable:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    try:
+        with PeakMemory() as memory:
+            figures = dict(body(partial))
+        outputs = {name: size for name, size in files_in(partial).items() if name != MANIFEST}
+        digests = {name: digest(partial / name) for name in outputs}
+        manifest = Manifest(
+            stage=stage,
+            key=final.name,
+            folder=str(final),
+            inputs=inputs,
+            outputs=outputs,
+            digests=digests,
+            content=_content(partial, digests, results),
+            figures=figures,
+            seconds=round(time.perf_counter() - began, 3),
+            peak_mb=round(memory.peak_mb, 1),
+        )
+        manifest.save(partial / MANIFEST)
+        partial.rename(final)
+    except Exception:
+        if not resumable:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return manifest
 
 
 def _content(folder: Path, digests: Mapping[str, str], results: Sequence[str]) -> str:
@@ -249,19 +322,3 @@ class PeakMemory:
             self.peak_mb = max(self.peak_mb, total / 2**20)
             if self._stop.wait(0.1):
                 return
-
-
-@contextmanager
-def disk_of(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a message that says which and what to do."""
-    try:
-        yield
-    except OSError as error:
-        import errno
-
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(
-            f"no space left on the disk of {folder}. Free some (`{typed('nightloom', 'trim', '--keep', 3)}` deletes what old nights left) "
-            "and start again: finished stages are kept."
-        ) from error

@@ -6,7 +6,7 @@ folder is published there under the same place, and is fetched where the local f
 
     <store>/stages/<name>/<stage>/<key>/...      immutable, like snapshots/<name>/<hash>/
     <store>/nights/<name>/<night>/...            the report and what else a person reads; latest.json beside it names the last one
-    <store>/.../published.json                   the folder's files and their sizes, written last: without it the folder is not there
+    <store>/.../published.json                   the folder's files, sizes and digests, written last: without it the folder is not there
 
 A store has no locks. One writer at a time is what Prefect's concurrency limit of 1 gives. A publish that was killed is repeated from its
 beginning. A folder whose index is there is left as it is, since its name is made from what went in.
@@ -27,13 +27,15 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from nightloom.core.digests import differs, digest
+from nightloom.core.disk import FULL
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.files import whole_folder, write_json
 from nightloom.core.secrets import has_secret, hidden, secrets_hidden
 
 STORE = "NIGHTLOOM_STORE"
 INDEX = "published.json"
-"""File of a published folder that lists the others: relative name -> bytes."""
+"""File of a published folder that lists the others: relative name -> `{"size": bytes, "sha256": hex}`; bytes alone in Nightloom 0.2."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Storage:
             sizes = files_in(self.root / place)
             if sizes:
                 self._fs.put([str(self.root / place / name) for name in sizes], [self._path(f"{place}/{name}") for name in sizes])
-            self.write_json(f"{place}/{INDEX}", sizes)
+            files = {name: {"size": size, "sha256": digest(self.root / place / name)} for name, size in sizes.items()}
+            self.write_json(f"{place}/{INDEX}", files)
 
     def fetch(self, place: str) -> bool:
         """Copy a published folder from the store into the mlruns folder, where it appears whole.
@@ -104,11 +107,12 @@ class Storage:
             Whether the folder is there now; False where the store has none, or where there is no store.
 
         Raises:
-            NightloomError: the store can not be read, or lacks a file that the folder's index names.
+            NightloomError: the store can not be read, or lacks a file that the folder's index names, or a file there is damaged.
         """
-        sizes = self.index(place)
-        if sizes is None:
+        files = self._index(place)
+        if files is None:
             return False
+        sizes = {name: int(said["size"]) for name, said in files.items()}
         with whole_folder(self.root / place) as scratch, self._reached():
             try:
                 for parent in {(scratch / name).parent for name in sizes}:
@@ -118,25 +122,40 @@ class Storage:
                 found = files_in(scratch)
             except FileNotFoundError:
                 found = {}
+            remedy = f"Bring them back, or delete {INDEX} there so that the folder is made anew."
             if lost := sorted(name for name, size in sizes.items() if found.get(name) != size):
                 raise NightloomError(
-                    f"{self.url}/{place}: {len(lost)} of {len(sizes)} files are gone or cut short, for example {lost[0]}. "
-                    f"Bring them back, or delete {INDEX} there so that the folder is made anew."
+                    f"{self.url}/{place}: {len(lost)} of {len(sizes)} files are gone or cut short, for example {lost[0]}. {remedy}"
                 )
+            for name, said in files.items():
+                if "sha256" in said and (content := digest(scratch / name)) != said["sha256"]:
+                    found_here = differs(content, str(said["sha256"]))
+                    raise NightloomError(f"{self.url}/{place}/{name}: damaged, {found_here}. {remedy}")
         return True
 
     def index(self, place: str) -> dict[str, int] | None:
         """Files of a published folder and their bytes; None where the store has no such folder, or where there is no store."""
-        found: dict[str, int] | None = self.read_json(f"{place}/{INDEX}") if self.url else None
-        return found
+        files = self._index(place)
+        return None if files is None else {name: int(said["size"]) for name, said in files.items()}
+
+    def _index(self, place: str) -> dict[str, dict[str, Any]] | None:
+        """The index of a published folder, as it is written now."""
+        said = self.read_json(f"{place}/{INDEX}") if self.url else None
+        return None if said is None else {name: one if isinstance(one, dict) else {"size": one} for name, one in said.items()}
 
     def read_json(self, place: str) -> Any:
         """Content of a small file in the store; None where it is not there."""
         with self._reached():
             try:
-                return json.loads(self._fs.cat_file(self._path(place)))
+                content = self._fs.cat_file(self._path(place))
             except FileNotFoundError:
                 return None
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise NightloomError(
+                f"{self.url}/{place}: damaged, it can not be read ({error}). Delete it, so that it is made anew."
+            ) from error
 
     def write_json(self, place: str, content: Any) -> None:
         """Write a small file in the store, which readers see whole or not at all."""
@@ -197,7 +216,7 @@ class Storage:
             except NightloomError:
                 raise
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if isinstance(error, OSError) and error.errno in (*FULL, errno.EROFS):
                     raise
                 raise NightloomError(
                     f"{STORE}={self.url}: the store can not be reached ({type(error).__name__}: {error}). "

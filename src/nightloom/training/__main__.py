@@ -10,7 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from nightloom.core.errors import NightloomError
+from nightloom.core.disk import trouble
+from nightloom.core.errors import InputError, NightloomError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,8 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
             Training(run, here)()
             here.wait()  # a worker that leaves while rank 0 still writes could only be taken for a failed one
     except NightloomError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+        return _refused(error)
+    except Exception as error:  # safetensors and torch have errors of their own for a full disk
+        if said := trouble(error, given.config.parent):
+            return _refused(InputError(said))
+        raise
     if "RANK" in os.environ:
         # All is written. Workers were seen to abort in C++ ("terminate called without an active exception") while the
         # interpreter shut down. For torchrun that is a failed training, so the interpreter does not shut down.
@@ -46,6 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def _refused(error: NightloomError) -> int:
+    sys.stderr.write(f"{error}\n")
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -16,14 +16,17 @@ NAMES = ("checkpoint.pt", "checkpoint.before.pt")
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint; the former one stays as the one before."""
     last, before = (folder / name for name in NAMES)
-    temporary = folder / f".{NAMES[0]}.writing"
-    with temporary.open("wb") as handle:
-        torch.save(state, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    if last.exists():
-        last.replace(before)
-    temporary.replace(last)
+    temporary = folder / f".{NAMES[0]}.writing"  # one name, so that what a kill leaves is written over
+    try:
+        with temporary.open("wb") as handle:
+            torch.save(state, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if last.exists():
+            last.replace(before)
+        temporary.replace(last)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path, run: str) -> dict[str, Any] | None:

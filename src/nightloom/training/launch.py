@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nightloom.core.disk import trouble
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.runs.environment import SWITCHES
 
@@ -83,6 +84,8 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
     with log.open("rb") as output:
         output.seek(began)
         tail = output.read().decode("utf-8", "replace").splitlines()[-LOG_TAIL:]
+    if said := trouble(TrainingError("\n".join(tail)), run_json.parent):
+        raise InputError(said)
     if code == InputError.exit_code:
         raise InputError("\n".join(tail))
     raise TrainingError(

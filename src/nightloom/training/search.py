@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightloom.config import hash_json
+from nightloom.core.disk import disk_of
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.runs.locks import stage_lock
-from nightloom.runs.stages import disk_of
 from nightloom.training.budget import Budget
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values

@@ -137,16 +137,23 @@ def test_text_is_hashed_value_by_value(values: list[str | None], data: st.DataOb
     assert content_hash(Tables(whole.iloc[1:])) == digest(values)
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}"])
-def test_a_folder_that_is_no_snapshot(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is not a snapshot"),
+        ("{", r"snapshot\.json: damaged, it can not be read"),
+        ("{}", r"snapshot\.json: damaged, it has no digest"),
+    ],
+)
+def test_a_folder_that_is_no_snapshot(tmp_path: Path, content: str | None, said: str) -> None:
     if content is not None:
         (tmp_path / "snapshot.json").write_text(content)
     for reader in (Snapshot.load, read_snapshot):
-        with pytest.raises(InputError, match="is not a snapshot"):
+        with pytest.raises(InputError, match=rf"{said}.*Run collect again"):
             reader(tmp_path)
 
 
 def test_the_description_is_plain_json(tables: Tables, tmp_path: Path) -> None:
     said = json.loads((write_snapshot(tables, tmp_path, {}).path / "snapshot.json").read_text())
-    assert set(said) == {"hash", "counts", "features", "rejected", "licence", "source", "created"}
+    assert set(said) == {"hash", "counts", "features", "rejected", "licence", "source", "created", "files", "sha256"}
     assert len(said["hash"]) == 64

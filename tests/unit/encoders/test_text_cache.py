@@ -57,7 +57,7 @@ def test_a_damaged_shard_is_put_aside_and_its_texts_encoded_again(tmp_path: Path
     vectors, encoded = cache.vectors(["a", "bb"], length_and_first)
     assert encoded == 1
     assert vectors.tolist() == [[1, 97], [2, 98]]
-    assert len(list(tmp_path.glob("*.damaged"))) == 1
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 1
     cache.vectors(["a", "bb"], nothing_new)
 
 
@@ -93,7 +93,7 @@ def test_two_processes_can_write_at_once(tmp_path: Path) -> None:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     TextCache(tmp_path).vectors([f"text {at}" for at in range(26)], nothing_new)
-    assert not list(tmp_path.glob("*.damaged"))
+    assert not list(tmp_path.glob("*.damaged-*"))
 
 
 @pytest.fixture

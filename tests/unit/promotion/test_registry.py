@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nightloom.core.digests import folder_digest
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
-from nightloom.promotion.registered import TRAINED_TAG, Version
+from nightloom.promotion.registered import FILES_TAG, TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import stand
 from nightloom.serving.engine import Engine
@@ -68,7 +70,11 @@ def test_first_night_and_the_next(home: SimpleNamespace) -> None:
     assert registry.aliases("films") == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
 
     newest, oldest = registry.versions("films")
-    assert (newest.version, newest.aliases, newest.tags) == ("2", ("challenger", "champion"), TAGS)
+    assert (newest.version, newest.aliases, newest.tags) == (
+        "2",
+        ("challenger", "champion"),
+        TAGS | {FILES_TAG: folder_digest(home.bundle)},
+    )
     assert (oldest.aliases, oldest.name, oldest.run_id) == (("anchor", "previous"), "films", first.run_id)
 
 
@@ -203,7 +209,7 @@ def test_a_champion_of_the_version_before_can_still_be_compared(home: SimpleName
     shutil.rmtree(bundle)
     with zipfile.ZipFile(Path(__file__).parents[1] / "packaging" / "bundle_of_format_1.zip") as packed:
         packed.extractall(bundle)
-    folder = home.registry.fetch(version, tmp_path / "champions")
+    folder = home.registry.fetch(replace(version, tags=TAGS), tmp_path / "champions")  # such versions have no tag of their files
     with pytest.warns(RenamedWarning, match="a bundle of the version before"):
         champion = Bundle.load(folder)
     histories = champion.histories([Query(["i1", "i2"])])

@@ -16,6 +16,7 @@ from nightloom.core.event_names import EventNames
 from nightloom.data.preparation.clean import clean, event_times
 from nightloom.data.preparation.labels import is_positive
 from nightloom.data.tables.schema import OWN
+from nightloom.data.tables.snapshot import check_table
 
 
 def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.DataFrame:
@@ -34,8 +35,10 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
         has times also `second`, int64, since 1970 UTC.
 
     Raises:
+        DamagedError: the table is one of a snapshot, and no longer what was written.
         InputError: the model does not say how events were prepared, or the store lacks a column.
     """
+    check_table(place)
     if "prepare" not in meta:
         raise InputError("user ids: this model is of before models said how events are cleaned. Train once more, or send `history`.")
     there = [column for column in OWN["events"] if column in pq.read_schema(place).names]

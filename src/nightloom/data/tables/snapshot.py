@@ -1,9 +1,11 @@
-"""Snapshots: canonical tables on disk, immutable, in a folder named by the hash of their content."""
+"""Snapshots: canonical tables on disk, immutable, in a folder named by the hash of their content.
+
+`snapshot.json` has the digest of each table's file and of itself: what is no longer what was written is noticed before it is read.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,12 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightloom.core.errors import InputError
-from nightloom.core.files import whole_folder, write_json
+from nightloom.core.digests import check_file, check_listing, listing, read_sealed, set_aside, write_sealed
+from nightloom.core.errors import DamagedError, InputError
+from nightloom.core.files import whole_file, whole_folder
 from nightloom.data.tables.pictures import PICTURES, linked
 from nightloom.data.tables.schema import Tables
 
 FORMAT = "nightloom-snapshot-1"
+SAID = "snapshot.json"
+REMEDY = "Run collect again: it sets the damaged snapshot aside and makes it from the sources."
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,32 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        """Read a snapshot's description.
+        """Read a snapshot's description, and check its files: sizes each time, digests once in the life of a process.
 
         Raises:
+            DamagedError: a file is missing or no longer what was written.
             InputError: the folder is no snapshot.
         """
+        if not (path / SAID).exists():
+            raise InputError(f"{path} is not a snapshot, it has no {SAID}. Run collect again, or name a folder under mlruns/snapshots.")
+        said = read_sealed(path / SAID, REMEDY)
         try:
-            said = json.loads((path / "snapshot.json").read_text(encoding="utf-8"))
+            check_listing(path, said["files"], REMEDY)
             return cls(path, said["hash"], said["counts"], said["features"], said["rejected"], said["licence"], said["source"])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is not a snapshot ({error}). Run collect again, or name a folder under mlruns/snapshots.") from error
+        except KeyError as error:
+            raise DamagedError(path / SAID, f"it does not say {error}", REMEDY) from error
+
+
+def check_table(place: Path) -> None:
+    """Check one table's file by the snapshot that it is a part of; nothing where it is a part of none.
+
+    Raises:
+        DamagedError: the file is no longer what was written.
+    """
+    if (place.parent / SAID).is_file():
+        said = read_sealed(place.parent / SAID, REMEDY, may_lack_seal=True).get("files", {}).get(place.name)
+        if said is not None:
+            check_file(place, said["size"], said["sha256"], REMEDY)
 
 
 def content_hash(tables: Tables) -> str:
@@ -118,15 +139,14 @@ def write_snapshot(
     """
     digest = content_hash(tables)
     path = home / digest[:16]
-    if (path / "snapshot.json").exists():
+    if (found := _written(path)) is not None:
         _write_places(pictures, path)
-        return Snapshot.load(path)
+        return found
     with whole_folder(path) as partial:
         for name, table in tables.present().items():
             table.to_parquet(partial / f"{name}.parquet", index=False)
         for name, rows in tables.rejected.items():
             rows.to_parquet(partial / f"rejected_{name}.parquet", index=False)
-        _write_places(pictures, partial)
         said = {
             "hash": digest,
             "counts": {name: len(table) for name, table in tables.present().items()},
@@ -135,22 +155,36 @@ def write_snapshot(
             "licence": licence,
             "source": dict(source),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": listing(partial, SAID),
         }
-        write_json(partial / "snapshot.json", said)
+        write_sealed(partial / SAID, said)
+        _write_places(pictures, partial)  # its places may change while the content stays
     return Snapshot.load(path)
+
+
+def _written(path: Path) -> Snapshot | None:
+    """The snapshot of a folder, if it is there and whole; what is damaged is set aside."""
+    if not path.is_dir():
+        return None
+    try:
+        return Snapshot.load(path)
+    except InputError as error:
+        damage = error if isinstance(error, DamagedError) else DamagedError(path / SAID, "it is missing")
+        set_aside(path, damage, "the snapshot is made again from the sources")
+        return None
 
 
 def _write_places(pictures: pd.DataFrame | None, folder: Path) -> None:
     if pictures is not None:
-        temporary = folder / f".{PICTURES}.{os.getpid()}"
-        pictures.to_parquet(temporary, index=False)
-        temporary.replace(folder / PICTURES)
+        with whole_file(folder / PICTURES) as temporary:
+            pictures.to_parquet(temporary, index=False)
 
 
 def read_snapshot(path: Path) -> Tables:
-    """Read the tables of a snapshot.
+    """Read the tables of a snapshot, whose files are checked first.
 
     Raises:
+        DamagedError: a file is missing or no longer what was written.
         InputError: the folder is no snapshot.
     """
     snapshot = Snapshot.load(path)
