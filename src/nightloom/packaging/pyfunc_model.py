@@ -75,17 +75,31 @@ class Recommender(mlflow.pyfunc.PythonModel):
 
 
 def _check(rows: Sequence[Mapping[Any, Any]], bundle: Bundle) -> None:
-    """Refuse rows that could only be answered by a guess; each message names one."""
+    """Refuse rows that could only be answered by a guess; each message names one.
+
+    A history of unknown ids alone is answered as that of somebody new, with a warning. Where there is no other, ids are spelt otherwise.
+    """
+    strangers, told = list[int](), 0
     for number, row in enumerate(rows):
         asked = [name for name in ("history", "user_id") if _given(row, name)]
         if len(asked) != 1:
             both = "both `history` and `user_id`" if asked else "neither `history` nor `user_id`"
             raise InputError(f"row {number} has {both}. Give one of them: [] is the history of somebody new.")
-        if asked == ["history"] and len(row["history"]) and not any(str(item) in bundle.index for item in row["history"]):
-            raise InputError(
-                f"row {number}: none of the {len(row['history']):,} ids of its history is in the catalogue of {len(bundle.index):,} items, "
-                f"for example '{str(row['history'][0])[:60]}'. Its ids look like '{bundle.item_ids[0]}'."
-            )
+        if asked == ["history"] and len(row["history"]):
+            told += 1
+            if not any(str(item) in bundle.index for item in row["history"]):
+                strangers.append(number)
+    if not strangers:
+        return
+    number = strangers[0]
+    ids = rows[number]["history"]
+    said = (
+        f"row {number}: none of the {len(ids):,} ids of its history is in the catalogue of {len(bundle.index):,} items, "
+        f"for example '{str(ids[0])[:60]}'. Its ids look like '{bundle.item_ids[0]}'."
+    )
+    if len(strangers) == told:
+        raise InputError(said)
+    warnings.warn(f"{len(strangers):,} of {told:,} histories are answered as those of somebody new. {said}", UserWarning, stacklevel=2)
 
 
 def _renamed(model_input: pd.DataFrame) -> pd.DataFrame:

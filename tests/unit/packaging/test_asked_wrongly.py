@@ -11,6 +11,7 @@ import pytest
 from nightloom.core.errors import InputError
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import recommender
+from nightloom.packaging.serving_artefact import write_serving
 from nightloom.runs.tracking import Tracking
 from tests.small_bundle import small_bundle, small_config
 
@@ -28,7 +29,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     events.to_parquet(folder / "events.parquet", index=False)
     tracking = Tracking(folder / "mlruns")
     with tracking.parent(small_config("asked"), "a run", {}) as run:
-        served = recommender(small_bundle(folder / "bundle"), [["i1"]], folder / "events.parquet", exclude_seen=True)
+        bundle = small_bundle(folder / "bundle")
+        write_serving(bundle, folder / "serving")
+        served = recommender(bundle, folder / "serving", [["i1"]], folder / "events.parquet", exclude_seen=True)
         logged = log_model(tracking.client, served, run, {}, "# A card")
     return mlflow.pyfunc.load_model(str(Path(logged.artifact_location.removeprefix("file://"))))
 
@@ -57,6 +60,13 @@ def test_rows_of_both_kinds_are_each_answered_as_alone(model: Any) -> None:
 def test_what_could_only_be_guessed_is_told(model: Any, rows: dict[str, Any], params: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         model.predict(pd.DataFrame(rows), params=params)
+
+
+def test_one_history_of_unknown_ids_ends_no_batch(model: Any) -> None:
+    rows = pd.DataFrame({"history": [["i1", "i2"], ["gone"], []]})
+    with pytest.warns(UserWarning, match=r"1 of 2 histories are answered as those of somebody new. row 1: none of the 1 ids"):
+        found = model.predict(rows, params={"k": 3})
+    assert found["items"][1] == found["items"][2] != found["items"][0]
 
 
 def test_some_unknown_ids_are_passed_over(model: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+from nightloom.core.digests import read_sealed, write_sealed
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import FILE
@@ -78,8 +79,8 @@ def test_a_damaged_artefact_is_refused(artefact: Path, tmp_path: Path, harm: str
     elif harm == "no manifest":
         (broken / FILE).unlink()
     else:
-        said = json.loads((broken / FILE).read_text())
-        (broken / FILE).write_text(json.dumps(said | {"format": said["format"] + 1}))
+        said = read_sealed(broken / FILE)
+        write_sealed(broken / FILE, said | {"format": said["format"] + 1})
     with pytest.raises(InputError, match=FILE if harm in ("of a newer format", "no manifest") else "network.safetensors"):
         Engine.open(broken)
 
@@ -89,9 +90,9 @@ def test_a_graph_without_counts_is_refused(tmp_path: Path) -> None:
     with np.load(bundle / "graph.npz") as arrays:
         kept = {name: arrays[name] for name in arrays if name != "seen"}
     np.savez(bundle / "graph.npz", **kept)
-    said = json.loads((bundle / "bundle.json").read_text())
+    said = read_sealed(bundle / "bundle.json")
     del said["files"]["graph.npz"]
-    (bundle / "bundle.json").write_text(json.dumps(said))
+    write_sealed(bundle / "bundle.json", said)
     with pytest.raises(InputError, match="how often items were seen"):
         write_serving(bundle, tmp_path / "serving")
     assert not (tmp_path / "serving").exists()
