@@ -21,6 +21,8 @@ MOST_QUERIES = 6_000
 """Queries that the weights are fitted to: more change them no further."""
 PRIOR = 6.0
 """Nats by which a unit of weight must raise the likelihood of all queries together: what helps less is noise, and is left out."""
+APART = 50.0
+"""The same for a unit of squared difference between the weights for newcomers and for long histories, which may be few."""
 LEAST_SHARE = 0.02
 """Share of the weights below which a scorer is left out: it would be computed for nothing."""
 LEAST_GAIN = 1.0
@@ -179,6 +181,8 @@ def fit(lists: Shortlists, ends: int) -> Ends:
             scores = scores + one[:, None] * table
         likelihood = torch.where(held > 0, held * functional.log_softmax(scores, 1), 0).sum(1).mean()
         value = PRIOR / len(rows) * weights[:, :ends].sum() - likelihood
+        if ends == 2:
+            value = value + APART / len(rows) * torch.square(weights[:, 0] - weights[:, 1]).sum()
         value.backward()
         return value
 

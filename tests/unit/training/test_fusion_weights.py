@@ -95,7 +95,8 @@ def test_without_scorers_or_queries_the_network_is_alone() -> None:
     assert choose_fusion(members(network, other=network), none, exclude_seen=False).weights == {}
 
 
-def test_what_helps_newcomers_alone_is_weighed_for_them() -> None:
+def test_what_helps_newcomers_alone_is_weighed_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "N_QUERIES", 2000)
     random = np.random.default_rng(3)
     queries = held_out(random)
     lengths = np.where(np.arange(N_QUERIES) % 2, 0, 400)
