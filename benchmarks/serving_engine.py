@@ -222,7 +222,8 @@ def made_up_row(n_items: int) -> tuple[str, ...]:
     }
     settings = {"reach": 3, "decay": 0.7, "backward": 0.5, "recency": 0.7, "memory": 32}
     members: dict[str, Member] = {"graph": Graph(edges, settings), "popularity": Popularity(counts)}
-    ranker = Ranker(catalogue, members, {"graph": 0.2, "popularity": 0.1}, None)
+    weights = {"graph": 0.2, "popularity": 0.1}
+    ranker = Ranker(catalogue, members, weights, weights, None)
     asked = [Histories.of_items([random.integers(0, n_items, HISTORY).tolist()]) for _ in range(100)]
     users = random.normal(size=(100, WIDTH)).astype(np.float32)
     ranker.rank(asked[0], users[0], K, True, None, None)

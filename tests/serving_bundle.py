@@ -22,6 +22,7 @@ from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.reranker import COUNTERS, Numbers, Reranker
+from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
@@ -63,8 +64,12 @@ def serving_bundle(
     use_time: bool = True,
     max_history: int = 200,
     adapter: int = 0,
+    newcomers: bool = True,
 ) -> Path:
-    """Write a bundle, the same each time for the same arguments, and give its folder back."""
+    """Write a bundle, the same each time for the same arguments, and give its folder back.
+
+    With `newcomers`, fusion weights without a history differ from those for long ones, in another way for each scorer.
+    """
     source = folder.with_name(f"{folder.name}-source")
     source.mkdir(parents=True)
     random = np.random.default_rng(1)
@@ -109,18 +114,24 @@ def serving_bundle(
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.normal_(std=0.3)
+    fitted = fit_scorers(list(scorers), known, content)
+    if ALS.family in fitted:  # so little data leave no factors by the default regularisation
+        fitted[ALS.family] = ALS(factors=12, regularization=0.1, recency=0.99, memory=100).fit(known, N_ITEMS)
     write_bundle(
         SequentialRecommender(
             config,
             shape,
             net,
             content,
-            fit_scorers(list(scorers), known, content),
+            fitted,
             {name: 0.7 / (place + 2) / max(len(scorers), 1) for place, name in enumerate(scorers)},
             Reranker(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, ItemCounters.of(known, N_ITEMS, 60))
             if reranker
             else None,
             LabelProbabilities(Line(0.5, -0.2), LabelCounters.of(known, N_ITEMS, 60)) if labels else None,
+            {name: 0.9 * (place + 1) / (len(scorers) * (len(scorers) + 1) / 2) for place, name in enumerate(scorers)}
+            if newcomers
+            else None,
         ),
         source,
         folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks import serving_engine
@@ -23,5 +25,5 @@ def test_subjects_take_turns() -> None:
 
 def test_without_a_model_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: str) -> None:
     monkeypatch.setenv("NIGHTLOOM_ROOT", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"First: python -m benchmarks\.quality --preset movies-small --seeds 7 --minutes 1"):
+    with pytest.raises(SystemExit, match=re.escape("First: python -m benchmarks.quality --preset movies-small --seeds 7 --minutes 1")):
         serving_engine.main(["--minutes", "1"])

@@ -27,6 +27,7 @@ from nightloom.core.ragged import owners
 from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.label_head import SCALE
 from nightloom.models.heads.reranker import CANDIDATES, WINDOWS, Reranker
+from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.item_graph import ItemGraph
 from nightloom.models.scorers.popularity import Popularity
@@ -80,6 +81,7 @@ def write_serving(bundle: Path, folder: Path) -> ServingManifest:
                 "labelled": recommender.net.label_head is not None,
             },
             weights=dict(recommender.weights),
+            newcomer_weights=dict(recommender.weights if recommender.newcomer_weights is None else recommender.newcomer_weights),
             scorers={name: _settings(recommender.scorers[name]) for name in recommender.weights},
             reranker=_reranker_settings(recommender.reranker),
             labels=_label_settings(recommender),
@@ -129,7 +131,7 @@ def network_arrays(recommender: SequentialRecommender) -> Arrays:
 
 
 def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
-    """Edges and counts of the scorers that have a weight, `<scorer>.<array>`; the graph's edges are counts, not yet divided."""
+    """Edges, counts and factors of the scorers that have a weight, `<scorer>.<array>`; the graph's edges are counts, not yet divided."""
     found: Arrays = {}
     for name in recommender.weights:
         one = recommender.scorers[name]
@@ -147,6 +149,8 @@ def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
             found |= {f"{name}.{part}": array for part, array in parts.items()}
         elif isinstance(one, Popularity):
             found[f"{name}.counts"] = one.counts
+        elif isinstance(one, ALS):
+            found |= {f"{name}.vectors": one.vectors, f"{name}.gram": one.gram}
     return found
 
 
@@ -171,10 +175,14 @@ def reranker_arrays(reranker: Reranker) -> Arrays:
 
 
 def label_arrays(recommender: SequentialRecommender) -> Arrays:
-    """Weights of the label head and its counters; the scale of the counters is in `context`."""
+    """Weights of the label head and its counters; the scale of the counters is in `context`.
+
+    Raises:
+        ValueError: the model has no calibrated label head.
+    """
     head, labels = recommender.net.label_head, recommender.labels
-    assert head is not None
-    assert labels is not None
+    if head is None or labels is None:
+        raise ValueError("the model has no calibrated label head, so there are no arrays of one")
     found = {
         "user": _of(head.user.weight.T),
         "item": _of(head.item.weight.T),
@@ -231,7 +239,7 @@ def _label_settings(recommender: SequentialRecommender) -> dict[str, Any] | None
 
 
 def _settings(scorer: Any) -> Mapping[str, Any]:
-    return {name: getattr(scorer, name) for name in scorer.settings} if isinstance(scorer, ItemGraph) else {}
+    return {name: getattr(scorer, name) for name in scorer.settings} if isinstance(scorer, ItemGraph | ALS) else {}
 
 
 def _of(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is all that the service needs, offline. Files:
 
 - `network.safetensors`: item vectors, their mean and covariance, the encoder's weights laid out as its kernels read them;
-- `scorers.safetensors`: edges and counts of the scorers that have a fusion weight, the graph's as raw counts;
+- `scorers.safetensors`: edges, counts and factors of the scorers that have a fusion weight, the graph's edges as raw counts;
 - `new_items.safetensors`: what makes the vector, and the neighbours by text, of an item that comes later;
 - `reranker.safetensors`, `labels.safetensors`: the heads and their counters, where the bundle has them;
 - `catalogue.safetensors`: the items' columns, as in the bundle;
@@ -22,7 +22,7 @@ from nightloom.core.digests import check_listing, listing, read_sealed, write_se
 from nightloom.core.errors import DamagedError, InputError
 
 FILE = "serving.json"
-FORMAT = 1
+FORMAT = 2
 FOLDER = "serving"
 """Name of the artefact among the files of a registered version."""
 NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new_items.safetensors"
@@ -39,7 +39,8 @@ class ServingManifest:
         nightloom: version of Nightloom that wrote it.
         bundle: SHA-256 of the `bundle.json` that it was made of.
         model: `dim`, `heads`, `blocks`, `max_history`, and `labelled`: whether events that were not positive are marked.
-        weights: scorer -> its fusion weight; the network has the rest.
+        weights: scorer -> its fusion weight for long histories; the network has the rest.
+        newcomer_weights: the same scorers -> fusion weight without a history; between the two they move smoothly.
         scorers: scorer -> its settings.
         reranker: settings of the re-ranker; None without one.
         labels: settings of the label head; None without one.
@@ -54,6 +55,7 @@ class ServingManifest:
     bundle: str
     model: Mapping[str, Any]
     weights: Mapping[str, float]
+    newcomer_weights: Mapping[str, float]
     scorers: Mapping[str, Mapping[str, Any]]
     reranker: Mapping[str, Any] | None
     labels: Mapping[str, Any] | None

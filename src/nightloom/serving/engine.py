@@ -62,7 +62,7 @@ class Engine:
         self._maker = ItemMaker(new, said.features)
         self._texts = TextSpace(new, said.scorers["text_neighbours"]["neighbours"]) if "text_neighbours" in said.scorers else None
         self._reranker, self._labels = _heads(artefact)
-        self._ranker = Ranker(self.catalogue, self.members, said.weights, self._reranker)
+        self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker)
         self.users = UserCache(self._load, cache_bytes)
 
     @classmethod
@@ -187,8 +187,8 @@ class Engine:
     def apply(self, user: str, item: str, event: int, time: int, *, positive: bool) -> bool:
         """Learn from an event that has happened: graph, popularity, counters, and what is cached of the user.
 
-        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events. Co-occurrence stays as it is
-        until the next night, and so do weights. Events may come late: each takes its place in time.
+        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events. Co-occurrence and the factors
+        of items stay as they are until the next night, and so do weights. Events may come late: each takes its place in time.
 
         Args:
             user: the user's key.

@@ -1,7 +1,8 @@
 """The scorers as the service keeps them: they score one history, take items, and learn from events where they can.
 
 They score as their namesakes in `nightloom.models.scorers`. Graph and popularity count every event; co-occurrence does not, since one
-event of a long history changes hundreds of its pairs: it stands as the night left it, until it is rebuilt.
+event of a long history changes hundreds of its pairs: it stands as the night left it, until it is rebuilt. So do the factors of `als`;
+those of a history are solved for when it is asked about, so every event of it counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.friends import Friends as FriendVotes
 from nightloom.models.scorers.item_graph import TRACE
 from nightloom.serving.growing import EdgeRows, Growing
@@ -218,6 +220,31 @@ class Friends:
         """See `Member`."""
 
 
+class Factors:
+    """Scorer `als`: item factors that events do not change, asked by a history's factors.
+
+    An item that comes by day has none: it scores 0, counts in mean and spread, and as an event it only ages the others.
+
+    Args:
+        arrays: `vectors`, float32 [n, factors + 1], the last column the trace of popularity, and `gram`, float32 [factors, factors].
+        settings: of `nightloom.models.scorers.als.ALS`.
+    """
+
+    def __init__(self, arrays: Arrays, settings: Mapping[str, Any]) -> None:
+        self._solver = ALS(**settings)
+        self._vectors = Growing(arrays["vectors"])
+        self._solver.vectors, self._solver.gram = self._vectors.array, arrays["gram"]
+
+    def score(self, histories: Histories, out: FloatArray) -> None:
+        """See `Member`."""
+        np.matmul(self._vectors.array, self._solver.user_vectors(histories)[0], out=out)
+
+    def append(self) -> None:
+        """See `Member`."""
+        self._vectors.append(0)
+        self._solver.vectors = self._vectors.array
+
+
 def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Member]:
     """The scorers of an artefact by name.
 
@@ -232,5 +259,6 @@ def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str,
         "popularity": lambda: Popularity(arrays["popularity"]["counts"]),
         "repeats": Repeats,
         "friends": Friends,
+        "als": lambda: Factors(arrays["als"], settings["als"]),
     }
     return {name: makers[name]() for name in settings}

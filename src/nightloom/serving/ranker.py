@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.score_fusion import weights_at
 from nightloom.serving.catalogue import LiveCatalogue
 from nightloom.serving.members import Member
 from nightloom.serving.rerank import Reranker
@@ -25,14 +26,21 @@ class Ranker:
     Args:
         catalogue: the items.
         members: the scorers that have a weight, by name.
-        weights: scorer -> its fusion weight; the network has the rest.
+        weights: scorer -> its fusion weight for long histories; the network has the rest.
+        newcomer_weights: the same scorers -> fusion weight without a history.
         reranker: reorders the best items.
     """
 
     def __init__(
-        self, catalogue: LiveCatalogue, members: Mapping[str, Member], weights: Mapping[str, float], reranker: Reranker | None
+        self,
+        catalogue: LiveCatalogue,
+        members: Mapping[str, Member],
+        weights: Mapping[str, float],
+        newcomer_weights: Mapping[str, float],
+        reranker: Reranker | None,
     ) -> None:
-        self.catalogue, self.members, self.weights, self.reranker = catalogue, members, weights, reranker
+        self.catalogue, self.members, self.reranker = catalogue, members, reranker
+        self.weights, self.newcomer_weights = weights, newcomer_weights
 
     def rank(
         self,
@@ -61,7 +69,7 @@ class Ranker:
         lines = np.empty((len(self.members) + 1, 3))
         standards(user, catalogue.mean, catalogue.covariance, scores, lines)
         found = np.empty(len(pool), np.float32)
-        weights = fusion_weights(self.weights, len(histories.items))
+        weights = fusion_weights(self.weights, self.newcomer_weights, histories.lengths)
         fuse(catalogue.vectors, user, scores, lines, weights, pool, found)
         open_to, seen = catalogue.open_to(allowed), histories.items[histories.seen]
         if self.reranker is not None and len(pool):
@@ -77,14 +85,16 @@ class Ranker:
         return best_of(found, pool, open_to, seen if exclude_seen else NOTHING_SEEN, k)
 
 
-def fusion_weights(weights: Mapping[str, float], length: int) -> FloatArray:  # noqa: ARG001  # the same for all lengths so far
+def fusion_weights(weights: Mapping[str, float], newcomer_weights: Mapping[str, float], length: NDArray[np.int64]) -> FloatArray:
     """Weight of each member for one query, the network's first, float32 [scorers + 1].
 
     Args:
-        weights: the bundle's description of them: scorer -> weight; the network has the rest.
-        length: events of the history.
+        weights: scorer -> its weight for long histories; the network has the rest.
+        newcomer_weights: the same scorers -> weight without a history.
+        length: int64 [1], events of the history.
     """
-    return np.array([1 - sum(weights.values()), *weights.values()], dtype=np.float32)
+    found = [float(one[0]) for one in weights_at(weights, newcomer_weights, length).values()]
+    return np.array([1 - sum(found), *found], dtype=np.float32)
 
 
 def best_of(scores: FloatArray, pool: NDArray[np.int64], allowed: NDArray[np.bool_], seen: NDArray[np.int32], k: int) -> Answer:

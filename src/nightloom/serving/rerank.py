@@ -165,9 +165,11 @@ def _answers(net: Any, table: Any) -> Any:
     for row in range(n):
         at = columns
         for column in range(columns):
-            value = table[row, column]
+            value, first_edge, behind = table[row, column], net.edge_offsets[column], net.edge_offsets[column + 1]
+            if behind > first_edge:  # a number outside the range of the fit counts as the end of that range
+                value = min(max(value, np.float32(net.edges[first_edge])), np.float32(net.edges[behind - 1]))
             inputs[row, column] = (value - net.centre[column]) / net.scale[column]
-            for edge in range(net.edge_offsets[column], net.edge_offsets[column + 1] - 1):
+            for edge in range(first_edge, behind - 1):
                 low, high = net.edges[edge], net.edges[edge + 1]
                 inputs[row, at] = min(max((value - low) / (high - low), 0.0), 1.0)
                 at += 1

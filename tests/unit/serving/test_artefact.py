@@ -14,7 +14,8 @@ from numba import njit
 
 from nightloom.core.digests import read_sealed, write_sealed
 from nightloom.core.errors import InputError, NightloomError
-from nightloom.packaging.serving_artefact import write_serving
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_artefact import label_arrays, write_serving
 from nightloom.packaging.serving_format import FILE
 from nightloom.serving.engine import Engine
 from nightloom.serving.jit import kernel
@@ -96,6 +97,21 @@ def test_a_graph_without_counts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="how often items were seen"):
         write_serving(bundle, tmp_path / "serving")
     assert not (tmp_path / "serving").exists()
+
+
+def test_a_label_head_is_not_made_up(tmp_path: Path) -> None:
+    bundle = Bundle.load(serving_bundle(tmp_path / "bundle", scorers=()))
+    with pytest.raises(ValueError, match="no calibrated label head"):
+        label_arrays(bundle.recommender)
+
+
+@pytest.mark.parametrize("newcomers", [True, False])
+def test_it_says_both_sets_of_weights(tmp_path: Path, newcomers: bool) -> None:
+    bundle = serving_bundle(tmp_path / "bundle", scorers=("popularity", "als"), newcomers=newcomers)
+    said, of_bundle = write_serving(bundle, tmp_path / "serving"), json.loads((bundle / "bundle.json").read_text())
+    assert said.weights == of_bundle["weights"]
+    assert said.newcomer_weights == (of_bundle["newcomer_weights"] if newcomers else of_bundle["weights"])
+    assert (said.newcomer_weights != said.weights) == newcomers
 
 
 def test_the_probes_are_answered_as_by_the_bundle(artefact: Path) -> None:

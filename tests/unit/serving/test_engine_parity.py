@@ -63,6 +63,33 @@ def test_each_scorer(pairs: Any, scorer: str) -> None:
         same(engine, engine.recommend(query, N_ITEMS), bundle.recommend([query], N_ITEMS)[0])
 
 
+@pytest.mark.parametrize("max_history", [200, 12])
+@pytest.mark.parametrize("reranker", [False, True], ids=["fused", "reranked"])
+@pytest.mark.parametrize("newcomers", [False, True], ids=["one set of weights", "newcomers have their own"])
+def test_weights_for_each_length(pairs: Any, newcomers: bool, reranker: bool, max_history: int) -> None:
+    """All events count, those beyond the network's window, and those that were not positive, too."""
+    bundle, engine = pairs(newcomers=newcomers, reranker=reranker, max_history=max_history)
+    assert (bundle.recommender.newcomer_weights is not None) == newcomers
+    for events in LENGTHS:
+        for query in (some_query(events), with_positive(some_query(events))):
+            same(engine, engine.recommend(query, N_ITEMS), bundle.recommend([query], N_ITEMS)[0])
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_als_counts_each_positive_event(pairs: Any, positive: bool) -> None:
+    """What was consumed twice, more events than are looked at, and histories of which nothing, or all, was positive."""
+    bundle, engine = pairs(scorers=("als",))
+    assert bundle.recommender.scorers["als"].memory < 400  # type: ignore[attr-defined]
+    for history in (["i1"], ["i1", "i1", "i2", "i1"], [f"i{event % 90}" for event in range(400)]):
+        query = Query(history, positive=[positive] * len(history))
+        scores = np.empty(N_ITEMS, np.float32)
+        engine.members["als"].score(engine._read(query), scores)
+        wanted = bundle.recommender.scorers["als"].scores(bundle.histories([query]))[0]
+        np.testing.assert_allclose(scores, wanted, atol=1e-5, rtol=0)
+        assert (np.abs(wanted).max() > 1e-2) == positive
+        same(engine, engine.recommend(query, N_ITEMS), bundle.recommend([query], N_ITEMS)[0])
+
+
 @pytest.mark.parametrize(
     "said",
     [{"scorers": ()}, {"timed": False}, {"use_time": False}, {"adapter": 4, "labels": True}, {"max_history": 7}],

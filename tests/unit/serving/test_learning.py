@@ -76,7 +76,7 @@ def live(engine: Engine, home: Path, diaries: list[list[Row]], seed: int, *, lat
 
 
 def refitted(home: Path, known: Histories) -> Bundle:
-    """The bundle with what events change fitted anew; co-occurrence stays."""
+    """The bundle with what events change fitted anew; co-occurrence and factors stay."""
     bundle = Bundle.load(home / "bundle")
     model = bundle.recommender
     model.scorers = {**model.scorers, "graph": TransitionGraph().fit(known, N_ITEMS), "popularity": Popularity().fit(known, N_ITEMS)}
@@ -95,7 +95,7 @@ def alike(engine: Engine, bundle: Bundle) -> None:
     for events, days in ((0, 70), (1, 25), (50, 45)):
         query = replace(some_query(events), request_time=START + days * DAY)
         histories = bundle.histories([query])
-        for name in ("graph", "popularity", "cooccurrence"):
+        for name in ("graph", "popularity", "cooccurrence", "als"):
             scores = np.empty(N_ITEMS, np.float32)
             engine.members[name].score(histories, scores)
             np.testing.assert_allclose(scores, bundle.recommender.scorers[name].scores(histories)[0], atol=CLOSE, err_msg=name)

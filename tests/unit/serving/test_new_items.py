@@ -19,6 +19,7 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.engine import Engine
 from nightloom.serving.new_items import NewItem
+from nightloom.serving.scoring import moments
 from tests.serving_bundle import N_ITEMS, START, TEXT_DIM, serving_bundle, some_query
 
 HALF = 5e-4
@@ -57,9 +58,36 @@ def test_its_vector_is_that_of_the_network(home: Path, kind: str, with_text: boo
     other: Any = bundle.reindex(items, Vectors.of_text(given, np.arange(N_ITEMS + 1) == (N_ITEMS if with_text else -1)))
     wanted = other.item_vectors().numpy()
     np.testing.assert_allclose(engine.catalogue.vectors, wanted, atol=1e-5)
-    moments = VectorMoments(wanted)
-    np.testing.assert_allclose(engine.catalogue.mean, moments.mean, atol=1e-6)
-    np.testing.assert_allclose(engine.catalogue.covariance, moments.covariance, atol=1e-6)
+    closed = VectorMoments(wanted)
+    np.testing.assert_allclose(engine.catalogue.mean, closed.mean, atol=1e-6)
+    np.testing.assert_allclose(engine.catalogue.covariance, closed.covariance, atol=1e-6)
+
+
+def test_an_item_without_factors_is_ranked_as_by_the_night(tmp_path: Path) -> None:
+    """Scores of the others stay; mean and spread count the new one, and so does its event, by which the others age."""
+    bundle = Bundle.load(serving_bundle(tmp_path / "bundle", scorers=("als",)))
+    write_serving(bundle.folder, tmp_path / "serving")
+    engine = Engine.open(tmp_path / "serving")
+    query = Query(["i3", "i9", "new 1", "i3", "new 0"], [START] * 5, request_time=START + 5)
+    for number in range(2):
+        engine.put_item(NewItem(f"new {number}", {"genres": "red"}, None))
+    rows = [{"item_id": f"new {number}", "title": None, "genres": "red", "price": np.nan, "text": None} for number in range(2)]
+    items = pd.concat([bundle.items, pd.DataFrame(rows).astype(object)], ignore_index=True)
+    without = Vectors.of_text(np.zeros((N_ITEMS + 2, TEXT_DIM), np.float32), np.zeros(N_ITEMS + 2, dtype=bool))
+    other: Any = bundle.reindex(items, without)
+    histories = engine._read(query)
+    scores = np.empty(N_ITEMS + 2, np.float32)
+    engine.members["als"].score(histories, scores)
+    np.testing.assert_allclose(scores, other.scorers["als"].scores(histories)[0], atol=1e-5, rtol=0)
+    assert not scores[-2:].any()
+    _, closed = other.scorers["als"].candidate_scores(histories, np.arange(N_ITEMS + 2)[None])
+    np.testing.assert_allclose(moments(scores)[:2], [closed.mean[0], closed.std[0]], rtol=1e-5)
+    ranked, found = engine.recommend(query, N_ITEMS + 2, exclude_seen=False)
+    np.testing.assert_allclose(found, other.scores(histories)[0, ranked], atol=1e-4)
+    engine.apply("ann", "new 0", 1, START, positive=True)
+    again = np.empty(N_ITEMS + 2, np.float32)
+    engine.members["als"].score(histories, again)
+    np.testing.assert_array_equal(again, scores)
 
 
 def test_many_are_put_and_all_is_still_answered(home: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from nightloom.core.queries import Query
+from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.engine import Engine
-from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, serving_bundle, some_query
+from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, serving_bundle, some_query, with_positive
 
 CLOSE = 1e-5
 NOW = START + 200 * DAY
@@ -87,6 +88,17 @@ def test_events_that_nobody_asked_after(folder: Path) -> None:
         engine.apply("bob", item, code, time, positive=positive)
     assert engine.users.get("bob").keys is None
     answers_alike(engine, "bob", diary.query(timed=engine.clock.has_time))
+
+
+@pytest.mark.parametrize("events", [0, 1, 50, 400])
+def test_a_stored_user_is_answered_as_by_the_bundle(folder: Path, events: int) -> None:
+    bundle = Bundle.load(folder.with_name("bundle"))
+    known = with_positive(replace(some_query(events, friends=0), request_time=None))
+    known = known if bundle.clock.has_time else replace(known, times=None)
+    engine = Engine.open(folder, stored=lambda _: known)
+    asked = replace(known, request_time=NOW if bundle.clock.has_time else None)
+    items, scores = engine.recommend_user("ann", N_ITEMS, now=NOW, exclude_seen=False)
+    np.testing.assert_allclose(scores, bundle.recommender.scores(bundle.histories([asked]))[0, items], atol=1e-4)
 
 
 def test_an_event_costs_one_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
