@@ -30,6 +30,7 @@ KNOWN = {
     "NIGHTLOOM_MLFLOW_URI": "where MLflow is",
     "NIGHTLOOM_MLFLOW_UI": "address of MLflow's pages",
     "NIGHTLOOM_SQL_PASSWORD": "password of the database that tables are read from",
+    "NIGHTLOOM_EVENTS_URL": "PostgreSQL where machines share what their services keep",
     "NIGHTLOOM_EVENTS": "events in which a model looks up users",
     "NIGHTLOOM_HOME": "the project's folder",
     "NIGHTLOOM_COMMAND": "set by commands themselves",

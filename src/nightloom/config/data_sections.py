@@ -52,6 +52,9 @@ class DataConfig(Section):
     """Users table: attributes used for slices only."""
     links: str | None = None
     """Links between users: friend, follows, trusts."""
+    store: str = "own"
+    """What people did by day at the service is added to the tables: `own` (this recommender's store, if there is one), `none`, the name of
+    another recommender, or a store's file. See docs/service-store.md."""
     event_filter: EventFilterConfig = EventFilterConfig()
     """Which part of the events is taken. Empty: all."""
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)

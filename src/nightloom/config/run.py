@@ -69,7 +69,7 @@ class RunConfig(Section):
         tables in another folder are the same run.
         """
         content = self.model_dump(mode="json")
-        for table in ("events", "items", "users", "links"):
+        for table in ("events", "items", "users", "links", "store"):
             content["data"].pop(table)
         return hash_json(content)
 
@@ -160,6 +160,8 @@ def _build(text: str, source: str, overrides: Sequence[str], base: Path | None) 
                 data[table] = str((base / Path(place).expanduser()).resolve())
             elif place.startswith("sqlite:///") and (base / (file := place[10:].partition("?")[0])).is_file():
                 data[table] = f"sqlite:///{(base / file).resolve()}{place[10 + len(file) :]}"
+        if isinstance(store := data.get("store"), str) and ("/" in store or store.endswith(".db")):
+            data["store"] = str((base / Path(store).expanduser()).resolve())
     return config_from_dict(content, source)
 
 

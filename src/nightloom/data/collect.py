@@ -1,4 +1,4 @@
-"""Stage collect: the sources named in the config become an immutable snapshot."""
+"""Stage collect: the sources named in the config, and what the service has kept since, become an immutable snapshot."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from nightloom.config import DataConfig
 from nightloom.data.sources import named
 from nightloom.data.sources.files import read_table
 from nightloom.data.sources.raw import RawTable
+from nightloom.data.sources.service_store import read_store
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
+from nightloom.data.tables.with_store import with_store
 from nightloom.runs.locks import in_use
 from nightloom.runs.stages import disk_of
 
@@ -28,7 +30,8 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
         progress: gets what is read, one line at a time.
 
     Raises:
-        InputError: a source is missing, damaged or unreachable, or its columns are not those of the config; the event filter leaves none.
+        InputError: a source or the store is missing, damaged or unreachable, or its columns are not those of the config; the event filter
+            leaves none.
     """
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
     licence: str | None = None
@@ -49,6 +52,14 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
     for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
+    if (day := read_store(data.store, name, root)) is not None:
+        made, dropped = with_store(made, day, data)
+        progress(f"read {len(day.events):,} events and {len(day.items):,} items of the service's store, {day.place}")
+        source["store"] = day.place
+        source["store_rows"] = {str(writer): number for writer, number in day.through.items()}
+        if dropped:
+            source["left_out"] = source.get("left_out", {}) | dropped
+            progress("; ".join(f"events: {count:,} rows left out: {reason}" for reason, count in dropped.items()))
     for note in made.notes:
         progress(f"note: {note}")
     if made.notes:

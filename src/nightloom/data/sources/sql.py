@@ -42,9 +42,9 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
         InputError: the address cannot be used, the server cannot be reached, or it has no such table.
     """
     url, table, query = _parse(address, name)
-    label = f"{_shown(url)} ({f'table {table}' if table else 'query'})"
+    label = f"{shown(url)} ({f'table {table}' if table else 'query'})"
     try:
-        engine = _engine(url)
+        engine = reading_engine(url)
     except NoSuchModuleError:
         raise InputError(f"{name}: {label}: there is no database kind '{url.drivername}'. Write {FORMS}") from None
     except ModuleNotFoundError as error:
@@ -56,7 +56,7 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
     except SQLAlchemyError as error:
         # `from None`: the chained error may hold the whole address.
         raise InputError(
-            f"{name}: {label} cannot be reached: {_cause(error, url)}. Check host, database and user in `data.{name}`, "
+            f"{name}: {label} cannot be reached: {cause(error, url)}. Check host, database and user in `data.{name}`, "
             f"that the server runs, and the password in the environment ({PASSWORD})."
         ) from None
     with connection:
@@ -68,7 +68,7 @@ def read_sql(address: str, name: str) -> tuple[pd.DataFrame, str]:
                 raise InputError(f"{name}: {label}: the query gives no rows. Write a SELECT in `data.{name}`; nothing else is run.")
             names, rows = list(result.keys()), [tuple(row) for row in result]
         except SQLAlchemyError as error:
-            raise InputError(f"{name}: {label} cannot be read: {_cause(error, url)}. Correct `data.{name}`.") from None
+            raise InputError(f"{name}: {label} cannot be read: {cause(error, url)}. Correct `data.{name}`.") from None
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     frame = pd.DataFrame({at: _column(values) for at, values in enumerate(columns)})
     return frame.set_axis(names, axis=1), label
@@ -87,10 +87,10 @@ def _parse(address: str, name: str) -> tuple[URL, str, str]:
         ) from None
     table = _one(url, "table")
     if bool(table) == bool(query.strip()):
-        raise InputError(f"{name}: {_shown(url)} must say either table= or query=. Write {FORMS}")
+        raise InputError(f"{name}: {shown(url)} must say either table= or query=. Write {FORMS}")
     if query and not READS.match(query):
         hint = " It is taken as written: write blanks, not %20." if re.match(r"\s*\w+(%20|\+)", query) else ""
-        raise InputError(f"{name}: {_shown(url)}: only a query that reads is run: SELECT ... or WITH ....{hint} Correct `data.{name}`.")
+        raise InputError(f"{name}: {shown(url)}: only a query that reads is run: SELECT ... or WITH ....{hint} Correct `data.{name}`.")
     url = url.difference_update_query(["table"])
     if url.username and url.password is None and PASSWORD in os.environ:
         url = url.set(password=os.environ[PASSWORD])
@@ -102,7 +102,7 @@ def _parse(address: str, name: str) -> tuple[URL, str, str]:
     return url, table, query
 
 
-def _engine(url: URL) -> sa.Engine:
+def reading_engine(url: URL) -> sa.Engine:
     """An engine that can only read: whatever the query says, the database stays as it is."""
     if url.get_backend_name() == "sqlite" and url.database:
         file = f"file:{quote(str(Path(url.database).resolve()))}?mode=ro"
@@ -138,12 +138,12 @@ def _column(values: tuple[Any, ...]) -> pd.Series:
     return column if column.isna().any() else column.infer_objects()
 
 
-def _shown(url: URL) -> str:
+def shown(url: URL) -> str:
     """The address without password and parameters, which may hold one too."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _cause(error: SQLAlchemyError, url: URL) -> str:
+def cause(error: SQLAlchemyError, url: URL) -> str:
     """What the driver says, on one line, without the password."""
     text = " ".join(str(getattr(error, "orig", None) or error).split())
     return text.replace(url.password, "***") if url.password else text

@@ -1,0 +1,163 @@
+"""How many events a second the service's store acknowledges, each client sending one after the other, and how long one waits.
+
+    python -m benchmarks.serving_store [--clients 1 8 64] [--seconds 10] [--workers 1] [--folder DIR] [--postgres URL] [--table FILE]
+
+An event counts when it is on the disk (SQLite in WAL mode, synchronous = FULL). Clients are threads that wait for their answer; with
+`--workers 2` they are spread over two processes on one file. The fsync row is what the disk does by itself: 4 kB appended and synced.
+The reading rows are one process that asks after each of its writes. Close other work first, or take the load average as it is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from nightloom.serving.store import Event, Store
+
+HEAD = ["clients", "workers", "acknowledged events a second", "p50, ms", "p99, ms", "longest, ms", "CPU ms an event", "load average"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the process's exit code."""
+    given = parse(arguments)
+    if given.child:
+        return child(Path(given.folder), given.child, given.seconds, given.postgres)
+    lines = []
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        spread = fsyncs(folder)
+        lines.append(
+            f"fsync of 4 kB appended: p50 {np.median(spread):.1f} ms, p99 {np.percentile(spread, 99):.1f} ms ({len(spread)} times)"
+        )
+        lines += ["", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+        for workers in given.workers:
+            for clients in given.clients:
+                if clients >= workers:
+                    row = measure(folder / f"{workers}-{clients}.db", clients, workers, given.seconds, given.postgres)
+                    lines.append(f"| {' | '.join(row)} |")
+                    print(lines[-1], flush=True)
+        lines += ["", *reads(folder / "reads.db")]
+    said = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}", "", *lines, ""]
+    print("\n".join(said))
+    if given.table:
+        given.table.write_text("\n".join(said), encoding="utf-8")
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--folder", default=tempfile.gettempdir(), help="on the disk that is measured")
+    parser.add_argument("--postgres", help="address of PostgreSQL: what is acknowledged goes on there meanwhile")
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def fsyncs(folder: Path) -> list[float]:
+    """Milliseconds of 200 appends of 4 kB with fsync."""
+    found = []
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        for _ in range(200):
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+            found.append(1000 * (time.perf_counter() - began))
+    return found
+
+
+def child(path: Path, clients: int, seconds: float, postgres: str | None) -> int:
+    """One worker: says the waits of all its events in milliseconds, and its CPU seconds, as JSON."""
+    store = Store.open(path, postgres)
+    waits: list[list[float]] = [[] for _ in range(clients)]
+    barrier = threading.Barrier(clients + 1)
+    ends = 0.0
+
+    def send(client: int) -> None:
+        barrier.wait()
+        number = 0
+        while time.perf_counter() < ends:
+            event = Event(f"{os.getpid()}-{client}-{number}", f"u{client}", f"i{number % 1000}", "click", 1_700_000_000_000 + number)
+            began = time.perf_counter()
+            store.add_events([event])
+            waits[client].append(1000 * (time.perf_counter() - began))
+            number += 1
+
+    threads = [threading.Thread(target=send, args=(client,)) for client in range(clients)]
+    for thread in threads:
+        thread.start()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    used = time.process_time()
+    ends = time.perf_counter() + seconds
+    barrier.wait()
+    for thread in threads:
+        thread.join()
+    used = time.process_time() - used
+    print(json.dumps({"waits": [round(one, 3) for client in waits for one in client], "cpu": used}), flush=True)
+    store.close()
+    return 0
+
+
+def measure(path: Path, clients: int, workers: int, seconds: float, postgres: str | None) -> list[str]:
+    """A row of the table."""
+    command = [sys.executable, "-m", "benchmarks.serving_store", "--folder", str(path), "--seconds", str(seconds)]
+    command += ["--postgres", postgres] if postgres else []
+    shares = [clients // workers + (worker < clients % workers) for worker in range(workers)]
+    running = [
+        subprocess.Popen([*command, "--child", str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for share in shares
+    ]
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    found = []
+    for process in running:
+        assert process.stdout is not None
+        found.append(json.loads(process.stdout.readline()))
+        process.wait()
+    waits = np.array([one for said in found for one in said["waits"]])
+    cpu = 1000 * sum(said["cpu"] for said in found) / len(waits)
+    p50, p99 = np.percentile(waits, [50, 99])
+    figures = [f"{len(waits) / seconds:,.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{waits.max():.1f}", f"{cpu:.3f}"]
+    return [str(clients), str(workers), *figures, f"{os.getloadavg()[0]:.1f}"]
+
+
+def reads(path: Path) -> list[str]:
+    """What a request pays for looking at the store."""
+    store = Store.open(path)
+    view = store.view()
+    store.add_events([Event(f"e{number}", f"u{number % 1000}", f"i{number % 700}", "click", number) for number in range(33_000)])
+    list(view.changes())
+    lines = []
+    for name, ask in (
+        ("nothing new", lambda _: view.changes()),
+        ("history of 33 events", lambda number: view.history(f"u{number % 1000}", 200)),
+    ):
+        began, used = time.perf_counter(), time.process_time()
+        for number in range(5_000):
+            ask(number)
+        wall, cpu = time.perf_counter() - began, time.process_time() - used
+        lines.append(f"- {name}: {wall / 5_000 * 1e6:.1f} us, CPU {cpu / 5_000 * 1e6:.1f} us")
+    store.close()
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
