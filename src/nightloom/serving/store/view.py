@@ -111,13 +111,20 @@ class View:
                 firsts += [] if row is None else [row[0] - 1]
         return min(firsts)
 
-    def history(self, user_id: str, limit: int) -> list[Event]:
+    @property
+    def cursor(self) -> int:
+        """Sequence of the row that `changes` told last: all rows up to it were told, or the champion knew them."""
+        return self._cursor
+
+    def history(self, user_id: str, limit: int, through: int | None = None) -> list[Event]:
         """A user's latest events, oldest first: those of the snapshot and those of the store, each once, without deleted ones.
 
         Args:
             limit: most events.
+            through: the store as it was after the row of this sequence: whoever applies `changes` one by one has not seen the others.
+                None: as it is now. Users who were forgotten since, and what they did, are not there.
         """
-        return [event for _, event in self._placed(user_id, limit, None)][::-1]
+        return [event for _, event in self._placed(user_id, limit, None, through)][::-1]
 
     def user(self, user_id: str, limit: int, cursor: str | None = None) -> Page:
         """A page of a user's events.
@@ -140,17 +147,21 @@ class View:
         more = len(found) > limit
         return Page([event for _, event in found[:limit]], "{}_{}".format(*found[limit - 1][0]) if more else None)
 
-    def _placed(self, user_id: str, limit: int, before: tuple[int, int] | None) -> list[tuple[tuple[int, int], Event]]:
+    def _placed(
+        self, user_id: str, limit: int, before: tuple[int, int] | None, through: int | None = None
+    ) -> list[tuple[tuple[int, int], Event]]:
         """The latest events before a place, newest first, each with its place: time and sequence, below zero for the snapshot's."""
         time, place = before or (1 << 62, 1 << 62)
+        told = 1 << 62 if through is None else through
         with self._lock:
             run = self._reader.execute
             run("BEGIN")
             try:
                 rows = run(
-                    f"SELECT sequence, {EVENT_COLUMNS} FROM events WHERE user_id = ? AND deleted = 0 AND timestamp <= ? "
+                    f"SELECT sequence, {EVENT_COLUMNS} FROM events WHERE user_id = ? AND timestamp <= ? "
+                    "AND ((deleted = 0 AND sequence <= ?) OR (deleted = 1 AND sequence > ? AND replaced <= ?)) "
                     "AND (timestamp < ? OR sequence < ?) ORDER BY timestamp DESC, sequence DESC LIMIT ?",
-                    (user_id, time, time, place, limit),
+                    (user_id, time, told, told, told, time, place, limit),
                 ).fetchall()
                 gone, hidden = self._hidden(user_id) if self._base is not None else (True, set[Any]())
             finally:
