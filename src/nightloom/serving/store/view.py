@@ -59,6 +59,7 @@ class View:
         self._reader = connect(path, reads_only=True)
         self._version = -1
         self._cursor = self._start()
+        self._span = (self._cursor, self._cursor)  # what `changes` had told before its last call, and what it tells in it
 
     def changes(self) -> Iterator[Change]:
         """What was committed since the last call, by any process; some 5 us where nothing was.
@@ -74,6 +75,7 @@ class View:
             run("BEGIN")
             try:
                 last = run("SELECT sequence FROM state").fetchone()[0]
+                self._span = (told, last)
                 while self._cursor < last:
                     rows, reached = self._chunk(self._cursor, last, told)
                     for sequence, change in rows:
@@ -121,8 +123,8 @@ class View:
 
         Args:
             limit: most events.
-            through: the store as it was after the row of this sequence: whoever applies `changes` one by one has not seen the others.
-                None: as it is now. Users who were forgotten since, and what they did, are not there.
+            through: the store as `changes` has told it up to the row of this sequence, of its last call or the last one before. Whoever
+                applies changes one by one has not seen the others. None: as it is now. Users who were forgotten since are not there.
         """
         return [event for _, event in self._placed(user_id, limit, None, through)][::-1]
 
@@ -152,16 +154,18 @@ class View:
     ) -> list[tuple[tuple[int, int], Event]]:
         """The latest events before a place, newest first, each with its place: time and sequence, below zero for the snapshot's."""
         time, place = before or (1 << 62, 1 << 62)
-        told = 1 << 62 if through is None else through
+        seen = 1 << 62 if through is None else through
+        told, last = self._span
         with self._lock:
             run = self._reader.execute
             run("BEGIN")
             try:
                 rows = run(
                     f"SELECT sequence, {EVENT_COLUMNS} FROM events WHERE user_id = ? AND timestamp <= ? "
-                    "AND ((deleted = 0 AND sequence <= ?) OR (deleted = 1 AND sequence > ? AND replaced <= ?)) "
+                    "AND ((deleted = 0 AND sequence <= ?) OR "
+                    "(deleted = 1 AND sequence > ? AND replaced <= ? AND (replaced <= ? OR sequence > ?))) "
                     "AND (timestamp < ? OR sequence < ?) ORDER BY timestamp DESC, sequence DESC LIMIT ?",
-                    (user_id, time, told, told, told, time, place, limit),
+                    (user_id, time, seen, seen, seen, told, last, time, place, limit),
                 ).fetchall()
                 gone, hidden = self._hidden(user_id) if self._base is not None else (True, set[Any]())
             finally:
