@@ -23,8 +23,10 @@ def serve(
     """Answer requests from the champion, until Ctrl-C. It learns from every event, and follows the registry."""
     from nightloom.serving.run import Place, serve
 
+    place = Place(host, port, workers, access_log)
+    place.check()
     found = registry(root)
-    serve(name or _only(found.names(), root), root, found, Place(host, port, workers, access_log))
+    serve(name or _only(found.names(), root), root, found, place)
 
 
 def _only(names: list[str], root: Path) -> str:

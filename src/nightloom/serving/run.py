@@ -43,6 +43,29 @@ class Place:
     workers: int = 2
     access_log: bool = True
 
+    def check(self) -> None:
+        """Refuse a place where the service must not, or can not, listen.
+
+        Raises:
+            InputError: the port is taken, or a host beyond this machine is named and no key is set.
+        """
+        if not Keys.of_environment() and not _loopback(self.host):
+            raise InputError(
+                f"--host {self.host}: others than this machine could ask, and no key is set. Set {KEYS}, for example to "
+                "reader:KEY,writer:KEY,admin:KEY, or listen at 127.0.0.1."
+            )
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+        except OSError as error:
+            raise InputError(f"--host {self.host}: no address of this machine ({error}).") from error
+        with socket.socket(found[0], socket.SOCK_STREAM) as probe:  # workers share their port, and would share it with others, too
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(found[4])
+            except OSError as error:
+                words = "it is taken" if error.errno == errno.EADDRINUSE else str(error)
+                raise InputError(f"--port {self.port}: {words}. Name another one, or end what listens there.") from error
+
 
 def serve(name: str, root: Path, registry: Registry, place: Place) -> None:
     """Serve the champion of a recommender until the process is told to end.
@@ -54,18 +77,12 @@ def serve(name: str, root: Path, registry: Registry, place: Place) -> None:
         place: where to listen.
 
     Raises:
-        InputError: there is no champion, the port is taken, or a host beyond this machine is named and no key is set.
+        InputError: there is no champion.
         NightloomError: the champion's artefact does not answer as its bundle.
     """
     from granian import Granian
     from granian.constants import Interfaces
 
-    if not Keys.of_environment() and not _loopback(place.host):
-        raise InputError(
-            f"--host {place.host}: others than this machine could ask, and no key is set. Set {KEYS}, for example to "
-            "reader:KEY,writer:KEY,admin:KEY, or listen at 127.0.0.1."
-        )
-    _check_free(place)
     root = root.resolve()
     folder = root / "serving" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,18 +219,3 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _check_free(place: Place) -> None:
-    """Refuse a port that somebody listens at: workers share theirs, and would share it with the other one, too."""
-    try:
-        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise InputError(f"--host {place.host}: no address of this machine ({error}).") from error
-    with socket.socket(found[0], socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(found[4])
-        except OSError as error:
-            words = "it is taken" if error.errno == errno.EADDRINUSE else str(error)
-            raise InputError(f"--port {place.port}: {words}. Name another one, or end what listens there.") from error

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nightloom.serving.tokens import Signer
-from tests.serving_bundle import START
 from tests.service_app import Worker, event, ids
+from tests.serving_bundle import START
 
 
 def test_every_worker_has_learned_from_an_event_that_was_acknowledged(home: Path) -> None:

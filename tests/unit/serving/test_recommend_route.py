@@ -11,8 +11,8 @@ import pytest
 from nightloom.core.queries import Query
 from nightloom.data.preparation.stored import look_up
 from nightloom.packaging.bundle import Bundle
-from tests.serving_bundle import EVENTS, N_ITEMS, START
 from tests.service_app import USERS, Worker, event, ids
+from tests.serving_bundle import EVENTS, N_ITEMS, START
 
 
 def same(answer: dict[str, Any], wanted: list[tuple[str, float]]) -> None:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
-from nightloom.serving.api.problems import SOON, problem
+from nightloom.serving.api.problems import REQUEST, SOON, problem
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,6 +43,7 @@ HEADERS = [
     (b"content-security-policy", CSP.encode()),
 ]
 log = logging.getLogger("nightloom.access")
+faults = logging.getLogger("nightloom.serving")
 
 
 class Guard:
@@ -67,12 +68,13 @@ class Guard:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = _request_id(headers.get(b"x-request-id", b""))
-        status, started, size = 500, False, 0
+        scope[REQUEST] = request_id
+        status, size = 500, 0
 
         async def answer(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
                 message["headers"] = [*message["headers"], *HEADERS, (b"x-request-id", request_id.encode())]
             await send(message)
 
@@ -92,10 +94,8 @@ class Guard:
         try:
             refused = self._refusal(scope, headers)
             await (refused or self.app)(scope, read, answer)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            if not started:
-                await problem(500, f"The service failed. Its log says why, under request {request_id}.")(scope, receive, answer)
+        except Exception:  # it was answered already
+            faults.exception("request %s failed", request_id)
         finally:
             self._now -= 1
             seconds = time.perf_counter() - began

@@ -18,6 +18,8 @@ from nightloom.serving.store import CentralUnavailable, StoreBusy, StoreClosed, 
 
 log = logging.getLogger("nightloom.serving")
 TYPE = "application/problem+json"
+REQUEST = "nightloom.request"
+"""Where a request's scope says its id."""
 SOON = {"retry-after": "1"}
 STATUSES: Mapping[type[Exception], int] = {
     StoreFull: 507,
@@ -50,6 +52,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(Exception, _fault)
     for kind in STATUSES:
         app.add_exception_handler(kind, _store)
 
@@ -85,6 +88,10 @@ async def _store(_: Request, error: Exception) -> Response:
         503: "The write could not be confirmed. Send the request again: what was stored already is not stored twice.",
     }
     return problem(status, words[status], headers=SOON)
+
+
+async def _fault(request: Request, _: Exception) -> Response:
+    return problem(500, f"The service failed. Its log says why, under request {request.scope[REQUEST]}.")
 
 
 def _field(where: Sequence[Any]) -> str:
