@@ -69,7 +69,7 @@ def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         default_response_class=Response,
-        responses={422: {"description": "Refused; the answer names the field.", "content": {problems.TYPE: {}}}},
+        responses=problems.DESCRIBED,
     )
     app.state.settings, app.state.metrics, app.state.folder = settings, metrics, settings.folder
     problems.install(app)

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nightloom.core.errors import InputError
 from nightloom.serving.known_items import KnownItems
+from nightloom.serving.refusals import Conflict
 
 DEEPEST = 8
 """Levels of `and`, `or` and `not`."""
-Value = Annotated[str, Field(max_length=512)] | bool | int | float
+Value = Annotated[str, Field(max_length=512)] | bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float
 
 
 class Range(BaseModel):
@@ -27,13 +27,21 @@ class Range(BaseModel):
     max: float | None = None
 
 
+def _only_one(schema: dict[str, Any]) -> None:
+    """Describe what `_one` holds: a field is there, or it is not; there is no null."""
+    schema["minProperties"] = schema["maxProperties"] = 1
+    for said in schema["properties"].values():
+        said |= said.pop("anyOf")[0]
+        said.pop("default")
+
+
 class Filter(BaseModel):
     """Exactly one of the five.
 
     `in` holds for items that have one of the values in each of the columns, `range` for those whose numbers lie in each of the ranges.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_only_one)
     all_of: list[Filter] | None = Field(None, alias="and", min_length=1, max_length=20)
     any_of: list[Filter] | None = Field(None, alias="or", min_length=1, max_length=20)
     none_of: Filter | None = Field(None, alias="not")
@@ -57,7 +65,7 @@ class Filter(BaseModel):
         """The items that pass, bool [items] by dense id.
 
         Raises:
-            InputError: no item has a column that is named.
+            Conflict: no item has a column that is named.
         """
         if self.all_of is not None:
             return np.logical_and.reduce([one.mask(items) for one in self.all_of])
@@ -71,12 +79,12 @@ class Filter(BaseModel):
             assert self.between is not None
             return np.logical_and.reduce([items.between(column, one.min, one.max) for column, one in self.between.items()])
         except KeyError as error:
-            raise InputError(f"filter: no item has a column {error.args[0]!r}. There are: {', '.join(items.columns)}.") from error
+            raise Conflict(f"filter: no item has a column {error.args[0]!r}. There are: {', '.join(items.columns)}.") from error
 
 
 def _depth(said: Any, level: int = 0) -> int:
     """Levels of nesting, as far as it matters."""
     if level > DEEPEST or not isinstance(said, dict):
         return level
-    inner = [one for name in ("and", "or") for one in said.get(name) or () if isinstance(said.get(name), list)]
-    return max((_depth(one, level + 1) for one in [*inner, said.get("not")]), default=level)
+    lists = [said[name] for name in ("and", "or") if isinstance(said.get(name), list)]
+    return max(_depth(one, level + 1) for one in [*(one for found in lists for one in found), said.get("not")])

@@ -6,18 +6,18 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.errors import InputError
 from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
 from nightloom.serving.known_items import mark_of
 from nightloom.serving.live import LiveModel
+from nightloom.serving.refusals import Conflict
 from nightloom.serving.store import Store
 from nightloom.serving.store.writes import Write
 from nightloom.serving.tokens import Shown, Signer
@@ -63,10 +63,12 @@ class Service:
         """The answer to a request.
 
         Raises:
-            InputError: the request names an event or a column that there is not, or a token that is none.
+            Conflict: fields contradict each other, or name an event or a column that there is not.
+            Forged: the page is none of ours.
         """
         model = self.model
         engine, items = model.engine, model.items
+        _check(asked, model.rules.codes)
         steps = {"catalogue": len(items)}
         before = self._page(asked)
         allowed, candidates = self._allowed(model, asked, before, steps)
@@ -75,7 +77,7 @@ class Service:
             exclude_seen = model.champion.exclude_seen and asked.items is None
         limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
         fallback = None
-        if asked.user_id is not None:
+        if asked.user_id is not None and asked.history is None:
             if not len(engine.users.get(asked.user_id).items):
                 fallback = UNKNOWN_USER
             dense, scores = engine.recommend_user(asked.user_id, asked.k, now=asked.now, **limits)
@@ -107,7 +109,7 @@ class Service:
             return ()
         shown = self.signer.read(asked.page, "page")
         if shown.user != asked.user_id:
-            raise InputError("page: it belongs to an answer for somebody else. Send the request with what it began with.")
+            raise Conflict("page: it belongs to an answer for somebody else. Send the request with what it began with.")
         return shown.items
 
     def _allowed(
@@ -145,22 +147,37 @@ class Service:
             lines.append(line)
         return lines
 
-    def similar(self, seeds: Sequence[str], k: int) -> dict[str, Any]:
-        """Items near to others.
-
-        Raises:
-            InputError: none of the others is in the catalogue.
-        """
+    def similar(self, seeds: Sequence[str], k: int) -> dict[str, Any] | None:
+        """Items near to others; None where none of the others is in the catalogue."""
         model = self.model
         places = [place for item in seeds if (place := model.engine.item_index.get(item)) is not None]
         if not places:
-            raise InputError("items: none of them is in the catalogue")
+            return None
         dense, scores = model.engine.similar(places, k)
-        return {"items": self._lines_similar(model, dense.tolist(), scores.tolist()), "version": model.champion.version}
-
-    @staticmethod
-    def _lines_similar(model: LiveModel, found: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:
         items = model.items
-        return [
-            {"item_id": items.ids[dense], "score": score, "title": items.title(dense)} for dense, score in zip(found, scores, strict=True)
+        lines = [
+            {"item_id": items.ids[place], "score": score, "title": items.title(place)}
+            for place, score in zip(dense.tolist(), scores.tolist(), strict=True)
         ]
+        return {"items": lines, "version": model.champion.version}
+
+
+def _check(asked: RecommendRequest, known: Container[str]) -> None:
+    """Refuse fields that contradict each other, or the model.
+
+    Raises:
+        Conflict: names the field.
+    """
+    history = asked.history
+    for name in ("times", "events"):
+        given = getattr(asked, name)
+        if given is None:
+            continue
+        if history is None:
+            raise Conflict(f"{name}: they belong to a history")
+        if len(given) != len(history):
+            raise Conflict(f"{name}: {len(given)} for {len(history)} events of the history")
+    if asked.times is not None and asked.now is not None and asked.now < max(asked.times, default=0):
+        raise Conflict("now: it is before the latest event of the history")
+    if unknown := [name for name in asked.events or () if name not in known]:
+        raise Conflict(f"events: the model knows no event {unknown[0]!r}")

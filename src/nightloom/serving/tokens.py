@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nightloom.core.errors import InputError
 from nightloom.serving.known_items import mark_of
+from nightloom.serving.refusals import Forged
 
 SECRET = "NIGHTLOOM_SECRET"
 """Environment variable with the secret that tokens are signed with; machines that share a recommender share it."""
@@ -89,7 +89,7 @@ class Signer:
             field: what the request calls it.
 
         Raises:
-            InputError: it is none of ours.
+            Forged: it is none of ours.
         """
         try:
             raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
@@ -97,7 +97,7 @@ class Signer:
             if not hmac.compare_digest(signature, self._signature(body)):
                 raise ValueError("signature")
         except (ValueError, UnicodeEncodeError, binascii.Error) as error:
-            raise InputError(f"{field}: this service made no such token. Send one from an answer of /recommend as it came.") from error
+            raise Forged(f"{field}: this service made no such token. Send one from an answer of /recommend as it came.") from error
         length = int.from_bytes(body[:2], "big")
         said: list[Any] = json.loads(body[2 : 2 + length])
         return Shown(*said[:4], np.frombuffer(body[2 + length :], dtype="<u4").tolist(), said[4])

@@ -73,6 +73,8 @@ def test_times_are_seconds_or_text(worker: Worker) -> None:
     ("change", "field"),
     [
         ({"timestamp": "soon"}, "events.0.timestamp"),
+        ({"timestamp": "2026-02-29T00:00:00Z"}, "events.0.timestamp"),
+        ({"timestamp": "2026-11-30T12:00:00"}, "events.0.timestamp"),
         ({"timestamp": True}, "events.0.timestamp"),
         ({"timestamp": -1}, "events.0.timestamp"),
         ({"timestamp": 1e15}, "events.0.timestamp"),
@@ -101,17 +103,17 @@ def test_feedback_belongs_to_a_recommendation(worker: Worker) -> None:
     assert worker("POST", "/feedback", {**click, "feedback_id": "f2", "kind": "impression", "depth": 4}).status_code == 200
 
     changed = second["token"][:-4] + ("AAAA" if not second["token"].endswith("AAAA") else "BBBB")
-    for change, field in (
-        ({"token": changed}, "token"),
-        ({"token": "ü"}, "token"),
-        ({"item_id": "i149" if "i149" not in ids(answer) + ids(second) else "i148"}, "item_id"),
-        ({"user_id": "u3"}, "user_id"),
-        ({"kind": "love"}, "kind"),
-        ({"kind": "rating"}, "body"),
-        ({"item_id": None}, "body"),
+    for change, status, field in (
+        ({"token": changed}, 403, "token"),
+        ({"token": "ü"}, 403, "token"),
+        ({"item_id": "i149" if "i149" not in ids(answer) + ids(second) else "i148"}, 409, "item_id"),
+        ({"user_id": "u3"}, 409, "user_id"),
+        ({"kind": "love"}, 422, "kind"),
+        ({"kind": "rating"}, 409, "value"),
+        ({"item_id": None}, 409, "item_id"),
     ):
         refused = worker("POST", "/feedback", {**click, **change})
-        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field), change
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (status, field), change
 
 
 def test_the_secret_is_made_once_and_is_the_owners_alone(worker: Worker, home: Path) -> None:

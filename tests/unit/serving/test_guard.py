@@ -58,6 +58,12 @@ def test_keys_that_are_not_written_so_are_refused(said: str, monkeypatch: pytest
         Keys.of_environment()
 
 
+def test_a_method_that_a_path_does_not_take(worker: Worker) -> None:
+    for path, wanted in (("/users/a/b", "DELETE, GET"), ("/items/x", "DELETE, GET, PATCH, PUT"), ("/recommend", "POST")):
+        found = worker("TRACE", path)
+        assert (found.status_code, found.headers["allow"]) == (405, wanted)
+
+
 def test_large_bodies_are_refused(worker: Worker) -> None:
     large = b'{"user_id": "' + b"x" * (1 << 20) + b'"}'
     assert worker("POST", "/recommend", content=large).status_code == 413

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from nightloom.core.errors import InputError
 from nightloom.serving.api.answers import answer
 from nightloom.serving.api.models import EventsRequest, FeedbackRequest, Id
+from nightloom.serving.refusals import Conflict
 from nightloom.serving.service import Service
 from nightloom.serving.store import FEEDBACK_EVENTS, Event, Feedback
 from nightloom.serving.store.writes import AddEvents, AddFeedback, DeleteEvent
@@ -46,12 +46,16 @@ async def add_feedback(body: FeedbackRequest, request: Request) -> Response:
     A click, purchase or rating is stored as an event as well where the model knows events of that name.
     """
     service: Service = request.app.state.service
+    if body.item_id is None and body.kind != "impression":
+        raise Conflict(f"item_id: feedback of kind {body.kind} names one")
+    if body.value is None and body.kind == "rating":
+        raise Conflict("value: a rating has one")
     shown = service.signer.read(body.token, "token")
     if body.user_id is not None and shown.user is not None and body.user_id != shown.user:
-        raise InputError("user_id: the recommendation was made for somebody else")
+        raise Conflict("user_id: the recommendation was made for somebody else")
     position = None if body.item_id is None else shown.position(body.item_id)
     if body.item_id is not None and position is None:
-        raise InputError("item_id: the recommendation did not show this item")
+        raise Conflict("item_id: the recommendation did not show this item")
     name = FEEDBACK_EVENTS.get(body.kind)
     user = body.user_id if body.user_id is not None else shown.user
     feedback = Feedback(

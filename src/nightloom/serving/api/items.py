@@ -13,6 +13,7 @@ from nightloom.serving.api.answers import answer
 from nightloom.serving.api.models import Id, ItemBody
 from nightloom.serving.live import LiveModel
 from nightloom.serving.new_items import NewItem
+from nightloom.serving.refusals import Conflict
 from nightloom.serving.service import Service
 from nightloom.serving.store import Item
 from nightloom.serving.store.writes import DeleteItem, PatchItem, PutItem
@@ -85,14 +86,12 @@ def _check(model: LiveModel, item_id: str, columns: dict[str, Any]) -> None:
     """Refuse columns that the model can not read.
 
     Raises:
-        InputError: names the column.
+        Conflict: names the column.
     """
-    if not columns:
-        raise InputError("body: names no column")
     try:
         model.engine.check_item(NewItem(item_id, columns))
     except InputError as error:
-        raise InputError(str(error).removeprefix(f"item {item_id}: ")) from error
+        raise Conflict(str(error).removeprefix(f"item {item_id}: ")) from error
 
 
 def _line(model: LiveModel, dense: int) -> dict[str, Any]:

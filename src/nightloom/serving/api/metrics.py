@@ -7,7 +7,7 @@ import json
 import os
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.buckets: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self.rejected = 0
 

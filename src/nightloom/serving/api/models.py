@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from nightloom.serving.filters import Filter
 
@@ -18,25 +19,27 @@ Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00
 Second = Annotated[int, Field(ge=0, le=LATEST)]
 
 
+LONG, SHORT = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])", "(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+LEAP = "(19(7[26]|8[048]|9[26])|2[0-9](0[48]|[2468][048]|[13579][26])|2[048]00)-02-29"
+CLOCK = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+MOMENT = f"^((19[7-9][0-9]|2[0-9]{{3}})-({LONG}|{SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{LEAP}){CLOCK}$"
+"""A time as RFC 3339 has it, with its zone, from 1970 to 2999; leap years included."""
+
+
 def _milliseconds(said: Any) -> Any:
-    """Milliseconds since 1970 of a time as people write it: seconds since 1970, or ISO 8601 text (UTC where it names no zone)."""
-    if isinstance(said, str):
-        try:
-            moment = datetime.fromisoformat(said)
-        except ValueError as error:
-            raise ValueError("is neither seconds since 1970 nor a time such as 2026-11-30T12:00:00Z") from error
-        said = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    """Milliseconds since 1970 of seconds since 1970, or of text."""
+    if isinstance(said, str) and re.fullmatch(MOMENT, said, re.ASCII):
+        return round(datetime.fromisoformat(said).timestamp() * 1000)
     if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= LATEST:
         raise ValueError("is neither seconds since 1970, up to the year 9999, nor a time such as 2026-11-30T12:00:00Z")
     return round(said * 1000)
 
 
+NUMBER = {"type": "number", "minimum": 0, "maximum": LATEST}
 Time = Annotated[
     int,
     BeforeValidator(_milliseconds),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "minimum": 0, "maximum": LATEST}, {"type": "string", "format": "date-time"}]}, mode="validation"
-    ),
+    WithJsonSchema({"anyOf": [NUMBER, {"type": "string", "pattern": MOMENT}]}, mode="validation"),
 ]
 
 
@@ -49,7 +52,7 @@ class Body(BaseModel):
 class RecommendRequest(Body):
     """Whom to recommend for, and what.
 
-    A `user_id` is answered from stored events, a `history` from the items that it names.
+    A `history` is answered from the items that it names, a `user_id` alone from stored events, and without both from nothing.
     """
 
     model_config = ConfigDict(
@@ -77,20 +80,6 @@ class RecommendRequest(Body):
     """Columns of the catalogue that come with each item."""
     debug: bool = False
     """Say how many items each step left."""
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> RecommendRequest:
-        if (self.user_id is None) == (self.history is None):
-            raise ValueError("name either user_id or history")
-        for name in ("times", "events"):
-            given = getattr(self, name)
-            if given is not None and self.history is None:
-                raise ValueError(f"{name} belong to a history")
-            if given is not None and self.history is not None and len(given) != len(self.history):
-                raise ValueError(f"{len(given)} {name} for {len(self.history)} events of the history")
-        if self.times is not None and self.now is not None and self.now < max(self.times, default=0):
-            raise ValueError("now is before the latest event of the history")
-        return self
 
 
 class NewEvent(Body):
@@ -138,16 +127,10 @@ class FeedbackRequest(Body):
     depth: Annotated[int, Field(ge=0, le=100_000)] | None = None
     value: float | None = None
 
-    @model_validator(mode="after")
-    def _whole(self) -> FeedbackRequest:
-        if self.item_id is None and self.kind != "impression":
-            raise ValueError(f"feedback of kind {self.kind} names its item_id")
-        if self.value is None and self.kind == "rating":
-            raise ValueError("a rating has a value")
-        return self
 
-
-Cell = Annotated[str, Field(max_length=20_000)] | bool | int | float | Annotated[list[str | int | float], Field(max_length=1_000)] | None
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Text = Annotated[str, Field(max_length=20_000)]
+Cell = Text | bool | Whole | float | Annotated[list[Text | Whole | float], Field(max_length=1_000)] | None
 
 
 class ItemBody(Body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from nightloom.core.errors import InputError
+from nightloom.serving.refusals import Conflict, Forged
 from nightloom.serving.store import CentralUnavailable, StoreBusy, StoreClosed, StoreFull, WriteRefused
 
 log = logging.getLogger("nightloom.serving")
@@ -21,6 +23,24 @@ TYPE = "application/problem+json"
 REQUEST = "nightloom.request"
 """Where a request's scope says its id."""
 SOON = {"retry-after": "1"}
+TEXT: Mapping[str, Any] = {"type": "string"}
+FAULT: Mapping[str, Any] = {"type": "object", "required": ["field", "message"], "properties": {"field": TEXT, "message": TEXT}}
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": TEXT,
+        "title": TEXT,
+        "status": {"type": "integer"},
+        "detail": TEXT,
+        "errors": {"type": "array", "items": FAULT},
+    },
+}
+DESCRIBED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "The request is refused; `errors` names the fields.", "content": {TYPE: {"schema": SCHEMA}}},
+    "5XX": {"description": "The service could not do it; nothing is kept by halves.", "content": {TYPE: {"schema": SCHEMA}}},
+}
+"""What every operation may answer besides."""
 STATUSES: Mapping[type[Exception], int] = {
     StoreFull: 507,
     StoreBusy: 429,
@@ -66,17 +86,27 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return problem(422, "; ".join(f"{one['field']}: {one['message']}" for one in found[:5]), found)
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), headers=error.headers)
+    headers = {"allow": _methods(request)} if error.status_code == 405 else error.headers
+    return problem(error.status_code, str(error.detail), headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """What a path takes; the framework's own answer names the first route of the path alone."""
+    known: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    shapes = {re.sub(r"\{[^}]*\}", ".+", path): said for path, said in known.items()}
+    found = {method.upper() for shape, said in shapes.items() if re.fullmatch(shape, request.url.path) for method in said}
+    return ", ".join(sorted(found))
 
 
 async def _refused(_: Request, error: Exception) -> Response:
     if error.__cause__ is not None and isinstance(error, WriteRefused):  # the store's own words name its file
         return problem(422, "a value can not be stored")
+    status = 409 if isinstance(error, Conflict) else 403 if isinstance(error, Forged) else 422
     field, colon, message = str(error).partition(": ")
     named = [{"field": field, "message": message}] if colon and " " not in field else []
-    return problem(422, str(error), named)
+    return problem(status, str(error), named)
 
 
 async def _store(_: Request, error: Exception) -> Response:

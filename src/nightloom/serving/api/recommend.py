@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from nightloom.serving.api.answers import answer
@@ -34,4 +35,7 @@ async def similar(
 ) -> Response:
     """The items nearest to one or several others."""
     service: Service = request.app.state.service
-    return answer(service.similar(items, k))
+    found = service.similar(items, k)
+    if found is None:
+        raise HTTPException(404, "None of these items is in the catalogue.")
+    return answer(found)

@@ -20,7 +20,7 @@ async def get_user(
     user_id: Id,
     request: Request,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    cursor: Annotated[str | None, Query(pattern=r"^-?[0-9]{1,18}_-?[0-9]{1,18}$", description="`next` of the page before.")] = None,
 ) -> Response:
     """A user's events, the latest first. A user without events is one whom nobody knows yet."""
     service: Service = request.app.state.service
