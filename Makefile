@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.nightloom-ready
 PRESET ?= movies-small
+NAME ?= $(PRESET)
 ARGS ?=
 export PREFECT_HOME ?= $(CURDIR)/mlruns/prefect
 export MLFLOW_DISABLE_TELEMETRY = true
@@ -12,7 +13,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test check ui bench-training
+.PHONY: help setup nightly serve test check ui bench-training
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,6 +36,9 @@ $(READY): pyproject.toml constraints.txt
 
 nightly: setup  ## one night of a preset: PRESET=movies-small, ARGS=--force
 	@$(BIN)/python -m flows.nightly --preset $(PRESET) $(ARGS)
+
+serve: setup  ## the service, after a night: NAME=movies-small, ARGS="--port 8000"
+	@$(BIN)/nightloom serve $(NAME) $(ARGS)
 
 ui: setup  ## Prefect's and MLflow's pages and a worker, until Ctrl-C
 	@bash deployment/ui.sh $(abspath $(BIN))

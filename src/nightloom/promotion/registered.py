@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from nightloom.core.digests import differs, folder_digest, set_aside
 from nightloom.core.errors import DamagedError, InputError, NightloomError
@@ -181,6 +184,27 @@ class Registered:
     def _sources(self, run: str) -> set[str]:
         """Addresses of what was registered from a run, under any name."""
         return {one.source for one in self.client.search_model_versions(f"run_id = '{run}'")}
+
+    def names(self) -> list[str]:
+        """Names of the recommenders that have a champion, sorted; click heads are none."""
+        with self._reached():
+            models = [one for one in self.client.search_registered_models() if one.name.startswith("nightloom-")]
+        found = [one.name.removeprefix("nightloom-") for one in models if CHAMPION in one.aliases]
+        return sorted(name for name in found if not name.endswith(CLICKS))
+
+    def excludes_seen(self, version: Version) -> bool:
+        """Whether a version leaves items of the history out unless a request says otherwise, as its signature has it."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        with self._reached(), tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+            place = self.client.get_model_version_download_uri(version.model, version.version)
+            try:  # not mlflow.models, which asks the address of the process
+                path = download_artifacts(artifact_uri=f"{place}/MLmodel", dst_path=scratch, tracking_uri=self.tracking.uri)
+                said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["signature"]["params"]
+            except (OSError, KeyError, TypeError, yaml.YAMLError, MlflowException) as error:
+                raise NightloomError(f"{version.model} version {version.version}: its MLmodel can not be read from {place}.") from error
+        return bool({one["name"]: one["default"] for one in json.loads(said or "[]")}.get("exclude_seen", True))
 
     def fetch(self, version: Version, home: Path, holds: str = "meta.json") -> Path:
         """The files of a version on this machine's disk; fetched once.

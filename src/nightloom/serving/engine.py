@@ -224,6 +224,15 @@ class Engine:
             self.users.measure(user)
             return True
 
+    def check_item(self, item: NewItem) -> None:
+        """Refuse what `put_item` would, and change nothing.
+
+        Raises:
+            InputError: as there.
+        """
+        self._maker.check(item)
+        self._maker.vector(item)
+
     def put_item(self, item: NewItem) -> int:
         """Take an item into the catalogue, or back into it, and give its dense id; nothing is rebuilt.
 

@@ -59,6 +59,7 @@ class View:
         self._reader = connect(path, reads_only=True)
         self._version = -1
         self._cursor = self._start()
+        self._span = (self._cursor, self._cursor)  # what `changes` had told before its last call, and what it tells in it
 
     def changes(self) -> Iterator[Change]:
         """What was committed since the last call, by any process; some 5 us where nothing was.
@@ -74,6 +75,7 @@ class View:
             run("BEGIN")
             try:
                 last = run("SELECT sequence FROM state").fetchone()[0]
+                self._span = (told, last)
                 while self._cursor < last:
                     rows, reached = self._chunk(self._cursor, last, told)
                     for sequence, change in rows:
@@ -111,13 +113,20 @@ class View:
                 firsts += [] if row is None else [row[0] - 1]
         return min(firsts)
 
-    def history(self, user_id: str, limit: int) -> list[Event]:
+    @property
+    def cursor(self) -> int:
+        """Sequence of the row that `changes` told last: all rows up to it were told, or the champion knew them."""
+        return self._cursor
+
+    def history(self, user_id: str, limit: int, through: int | None = None) -> list[Event]:
         """A user's latest events, oldest first: those of the snapshot and those of the store, each once, without deleted ones.
 
         Args:
             limit: most events.
+            through: the store as `changes` has told it up to the row of this sequence, of its last call or the last one before. Whoever
+                applies changes one by one has not seen the others. None: as it is now. Users who were forgotten since are not there.
         """
-        return [event for _, event in self._placed(user_id, limit, None)][::-1]
+        return [event for _, event in self._placed(user_id, limit, None, through)][::-1]
 
     def user(self, user_id: str, limit: int, cursor: str | None = None) -> Page:
         """A page of a user's events.
@@ -140,17 +149,23 @@ class View:
         more = len(found) > limit
         return Page([event for _, event in found[:limit]], "{}_{}".format(*found[limit - 1][0]) if more else None)
 
-    def _placed(self, user_id: str, limit: int, before: tuple[int, int] | None) -> list[tuple[tuple[int, int], Event]]:
+    def _placed(
+        self, user_id: str, limit: int, before: tuple[int, int] | None, through: int | None = None
+    ) -> list[tuple[tuple[int, int], Event]]:
         """The latest events before a place, newest first, each with its place: time and sequence, below zero for the snapshot's."""
         time, place = before or (1 << 62, 1 << 62)
+        seen = 1 << 62 if through is None else through
+        told, last = self._span
         with self._lock:
             run = self._reader.execute
             run("BEGIN")
             try:
                 rows = run(
-                    f"SELECT sequence, {EVENT_COLUMNS} FROM events WHERE user_id = ? AND deleted = 0 AND timestamp <= ? "
+                    f"SELECT sequence, {EVENT_COLUMNS} FROM events WHERE user_id = ? AND timestamp <= ? "
+                    "AND ((deleted = 0 AND sequence <= ?) OR "
+                    "(deleted = 1 AND sequence > ? AND replaced <= ? AND (replaced <= ? OR sequence > ?))) "
                     "AND (timestamp < ? OR sequence < ?) ORDER BY timestamp DESC, sequence DESC LIMIT ?",
-                    (user_id, time, time, place, limit),
+                    (user_id, time, seen, seen, seen, told, last, time, place, limit),
                 ).fetchall()
                 gone, hidden = self._hidden(user_id) if self._base is not None else (True, set[Any]())
             finally:

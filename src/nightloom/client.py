@@ -1,0 +1,180 @@
+"""A client of the service, typed.
+
+    with Client("http://127.0.0.1:8000") as service:
+        answer = service.recommend("196", k=10)
+        service.add_feedback("f1", answer.token, "click", time.time(), item_id=answer.items[0].item_id)
+
+Needs httpx (the extra `serve`). A request that was told to come back is sent again; writes are harmless to repeat.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from nightloom.core.errors import InputError, NightloomError
+
+TRIES = 4
+"""How often a request is sent that is told to come back (429, 503)."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A recommended item.
+
+    Attributes:
+        score: of the ranking; comparable within one answer.
+        title: where the catalogue has titles.
+        probability: that the item is interacted with next, where the model has a re-ranker.
+        columns: those that were asked for.
+    """
+
+    item_id: str
+    score: float
+    title: str | None = None
+    probability: float | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A recommendation.
+
+    Attributes:
+        items: best first.
+        token: what feedback refers to.
+        next: what `page` of the next request is; None where there is no next page.
+        version: of the model.
+        fallback: why nothing is known of the one who asks; None where something is.
+        filled: whether there were as many items as asked for.
+    """
+
+    items: Sequence[Item]
+    token: str
+    next: str | None
+    version: str
+    fallback: str | None
+    filled: bool
+
+
+class Client:
+    """Asks a service; one client for many requests.
+
+    Args:
+        address: such as http://127.0.0.1:8000.
+        key: of the service, where it asks for one.
+        timeout: seconds for a request.
+
+    Raises:
+        InputError: from every method, when the service refuses the request; names the field.
+        NightloomError: from every method, when the service can not be reached or fails.
+    """
+
+    def __init__(self, address: str = "http://127.0.0.1:8000", key: str | None = None, timeout: float = 10.0) -> None:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def recommend(self, user_id: str | None = None, *, history: Sequence[str] | None = None, k: int = 10, **more: Any) -> Answer:
+        """The best items for a stored user, or for a history.
+
+        Args:
+            user_id: the user.
+            history: item ids, oldest first, instead.
+            k: how many.
+            more: further fields of the request, such as `times`, `filter`, `items`, `page`, `columns`.
+        """
+        who = {"user_id": user_id} if user_id is not None else {"history": list(history or ())}
+        said = self._send("POST", "/recommend", {**who, "k": k, **more})
+        names = ("token", "next", "version", "fallback", "filled")
+        return Answer([Item(**one) for one in said["items"]], **{name: said[name] for name in names})
+
+    def similar(self, items: Sequence[str], k: int = 10) -> list[Item]:
+        """The items nearest to some others."""
+        return [Item(**one) for one in self._send("GET", "/similar", params={"items": list(items), "k": k})["items"]]
+
+    def add_events(self, events: Sequence[Mapping[str, Any]]) -> int:
+        """Store events, a thousand at most; how many were new."""
+        return int(self._send("POST", "/events", {"events": [dict(one) for one in events]})["stored"])
+
+    def delete_event(self, event_id: str) -> None:
+        """Delete an event."""
+        self._send("DELETE", f"/events/{_quoted(event_id)}")
+
+    def add_feedback(self, feedback_id: str, token: str, kind: str, timestamp: float, **more: Any) -> None:
+        """Say what became of a recommendation; `more` is `item_id`, `user_id`, `depth`, `value`."""
+        self._send("POST", "/feedback", {"feedback_id": feedback_id, "token": token, "kind": kind, "timestamp": timestamp, **more})
+
+    def put_item(self, item_id: str, columns: Mapping[str, Any]) -> None:
+        """Say all that is known of an item."""
+        self._send("PUT", f"/items/{_quoted(item_id)}", dict(columns))
+
+    def patch_item(self, item_id: str, columns: Mapping[str, Any]) -> None:
+        """Change some columns of an item."""
+        self._send("PATCH", f"/items/{_quoted(item_id)}", dict(columns))
+
+    def delete_item(self, item_id: str) -> None:
+        """Offer an item no more."""
+        self._send("DELETE", f"/items/{_quoted(item_id)}")
+
+    def items(self, words: str = "") -> Iterator[Mapping[str, Any]]:
+        """The items that are offered, by words of their titles."""
+        cursor: int | None = 0
+        while cursor is not None:
+            page = self._send("GET", "/items", params={"q": words, "limit": 200, "cursor": cursor})
+            yield from page["items"]
+            cursor = page["next"]
+
+    def user_events(self, user_id: str) -> Iterator[Mapping[str, Any]]:
+        """A user's events, the latest first."""
+        cursor: str | None = None
+        while True:
+            more = {} if cursor is None else {"cursor": cursor}
+            page = self._send("GET", f"/users/{_quoted(user_id)}", params={"limit": 200, **more})
+            yield from page["events"]
+            if (cursor := page["next"]) is None:
+                return
+
+    def forget_user(self, user_id: str) -> None:
+        """Remove all that is stored of a user."""
+        self._send("DELETE", f"/users/{_quoted(user_id)}")
+
+    def ready(self) -> bool:
+        """Whether the service answers."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _send(self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        for left in reversed(range(TRIES)):
+            try:
+                found = self._http.request(method, path, json=body, params=params)
+            except httpx.HTTPError as error:
+                raise NightloomError(f"{self._http.base_url}: the service does not answer ({error!r}).") from error
+            if found.status_code not in (429, 503) or not left:
+                break
+            time.sleep(float(found.headers.get("retry-after", 1)))
+        if found.is_success:
+            return dict(found.json())
+        detail = found.json().get("detail", found.text) if "json" in found.headers.get("content-type", "") else found.text
+        kind = InputError if 400 <= found.status_code < 500 and found.status_code != 429 else NightloomError
+        raise kind(f"{method} {path}: {found.status_code}, {detail}")
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,128 @@
+"""What every request passes: a request id, keys, limits on size and load, counters, a log line, headers that browsers obey.
+
+Plain ASGI, since a middleware of the framework costs as much as a recommendation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from nightloom.serving.api.keys import Keys
+from nightloom.serving.api.metrics import Metrics
+from nightloom.serving.api.problems import REQUEST, SOON, problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BIGGEST_BODY = 1 << 20
+"""Bytes of a request."""
+SLOWEST_BODY = 10.0
+"""Seconds that a part of a body may take."""
+MOST_AT_ONCE = 64
+"""Requests that one worker takes at a time; more are told to come back."""
+OPEN = ("/healthz", "/readyz", "/version", "/", "/static")
+"""Paths that need no key; what lies under the last one, too."""
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", CSP.encode()),
+]
+log = logging.getLogger("nightloom.access")
+faults = logging.getLogger("nightloom.serving")
+
+
+class Guard:
+    """Goes round an app.
+
+    Args:
+        app: the app.
+        keys: who may do what.
+        metrics: counts requests.
+        at_once: most requests at a time.
+    """
+
+    def __init__(self, app: App, keys: Keys, metrics: Metrics, at_once: int = MOST_AT_ONCE) -> None:
+        self.app, self.keys, self.metrics, self._at_once = app, keys, metrics, at_once
+        self._now = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers.get(b"x-request-id", b""))
+        scope[REQUEST] = request_id
+        status, size = 500, 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *HEADERS, (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        async def read() -> Message:
+            nonlocal size
+            try:
+                async with asyncio.timeout(SLOWEST_BODY):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"The request's body did not come within {SLOWEST_BODY:g} seconds.") from error
+            size += len(message.get("body", b""))
+            if size > BIGGEST_BODY:
+                raise HTTPException(413, f"A request has {BIGGEST_BODY:,} bytes at most.")
+            return message
+
+        self._now += 1
+        try:
+            refused = self._refusal(scope, headers)
+            await (refused or self.app)(scope, read, answer)
+        except Exception:  # it was answered already
+            faults.exception("request %s failed", request_id)
+        finally:
+            self._now -= 1
+            seconds = time.perf_counter() - began
+            route = scope.get("route")
+            path = getattr(route, "path", "other")
+            self.metrics.count(scope["method"], path, status, seconds)
+            if log.isEnabledFor(logging.INFO):
+                said = {"id": request_id, "method": scope["method"], "path": path, "status": status, "ms": round(seconds * 1000, 2)}
+                log.info(json.dumps(said))
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> App | None:
+        """The answer where the request is not let in."""
+        path, method = scope["path"], scope["method"]
+        probe = path in OPEN or path.startswith(f"{OPEN[-1]}/")
+        if self._now > self._at_once and not probe:
+            self.metrics.rejected += 1
+            return problem(429, "The service has more requests than it can answer in time. Try again in a second.", headers=SOON)
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > BIGGEST_BODY:
+            return problem(413, f"A request has {BIGGEST_BODY:,} bytes at most.")
+        if not probe and (said := self.keys.refusal(method, path, headers.get(b"authorization", b""))):
+            status, words = said
+            return problem(status, words, headers={"www-authenticate": "Bearer"} if status == 401 else None)
+        return None
+
+
+def _request_id(given: bytes) -> str:
+    """The caller's id of the request where it is a plain one, else a new one."""
+    text = given.decode("latin-1")
+    return text if 0 < len(text) <= 64 and text.isascii() and text.replace("-", "").replace("_", "").isalnum() else secrets.token_hex(8)

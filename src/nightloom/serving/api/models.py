@@ -1,0 +1,153 @@
+"""What requests hold. Strict: a number is no text, `false` is no number, and fields that nobody knows are refused."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from nightloom.serving.filters import Filter
+
+LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
+"""Characters of an id; items to rank; events of a request; events of a history; items of an answer."""
+LATEST = 253_402_300_799
+"""The last second of the year 9999."""
+
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00]+$")]
+Second = Annotated[int, Field(ge=0, le=LATEST)]
+
+
+LONG, SHORT = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])", "(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+LEAP = "(19(7[26]|8[048]|9[26])|2[0-9](0[48]|[2468][048]|[13579][26])|2[048]00)-02-29"
+CLOCK = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+MOMENT = f"^((19[7-9][0-9]|2[0-9]{{3}})-({LONG}|{SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{LEAP}){CLOCK}$"
+"""A time as RFC 3339 has it, with its zone, from 1970 to 2999; leap years included."""
+
+
+def _milliseconds(said: Any) -> Any:
+    """Milliseconds since 1970 of seconds since 1970, or of text."""
+    if isinstance(said, str) and re.fullmatch(MOMENT, said, re.ASCII):
+        return round(datetime.fromisoformat(said).timestamp() * 1000)
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= LATEST:
+        raise ValueError("is neither seconds since 1970, up to the year 9999, nor a time such as 2026-11-30T12:00:00Z")
+    return round(said * 1000)
+
+
+NUMBER = {"type": "number", "minimum": 0, "maximum": LATEST}
+Time = Annotated[
+    int,
+    BeforeValidator(_milliseconds),
+    WithJsonSchema({"anyOf": [NUMBER, {"type": "string", "pattern": MOMENT}]}, mode="validation"),
+]
+
+
+class Body(BaseModel):
+    """Base of all bodies."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class RecommendRequest(Body):
+    """Whom to recommend for, and what.
+
+    A `history` is answered from the items that it names, a `user_id` alone from stored events, and without both from nothing.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user_id": "196", "k": 10}, {"history": ["1", "50"], "k": 5, "filter": {"in": {"genre": ["Comedy"]}}}]
+        }
+    )
+    user_id: Id | None = None
+    history: Annotated[list[Id], Field(max_length=MOST_HISTORY)] | None = None
+    times: Annotated[list[Second], Field(max_length=MOST_HISTORY)] | None = None
+    """Of each event of the history, seconds since 1970."""
+    events: Annotated[list[Id], Field(max_length=MOST_HISTORY)] | None = None
+    """Name of each event of the history."""
+    now: Second | None = None
+    """Time of the request, seconds since 1970; by default now."""
+    k: Annotated[int, Field(ge=1, le=BIGGEST_K)] = 10
+    filter: Filter | None = None
+    items: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)] | None = None
+    """Rank these alone."""
+    page: Annotated[str, Field(max_length=16_384)] | None = None
+    """`next` of the answer before."""
+    exclude_seen: bool | None = None
+    """Leave out items of the history; by default as the model was evaluated."""
+    columns: Annotated[list[Id], Field(max_length=50)] = []
+    """Columns of the catalogue that come with each item."""
+    debug: bool = False
+    """Say how many items each step left."""
+
+
+class NewEvent(Body):
+    """Something that a user did with an item. The `event_id` is the sender's own: an event is stored once, however often it is sent."""
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    event: Id
+    timestamp: Time
+    """Seconds since 1970, or ISO 8601 text."""
+    value: float | None = None
+
+
+class EventsRequest(Body):
+    """Events of one or many users."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"events": [{"event_id": "e1", "user_id": "196", "item_id": "50", "event": "rating", "timestamp": 893286638, "value": 5}]}
+            ]
+        }
+    )
+    events: Annotated[list[NewEvent], Field(min_length=1, max_length=MOST_EVENTS)]
+
+
+class FeedbackRequest(Body):
+    """What became of a recommendation.
+
+    `token` is that of the answer. `depth` is how many of its items were seen.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"feedback_id": "f1", "token": "<token of /recommend>", "kind": "click", "item_id": "50", "timestamp": 893286700}]
+        }
+    )
+    feedback_id: Id
+    token: Annotated[str, Field(min_length=1, max_length=16_384)]
+    kind: Literal["impression", "click", "purchase", "rating", "dismiss", "not_interested"]
+    timestamp: Time
+    item_id: Id | None = None
+    user_id: Id | None = None
+    depth: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    value: float | None = None
+
+
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Text = Annotated[str, Field(max_length=20_000)]
+Cell = Text | bool | Whole | float | Annotated[list[Text | Whole | float], Field(max_length=1_000)] | None
+
+
+class ItemBody(Body):
+    """The item's columns, by name."""
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{"title": "A new film (2026)", "genre": "Comedy", "year": 2026}]}
+    )
+    __pydantic_extra__: dict[Annotated[str, Field(min_length=1, max_length=LONGEST_ID)], Cell]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Column -> value."""
+        return dict(self.__pydantic_extra__)
+
+
+class SimilarRequest(Body):
+    """Items that others are near to."""
+
+    items: Annotated[list[Id], Field(min_length=1, max_length=50)]

@@ -1,0 +1,41 @@
+"""Recommendations, and items near to others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from nightloom.serving.api.answers import answer
+from nightloom.serving.api.models import BIGGEST_K, Id, RecommendRequest
+from nightloom.serving.service import Service
+
+router = APIRouter(tags=["recommend"])
+
+
+@router.post("/recommend")
+async def recommend(body: RecommendRequest, request: Request) -> Response:
+    """The best items for a user or a history, with a token that feedback refers to."""
+    service: Service = request.app.state.service
+    found = service.recommend(body)
+    counts = request.app.state.metrics.counts
+    counts["recommendations_total"] += 1
+    if found["fallback"]:
+        counts["fallbacks_total"] += 1
+    return answer(found)
+
+
+@router.get("/similar")
+async def similar(
+    request: Request,
+    items: Annotated[list[Id], Query(min_length=1, max_length=50, description="Item ids; say it once for each.")],
+    k: Annotated[int, Query(ge=1, le=BIGGEST_K)] = 10,
+) -> Response:
+    """The items nearest to one or several others."""
+    service: Service = request.app.state.service
+    found = service.similar(items, k)
+    if found is None:
+        raise HTTPException(404, "None of these items is in the catalogue.")
+    return answer(found)

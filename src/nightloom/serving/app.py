@@ -1,0 +1,166 @@
+"""The service as an ASGI app: one worker's store, champion, routes, and the tasks that keep them up to date.
+
+Imports neither torch nor pandas nor MLflow: the process that starts the workers finds the champion (`nightloom.serving.run`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from nightloom import __version__
+from nightloom.core.errors import NightloomError
+from nightloom.serving.api import events, items, problems, recommend, system, users
+from nightloom.serving.api.guard import MOST_AT_ONCE, Guard
+from nightloom.serving.api.keys import Keys
+from nightloom.serving.api.metrics import Metrics
+from nightloom.serving.live import Champion, LiveModel
+from nightloom.serving.service import Service
+from nightloom.serving.store import Store
+from nightloom.serving.tokens import Signer
+
+LOOK_SECONDS = 0.25
+"""How often a worker looks what others wrote, and which version is to serve, when nobody asks."""
+LEAVE_SECONDS = 1.0
+log = logging.getLogger("nightloom.serving")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker is told.
+
+    Attributes:
+        folder: where the parent process says what is to serve (`champion.json`), and workers leave their counters.
+        store: the store's file.
+        url: PostgreSQL's address, where machines share a store.
+        access_log: whether each request is a line of the log.
+        at_once: requests that one worker takes at a time.
+    """
+
+    folder: Path
+    store: Path
+    url: str | None = None
+    access_log: bool = True
+    at_once: int = MOST_AT_ONCE
+
+
+def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
+    """The app of one worker.
+
+    Args:
+        settings: see there.
+        keys: who may do what; None: as the environment says.
+    """
+    metrics = Metrics()
+    app = FastAPI(
+        title="Nightloom",
+        version=__version__,
+        summary="Recommendations that have learned from the last second.",
+        lifespan=_lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        default_response_class=Response,
+        responses=problems.DESCRIBED,
+    )
+    app.state.settings, app.state.metrics, app.state.folder = settings, metrics, settings.folder
+    problems.install(app)
+    for one in (recommend, events, items, users, system):
+        app.include_router(one.router)
+    return Guard(app, Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    store = Store.open(settings.store, settings.url)
+    service = Service(store, Signer.of(settings.store.with_suffix(".secret")))
+    app.state.service = service
+    app.state.gauges = lambda: _gauges(service)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        said = read_champion(settings.folder)
+        service.live = await asyncio.to_thread(open_model, said, store)
+        log.info("serves version %s of %s, %d items", said.version, said.name, len(service.live.items))
+        tasks = [asyncio.create_task(_watch(service, settings.folder)), asyncio.create_task(_leave(app))]
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(store.close)  # what was taken is written before the process ends
+        if service.live is not None:
+            service.live.close()
+        app.state.metrics.leave(settings.folder, _gauges(service))
+
+
+def read_champion(folder: Path) -> Champion:
+    """What is to serve, as the parent process says."""
+    said = json.loads((folder / "champion.json").read_text(encoding="utf-8"))
+    snapshot = None if said["snapshot"] is None else Path(said["snapshot"])
+    return Champion(said["name"], said["version"], Path(said["folder"]), snapshot, said["exclude_seen"])
+
+
+def open_model(champion: Champion, store: Store) -> LiveModel:
+    """A champion that has learned from all that is stored so far.
+
+    Raises:
+        NightloomError: it does not load, or does not answer as its bundle did.
+    """
+    live = LiveModel(champion, store)
+    live.catch_up()
+    return live
+
+
+async def _watch(service: Service, folder: Path) -> None:
+    """Learn from what other workers and machines wrote, and change over when another version is to serve."""
+    refused: str | None = None
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            assert service.live is not None
+            service.live.catch_up()
+            said = read_champion(folder)
+            if said.version in (service.live.champion.version, refused):
+                continue
+            refused = said.version  # not tried again, unless another one came in between
+            fresh = await asyncio.to_thread(open_model, said, service.store)
+            fresh.catch_up()
+            former, service.live, service.problem, refused = service.live, fresh, None, None
+            former.close()
+            log.info("changed over from version %s to version %s", former.champion.version, said.version)
+        except (NightloomError, OSError, ValueError) as error:
+            service.problem = "the version that is to serve can not be opened; the log says why"
+            log.error("another version can not be opened, the old one serves on: %s", error)
+
+
+async def _leave(app: FastAPI) -> None:
+    """Leave the counters where the other workers read them."""
+    while True:
+        app.state.metrics.leave(app.state.folder, app.state.gauges())
+        await asyncio.sleep(LEAVE_SECONDS)
+
+
+def _gauges(service: Service) -> dict[str, float]:
+    found: dict[str, float] = {"store_queue_rows": service.store.waiting, "time_seconds": time.time()}
+    with contextlib.suppress(Exception):  # the store is closed, or its disk is gone
+        found["store_spool_rows"] = service.store.spool
+    if service.live is not None:
+        engine = service.live.engine
+        found |= {
+            "model_version": float(service.live.champion.version),
+            "catalogue_items": len(service.live.items),
+            "cached_users": len(engine.users),
+            "cached_users_bytes": engine.users.nbytes,
+            "changes_learned": service.live.learned,
+            "version_refused": float(service.problem is not None),
+        }
+    return found

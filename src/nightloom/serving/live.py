@@ -1,0 +1,145 @@
+"""A champion in service: its engine, the store on top of the snapshot that it was trained on, and what is known of its items."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightloom.core.errors import InputError
+from nightloom.core.queries import Query
+from nightloom.serving.artefact import Artefact
+from nightloom.serving.engine import Engine
+from nightloom.serving.known_items import KnownItems
+from nightloom.serving.new_items import NewItem
+from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
+from nightloom.serving.stored import Rules
+from nightloom.serving.warm import check
+
+LONGEST_HISTORY = 100_000
+"""Events of a user that are read; nobody has more."""
+log = logging.getLogger("nightloom.serving")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What a service serves.
+
+    Attributes:
+        name: of the recommender.
+        version: of the registered model.
+        folder: the serving artefact.
+        snapshot: folder of the snapshot that it was trained on; None where it is not here, and users have only what they did by day.
+        exclude_seen: whether items of the history are left out unless a request says otherwise.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    snapshot: Path | None = None
+    exclude_seen: bool = True
+
+
+class LiveModel:
+    """Answers from memory, and learns from what the store tells. One thread calls it at a time.
+
+    Args:
+        champion: what to open.
+        store: where the day's rows are.
+
+    Raises:
+        InputError: the artefact is damaged, or the snapshot is none.
+        NightloomError: the engine does not answer as the bundle that the artefact was made of.
+    """
+
+    def __init__(self, champion: Champion, store: Store) -> None:
+        self.champion = champion
+        self.engine = Engine(Artefact.open(champion.folder), self._stored)
+        check(self.engine)
+        features = self.engine.artefact.manifest.features
+        self.items = KnownItems(self.engine.artefact.catalogue, features["kinds"], features["tags_separator"])
+        self.view = store.view(champion.snapshot)
+        clock = self.engine.clock
+        self.rules = Rules(self.engine.artefact.manifest.meta, clock.has_time)
+        self._through = self.view.cursor
+        self.learned = 0
+        """Changes that were applied since it was opened."""
+
+    def catch_up(self) -> int:
+        """Apply what was committed since the last call, by whatever process; how many rows that were. Some 5 us where nothing was."""
+        many = 0
+        try:
+            for change in self.view.changes():
+                many += 1
+                self._through = self.view.cursor - 1
+                self._apply(change)
+        finally:
+            if many:
+                self._through = self.view.cursor
+                self.learned += many
+        return many
+
+    def history(self, user: str) -> list[Event]:
+        """All of a user's events, oldest first, as far as they were applied."""
+        return self.view.history(user, LONGEST_HISTORY, self._through)
+
+    def close(self) -> None:
+        """Close the store's reader."""
+        self.view.close()
+
+    def _stored(self, user: str) -> Query:
+        return self.rules.query(user, self.history(user))
+
+    def _apply(self, change: Change) -> None:
+        if isinstance(change, Event):
+            self._add(change)
+        elif isinstance(change, DeletedEvent):
+            self._delete(change.event)
+        elif isinstance(change, Item):
+            self._put(change)
+        elif isinstance(change, Forgotten):
+            self.engine.forget_user(change.user_id)
+
+    def _add(self, event: Event) -> None:
+        engine, dense = self.engine, self.engine.item_index.get(event.item_id)
+        if dense is None or not self.rules.counts(event):
+            return
+        if dense not in engine.users.get(event.user_id).items:
+            self._learn(event)
+            return
+        before = self.history(event.user_id)
+        self._differ(before, sorted([*before, event], key=lambda one: one.timestamp))
+
+    def _delete(self, event: Event) -> None:
+        self.engine.users.get(event.user_id)  # as it was: the row is not gone up to here
+        before = self.history(event.user_id)
+        after = [one for one in before if one.event_id != event.event_id]
+        self._differ(before, after)
+
+    def _differ(self, before: list[Event], after: list[Event]) -> None:
+        """Take back what no longer counts of a user, and learn what does now: a repeat may count where the first is gone."""
+        old, new = ({_key(event): event for event in self.rules.kept(events)} for events in (before, after))
+        for key, event in old.items():
+            if key not in new:
+                self.engine.retract(event.user_id, event.item_id, self.rules.codes[event.event], event.timestamp // 1000)
+        for key, event in new.items():
+            if key not in old:
+                self._learn(event)
+
+    def _learn(self, event: Event) -> None:
+        code, positive = self.rules.codes[event.event], self.rules.positive(event)
+        self.engine.apply(event.user_id, event.item_id, code, event.timestamp // 1000, positive=positive)
+
+    def _put(self, item: Item) -> None:
+        if item.deleted:
+            self.engine.remove_item(item.item_id)
+            self.items.remove(item.item_id)
+            return
+        columns = self.items.merged(item)
+        with contextlib.suppress(InputError):  # another machine, of another champion, took what this one can not read
+            self.items.put(self.engine.put_item(NewItem(item.item_id, columns)), item.item_id, columns)
+
+
+def _key(event: Event) -> tuple[str, str, int]:
+    return event.item_id, event.event, event.timestamp

@@ -1,0 +1,79 @@
+"""Users' stored events as the model reads them: the rules of stage prepare, without pandas.
+
+As `nightloom.data.preparation.stored`, by which the registered model looks users up, but for two rules: a user is not taken for a robot
+by a day of many events, and an event whose name the model does not know is left out rather than renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nightloom.core.event_names import EventNames
+from nightloom.core.queries import Query
+from nightloom.serving.store import Event
+
+
+class Rules:
+    """What counts of a user's events.
+
+    Args:
+        meta: `meta.json` of stage prepare.
+        has_times: whether the events' timestamps are times.
+    """
+
+    def __init__(self, meta: Mapping[str, Any], has_times: bool) -> None:
+        rules = meta.get("prepare", {})
+        self.names, self.has_times = EventNames.of(meta), has_times
+        self.codes = {name: code for code, name in enumerate(self.names.known)}
+        self._rare = frozenset(meta.get("rare_items", ()))
+        self.least: float | None = rules.get("positive_min_value")
+        self._keep_repeats: bool = rules.get("keep_repeats", False)
+
+    def counts(self, event: Event) -> bool:
+        """Whether the model knows the event's name, and its item had events enough."""
+        return event.event in self.codes and event.item_id not in self._rare
+
+    def positive(self, event: Event) -> bool:
+        """Whether an event is positive: by its name and, where the rules say so, by its value."""
+        by_name = bool(self.names.positive[self.codes[event.event]])
+        return by_name and (self.least is None or (event.value is not None and event.value >= self.least))
+
+    def kept(self, events: Sequence[Event]) -> list[Event]:
+        """The events that count, oldest first: without duplicates, and of each item the first and the first positive one.
+
+        Args:
+            events: one user's, oldest first.
+        """
+        found: list[Event] = []
+        told: set[tuple[str, int, str]] = set()
+        first: dict[str, bool] = {}
+        for event in events:
+            if not self.counts(event):
+                continue
+            key = (event.item_id, event.timestamp, event.event)
+            if key in told:
+                continue
+            told.add(key)
+            positive = self.positive(event)
+            if not self._keep_repeats and event.item_id in first and (first[event.item_id] or not positive):
+                continue
+            first[event.item_id] = first.get(event.item_id, False) or positive
+            found.append(event)
+        return found
+
+    def query(self, user: str, events: Sequence[Event]) -> Query:
+        """A user's history.
+
+        Args:
+            user: the user's key.
+            events: all of them, oldest first.
+        """
+        kept = self.kept(events)
+        return Query(
+            [event.item_id for event in kept],
+            [event.timestamp // 1000 for event in kept] if self.has_times else None,
+            [event.event for event in kept],
+            [self.positive(event) for event in kept],
+            user_id=user,
+        )

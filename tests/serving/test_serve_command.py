@@ -1,0 +1,175 @@
+"""`nightloom serve` as people start it: real processes, a real registry, two workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from nightloom.client import Client
+from nightloom.core.errors import InputError
+from nightloom.promotion.registry import Registry
+from tests.servers import until_it_answers
+from tests.service_app import make_snapshot
+from tests.serving_bundle import START, serving_bundle
+
+TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
+ASKED = 300
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def post(address: str, path: str, body: dict[str, Any]) -> Any:
+    """The answer to a request over a connection of its own."""
+    request = urllib.request.Request(address + path, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as found:
+        return json.loads(found.read())
+
+
+def register(registry: Registry, folder: Path, **said: Any) -> None:
+    """Register and promote another version."""
+    tracking = registry.tracking
+    run = tracking.client.create_run(tracking.experiment("shop")).info.run_id
+    registry.promote(registry.register("shop", serving_bundle(folder, **said), run, TAGS, "card", [["i1"]]))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A service with two workers."""
+    folder = tmp_path_factory.mktemp("serve")
+    root, port = folder / "mlruns", free_port()
+    registry = Registry(root)
+    make_snapshot(root / "snapshots" / "shop" / ("d" * 16))
+    register(registry, folder / "first")
+    log = folder / "log"
+    command = [sys.executable, "-m", "nightloom.cli", "serve", "--root", str(root), "--port", str(port), "--workers", "2"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until_it_answers(f"{address}/readyz", process, log)
+        yield SimpleNamespace(address=address, process=process, log=log, registry=registry, folder=folder, root=root, port=port)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes that answer."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [one for one in found if "spawn_main" in " ".join(one.cmdline()) and "resource_tracker" not in " ".join(one.cmdline())]
+
+
+def test_an_answer_has_learned_from_every_event_before_it(served: SimpleNamespace) -> None:
+    """Each request has a connection of its own, so that both workers are asked and told."""
+    stale = 0
+    for number in range(ASKED):
+        user = f"u{number % 7}"
+        item = post(served.address, "/recommend", {"user_id": user, "k": 1})["items"][0]["item_id"]
+        said = {"event_id": f"e{number}", "user_id": user, "item_id": item, "event": "buy", "timestamp": START + number}
+        assert post(served.address, "/events", {"events": [said]})["stored"] == 1
+        stale += item in [one["item_id"] for one in post(served.address, "/recommend", {"user_id": user, "k": 20})["items"]]
+    assert stale == 0
+    lines = [json.loads(line) for line in served.log.read_text().splitlines() if line.startswith("{")]
+    assert sum(line.get("path") == "/recommend" for line in lines) >= 2 * ASKED
+
+
+def test_workers_hold_no_torch_and_both_answer(served: SimpleNamespace) -> None:
+    processes = workers_of(served.process)
+    assert len(processes) == 2
+    for worker in processes:
+        maps = Path(f"/proc/{worker.pid}/maps").read_text()
+        assert "numba" in maps
+        assert not any(name in maps for name in ("libtorch", "pandas", "pyarrow"))
+    time.sleep(1.5)  # until both have left their counters
+    with urllib.request.urlopen(f"{served.address}/metrics", timeout=60) as found:
+        text = found.read().decode()
+    assert "nightloom_workers 2" in text
+    asked = [
+        line for line in text.splitlines() if line.startswith('nightloom_requests_total{method="POST",path="/recommend",status="200"}')
+    ]
+    assert int(asked[0].split()[-1]) >= 2 * ASKED
+
+
+def test_the_client(served: SimpleNamespace) -> None:
+    with Client(served.address) as client:
+        client.put_item("a/new one?", {"title": "Brand new", "genres": "red"})
+        assert [one["item_id"] for one in client.items("brand")] == ["a/new one?"]
+        client.patch_item("a/new one?", {"price": 4})
+        answer = client.recommend(history=["i1"], k=5, columns=["price"], items=["a/new one?", "i3"])
+        assert {one.item_id: one.columns.get("price") for one in answer.items}["a/new one?"] == 4
+        client.add_feedback("f1", answer.token, "impression", START + 500, depth=2)
+        client.delete_item("a/new one?")
+        assert list(client.items("brand")) == []
+        client.add_events([{"event_id": "mine", "user_id": "me/1", "item_id": "i1", "event": "buy", "timestamp": START}])
+        assert [one["event_id"] for one in client.user_events("me/1")] == ["mine"]
+        client.delete_event("mine")
+        assert list(client.user_events("me/1")) == []
+        client.forget_user("me/1")
+        assert len(client.similar(["i1"], 3)) == 3
+        with pytest.raises(InputError, match="422, k: "):
+            client.recommend("u1", k=0)
+
+
+def test_a_port_that_is_taken_or_an_open_host_without_keys_is_refused(served: SimpleNamespace) -> None:
+    def start(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nightloom.cli", "serve", "shop", "--root", str(served.root), *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    taken, open_host = start("--port", str(served.port)), start("--host", "0.0.0.0", "--port", str(free_port()))
+    assert (taken.returncode, open_host.returncode) == (2, 2)
+    assert "taken" in taken.stderr
+    assert "NIGHTLOOM_API_KEYS" in open_host.stderr
+
+
+def until_version(address: str, version: str) -> None:
+    ends = time.monotonic() + 120
+    with Client(address) as client:
+        while (found := {client.recommend("u1").version for _ in range(6)}) != {version}:
+            assert time.monotonic() < ends, found
+            time.sleep(0.2)
+
+
+def test_the_service_follows_the_registry_and_a_killed_worker_comes_back(served: SimpleNamespace) -> None:
+    register(served.registry, served.folder / "second", scorers=("graph",))
+    until_version(served.address, "2")
+    served.registry.rollback("shop")
+    until_version(served.address, "1")
+    victim = workers_of(served.process)[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    ends = time.monotonic() + 120
+    while len([one for one in workers_of(served.process) if one.pid != victim.pid]) < 2:
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    with Client(served.address) as client:
+        assert client.recommend("u1").items
+
+
+def test_the_end_writes_what_was_taken(served: SimpleNamespace) -> None:
+    with Client(served.address) as client:
+        client.add_events([{"event_id": "last", "user_id": "z", "item_id": "i1", "event": "buy", "timestamp": START}])
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(60) == 0
+    assert "Traceback" not in served.log.read_text()
+    from nightloom.serving.store import Store
+
+    store = Store.open(served.root / "store" / "shop.db")
+    assert [one.event_id for one in store.view().history("z", 5)] == ["last"]
+    store.close()

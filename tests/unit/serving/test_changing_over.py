@@ -1,0 +1,80 @@
+"""Another version is to serve: workers change over, or keep the old one where the new one is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.service_app import Worker, event, ids, make_served, name_champion
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another version, of one scorer alone."""
+    return make_served(tmp_path_factory.mktemp("second"), scorers=("graph",))
+
+
+def until(worker: Worker, holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends
+        worker.rest(0.2)
+
+
+def test_a_new_version_takes_over_with_what_was_learned(home: Path, made: Path, second: Path) -> None:
+    with Worker(home) as worker:
+        worker.tell(event("e1", "u1", "i1"), event("e2", "new", "i2"))
+        worker("PUT", "/items/fresh", {"title": "Fresh"})
+        before = worker.ask(user_id="u1")
+        name_champion(home, second, "2")
+        until(worker, lambda: worker("GET", "/readyz").json()["version"] == "2")
+        after = worker.ask(user_id="u1", k=200)
+        assert after["version"] == "2"
+        assert [item["score"] for item in after["items"][:10]] != [item["score"] for item in before["items"]]
+        assert "fresh" in ids(after)
+        assert "i1" not in ids(after)
+        assert worker.ask(user_id="new")["fallback"] is None
+        feedback = {"feedback_id": "f", "token": before["token"], "kind": "dismiss", "item_id": ids(before)[0], "timestamp": 1_700_000_100}
+        assert worker("POST", "/feedback", feedback).json()["position"] == 1, "answers of the version before are known"
+        name_champion(home, made, "1")
+        until(worker, lambda: worker("GET", "/readyz").json()["version"] == "1")
+        assert worker.ask(user_id="u1")["items"] == before["items"]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "other answers", "gone"])
+def test_a_broken_version_is_refused_and_the_old_one_serves_on(home: Path, made: Path, second: Path, fault: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(second, broken)
+    if fault == "damaged":
+        (broken / "serving" / "network.safetensors").write_bytes(b"nothing")
+    elif fault == "gone":
+        shutil.rmtree(broken / "serving")
+    else:
+        _answer_otherwise(broken / "serving")
+    with Worker(home) as worker:
+        wanted = worker.ask(user_id="u1")["items"]
+        name_champion(home, broken, "2")
+        until(worker, lambda: "refused" in worker("GET", "/readyz").json())
+        assert worker("GET", "/readyz").json()["version"] == "1"
+        assert worker.ask(user_id="u1")["items"] == wanted
+        assert "nightloom_version_refused 1.0" in worker("GET", "/metrics").text
+        name_champion(home, second, "3")
+        until(worker, lambda: worker("GET", "/readyz").json() == {"status": "ready", "name": "shop", "version": "3"})
+
+
+def _answer_otherwise(folder: Path) -> None:
+    """Probes that say something else than the model does, under a digest that fits."""
+    from nightloom.packaging.manifest import sizes_and_digests
+    from nightloom.packaging.serving_format import FILE
+
+    probes = json.loads((folder / "probes.json").read_text())
+    probes[0]["scores"][0] += 1.0
+    (folder / "probes.json").write_text(json.dumps(probes))
+    said = json.loads((folder / FILE).read_text())
+    said["files"] = sizes_and_digests(folder, FILE)
+    (folder / FILE).write_text(json.dumps(said))

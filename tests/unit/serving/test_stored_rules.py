@@ -1,0 +1,39 @@
+"""Stored events are read by the rules of stage prepare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nightloom.data.preparation.stored import look_up
+from nightloom.serving.store import Event
+from nightloom.serving.stored import Rules
+
+
+@pytest.mark.parametrize("least", [None, 3.5])
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("positive", [None, ["buy", "rate"]])
+def test_as_the_registered_model_reads_them(tmp_path: Path, least: float | None, keep: bool, positive: list[str] | None) -> None:
+    rules = {"positive_events": positive, "positive_min_value": least, "keep_repeats": keep, "max_user_events_per_day": 5000}
+    meta = {"event_types": ["view", "buy", "rate"], "default_event_type": "buy", "prepare": rules, "rare_items": ["i3"]}
+    random, many = np.random.default_rng(0), 300
+    seconds = np.sort(random.integers(1_700_000_000, 1_700_000_150, many))
+    frame = pd.DataFrame(
+        {
+            "user_id": "u",
+            "item_id": [f"i{item}" for item in random.integers(0, 12, many)],
+            "timestamp": pd.to_datetime(seconds, unit="s", utc=True).as_unit("ms"),
+            "event": random.choice(["view", "buy", "rate"], many),
+            "value": random.choice([np.nan, 1.0, 3.5, 5.0], many),
+        }
+    )
+    frame.to_parquet(tmp_path / "events.parquet", index=False)
+    wanted = look_up(tmp_path / "events.parquet", ["u"], meta)
+    rows = zip(frame["item_id"], frame["event"], seconds.tolist(), frame["value"], strict=True)
+    events = [Event("", "u", item, name, second * 1000, None if np.isnan(value) else value) for item, name, second, value in rows]
+    found = Rules(meta, has_times=True).query("u", events)
+    for name, column in (("history", "item_id"), ("times", "second"), ("event_types", "event"), ("positive", "positive")):
+        assert list(getattr(found, name)) == wanted[column].tolist()
