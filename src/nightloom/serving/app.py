@@ -126,10 +126,8 @@ async def _watch(service: Service, folder: Path) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
-            assert service.live is not None
-            service.live.catch_up()
             said = read_champion(folder)
-            if said.version in (service.live.champion.version, refused):
+            if said.version in (service.model.champion.version, refused):
                 continue
             refused = said.version  # not tried again, unless another one came in between
             fresh = await asyncio.to_thread(open_model, said, service.store)

@@ -76,8 +76,8 @@ class Filter(BaseModel):
         try:
             if self.having is not None:
                 return np.logical_and.reduce([items.having(column, values) for column, values in self.having.items()])
-            assert self.between is not None
-            return np.logical_and.reduce([items.between(column, one.min, one.max) for column, one in self.between.items()])
+            ranges = self.between or {}
+            return np.logical_and.reduce([items.between(column, one.min, one.max) for column, one in ranges.items()])
         except KeyError as error:
             raise Conflict(f"filter: no item has a column {error.args[0]!r}. There are: {', '.join(items.columns)}.") from error
 

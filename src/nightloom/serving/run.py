@@ -27,7 +27,8 @@ from nightloom.serving.api.keys import KEYS, Keys
 from nightloom.serving.app import Settings, create_app
 
 if TYPE_CHECKING:
-    from nightloom.promotion.registry import Registry, Version
+    from nightloom.promotion.registered import Version
+    from nightloom.promotion.registry import Registry
 
 LOOK_SECONDS = 2.0
 """How often the registry is asked which version is the champion."""

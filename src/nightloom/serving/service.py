@@ -48,7 +48,8 @@ class Service:
     @property
     def model(self) -> LiveModel:
         """The champion, which has learned from all that is committed."""
-        assert self.live is not None
+        if self.live is None:
+            raise RuntimeError("no model is open yet: the application opens one before it answers")
         self.live.catch_up()
         return self.live
 

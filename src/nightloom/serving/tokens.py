@@ -100,7 +100,8 @@ class Signer:
             raise Forged(f"{field}: this service made no such token. Send one from an answer of /recommend as it came.") from error
         length = int.from_bytes(body[:2], "big")
         said: list[Any] = json.loads(body[2 : 2 + length])
-        return Shown(*said[:4], np.frombuffer(body[2 + length :], dtype="<u4").tolist(), said[4])
+        shown = np.frombuffer(body[2 + length :], dtype="<u4").tolist()
+        return Shown(id=said[0], version=said[1], time=said[2], user=said[3], items=shown, before=said[4])
 
     def _signature(self, body: bytes) -> bytes:
         return hmac.new(self._secret, body, hashlib.sha256).digest()[:SIGNATURE]

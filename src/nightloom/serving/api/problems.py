@@ -78,8 +78,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    faults = error.errors()[:20]
+    faults = error.errors()[:20] if isinstance(error, RequestValidationError) else []
     if any(one["type"] == "json_invalid" for one in faults):
         return problem(400, "body: it is no JSON", [{"field": "body", "message": "it is no JSON"}])
     found = [{"field": _field(one["loc"]), "message": _words(one)} for one in faults]
@@ -87,7 +86,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 
 async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        raise error
     headers = {"allow": _methods(request)} if error.status_code == 405 else error.headers
     return problem(error.status_code, str(error.detail), headers=headers)
 
