@@ -127,12 +127,13 @@ async def _watch(service: Service, folder: Path) -> None:
         await asyncio.sleep(LOOK_SECONDS)
         try:
             said = read_champion(folder)
-            if said.version in (service.model.champion.version, refused):
+            former = service.model
+            if said.version in (former.champion.version, refused):
                 continue
             refused = said.version  # not tried again, unless another one came in between
             fresh = await asyncio.to_thread(open_model, said, service.store)
             fresh.catch_up()
-            former, service.live, service.problem, refused = service.live, fresh, None, None
+            service.live, service.problem, refused = fresh, None, None
             former.close()
             log.info("changed over from version %s to version %s", former.champion.version, said.version)
         except (NightloomError, OSError, ValueError) as error:

@@ -69,12 +69,11 @@ def test_a_broken_version_is_refused_and_the_old_one_serves_on(home: Path, made:
 
 def _answer_otherwise(folder: Path) -> None:
     """Probes that say something else than the model does, under a digest that fits."""
-    from nightloom.packaging.manifest import sizes_and_digests
+    from nightloom.core.digests import listing, read_sealed, write_sealed
     from nightloom.packaging.serving_format import FILE
 
     probes = json.loads((folder / "probes.json").read_text())
     probes[0]["scores"][0] += 1.0
     (folder / "probes.json").write_text(json.dumps(probes))
-    said = json.loads((folder / FILE).read_text())
-    said["files"] = sizes_and_digests(folder, FILE)
-    (folder / FILE).write_text(json.dumps(said))
+    said = read_sealed(folder / FILE)
+    write_sealed(folder / FILE, said | {"files": listing(folder, FILE)})
