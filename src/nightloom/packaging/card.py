@@ -24,6 +24,7 @@ MEMBERS = {
     "popularity": "how many users chose an item",
     "repeats": "how often the user chose an item before",
     "friends": "what the user's friends chose",
+    "als": "taste, by a matrix factorisation; the latest events count most",
 }
 """What each member of the fused score looks at."""
 
@@ -100,19 +101,21 @@ def _scored(config: RunConfig, training: Mapping[str, Any]) -> list[str]:
     """What a score is made of: the members with their fusion weights, the network where it takes part, the re-ranker."""
     weights: Mapping[str, float] = training["weights"]
     network = 1 - sum(weights.values())
+    fresh: Mapping[str, float] = training.get("newcomer_weights") or weights
+    newcomers = {"network": 1 - sum(fresh.values()), **fresh}
     alone: Mapping[str, float] = training["validation_alone"]
     members = sorted({"network": network, **weights}.items(), key=lambda one: -one[1])
     left_out = [name for name in alone if name != "network" and name not in weights]
     rows = [
-        [name.replace("_", " "), f"{weight:.1%}", _figure(alone.get(name)), MEMBERS.get(name, "")]
+        [name.replace("_", " "), f"{weight:.1%}", f"{newcomers[name]:.1%}", _figure(alone.get(name)), MEMBERS.get(name, "")]
         for name, weight in members
-        if weight > TINY
+        if max(weight, newcomers[name]) > TINY
     ]
     parts = [
         "## What a score is made of",
-        _table(["member", "fusion weight", "validation NDCG@10 alone", "looks at"], rows),
+        _table(["member", "fusion weight", "without a history", "validation NDCG@10 alone", "looks at"], rows),
     ]
-    if network <= TINY:
+    if max(network, newcomers["network"]) <= TINY:
         parts.append("The network has a fusion weight of 0 % and takes no part in the ranking: validation preferred the scorers alone.")
     else:
         parts.append(_network(config, training))

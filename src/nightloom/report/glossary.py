@@ -71,7 +71,12 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     ),
     ("slice", "Slice", "A group of users or items that is measured by itself, such as new users or tail items (rarely chosen items)."),
     ("scorer", "Scorer", "A part that scores items without training, for example by which items follow each other or have similar texts."),
-    ("fusion", "Fusion weight", "How much a part counts in the final score. Chosen on validation queries; together they make 100 %."),
+    (
+        "fusion",
+        "Fusion weight",
+        "How much a part counts in the final score. Chosen on validation queries; together they make 100 %. They depend on how much is "
+        "known of the user: one set without a history, one for long histories, and in between what lies between.",
+    ),
     ("reranker", "Re-ranker", "A small model that orders the best candidates anew, by the probability that the user interacts with each."),
     ("shapley", "Shapley value", "The part of a score that is due to one event or one field, averaged over all orders of adding them."),
     ("quarantine", "Quarantine", "Rows that broke a rule. They are not trained on, and are kept with their reasons in the night's folder."),

@@ -8,16 +8,16 @@ from typing import Any
 from nightloom.report.words import spoken
 
 
-def fusion_weights(training: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """(part of the score, its fusion weight, validation NDCG@10 of it alone), the largest weight first.
+def fusion_weights(training: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
+    """(part of the score, its fusion weight, that without a history, validation NDCG@10 of it alone), the largest weight first.
 
     Args:
         training: figures of one protocol's training.
     """
-    weights = training["weights"]
-    parts = {"network": 1 - sum(weights.values())} | weights
-    alone = training["validation_alone"]
-    return sorted(((spoken(name), parts.get(name, 0.0), value) for name, value in alone.items()), key=lambda one: -one[1])
+    weights, alone = training["weights"], training["validation_alone"]
+    parts, newcomers = ({"network": 1 - sum(one.values())} | one for one in (weights, training.get("newcomer_weights") or weights))
+    found = ((spoken(name), parts.get(name, 0.0), newcomers.get(name, 0.0), value) for name, value in alone.items())
+    return sorted(found, key=lambda one: -one[1])
 
 
 def started(training: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ def test_what_data_say_is_text_in_the_card() -> None:
     frame = rows(1).assign(slices=hostile)
     decision = asdict(decide(frame, frame.assign(rank=rows(2)["rank"]), {"popularity": rows(5)}, config.promotion))
     decision["reasons"] = (HOSTILE, *decision["reasons"])
-    slices = {HOSTILE: {"users": 60, "ndcg_at_10": 0.7}}
+    slices = {HOSTILE: {"users": 60, "events": 90, "ndcg_at_10": 0.7}}
     card = model_card(config, METRICS, decision, {}, training=TRAINING, slices=slices, licence=HOSTILE)
     made = MarkdownIt("gfm-like", {"linkify": False}).render(card)
     assert set(re.findall(r"<(\w+)", made)) <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "code", "pre"}
@@ -95,7 +95,7 @@ def test_card_without_extras() -> None:
 
 def test_members_stand_with_their_weights() -> None:
     card = card_of(TRAINING)
-    assert "| network | 70.0% | 0.3000 | causal transformer over the history |" in card
+    assert "| network | 70.0% | 70.0% | 0.3000 | causal transformer over the history |" in card
     assert "| graph | 25.0% | 0.2000 | which item follows which |" in card
     assert card.index("| network |") < card.index("| graph |") < card.index("| popularity |")
     assert "Tried on validation and left out: friends." in card
