@@ -96,7 +96,7 @@ def test_card_without_extras() -> None:
 def test_members_stand_with_their_weights() -> None:
     card = card_of(TRAINING)
     assert "| network | 70.0% | 70.0% | 0.3000 | causal transformer over the history |" in card
-    assert "| graph | 25.0% | 0.2000 | which item follows which |" in card
+    assert "| graph | 25.0% | 25.0% | 0.2000 | which item follows which |" in card
     assert card.index("| network |") < card.index("| graph |") < card.index("| popularity |")
     assert "Tried on validation and left out: friends." in card
     assert "The network is a causal transformer: 2 blocks" in card
