@@ -185,7 +185,8 @@ register, seen = Registry.register, []
 def another_night_first(self, name, bundle, run, tags, *rest, **more):
     if not seen:
         seen.append(name)
-        self.promote(register(self, name, bundle, "0" * 32, {"nightloom.trained": "of another night"}, *rest, **more))
+        other = self.client.create_run(self.tracking.experiment(name)).info.run_id
+        self.promote(register(self, name, bundle, other, {"nightloom.trained": "of another night"}, *rest, **more))
     return register(self, name, bundle, run, tags, *rest, **more)
 Registry.register = another_night_first
 given.force = True
