@@ -44,7 +44,7 @@ def test_check_says_what_a_night_would_find_and_trains_nothing(mine: Path) -> No
         "events 298 2 0.67%",
         "events: 2 rows set aside: item_id is missing",
         "298 events of 30 users on 25 items",
-        "Streaming queries: 209 train, 29 validation, 60 test",
+        "Streaming queries: 209 train, 29 validation, 60 test (positive events); 27 test users, asked about 60 events",
     ):
         assert part in said, done.stdout
     assert done.stdout.rstrip().endswith("night mine.yaml")

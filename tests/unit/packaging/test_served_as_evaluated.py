@@ -55,7 +55,8 @@ def served(folder: Path, **rules: Any) -> SimpleNamespace:
     """What a night prepares, a model of it, and a function that asks that as MLflow does with a store of events."""
     prepared, tables = folder / "prepared", shop()
     prepared.mkdir()
-    prepare(tables, prepared, **of_prepare(config_from_dict({"name": "shop", "data": {"events": "e.csv"}, "prepare": RULES | rules})))
+    sections = {"data": {"events": "e.csv"}, "prepare": RULES | rules, "evaluation": {"protocols": ["temporal"]}}
+    prepare(tables, prepared, **of_prepare(config_from_dict({"name": "shop"} | sections)))
     bundle = random_bundle(prepared, folder / "bundle", labelled=True)
 
     def ask(rows: list[dict[str, Any]], events: pd.DataFrame, **params: Any) -> pd.DataFrame:

@@ -41,6 +41,7 @@ def config(vit: Path, **changes: Any) -> RunConfig:
         "name": "shop",
         "data": {"events": "events.csv", "features": {"photo": "image"}},
         "prepare": {"test_share": 0.25, "validation_share": 0.1},
+        "evaluation": {"protocols": ["temporal"]},
         "pretrained": {"image_model": str(vit)},
         "model": {"dim": 16, "blocks": 1, "heads": 2, "scorers": [], "dropout": 0.1, "id_dropout": 0.3},
         "training": {"epochs": 12, "patience": 12, "workers": 1, "learning_rate": 0.01, "refit": False, "precision": "fp32"},
