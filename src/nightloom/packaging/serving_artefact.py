@@ -96,9 +96,10 @@ def network_arrays(recommender: SequentialRecommender) -> Arrays:
     vectors = _of(recommender.item_vectors())
     moments = VectorMoments(vectors)
     blocks: dict[str, list[NDArray[np.float32]]] = {name: [] for name in ("attention_norm", "kv", "qg", "out", "ffn_norm", "up", "down")}
-    for block in encoder.blocks:
+    every: Any = encoder.blocks  # torch types its modules as tensors
+    for block in every:
         query, key, value = block.qkv.weight.T.chunk(3, 1)
-        parts = {
+        parts: dict[str, torch.Tensor] = {
             "attention_norm": torch.stack([block.attention_norm.weight, block.attention_norm.bias]),
             "kv": torch.cat([key, value], 1),
             "qg": torch.cat([query * width**-0.5, block.gate.weight.T], 1),  # the scale of attention is the query's from here on
@@ -109,7 +110,7 @@ def network_arrays(recommender: SequentialRecommender) -> Arrays:
         }
         for name, part in parts.items():
             blocks[name].append(_of(part))
-    near = encoder.position_bias[:, position_bucket(torch.arange(config.max_history))]
+    near = encoder.position_bias[:, position_bucket(torch.arange(config.max_history).flip(0))]  # in the order of the keys
     dim, rows = config.dim, config.blocks * config.heads
     head = net.label_head
     return {
@@ -133,7 +134,7 @@ def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
     for name in recommender.weights:
         one = recommender.scorers[name]
         if isinstance(one, ItemGraph):
-            parts = {"offsets": one.offsets, "targets": one.targets, "weights": one.weights, "popularity": one.popularity}
+            parts: Arrays = {"offsets": one.offsets, "targets": one.targets, "weights": one.weights, "popularity": one.popularity}
             if isinstance(one, TransitionGraph):
                 if one.seen is None:
                     raise InputError(
@@ -151,7 +152,7 @@ def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
 
 def new_item_arrays(recommender: SequentialRecommender) -> Arrays:
     """The weights of item fusion, and where there are neighbours by text: the whitening and the unit vectors that they are found by."""
-    found = {f"fusion.{name}": _of(value) for name, value in recommender.net.fusion.state_dict().items() if name != "ids.weight"}
+    found: Arrays = {f"fusion.{name}": _of(value) for name, value in recommender.net.fusion.state_dict().items() if name != "ids.weight"}
     found["fusion.unknown_id"] = _of(recommender.net.fusion.ids.weight[0])
     if TextNeighbours.family in recommender.weights:
         content = recommender.content
@@ -163,7 +164,7 @@ def new_item_arrays(recommender: SequentialRecommender) -> Arrays:
 
 def reranker_arrays(reranker: Reranker) -> Arrays:
     """Weights of the ensemble, how its inputs are made, and its counters."""
-    found = {name: _of(value) for name, value in reranker.net.state_dict().items() if name != "codes"}
+    found: Arrays = {name: _of(value) for name, value in reranker.net.state_dict().items() if name != "codes"}
     found |= {"centre": reranker.numbers.centre, "scale": reranker.numbers.scale}
     found |= {f"bin_edges.{place}": one for place, one in enumerate(reranker.numbers.bin_edges)}
     return found | _counters("counters", reranker.item_counters)

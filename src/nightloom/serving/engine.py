@@ -19,6 +19,7 @@ from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERAN
 from nightloom.serving.artefact import Artefact, part
 from nightloom.serving.catalogue import LiveCatalogue
 from nightloom.serving.counters import LiveCounters
+from nightloom.serving.growing import aligned
 from nightloom.serving.labels import LabelHead
 from nightloom.serving.members import Graph, ItemEdges, Member, Popularity, members_of
 from nightloom.serving.new_items import ItemMaker, NewItem, TextSpace
@@ -55,7 +56,7 @@ class Engine:
         self.artefact, self._stored, self._lock = artefact, stored, threading.RLock()
         self.names, self.clock = artefact.event_names, artefact.clock
         self.max_history: int = said.model["max_history"]
-        self.net = Network(*(arrays[name] for name in Network._fields))
+        self.net = Network(*(aligned(arrays[name]) for name in Network._fields))
         self.catalogue = LiveCatalogue(artefact.catalogue["item_id"], arrays["vectors"], arrays["mean"], arrays["covariance"])
         self.members: dict[str, Member] = members_of({name: part(scorers, name) for name in said.scorers}, said.scorers)
         self._maker = ItemMaker(new, said.features)
@@ -245,8 +246,10 @@ class Engine:
             self._maker.check(item)
             dense, fresh = self.catalogue.put(item.item_id, self._maker.vector(item))
             if fresh:
-                for one in (*self.members.values(), *self._all_counters()):
-                    one.append()
+                for member in self.members.values():
+                    member.append()
+                for counters in self._all_counters():
+                    counters.append()
             elif dense >= self.catalogue.trained:
                 self.users.forget()
             edges = self.members.get("text_neighbours")

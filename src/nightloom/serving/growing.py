@@ -15,6 +15,20 @@ SPARE = 8
 """An array that is full grows by an eighth, and by 64 at least."""
 
 
+def aligned(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy that begins at a multiple of 64 bytes: kernels go through such matrices up to twice as fast."""
+    found = aligned_empty(values.shape)
+    found[...] = values
+    return found
+
+
+def aligned_empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array without values that begins at a multiple of 64 bytes."""
+    flat = np.empty(int(np.prod(shape)) + 16, dtype=np.float32)
+    first = -flat.ctypes.data % 64 // 4
+    return flat[first : first + len(flat) - 16].reshape(shape)
+
+
 def more_room(n: int) -> int:
     """Room of an array that holds n and is full."""
     return n + max(n // SPARE, 64)
@@ -124,7 +138,7 @@ def _add(start: Any, length: Any, room: Any, used: Any, targets: Any, weights: A
     for number in range(done, len(sources)):
         source, end, gain = sources[number], np.int32(ends[number]), gains[number]
         first, many = start[source], length[source]
-        found = np.int64(-1)
+        found: Any = np.int64(-1)
         for at in range(first, first + many):
             if targets[at] == end:
                 found = at

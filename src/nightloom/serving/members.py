@@ -6,7 +6,7 @@ event of a long history changes hundreds of its pairs: it stands as the night le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -225,7 +225,7 @@ def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str,
         arrays: scorer -> its arrays.
         settings: scorer -> its settings, one for each scorer that has a weight.
     """
-    makers = {
+    makers: dict[str, Callable[[], Member]] = {
         "graph": lambda: Graph(arrays["graph"], settings["graph"]),
         "cooccurrence": lambda: ItemEdges(arrays["cooccurrence"], settings["cooccurrence"]),
         "text_neighbours": lambda: ItemEdges(arrays["text_neighbours"], settings["text_neighbours"]),

@@ -102,12 +102,12 @@ class ItemMaker:
         """Codes of the item's categories and tags, ascending, each once; values that the model does not know are dropped."""
         found: set[int] = set()
         for column, places in self.places.items():
-            given = columns.get(column)
+            given: Any = columns.get(column)
             if _missing(given):
                 continue
-            values = [given]
+            values: list[Any] = [given]
             if self.features["kinds"][column] == "tags":
-                values = given.split(self.features["tags_separator"]) if isinstance(given, str) else list(given)
+                values = given.split(self.features["tags_separator"]) if isinstance(given, str) else [*given]
             found |= {places[word] for value in values if not _missing(value) and (word := str(value).strip()) in places}
         return sorted(found)
 
@@ -174,7 +174,8 @@ def _nearer(start: Any, length: Any, targets: Any, weights: Any, near: Any, item
         if near[other] <= 0:
             continue
         first, many = start[other], length[other]
-        weakest, known = first, np.int64(-1)
+        weakest: Any = first
+        known: Any = np.int64(-1)
         for at in range(first, first + many):
             if targets[at] == item:
                 known = at

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
+from nightloom.serving.growing import aligned_empty
 from nightloom.serving.jit import inlined, kernel
 
 FloatArray = NDArray[np.float32]
@@ -32,7 +33,7 @@ class Network(NamedTuple):
         event_types: [event names, dim].
         gaps: [time buckets, dim]; of length 0 where the model reads no times.
         negative: [dim], added where an event was not positive; zero without a label head.
-        near_bias: [blocks * heads, max_history], bias by distance in events.
+        near_bias: [blocks * heads, max_history], bias by distance in events, the farthest first.
         time_bias: [blocks * heads, time buckets].
         attention_norm: [blocks, 2, dim], weight and bias.
         kv: [blocks, dim, 2 * dim], keys and values.
@@ -107,13 +108,32 @@ def time_bucket(asked: Any, time: Any) -> Any:
 def product(x: Any, w: Any, out: Any) -> None:
     """out = x w, all float32: [n, m] from [n, k] and [k, m].
 
-    Eight rows of w are added at a time, so that the sums are read and written an eighth as often.
+    Two rows of x and four of w are taken at a time, so that w is read half as often and sums are written a fourth as often: nearly
+    the speed of OpenBLAS. A row that is left alone takes eight rows of w.
     """
     n, inner = x.shape
-    whole = inner - inner % 8
-    for t in range(n):
+    last = n - n % 2
+    for t in range(0, last, 2):
+        one, other = out[t], out[t + 1]
+        one[:] = 0
+        other[:] = 0
+        whole = inner - inner % 4
+        for i in range(0, whole, 4):
+            a, b, c, d = x[t, i], x[t, i + 1], x[t, i + 2], x[t, i + 3]
+            e, f, g, h = x[t + 1, i], x[t + 1, i + 1], x[t + 1, i + 2], x[t + 1, i + 3]
+            w0, w1, w2, w3 = w[i], w[i + 1], w[i + 2], w[i + 3]
+            for j in range(len(one)):
+                one[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j]
+                other[j] += e * w0[j] + f * w1[j] + g * w2[j] + h * w3[j]
+        for i in range(whole, inner):
+            a, e, w0 = x[t, i], x[t + 1, i], w[i]
+            for j in range(len(one)):
+                one[j] += a * w0[j]
+                other[j] += e * w0[j]
+    for t in range(last, n):
         row = out[t]
         row[:] = 0
+        whole = inner - inner % 8
         for i in range(0, whole, 8):
             a, b, c, d = x[t, i], x[t, i + 1], x[t, i + 2], x[t, i + 3]
             e, f, g, h = x[t, i + 4], x[t, i + 5], x[t, i + 6], x[t, i + 7]
@@ -124,6 +144,14 @@ def product(x: Any, w: Any, out: Any) -> None:
             a, w0 = x[t, i], w[i]
             for j in range(len(row)):
                 row[j] += a * w0[j]
+
+
+@inlined
+def scratch(n: Any, m: Any) -> Any:
+    """As `nightloom.serving.growing.aligned_empty`, float32 [n, m]."""
+    flat = np.empty(n * m + 16, np.float32)
+    first = (64 - flat.ctypes.data % 64) % 64 // 4
+    return flat[first : first + n * m].reshape(n, m)
 
 
 @kernel
@@ -148,7 +176,7 @@ def norm(x: Any, affine: Any, out: Any) -> None:
 def inputs(net: Any, vectors: Any, tokens: Any, first: Any) -> Any:
     """What the tokens from `first` on are read as, float32 [tokens - first, dim]."""
     stop, dim = len(tokens.items), vectors.shape[1]
-    x = np.empty((stop - first, dim), np.float32)
+    x = scratch(stop - first, dim)
     for t in range(first, stop):
         row, item = x[t - first], tokens.items[t]
         kind = net.event_types[tokens.codes[t]]
@@ -175,6 +203,13 @@ def buckets(tokens: Any, first: Any) -> Any:
 
 
 @kernel
+def gated(gate: Any, x: Any, silu: Any, out: Any) -> None:
+    """out = sigmoid(gate) x, or silu(gate) x; float32 [n]. Rows of their own, since the compiler vectorises these alone."""
+    for j in range(len(out)):
+        out[j] = (gate[j] if silu else np.float32(1)) / (np.float32(1) + exponential(-gate[j])) * x[j]
+
+
+@kernel
 def attend(query: Any, keys: Any, values: Any, near: Any, later: Any, cells: Any, place: Any, out: Any) -> None:
     """One token's attention over all tokens up to it, head by head.
 
@@ -182,7 +217,7 @@ def attend(query: Any, keys: Any, values: Any, near: Any, later: Any, cells: Any
         query: float32 [dim], scaled.
         keys: float32 [dim, capacity], one token a column.
         values: float32 [capacity, dim].
-        near: float32 [heads, distances].
+        near: float32 [heads, distances], the farthest first.
         later: float32 [heads, time buckets].
         cells: uint8 [place + 1], time bucket of each key.
         place: of the token.
@@ -194,12 +229,18 @@ def attend(query: Any, keys: Any, values: Any, near: Any, later: Any, cells: Any
     for head in range(heads):
         at = head * width
         highest = np.float32(-np.inf)
+        nearness, lateness = near[head, len(near[head]) - many :], later[head]
         for key in range(many):
-            scores[key] = near[head, place - key] + later[head, cells[key]]
-        for i in range(at, at + width):
-            weight, row = query[i], keys[i]
+            scores[key] = nearness[key] + lateness[cells[key]]
+        for i in range(at, at + width - width % 4, 4):
+            a, b, c, d = query[i], query[i + 1], query[i + 2], query[i + 3]
+            row0, row1, row2, row3 = keys[i], keys[i + 1], keys[i + 2], keys[i + 3]
             for key in range(many):
-                scores[key] += weight * row[key]
+                scores[key] += a * row0[key] + b * row1[key] + c * row2[key] + d * row3[key]
+        for i in range(at + width - width % 4, at + width):
+            a, row0 = query[i], keys[i]
+            for key in range(many):
+                scores[key] += a * row0[key]
         for key in range(many):
             highest = max(highest, scores[key])
         total = np.float32(0)
@@ -208,10 +249,16 @@ def attend(query: Any, keys: Any, values: Any, near: Any, later: Any, cells: Any
             total += scores[key]
         mine = out[at : at + width]
         mine[:] = 0
-        for key in range(many):
-            weight, row = scores[key], values[key, at : at + width]
+        for key in range(0, many - many % 4, 4):
+            a, b, c, d = scores[key], scores[key + 1], scores[key + 2], scores[key + 3]
+            row0, row1 = values[key, at : at + width], values[key + 1, at : at + width]
+            row2, row3 = values[key + 2, at : at + width], values[key + 3, at : at + width]
             for j in range(width):
-                mine[j] += weight * row[j]
+                mine[j] += a * row0[j] + b * row1[j] + c * row2[j] + d * row3[j]
+        for key in range(many - many % 4, many):
+            a, row0 = scores[key], values[key, at : at + width]
+            for j in range(width):
+                mine[j] += a * row0[j]
         for j in range(width):
             mine[j] /= total
 
@@ -236,8 +283,7 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
     n, blocks = stop - first, len(net.kv)
     heads = len(net.near_bias) // blocks
     x, cells = inputs(net, vectors, tokens, first), buckets(tokens, first)
-    normed, pair = np.empty((n, dim), np.float32), np.empty((n, 2 * dim), np.float32)
-    attended, wide = np.empty((n, dim), np.float32), np.empty((n, 4 * dim), np.float32)
+    normed, attended, pair, wide = scratch(n, dim), scratch(n, dim), scratch(n, 2 * dim), scratch(n, 4 * dim)
     user = np.empty((1, dim), np.float32)
     for block in range(blocks):
         norm(x, net.attention_norm[block], normed)
@@ -258,16 +304,14 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
         for t in range(many):
             place = first + since + t
             attend(pair[t, :dim], keys[block], values[block], near, later, cells[since + t], place, attended[t])
-            for j in range(dim):
-                attended[t, j] /= np.float32(1) + exponential(-pair[t, dim + j])
-        product(attended[:many], net.out[block], normed[:many])
+            gated(pair[t, dim:], attended[t], False, normed[t])
+        product(normed[:many], net.out[block], attended[:many])
         for t in range(many):
-            x[since + t] += normed[t]
+            x[since + t] += attended[t]
         norm(x[since:], net.ffn_norm[block], normed[:many])
         product(normed[:many], net.up[block], wide[:many])
         for t in range(many):
-            for j in range(2 * dim):
-                pair[t, j] = wide[t, j] / (np.float32(1) + exponential(-wide[t, j])) * wide[t, 2 * dim + j]
+            gated(wide[t, : 2 * dim], wide[t, 2 * dim :], True, pair[t])
         product(pair[:many], net.down[block], normed[:many])
         for t in range(many):
             x[since + t] += normed[t]
@@ -297,10 +341,14 @@ def tokens_of(histories: Histories, max_history: int, *, timed: bool) -> Tokens:
     return Tokens(items[first:], codes[first:], negative[first:], times[first:], asked[first:])
 
 
+def rounded(tokens: int) -> int:
+    """Room for the keys of so many tokens: a multiple of 16, so that each row of them begins at a multiple of 64 bytes."""
+    return -(-tokens // 16) * 16
+
+
 def user_vector(net: Network, vectors: FloatArray, tokens: Tokens) -> FloatArray:
     """User vector of a window of which nothing is kept, float32 [dim]."""
     n, (blocks, dim) = len(tokens.items), net.kv.shape[:2]
-    found: FloatArray = extend(
-        net, vectors, tokens, 0, np.empty((blocks, dim, n), np.float32), np.empty((blocks, n, dim), np.float32), True
-    )
+    room = rounded(n)
+    found: FloatArray = extend(net, vectors, tokens, 0, aligned_empty((blocks, dim, room)), aligned_empty((blocks, room, dim)), True)
     return found

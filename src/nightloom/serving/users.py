@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
-from nightloom.serving.growing import more_room, wider
-from nightloom.serving.transformer import BOS, UNKNOWN, Network, Tokens, extend
+from nightloom.serving.growing import aligned_empty, more_room, wider
+from nightloom.serving.transformer import BOS, UNKNOWN, Network, Tokens, extend, rounded
 
 FloatArray = NDArray[np.float32]
 COLUMNS = {"items": np.int32, "codes": np.int16, "negative": np.bool_, "times": np.int64, "asked": np.int64, "seen": np.bool_}
-STEP = 16
-"""Tokens by which the room for keys and values grows."""
 
 
 class StoredUser:
@@ -28,7 +27,7 @@ class StoredUser:
 
     def __init__(self, history: Histories, *, timed: bool) -> None:
         self.timed, self.n = timed, len(history.items) + 1
-        self._columns = {name: np.zeros(more_room(self.n), kind) for name, kind in COLUMNS.items()}
+        self._columns: dict[str, NDArray[Any]] = {name: np.zeros(more_room(self.n), kind) for name, kind in COLUMNS.items()}
         columns = self._columns
         columns["items"][0], columns["times"][0] = BOS, UNKNOWN
         given = {
@@ -129,7 +128,10 @@ class StoredUser:
         times = window["times"] if self.timed and len(net.gaps) else np.full(many, UNKNOWN)
         tokens = Tokens(window["items"], window["codes"], window["negative"], times, window["asked"])
         if request_time is None:
-            tokens = Tokens(*(values[: many - 1] for values in tokens))
+            before = many - 1
+            tokens = Tokens(
+                window["items"][:before], window["codes"][:before], window["negative"][:before], times[:before], window["asked"][:before]
+            )
             if many - 1 > self._kept:
                 extend(net, vectors, tokens, self._kept, self.keys, self.values, False)
                 self._kept = many - 1
@@ -144,8 +146,8 @@ class StoredUser:
         blocks, dim = net.kv.shape[:2]
         if self.keys is not None and self.values is not None and self.keys.shape[2] >= many:
             return
-        room = min(-(-many // STEP) * STEP + STEP, max(max_history, many))
-        keys, values = np.empty((blocks, dim, room), np.float32), np.empty((blocks, room, dim), np.float32)
+        room = min(rounded(many + 1), rounded(max_history))
+        keys, values = aligned_empty((blocks, dim, room)), aligned_empty((blocks, room, dim))
         if self.keys is not None and self.values is not None:
             keys[:, :, : self._kept], values[:, : self._kept] = self.keys[:, :, : self._kept], self.values[:, : self._kept]
         self.keys, self.values = keys, values

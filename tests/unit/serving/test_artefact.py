@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import FILE
 from nightloom.serving.engine import Engine
+from nightloom.serving.jit import kernel
 from nightloom.serving.warm import check
 from tests.serving_bundle import serving_bundle
 
@@ -23,6 +25,7 @@ import json, sys
 from pathlib import Path
 from nightloom.core.queries import Query
 from nightloom.serving.engine import Engine
+from nightloom.serving.jit import kernel
 from nightloom.serving.warm import check
 engine = Engine.open(Path(sys.argv[1]))
 items, _ = engine.recommend(Query(["i1", "i2"]), 5)
@@ -128,3 +131,12 @@ def test_once_warm_nothing_is_compiled_any_more(artefact: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["0", "[]"]
+
+
+def test_where_no_cache_can_be_written_kernels_are_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core.caching import CompileResultCacheImpl
+
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(lambda x: x + 1)
+    assert kernel(lambda x: x + 1)(2) == 3

@@ -95,7 +95,8 @@ class ItemGraph(SparseScorer):
     def _write(self, folder: Path, more: Mapping[str, NDArray[Any]]) -> None:
         """Write the edges, and more arrays with them."""
         arrays = {name: getattr(self, name) for name in ("offsets", "targets", "weights", "popularity")}
-        np.savez(folder / f"{self.family}.npz", **arrays, **more, **self._settings())
+        everything: dict[str, Any] = {**arrays, **more, **self._settings()}
+        np.savez(folder / f"{self.family}.npz", **everything)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
