@@ -83,13 +83,22 @@ def connect(path: Path, *, reads_only: bool = False) -> sqlite3.Connection:
 
 @contextmanager
 def turn(path: Path) -> Iterator[None]:
-    """Hold the lock by which the processes of one file take turns: they sleep until it is free, where SQLite would ask again and again."""
-    handle = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    """Hold the lock by which the processes of one file take turns: they sleep until it is free, where SQLite would ask again and again.
+
+    Who waits first holds the place of the next one. Without it a process that is awake takes the lock again before one that slept.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    held = os.open(lock_of(path), flags, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        following = os.open(lock_of(path, "next"), flags, 0o644)
+        try:
+            fcntl.flock(following, fcntl.LOCK_EX)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        finally:
+            os.close(following)
         yield
     finally:
-        os.close(handle)
+        os.close(held)
 
 
 def lock_of(path: Path, purpose: str = "lock") -> Path:

@@ -23,8 +23,8 @@ from nightloom.serving.store.database import connect, lock_of, new_writer, turn
 from nightloom.serving.store.schema import CENTRAL
 from nightloom.serving.store.writer import begin
 
-TICK_SECONDS = 0.01
-"""How often to look whether there is something to send: one PRAGMA, 3 us."""
+TICK_SECONDS = 0.05
+"""How often to look whether there is something to send. Each time costs a commit of PostgreSQL and a turn in the file."""
 PULL_SECONDS = 0.2
 """How often to ask for other machines' rows."""
 RETRY_SECONDS = (0.25, 3.0)
