@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
 START_SECONDS = 120.0
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def until_it_answers(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

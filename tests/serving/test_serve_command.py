@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,18 +20,12 @@ import pytest
 from nightloom.client import Client
 from nightloom.core.errors import InputError
 from nightloom.promotion.registry import Registry
-from tests.servers import until_it_answers
+from tests.servers import free_port, until_it_answers
 from tests.service_app import make_snapshot
 from tests.serving_bundle import START, serving_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
 ASKED = 300
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def post(address: str, path: str, body: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from fastapi.responses import Response
 
 from nightloom import __version__
 from nightloom.core.errors import NightloomError
-from nightloom.serving.api import events, items, problems, recommend, system, users
+from nightloom.serving.api import events, items, problems, recommend, storefront, system, users
 from nightloom.serving.api.guard import MOST_AT_ONCE, Guard
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
@@ -73,7 +73,7 @@ def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
     )
     app.state.settings, app.state.metrics, app.state.folder = settings, metrics, settings.folder
     problems.install(app)
-    for one in (recommend, events, items, users, system):
+    for one in (recommend, events, items, users, system, storefront):
         app.include_router(one.router)
     return Guard(app, Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
 

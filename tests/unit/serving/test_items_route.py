@@ -73,8 +73,9 @@ def test_pages_of_the_catalogue(worker: Worker) -> None:
         ({"title": {"en": "A"}}, 422, "title"),
         ({"title": "x" * 20_001}, 422, "title"),
         ({"x" * 513: 1}, 422, "x" * 513),
+        ({f"c{n}": n for n in range(201)}, 422, "body"),
     ],
-    ids=["no number", "a number beyond all", "an object", "a long text", "a long name"],
+    ids=["no number", "a number beyond all", "an object", "a long text", "a long name", "many columns"],
 )
 def test_bad_items_are_refused_by_field(worker: Worker, body: Any, status: int, field: str) -> None:
     found = worker("PUT", "/items/i1", body)

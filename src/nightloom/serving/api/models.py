@@ -6,16 +6,18 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from nightloom.serving.filters import Filter
 
 LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
 """Characters of an id; items to rank; events of a request; events of a history; items of an answer."""
+MOST_COLUMNS = 200
+"""Columns of an item, and values of one cell."""
 LATEST = 253_402_300_799
 """The last second of the year 9999."""
 
-Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00]+$")]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Second = Annotated[int, Field(ge=0, le=LATEST)]
 
 
@@ -130,16 +132,28 @@ class FeedbackRequest(Body):
 
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Text = Annotated[str, Field(max_length=20_000)]
-Cell = Text | bool | Whole | float | Annotated[list[Text | Whole | float], Field(max_length=1_000)] | None
+Word = Annotated[str, Field(max_length=LONGEST_ID)]
+Cell = Text | bool | Whole | float | Annotated[list[Word | Whole | float], Field(max_length=MOST_COLUMNS)] | None
 
 
 class ItemBody(Body):
     """The item's columns, by name."""
 
     model_config = ConfigDict(
-        extra="allow", json_schema_extra={"examples": [{"title": "A new film (2026)", "genre": "Comedy", "year": 2026}]}
+        extra="allow",
+        json_schema_extra={
+            "examples": [{"title": "A new film (2026)", "genre": "Comedy", "year": 2026}],
+            "propertyNames": {"minLength": 1, "maxLength": LONGEST_ID},
+            "maxProperties": MOST_COLUMNS,
+        },
     )
     __pydantic_extra__: dict[Annotated[str, Field(min_length=1, max_length=LONGEST_ID)], Cell]
+
+    @model_validator(mode="after")
+    def _few(self) -> ItemBody:
+        if len(self.__pydantic_extra__) > MOST_COLUMNS:
+            raise ValueError(f"has more than {MOST_COLUMNS} columns")
+        return self
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"use strict";
+// What is chosen and dismissed lives in this page alone; dismissals are sent as feedback, under the answer's token.
+const at = (id) => document.getElementById(id);
+const chosen = [], gone = new Set();
+let shown = [], asked = 0, next = null;
+
+async function call(path, body) {
+  const headers = { "content-type": "application/json" };
+  const key = sessionStorage.getItem("key");
+  if (key) headers.authorization = `Bearer ${key}`;
+  const found = await fetch(path, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+  if (found.status === 401 && !at("ask").open) {
+    at("ask").showModal();
+    await new Promise((done) => at("ask").addEventListener("close", done, { once: true }));
+    sessionStorage.setItem("key", at("key").value);
+    return call(path, body);
+  }
+  const said = await found.json();
+  if (!found.ok) throw new Error(said.detail);
+  return said;
+}
+
+function make(tag, text, more = {}) {
+  const one = Object.assign(document.createElement(tag), more);
+  one.textContent = text;
+  return one;
+}
+
+function button(text, label, action) {
+  const one = make("button", text, { type: "button" });
+  one.setAttribute("aria-label", label);
+  one.addEventListener("click", action);
+  return one;
+}
+
+function showChosen() {
+  at("chosen").replaceChildren(...chosen.map((item) => {
+    const line = make("li", "");
+    line.append(make("span", item.title), button("×", `Take away ${item.title}`, () => {
+      chosen.splice(chosen.indexOf(item), 1);
+      refresh();
+    }));
+    return line;
+  }));
+  at("none").hidden = chosen.length > 0;
+  at("clear").hidden = chosen.length + gone.size === 0;
+}
+
+function tags(item) {
+  const words = Object.entries(item.columns || {}).filter(([name]) => name !== "title").map(([, value]) => [].concat(value).join(", "));
+  return words.join(" · ").replaceAll("|", ", ").slice(0, 120);
+}
+
+function showItems() {
+  const left = shown.filter((item) => !gone.has(item.item_id));
+  at("items").replaceChildren(...left.map((item, place) => {
+    const line = make("li", ""), text = make("span", item.title || item.item_id), buttons = make("span", "", { className: "buttons" });
+    text.append(make("span", tags(item), { className: "tags" }));
+    buttons.append(
+      button("I like it", `I like ${item.title}`, () => choose(item)),
+      button("Like this", `Similar to ${item.title}`, () => near(item)),
+      button("×", `Not ${item.title}`, () => dismiss(item)),
+    );
+    line.append(make("span", `${place + 1}`, { className: "place" }), text, buttons);
+    return line;
+  }));
+  at("more").hidden = next === null;
+}
+
+async function refresh(page = null) {
+  showChosen();
+  const mine = ++asked;
+  try {
+    const body = { history: chosen.map((item) => item.item_id), k: 20, columns };
+    if (page) body.page = page;
+    const said = await call("/recommend", body);
+    if (mine !== asked) return;
+    shown = page ? shown.concat(said.items) : said.items;
+    for (const item of said.items) item.token = said.token;
+    next = said.next;
+    at("fault").textContent = "";
+    showItems();
+  } catch (error) {
+    at("fault").textContent = error.message;
+  }
+}
+
+function choose(item) {
+  if (!chosen.some((one) => one.item_id === item.item_id)) chosen.push(item);
+  at("words").value = "";
+  at("found").replaceChildren();
+  refresh();
+}
+
+function dismiss(item) {
+  gone.add(item.item_id);
+  showChosen();
+  showItems();
+  const said = { feedback_id: crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`, token: item.token, kind: "dismiss" };
+  call("/feedback", { ...said, item_id: item.item_id, timestamp: Date.now() / 1000 }).catch(() => {});
+}
+
+async function near(item) {
+  const said = await call(`/similar?k=8&items=${encodeURIComponent(item.item_id)}`);
+  at("near-title").textContent = `Like ${item.title}`;
+  at("near-items").replaceChildren(...said.items.map((one) => {
+    const line = make("li", "");
+    line.append(button(one.title, `I like ${one.title}`, () => { at("near").close(); choose(one); }));
+    return line;
+  }));
+  at("near").showModal();
+}
+
+let typed = 0;
+at("words").addEventListener("input", () => {
+  const mine = ++typed;
+  setTimeout(async () => {
+    if (mine !== typed) return;
+    const words = at("words").value.trim();
+    const said = words ? await call(`/items?limit=8&q=${encodeURIComponent(words)}`) : { items: [] };
+    if (mine !== typed) return;
+    at("found").replaceChildren(...said.items.map((item) => {
+      const line = make("li", "");
+      line.append(button(item.title, `Choose ${item.title}`, () => choose(item)));
+      return line;
+    }));
+  }, 120);
+});
+at("clear").addEventListener("click", () => { chosen.length = 0; gone.clear(); refresh(); });
+at("more").addEventListener("click", () => refresh(next));
+
+let columns = [];
+call("/version").then((said) => {
+  columns = (said.model ? said.model.columns : []).slice(0, 4);
+  refresh();
+});

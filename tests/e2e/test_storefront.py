@@ -1,0 +1,117 @@
+"""The storefront in a real browser, on a real service: a choice changes the list, on a phone and on a desk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chromium import CHROMIUM, FLAGS
+from tests.servers import free_port, until_it_answers
+from tests.service_app import make_served, name_champion
+
+FIRST = "document.querySelector('#items li > span:nth-child(2)').innerText.split('\\n')[0]"
+SERVER = """
+import sys
+from functools import partial
+from pathlib import Path
+from granian import Granian
+from nightloom.serving.app import Settings
+from nightloom.serving.run import worker
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    server = Granian("service", port=int(sys.argv[2]), interface="asgi", workers=1)
+    server.serve(target_loader=partial(worker, Settings(home, home / "shop.db")), wrap_loader=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service with one worker."""
+    folder = tmp_path_factory.mktemp("storefront")
+    name_champion(folder, make_served(folder / "made"))
+    script, log, port = folder / "serve.py", folder / "log", free_port()
+    script.write_text(SERVER)
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, str(script), str(folder), str(port)], stdout=out, stderr=out)
+    try:
+        until_it_answers(f"http://127.0.0.1:{port}/readyz", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield found
+        found.close()
+
+
+def titles(page: Any) -> list[str]:
+    """Titles of the list."""
+    return [text.split("\n")[0] for text in page.locator("#items li > span:nth-child(2)").all_inner_texts()]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_choosing_and_dismissing(browser: Any, address: str, width: int, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    faults: list[str] = []
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#items li")
+    first = titles(page)
+    assert len(first) == 20
+
+    page.get_by_label("Search by title").fill("title 14")
+    page.get_by_role("button", name="Choose Title 14", exact=True).click()
+    page.wait_for_function(
+        "before => document.querySelector('#items li > span:nth-child(2)').innerText.split('\\n')[0] !== before", arg=first[0]
+    )
+    second = titles(page)
+    assert second != first
+    assert "Title 14" not in second
+
+    page.get_by_role("button", name=f"Not {second[0]}", exact=True).click()
+    assert titles(page) == second[1:]
+    page.get_by_role("button", name=f"Similar to {second[1]}", exact=True).click()
+    page.wait_for_selector("#near[open] li")
+    assert page.locator("#near-items li").count() == 8
+    page.get_by_role("button", name="Close").click()
+
+    page.get_by_role("button", name="More").click()
+    page.wait_for_function("document.querySelectorAll('#items li').length > 30")
+    assert len(set(titles(page))) == len(titles(page)) == 39
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.get_by_role("button", name="Start again").click()
+    page.wait_for_function(
+        "before => document.querySelector('#items li > span:nth-child(2)').innerText.split('\\n')[0] === before", arg=first[0]
+    )
+    assert titles(page) == first
+    assert faults == []
+    page.close()
+
+
+def test_titles_are_text(browser: Any, address: str) -> None:
+    from nightloom.client import Client
+
+    with Client(address) as client:
+        client.put_item("<b>x</b>", {"title": "<img src=x onerror=document.title='bad'> zebra"})
+    page = browser.new_page()
+    page.goto(address)
+    page.get_by_label("Search by title").fill("zebra")
+    page.wait_for_selector("#found button")
+    assert page.locator("#found img").count() == 0
+    assert page.title() == "Nightloom"
+    page.close()
