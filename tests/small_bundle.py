@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +35,12 @@ def small_config(name: str = "shop") -> RunConfig:
     return config_from_dict({"name": name, "data": {"events": "events.csv"}})
 
 
-def small_bundle(folder: Path) -> Path:
-    """Write a bundle whose items are `i0` to `i9` and give the folder back."""
+def small_bundle(folder: Path, first: Sequence[str] = ()) -> Path:
+    """Write a bundle whose items are `i0` to `i9` and give the folder back; `first` are other ids for the first of them."""
     source = folder.with_name(f"{folder.name}-source")
     source.mkdir(parents=True)
-    items = pd.DataFrame({"item_id": [f"i{row}" for row in range(N_ITEMS)], "title": [f"Title [{row}]" for row in range(N_ITEMS)]})
+    ids = [*first, *(f"i{row}" for row in range(len(first), N_ITEMS))]
+    items = pd.DataFrame({"item_id": ids, "title": [f"Title [{row}]" for row in range(N_ITEMS)]})
     items.assign(text=items["title"]).to_parquet(source / "items.parquet", index=False)
     spec = FeatureSpec.fit(items, {"title": "text"})
     spec.save(source / "feature_spec.json")

@@ -16,6 +16,8 @@ from nightloom.promotion.registry import Registry
 from tests.small_bundle import small_bundle
 
 ROOT = Path(__file__).parents[2]
+KNOWN = ("50", "181", "100")
+"""Ids that the pages ask with."""
 PAGES = ("README.md", "README.zh.md", "docs/registered-model.md")
 
 
@@ -32,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     registry = Registry(folder / "mlruns")
     run = registry.tracking.client.create_run(registry.tracking.experiment("movies-small")).info.run_id
-    registry.promote(registry.register("movies-small", small_bundle(folder / "bundle"), run, {}, "A card", [["i1", "i2"]]))
+    registry.promote(registry.register("movies-small", small_bundle(folder / "bundle", KNOWN), run, {}, "A card", [["i3", "i4"]]))
     return folder
 
 
