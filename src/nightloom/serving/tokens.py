@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -99,8 +98,8 @@ class Signer:
         except (ValueError, UnicodeEncodeError, binascii.Error) as error:
             raise Forged(f"{field}: this service made no such token. Send one from an answer of /recommend as it came.") from error
         length = int.from_bytes(body[:2], "big")
-        said: list[Any] = json.loads(body[2 : 2 + length])
-        return Shown(*said[:4], np.frombuffer(body[2 + length :], dtype="<u4").tolist(), said[4])
+        made, version, moment, user, before = json.loads(body[2 : 2 + length])
+        return Shown(made, version, moment, user, np.frombuffer(body[2 + length :], dtype="<u4").tolist(), before)
 
     def _signature(self, body: bytes) -> bytes:
         return hmac.new(self._secret, body, hashlib.sha256).digest()[:SIGNATURE]
