@@ -72,7 +72,7 @@ def test_on_a_phone_the_name_of_the_model_stays_in_view(browser: Any, tmp_path: 
     page = browser.new_page(viewport={"width": 360, "height": 800})
     page.goto(path.as_uri())
     table = page.locator("#models .scroll").first
-    name = table.get_by_role("rowheader", name="nightloom")
+    name = table.get_by_role("rowheader", name="nightloom", exact=True)
     before = name.bounding_box()
     assert table.evaluate("one => { one.scrollLeft = 10000; return one.scrollLeft }") > 100, "the table is wider than the screen"
     assert name.bounding_box() == before
