@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,8 +67,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes that answer."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in found if "spawn_main" in " ".join(one.cmdline()) and "resource_tracker" not in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, or one that has just ended
+            words = " ".join(one.cmdline())
+            found += [one] if "spawn_main" in words and "resource_tracker" not in words else []
+    return found
 
 
 def test_an_answer_has_learned_from_every_event_before_it(served: SimpleNamespace) -> None:
