@@ -17,16 +17,15 @@ from nightloom.training.launch import run_workers
 PATIENCE = """
 import datetime, os, sys, time
 from torch.distributed import distributed_c10d
-distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=1)
+distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=5)
 from nightloom.training.distributed import world
 with world() as here:
     if here.rank == 0:
-        time.sleep(2.5)
         if "die" in sys.argv:
+            time.sleep(1)
             os._exit(3)
+        time.sleep(8)
     print(here.rank, here.agree("chosen" if here.rank == 0 else None), flush=True)
-    if here.rank == 0:
-        time.sleep(2.5)
     here.wait()
 """
 
