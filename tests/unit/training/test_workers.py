@@ -17,9 +17,10 @@ from nightloom.training.launch import run_workers
 PATIENCE = """
 import datetime, os, sys, time
 from torch.distributed import distributed_c10d
-distributed_c10d.default_pg_timeout = datetime.timedelta(seconds=5)
 from nightloom.training.distributed import world
 with world() as here:
+    here.wait()
+    distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=5), distributed_c10d.GroupMember.WORLD)  # in place of 30 minutes
     if here.rank == 0:
         if "die" in sys.argv:
             time.sleep(1)
