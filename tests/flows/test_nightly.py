@@ -167,7 +167,7 @@ def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: 
     report = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "report.json").read_text())
     assert report["gate"]["difference"] == pytest.approx(0, abs=1e-3)  # the same data and seed
     rows = pd.read_parquet(home / "mlruns" / "nights" / "mine" / "latest" / "per_user.parquet")
-    mine, its = (rows[(rows["protocol"] == "temporal") & (rows["family"] == family)] for family in ("nightloom", "champion"))
+    mine, its = (rows[(rows["protocol"] == "streaming") & (rows["family"] == family)] for family in ("nightloom", "champion"))
     compared = compare(mine, its, resamples=200).set_index("metric").loc[report["gate"]["metric"]]
     assert report["gate"]["interval"] == pytest.approx([compared["low"], compared["high"]])
     assert report["versions"] == {"champion": "2", "challenger": "2", "previous": "1", "anchor": "1"}
