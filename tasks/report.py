@@ -59,12 +59,9 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     return model_run
 
 
-def with_live(metrics: Mapping[str, Mapping[str, float]], live: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The model's metrics by protocol, and those with scorers kept up to date under `live_<metric>`."""
-    return {
-        protocol: {**found, **{f"live_{name}": value for name, value in live.get(protocol, {}).get("metrics", {}).items()}}
-        for protocol, found in metrics.items()
-    }
+def with_live(metrics: Mapping[str, Mapping[str, float]], live: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, float]]:
+    """The model's metrics by protocol, and those with scorers kept up to date as `<protocol>_live`."""
+    return {**metrics, **{f"{protocol}_live": one["metrics"] for protocol, one in live.items()}}
 
 
 @task(name="report", task_run_name="report {night.config.name}", cache_policy=NO_CACHE)

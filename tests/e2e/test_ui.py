@@ -370,8 +370,8 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
     runs = {run.info.run_name: run for run in every if "mlflow.parentRunId" in run.data.tags}
     assert set(runs) == {"nightloom", "popularity", "item_knn", "als", "graph"}
     named = {family: {name for name in run.data.metrics if "/epoch/" not in name} for family, run in runs.items()}
-    live = {name for name in named["nightloom"] if "/live_" in name}
-    assert "streaming/live_ndcg_at_10" in live
+    live = {name for name in named["nightloom"] if name.startswith("streaming_live/")}
+    assert "streaming_live/ndcg_at_10" in live
     assert {family: names - live for family, names in named.items()} == dict.fromkeys(named, named["als"])
     (parent,) = [run for run in every if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["nightloom.outcome"] == "promoted"
