@@ -29,6 +29,8 @@ LEAST_GAIN = 1.0
 """Standard errors by which a fit must exceed weights that are known to do well elsewhere, to be taken in their place."""
 SHORTLIST = 100
 """Best items of each member among which a query's ten best are looked for."""
+DIGITS = 3
+"""Of a weight: what is finer is noise."""
 STEPS = 80
 """Most steps of the optimizer."""
 
@@ -143,7 +145,7 @@ def choose_fusion(
         likely = lists.gains(given)
         if not exceeds_standard_error(found - likely, lists.users):
             ends, found = (given, given), likely
-    many, few = ({name: round(weight, 4) for name, weight in one.items()} for one in ends)
+    many, few = ({name: round(weight, DIGITS) for name, weight in one.items()} for one in ends)
     names = [name for name in lists.names if name != NETWORK and (many.get(name) or few.get(name))]
     weights, fresh = ({name: one.get(name, 0.0) for name in names} for one in (many, few))
     return Fusion(weights, fresh, float(found.mean()), alone)
@@ -163,15 +165,16 @@ def fit(lists: Shortlists, ends: int) -> Ends:
     if not len(rows):
         return {NETWORK: 1.0}, {NETWORK: 1.0}
     rows = rows[:: -(-len(rows) // MOST_QUERIES)]
-    known = torch.from_numpy(lists.known[rows]) if ends == 2 else torch.ones(len(rows))
+    # In double precision: one worker and two, whose scores differ by rounding, must find the same weights.
+    known = torch.from_numpy(lists.known[rows]).double() if ends == 2 else torch.ones(len(rows), dtype=torch.float64)
     share = torch.stack([known, 1 - known], 1)
-    held = torch.from_numpy(lists.held[rows].astype(np.float32))
+    held = torch.from_numpy(lists.held[rows].astype(np.float64))
     held /= held.sum(1, keepdim=True)
-    mask, tables = torch.from_numpy(lists.seen_mask[rows]), torch.from_numpy(lists.scores[:, rows])
-    raw = torch.full((len(lists.names), 2), -2.0)
+    mask, tables = torch.from_numpy(lists.seen_mask[rows]).double(), torch.from_numpy(lists.scores[:, rows]).double()
+    raw = torch.full((len(lists.names), 2), -2.0, dtype=torch.float64)
     raw[0] = 0.5
     raw.requires_grad_(True)
-    optimizer = torch.optim.LBFGS([raw], max_iter=STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([raw], max_iter=STEPS, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
