@@ -70,6 +70,7 @@ def night(home: Path, prefect_server: str, mlflow: str, *arguments: str) -> subp
         "NIGHTLOOM_MLFLOW_URI": f"http://night:pl4nted-two@{mlflow}",
         "NIGHTLOOM_SQL_PASSWORD": "pl4nted-three",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "NIGHTLOOM_MLFLOW_WAIT": "5",
     }
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src")])
     env = os.environ | secrets | {"PYTHONPATH": path, "PREFECT_HOME": str(home / "mlruns" / "prefect"), "HF_HUB_OFFLINE": "1"}

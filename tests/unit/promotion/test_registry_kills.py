@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, TRAINED_T
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
 
 FORK = multiprocessing.get_context("fork")
-SERVED = cast(Served, SimpleNamespace())
+SERVED = cast(Served, SimpleNamespace(folder=Path(__file__).with_name("no files")))
 WRITES = (
     "create_registered_model",
     "create_model_version",

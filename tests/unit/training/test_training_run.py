@@ -199,7 +199,9 @@ def test_vectors_of_another_catalogue_are_refused(workers: int, tmp_path: Path, 
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, settings, shop) -> None:
-    config = settings(optimizer="sgd", learning_rate=1e30, epochs=2)
+    config = settings(optimizer="sgd", epochs=2)
+    training = config.training.model_copy(update={"learning_rate": 1e30})  # the config would refuse it
+    config = config.model_copy(update={"training": training})
     with pytest.raises(TrainingError, match=r"Lower training\.learning_rate"):
         fine_tune(config, "temporal", shop.prepared, shop.pretrained, tmp_path)
 
