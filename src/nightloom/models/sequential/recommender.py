@@ -227,7 +227,7 @@ class SequentialRecommender(Recommender):
     def probabilities(self, histories: Histories, owner: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Calibrated probabilities that items would be positive, float64 [pairs]; arguments as in `label_log_odds`."""
         if self.labels is None:
-            raise ValueError("the model has no calibrated label head: train it with training.label_weight under the temporal split")
+            raise ValueError("the model has no calibrated label head: train it with training.label_weight and one cut for all users")
         return self.labels(self.label_log_odds(histories, owner, items, self.labels.counters))
 
     def save(self, folder: Path) -> None:
