@@ -181,6 +181,12 @@ class Sequences:
         """Training part of every user, which may be empty; with the validation part when a model is refitted."""
         return self._span(self.offsets[:-1], self.validation_end if with_validation else self.train_end)
 
+    def links(self, *, with_validation: bool = False) -> Links | None:
+        """Every user's links, friends known by their parts as `train` gives them; None without links."""
+        if not len(self.link_offsets):
+            return None
+        return Links(self.link_offsets, self.link_users, self.train(with_validation=with_validation))
+
     def of_users(self, users: IntArray) -> Sequences:
         """The sequences of some users, int64 [n] dense users, over the same catalogue; user i of the result is `users[i]`."""
         part = self._span(self.offsets[:-1], self.offsets[1:]).take(users)

@@ -39,12 +39,14 @@ class Prefixes:
         users: int64 [n], dense users, ascending.
         stop: int64 [n], absolute positions in the events; history i ends before `stop[i]`.
         request_time: int64 [n], in seconds (zero where times are not known).
+        links: of all users of the sequences, friends known as they were when the part began; None without links.
     """
 
     sequences: Sequences
     users: IntArray
     stop: IntArray
     request_time: IntArray
+    links: Links | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -61,15 +63,12 @@ class Prefixes:
 
     def take(self, rows: NDArray[np.integer] | slice) -> Prefixes:
         """The histories of some rows, in that order."""
-        return Prefixes(self.sequences, self.users[rows], self.stop[rows], self.request_time[rows])
+        return replace(self, users=self.users[rows], stop=self.stop[rows], request_time=self.request_time[rows])
 
     def packed(self) -> Histories:
-        """The histories with events of their own. Friends are known as they were when the test period began."""
-        made = replace(self.sequences.before(self.users, self.stop), request_time=self.request_time, prefixes=self)
-        if not len(self.sequences.link_offsets):
-            return made
-        known = self.sequences.train(with_validation=True)
-        return replace(made, links=Links(self.sequences.link_offsets, self.sequences.link_users, known).take(self.users))
+        """The histories with events of their own."""
+        links = self.links and self.links.take(self.users)
+        return replace(self.sequences.before(self.users, self.stop), request_time=self.request_time, links=links, prefixes=self)
 
     def totals(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Sum of some values of items, [n_items], over each history's events: float64 [n]."""
@@ -114,7 +113,7 @@ def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = T
     times = sequences.times[events]
     return Queries(
         users=owner[events],
-        histories=Prefixes(sequences, owner[events], first[events], times),
+        histories=Prefixes(sequences, owner[events], first[events], times, sequences.links(with_validation=part == "test")),
         target_offsets=offsets_of(np.ones(len(events), dtype=np.int64)),
         targets=sequences.items[events],
         times=times,

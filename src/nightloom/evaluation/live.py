@@ -49,7 +49,7 @@ def measure_live(
         known = _until(sequences, owner, int(queries.times[rows].min()))
         model.scorers = counted
         model.scorers = frozen | dict(model.fit(known.train(with_validation=True), known.n_items).scorers)
-        asked = replace(queries.take(rows), histories=replace(histories.take(rows), sequences=known))
+        asked = replace(queries.take(rows), histories=replace(histories.take(rows), links=known.links(with_validation=True)))
         found[rows] = ranks(model, asked, exclude_seen=exclude_seen).ranks
     metrics = per_query(found, queries.target_offsets)
     parts, many = parts_of_users(metrics, queries.users)

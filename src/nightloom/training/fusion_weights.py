@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from nightloom.core.errors import TrainingError
 from nightloom.core.ranking import blocks, held_out_mask, nan_queries, ndcg_of_scores, refuse_nan
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
@@ -160,6 +161,9 @@ def fit(lists: Shortlists, ends: int) -> Ends:
 
     Returns:
         The members' weights for long histories and without one; each sums to 1, and a member is left out that has little in both.
+
+    Raises:
+        TrainingError: the fit has diverged.
     """
     rows = np.flatnonzero(lists.held.any(axis=1))
     if not len(rows):
@@ -193,11 +197,13 @@ def fit(lists: Shortlists, ends: int) -> Ends:
     found = functional.softplus(raw.detach()).numpy().astype(np.float64)
     if ends == 1:
         found[:, 1] = found[:, 0]
+    if not np.isfinite(found).all():
+        raise TrainingError("the fit of the fusion weights has diverged: leave scorers out (model.scorers) and report the data's shape")
     found /= found.sum(0)
     found[(found < LEAST_SHARE).all(axis=1)] = 0
-    found[~np.isfinite(found)] = 0
     found /= found.sum(0)
-    return tuple({name: float(weight) for name, weight in zip(lists.names, end, strict=True)} for end in found.T)  # type: ignore[return-value]
+    many, few = ({name: float(weight) for name, weight in zip(lists.names, end, strict=True)} for end in found.T)
+    return many, few
 
 
 def exceeds_standard_error(gain: NDArray[np.float64], users: NDArray[np.int64]) -> bool:

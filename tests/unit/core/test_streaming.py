@@ -93,6 +93,18 @@ def test_each_event_is_asked_with_what_was_known_strictly_before_it(one: Sequenc
             np.testing.assert_array_equal(getattr(known, name)[known.offsets[row] : known.offsets[row + 1]], whole[start[row] : stop[row]])
 
 
+@settings(deadline=None, max_examples=40)
+@given(made(), st.sampled_from(PARTS))
+def test_friends_are_known_as_they_were_when_the_part_began(one: Sequences, part: str) -> None:
+    queries = streaming_queries(one, part)
+    end = one.train_end if part == "validation" else one.validation_end
+    for first in range(0, len(queries), 3):  # as it is read, in blocks
+        links = queries.histories.take(slice(first, first + 3)).packed().links
+        assert links is not None
+        np.testing.assert_array_equal(links.known.lengths, end - one.offsets[:-1])
+        np.testing.assert_array_equal(links.friends, (queries.users[first : first + 3] + 1) % one.n_users)
+
+
 def test_events_of_one_basket_do_not_know_each_other() -> None:
     one = Sequences(
         np.array([0, 6]), np.array([0, 1, 2, 3, 2, 4], dtype=np.int32), np.array([10, 20, 20, 20, 20, 30]), np.zeros(6, dtype=np.int16),

@@ -159,9 +159,3 @@ class ItemBody(Body):
     def columns(self) -> dict[str, Any]:
         """Column -> value."""
         return dict(self.__pydantic_extra__)
-
-
-class SimilarRequest(Body):
-    """Items that others are near to."""
-
-    items: Annotated[list[Id], Field(min_length=1, max_length=50)]
