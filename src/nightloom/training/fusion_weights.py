@@ -198,7 +198,7 @@ def fit(lists: Shortlists, ends: int) -> Ends:
     if ends == 1:
         found[:, 1] = found[:, 0]
     if not np.isfinite(found).all():
-        raise TrainingError("the fit of the fusion weights has diverged: leave scorers out (model.scorers) and report the data's shape")
+        raise TrainingError("the fit of the fusion weights has diverged. Leave scorers out of model.scorers; [] is the network alone.")
     found /= found.sum(0)
     found[(found < LEAST_SHARE).all(axis=1)] = 0
     found /= found.sum(0)
