@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from nightloom.core.errors import TrainingError
 from nightloom.core.ranking import blocks, held_out_mask, nan_queries, ndcg_of_scores, refuse_nan
@@ -34,6 +34,10 @@ DIGITS = 3
 """Of a weight: what is finer is noise."""
 STEPS = 80
 """Most steps of the optimizer."""
+START = 0.1
+"""Weight of each scorer at the first step, where the network has 1."""
+BLOCK = 128
+"""Queries whose scores are in memory at a time in double precision."""
 
 
 @dataclass(frozen=True)
@@ -169,41 +173,65 @@ def fit(lists: Shortlists, ends: int) -> Ends:
     if not len(rows):
         return {NETWORK: 1.0}, {NETWORK: 1.0}
     rows = rows[:: -(-len(rows) // MOST_QUERIES)]
-    # In double precision: one worker and two, whose scores differ by rounding, must find the same weights.
-    known = torch.from_numpy(lists.known[rows]).double() if ends == 2 else torch.ones(len(rows), dtype=torch.float64)
-    share = torch.stack([known, 1 - known], 1)
-    held = torch.from_numpy(lists.held[rows].astype(np.float64))
-    held /= held.sum(1, keepdim=True)
-    mask, tables = torch.from_numpy(lists.seen_mask[rows]).double(), torch.from_numpy(lists.scores[:, rows]).double()
-    raw = torch.full((len(lists.names), 2), -2.0, dtype=torch.float64)
-    raw[0] = 0.5
-    raw.requires_grad_(True)
-    optimizer = torch.optim.LBFGS([raw], max_iter=STEPS, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+    known = lists.known[rows].astype(np.float64) if ends == 2 else np.ones(len(rows))
+    share = np.stack([known, 1 - known], 1)
+    start = np.repeat(np.array([[1.0]] + [[START]] * (len(lists.names) - 1)), 2, axis=1)
 
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        weights = functional.softplus(raw)
-        scores = mask.clone()
-        for table, one in zip(tables, (share @ weights.T).unbind(1), strict=True):
-            scores = scores + one[:, None] * table
-        likelihood = torch.where(held > 0, held * functional.log_softmax(scores, 1), 0).sum(1).mean()
-        value = PRIOR / len(rows) * weights[:, :ends].sum() - likelihood
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Negative likelihood and prior, and how they change with each weight."""
+        weights = flat.reshape(start.shape)
+        value, slope = _likelihood(lists, rows, share, weights)
+        value, slope = -value, -slope
+        value += PRIOR * float(weights[:, :ends].sum())
+        slope[:, :ends] += PRIOR
         if ends == 2:
-            value = value + APART / len(rows) * torch.square(weights[:, 0] - weights[:, 1]).sum()
-        value.backward()
-        return value
+            apart = weights[:, 0] - weights[:, 1]
+            value += APART * float(apart @ apart)
+            slope += 2 * APART * np.stack([apart, -apart], 1)
+        return value / len(rows), slope.ravel() / len(rows)
 
-    optimizer.step(loss)
-    found = functional.softplus(raw.detach()).numpy().astype(np.float64)
+    # Convex, so that there is one best set of weights, whatever the order of the sums.
+    options = {"maxiter": STEPS, "ftol": 1e-13, "gtol": 1e-8}
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * start.size, options=options).x
+    found = found.reshape(start.shape)
     if ends == 1:
         found[:, 1] = found[:, 0]
-    if not np.isfinite(found).all():
+    if not np.isfinite(found).all() or not found.sum(0).all():
         raise TrainingError("the fit of the fusion weights has diverged. Leave scorers out of model.scorers; [] is the network alone.")
     found /= found.sum(0)
     found[(found < LEAST_SHARE).all(axis=1)] = 0
     found /= found.sum(0)
     many, few = ({name: float(weight) for name, weight in zip(lists.names, end, strict=True)} for end in found.T)
     return many, few
+
+
+def _likelihood(
+    lists: Shortlists, rows: NDArray[np.intp], share: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Log-likelihood of what was held out, summed over queries, and its gradient.
+
+    A block of queries at a time, in double precision: one worker and two, whose scores differ by rounding, find the same weights.
+
+    Args:
+        lists: of all members.
+        rows: queries of them.
+        share: how much the weights of each end count for each query, float64 [rows, 2].
+        weights: float64 [members, 2].
+    """
+    total, slope = 0.0, np.zeros_like(weights)
+    for first in range(0, len(rows), BLOCK):
+        part, ends = rows[first : first + BLOCK], share[first : first + BLOCK]
+        mixed = ends @ weights.T
+        tables = [table[part].astype(np.float64) for table in lists.scores]
+        scores = lists.seen_mask[part].astype(np.float64)
+        for at, table in enumerate(tables):
+            scores += mixed[:, at, None] * table
+        logs = log_softmax(scores, axis=1)
+        held = lists.held[part] / lists.held[part].sum(1, keepdims=True)
+        total += float((held * np.where(held > 0, logs, 0)).sum())
+        surprise = held - np.exp(logs)
+        slope += np.stack([np.einsum("ri,ri->r", surprise, table) for table in tables]) @ ends
+    return total, slope
 
 
 def exceeds_standard_error(gain: NDArray[np.float64], users: NDArray[np.int64]) -> bool:
