@@ -133,7 +133,7 @@ def test_a_night_and_a_request_go_through_the_compose_file(compose: Compose) -> 
                     "event_id": "e1",
                     "user_id": "u03",
                     "item_id": before.items[0].item_id,
-                    "event": "rating",
+                    "event": "interaction",
                     "timestamp": time.time(),
                     "value": 5,
                 }
