@@ -15,6 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from nightloom.core.errors import NightloomError
 from nightloom.evaluation.held_out import ASKED
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -23,12 +24,13 @@ from nightloom.packaging.reader import BundleReader
 from nightloom.promotion.earlier import earlier_nights
 from nightloom.promotion.gate import decide, held_back, with_limits
 from nightloom.promotion.quality import quality_tags
-from nightloom.promotion.registered import TRAINED_TAG
+from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
 from nightloom.promotion.standing import held
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.serving.prepare import prepare
 from tasks.evaluate import standing
 from tasks.progress import log_done, report_progress, worth_retrying
 
@@ -104,6 +106,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                     intent=found.intent(best=decision["moves_anchor"]),
                 )
                 registry.promote(version)
+                _ready(registry, version, night)
             versions = registry.aliases(config.name)
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
         return {"decision": decision, "versions": versions}
@@ -116,3 +119,13 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
         report_progress(f"promote: {error} It is evaluated again.")
         return None
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")
+
+
+def _ready(registry: Registry, version: Version, night: Night) -> None:
+    """Have the version checked and compiled for a service on this machine; where it would be refused there, say so."""
+    try:
+        ready = prepare(registry, version, night.root)
+    except NightloomError as error:
+        report_progress(f"promote: a service on this machine refuses version {version.version}: {error}")
+    else:
+        report_progress(f"promote: version {version.version} {'is ready to serve' if ready else 'waits for nightloom[serve] to serve'}")

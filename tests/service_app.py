@@ -11,11 +11,11 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from nightloom.core.files import write_json
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.api.keys import Keys
-from nightloom.serving.app import Settings, create_app
+from nightloom.serving.app import create_app
 from nightloom.serving.service import Service
+from nightloom.serving.settings import CHAMPION, Champion, Settings
 from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, UNKNOWN_ITEMS, serving_bundle
 
 USERS = 20
@@ -49,8 +49,7 @@ def make_served(folder: Path, **said: Any) -> Path:
 
 def name_champion(home: Path, made: Path, version: str = "1") -> None:
     """Say what is to serve, as the parent process does."""
-    said = {"name": "shop", "version": version, "folder": str(made / "serving"), "snapshot": str(made / "snapshot"), "exclude_seen": True}
-    write_json(home / "champion.json", said)
+    Champion("shop", version, made / "serving", made / "snapshot").write(home / CHAMPION)
 
 
 class Worker:

@@ -65,6 +65,7 @@ def serving_bundle(
     max_history: int = 200,
     adapter: int = 0,
     newcomers: bool = True,
+    busiest_day: int = 5000,
 ) -> Path:
     """Write a bundle, the same each time for the same arguments, and give its folder back.
 
@@ -87,7 +88,7 @@ def serving_bundle(
     meta = {
         "event_types": EVENTS,
         "default_event_type": "buy",
-        "prepare": {"positive_events": ["buy"], "seen_events": ["buy", "return"]},
+        "prepare": {"positive_events": ["buy"], "seen_events": ["buy", "return"], "max_user_events_per_day": busiest_day},
         "has_time": timed,
         "latest_event": START if timed else None,
     }

@@ -9,8 +9,9 @@ Needs httpx (the extra `serve`). A request that was told to come back is sent ag
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
@@ -31,6 +32,8 @@ class Item:
         score: of the ranking; comparable within one answer.
         title: where the catalogue has titles.
         probability: that the item is interacted with next, where the model has a re-ranker.
+        label_probability: that an event on it would be positive, where the model has a label head.
+        pinned: name of the business rule that put it in its place.
         columns: those that were asked for.
     """
 
@@ -38,6 +41,8 @@ class Item:
     score: float
     title: str | None = None
     probability: float | None = None
+    label_probability: float | None = None
+    pinned: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,7 +101,7 @@ class Client:
             user_id: the user.
             history: item ids, oldest first, instead.
             k: how many.
-            more: further fields of the request, such as `times`, `filter`, `items`, `page`, `columns`.
+            more: further fields of the request, such as `times`, `filter`, `items`, `page`, `columns`, `rules`.
         """
         who = {"user_id": user_id} if user_id is not None else {"history": list(history or ())}
         said = self._send("POST", "/recommend", {**who, "k": k, **more})
@@ -110,6 +115,12 @@ class Client:
     def add_events(self, events: Sequence[Mapping[str, Any]]) -> int:
         """Store events, a thousand at most; how many were new."""
         return int(self._send("POST", "/events", {"events": [dict(one) for one in events]})["stored"])
+
+    def add_many_events(self, events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Store any number of events, which are sent as they come; what became of them by counts, and the first that were refused."""
+        lines = (json.dumps(dict(one)).encode() + b"\n" for one in events)
+        headers = {"content-type": "application/x-ndjson"}
+        return self._said("POST", "/events/bulk", self._request("POST", "/events/bulk", content=lines, headers=headers, timeout=None))
 
     def delete_event(self, event_id: str) -> None:
         """Delete an event."""
@@ -162,13 +173,20 @@ class Client:
 
     def _send(self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         for left in reversed(range(TRIES)):
-            try:
-                found = self._http.request(method, path, json=body, params=params)
-            except httpx.HTTPError as error:
-                raise NightloomError(f"{self._http.base_url}: the service does not answer ({error!r}).") from error
+            found = self._request(method, path, json=body, params=params)
             if found.status_code not in (429, 503) or not left:
                 break
             time.sleep(float(found.headers.get("retry-after", 1)))
+        return self._said(method, path, found)
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise NightloomError(f"{self._http.base_url}: the service does not answer ({error!r}).") from error
+
+    @staticmethod
+    def _said(method: str, path: str, found: httpx.Response) -> dict[str, Any]:
         if found.is_success:
             return dict(found.json())
         detail = found.json().get("detail", found.text) if "json" in found.headers.get("content-type", "") else found.text

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.service_process import running
 from tests.chromium import CHROMIUM, FLAGS
-from tests.servers import free_port, until_it_answers
 from tests.service_app import make_served, name_champion
 
 FIRST = "document.querySelector('#items li > span:nth-child(2)').innerText.split('\\n')[0]"
-SERVER = """
-import sys
-from functools import partial
-from pathlib import Path
-from granian import Granian
-from nightloom.serving.app import Settings
-from nightloom.serving.run import worker
-if __name__ == "__main__":
-    home = Path(sys.argv[1])
-    server = Granian("service", port=int(sys.argv[2]), interface="asgi", workers=1)
-    server.serve(target_loader=partial(worker, Settings(home, home / "shop.db")), wrap_loader=False)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +20,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service with one worker."""
     folder = tmp_path_factory.mktemp("storefront")
     name_champion(folder, make_served(folder / "made"))
-    script, log, port = folder / "serve.py", folder / "log", free_port()
-    script.write_text(SERVER)
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, str(script), str(folder), str(port)], stdout=out, stderr=out)
-    try:
-        until_it_answers(f"http://127.0.0.1:{port}/readyz", process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
+    with running(folder) as service:
+        yield service.address
 
 
 @pytest.fixture(scope="module")
@@ -119,4 +97,28 @@ def test_titles_are_text(browser: Any, address: str) -> None:
     page.wait_for_selector("#found button")
     assert page.locator("#found img").count() == 0
     assert page.title() == "Nightloom"
+    page.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, address: str, width: int, scheme: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(address)
+    page.wait_for_selector("#items li")
+
+    def faults() -> list[str]:
+        found = Axe().run(page)
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found.response["violations"]]
+
+    assert faults() == [], "as it opens"
+    page.get_by_label("Search by title").fill("title 14")
+    page.get_by_role("button", name="Choose Title 14", exact=True).click()
+    page.wait_for_selector("#chosen li")
+    assert faults() == [], "with a choice"
+    page.get_by_role("button", name="Similar to").first.click()
+    page.wait_for_selector("#near[open] li")
+    assert faults() == [], "with the dialogue"
     page.close()

@@ -21,6 +21,7 @@ import pytest
 from nightloom.client import Client
 from nightloom.core.errors import InputError
 from nightloom.promotion.registry import Registry
+from nightloom.serving.prepare import prepare
 from tests.servers import free_port, until_it_answers
 from tests.service_app import make_snapshot
 from tests.serving_bundle import START, serving_bundle
@@ -143,6 +144,32 @@ def test_a_port_that_is_taken_or_an_open_host_without_keys_is_refused(served: Si
     assert (taken.returncode, open_host.returncode) == (2, 2)
     assert "taken" in taken.stderr
     assert "NIGHTLOOM_API_KEYS" in open_host.stderr
+
+
+def test_a_service_starts_with_what_was_prepared_only_as_far_as_the_registry_agrees(served: SimpleNamespace, tmp_path: Path) -> None:
+    """Of another registry: what was prepared last is another version than the champion, or there is no champion at all."""
+    root, port, log = tmp_path / "mlruns", free_port(), tmp_path / "log"
+    registry = Registry(root)
+    register(registry, tmp_path / "first")
+    register(registry, tmp_path / "second", scorers=("graph",))
+    ready = prepare(registry, registry.versions("shop")[0], root)
+    assert ready is not None
+    assert (ready.version, ready.snapshot) == ("2", None)
+    registry.rollback("shop")
+    command = [sys.executable, "-m", "nightloom.cli", "serve", "shop", "--root", str(root), "--port", str(port), "--workers", "1"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        until_it_answers(f"http://127.0.0.1:{port}/readyz", process, log)
+        with Client(f"http://127.0.0.1:{port}") as client:
+            assert client.recommend("u1").version == "1"
+    finally:
+        process.terminate()
+        process.wait(60)
+    registry.client.delete_registered_model_alias("nightloom-shop", "champion")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "no champion" in done.stderr
 
 
 def until_version(address: str, version: str) -> None:

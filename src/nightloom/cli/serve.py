@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +19,15 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer.")] = 2,
     access_log: Annotated[bool, typer.Option(help="Write a line for each request.")] = True,
+    rules: Annotated[Path | None, typer.Option(help="YAML file of business rules; read again whenever it changes.")] = None,
     root: Root = MLRUNS,
 ) -> None:
     """Answer requests from the champion, until Ctrl-C. It learns from every event, and follows the registry."""
     from nightloom.serving.run import Place, serve
 
-    place = Place(host, port, workers, access_log)
+    place = Place(host, port, workers, access_log, None if rules is None else rules.resolve())
     place.check()
-    found = registry(root)
-    serve(name or _only(found.names(), root), root, found, place)
+    serve(name or _only(registry(root).names(), root), root, partial(registry, root), place)
 
 
 def _only(names: list[str], root: Path) -> str:

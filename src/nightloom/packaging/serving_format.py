@@ -30,6 +30,10 @@ PROBES = "probes.json"
 RERANKER, LABELS = "reranker.safetensors", "labels.safetensors"
 
 
+class OtherFormatError(InputError):
+    """An artefact of another Nightloom; it can be made again from its bundle."""
+
+
 @dataclass(frozen=True)
 class ServingManifest:
     """What `serving.json` holds.
@@ -77,7 +81,8 @@ class ServingManifest:
 
         Raises:
             DamagedError: a file is missing or damaged.
-            InputError: there is none, or the artefact is of a format of another Nightloom.
+            InputError: there is none.
+            OtherFormatError: the artefact is of a format of another Nightloom.
         """
         path = folder / FILE
         if not path.is_file():
@@ -85,7 +90,7 @@ class ServingManifest:
         try:
             content = read_sealed(path, REMEDY)
             if content["format"] != FORMAT:
-                raise InputError(
+                raise OtherFormatError(
                     f"{path}: format {content['format']}, written by Nightloom {content['nightloom']}. This one reads format {FORMAT}. "
                     f"{REMEDY}"
                 )

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -17,13 +18,13 @@ from typing import Any
 
 import yaml
 
-from nightloom.core.digests import differs, folder_digest, set_aside
+from nightloom.core.digests import differs, folder_digest, set_aside, warn
 from nightloom.core.errors import DamagedError, InputError, NightloomError
 from nightloom.core.shell import typed
 from nightloom.packaging import manifest
 from nightloom.packaging.serving_format import FILE as SERVING_FILE
 from nightloom.packaging.serving_format import FOLDER as SERVING
-from nightloom.packaging.serving_format import ServingManifest
+from nightloom.packaging.serving_format import OtherFormatError, ServingManifest
 from nightloom.promotion.ledger import Hold, Intent, Ledger
 from nightloom.runs.tracking import Tracking
 
@@ -229,7 +230,8 @@ class Registered:
     def fetch_serving(self, version: Version, cache: Path) -> Path:
         """The serving artefact of a version on this machine's disk; fetched once.
 
-        A version that was registered without one gets it here, of its bundle; that imports torch.
+        A version that was registered without one, or by a Nightloom whose artefacts have another format, gets it here, of its bundle;
+        that imports torch.
 
         Args:
             version: which.
@@ -240,13 +242,17 @@ class Registered:
             NightloomError: MLflow, or the store of its files, does not answer.
             InputError: the bundle is of before graphs kept how often items were seen.
         """
-        found = self._fetched(version, cache / SERVING, SERVING_FILE)
-        if found is None:
-            from nightloom.packaging.serving_artefact import write_serving
+        place = _place(version, cache / SERVING)
+        try:
+            if (found := self._fetched(version, cache / SERVING, SERVING_FILE)) is not None:
+                return found
+        except OtherFormatError as error:
+            warn(f"{error} It is made anew of the bundle now.")
+            shutil.rmtree(place, ignore_errors=True)
+        from nightloom.packaging.serving_artefact import write_serving
 
-            found = _place(version, cache / SERVING)
-            write_serving(self.fetch(version, cache / "champions"), found)
-        return found
+        write_serving(self.fetch(version, cache / "champions"), place)
+        return place
 
     def _fetched(self, version: Version, home: Path, holds: str) -> Path | None:
         """The folder of a version that holds a file, fetched once, and again where it is damaged here; None where there is no such file."""

@@ -7,50 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import Response
 
 from nightloom import __version__
-from nightloom.core.errors import NightloomError
-from nightloom.serving.api import events, items, problems, recommend, storefront, system, users
-from nightloom.serving.api.guard import MOST_AT_ONCE, Guard
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.serving.api import bulk, events, items, problems, recommend, storefront, system, users
+from nightloom.serving.api.guard import Guard
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
-from nightloom.serving.live import Champion, LiveModel
+from nightloom.serving.business_rules import RuleBook
+from nightloom.serving.live import LiveModel
 from nightloom.serving.service import Service
+from nightloom.serving.settings import CHAMPION, PREPARED, Champion, Settings
 from nightloom.serving.store import Store
 from nightloom.serving.tokens import Signer
 
 LOOK_SECONDS = 0.25
 """How often a worker looks what others wrote, and which version is to serve, when nobody asks."""
+CHAMPION_SECONDS = 0.02
+"""How often a worker that starts looks whether the parent process has asked the registry."""
 LEAVE_SECONDS = 1.0
 log = logging.getLogger("nightloom.serving")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a worker is told.
-
-    Attributes:
-        folder: where the parent process says what is to serve (`champion.json`), and workers leave their counters.
-        store: the store's file.
-        url: PostgreSQL's address, where machines share a store.
-        access_log: whether each request is a line of the log.
-        at_once: requests that one worker takes at a time.
-    """
-
-    folder: Path
-    store: Path
-    url: str | None = None
-    access_log: bool = True
-    at_once: int = MOST_AT_ONCE
 
 
 def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
@@ -73,7 +56,7 @@ def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
     )
     app.state.settings, app.state.metrics, app.state.folder = settings, metrics, settings.folder
     problems.install(app)
-    for one in (recommend, events, items, users, system, storefront):
+    for one in (recommend, bulk, events, items, users, system, storefront):
         app.include_router(one.router)
     return Guard(app, Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
 
@@ -86,11 +69,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.service = service
     app.state.gauges = lambda: _gauges(service)
     tasks: list[asyncio.Task[None]] = []
+    book = None if settings.rules is None else RuleBook(settings.rules)
     try:
-        said = read_champion(settings.folder)
-        service.live = await asyncio.to_thread(open_model, said, store)
-        log.info("serves version %s of %s, %d items", said.version, said.name, len(service.live.items))
-        tasks = [asyncio.create_task(_watch(service, settings.folder)), asyncio.create_task(_leave(app))]
+        _read_rules(service, book)
+        service.live = live = await _first_model(settings.folder, store)
+        log.info("serves version %s of %s, %d items", live.champion.version, live.champion.name, len(live.items))
+        tasks = [asyncio.create_task(_watch(service, settings.folder, book)), asyncio.create_task(_leave(app))]
         yield
     finally:
         for task in tasks:
@@ -102,11 +86,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.metrics.leave(settings.folder, _gauges(service))
 
 
-def read_champion(folder: Path) -> Champion:
-    """What is to serve, as the parent process says."""
-    said = json.loads((folder / "champion.json").read_text(encoding="utf-8"))
-    snapshot = None if said["snapshot"] is None else Path(said["snapshot"])
-    return Champion(said["name"], said["version"], Path(said["folder"]), snapshot, said["exclude_seen"])
+async def _first_model(folder: Path, store: Store) -> LiveModel:
+    """What is to serve. While the registry is still asked, what promotion has prepared is opened meanwhile."""
+    likely: LiveModel | None = None
+    if not (folder / CHAMPION).exists():
+        with contextlib.suppress(NightloomError, OSError, ValueError):  # it is opened below, which says what is wrong
+            likely = await asyncio.to_thread(lambda: open_model(Champion.read(folder / PREPARED), store))
+    while not (folder / CHAMPION).exists():
+        await asyncio.sleep(CHAMPION_SECONDS)
+    said = Champion.read(folder / CHAMPION)
+    if likely is not None:
+        if likely.champion == said:
+            return likely
+        likely.close()
+    return await asyncio.to_thread(open_model, said, store)
 
 
 def open_model(champion: Champion, store: Store) -> LiveModel:
@@ -120,13 +113,25 @@ def open_model(champion: Champion, store: Store) -> LiveModel:
     return live
 
 
-async def _watch(service: Service, folder: Path) -> None:
-    """Learn from what other workers and machines wrote, and change over when another version is to serve."""
+def _read_rules(service: Service, book: RuleBook | None) -> None:
+    """Read the business rules where their file has changed; a broken one leaves those in force that were."""
+    try:
+        if book is not None and (rules := book.changed()) is not None:
+            service.rules, service.rules_problem = rules, None
+            log.info("%d business rules of %s are in force", len(rules), book.path)
+    except InputError as error:
+        service.rules_problem = "the file of business rules is broken, and those before it stay in force; the log says why"
+        log.error("business rules: %s", error)
+
+
+async def _watch(service: Service, folder: Path, book: RuleBook | None) -> None:
+    """Learn from what other workers and machines wrote, and change over when another version, or other rules, are to serve."""
     refused: str | None = None
     while True:
         await asyncio.sleep(LOOK_SECONDS)
+        _read_rules(service, book)
         try:
-            said = read_champion(folder)
+            said = Champion.read(folder / CHAMPION)
             former = service.model
             if said.version in (former.champion.version, refused):
                 continue
@@ -161,5 +166,8 @@ def _gauges(service: Service) -> dict[str, float]:
             "cached_users_bytes": engine.users.nbytes,
             "changes_learned": service.live.learned,
             "version_refused": float(service.problem is not None),
+            "business_rules": float(len(service.rules)),
+            "business_rules_refused": float(service.rules_problem is not None),
+            "awaited_events": float(len(service.live.awaited)),
         }
     return found

@@ -107,6 +107,7 @@ class Engine:
         exclude_seen: bool = True,
         allowed: NDArray[np.bool_] | None = None,
         candidates: NDArray[np.int64] | None = None,
+        lift: FloatArray | None = None,
     ) -> Answer:
         """The k best items for a query.
 
@@ -117,13 +118,14 @@ class Engine:
             allowed: bool [items] by dense id: the others are never recommended. It may be shorter than the catalogue, by items that have
                 come since it was made; they are not allowed then. None: all.
             candidates: int64 [m], dense items: only these are ranked. None: the whole catalogue.
+            lift: float32 [items] by dense id: added to the scores, by which items are ranked and which are given back. None: nothing.
 
         Raises:
             InputError: a list of the query does not match its history, or the model does not know an event name.
         """
         with self._lock:
             histories = self._read(query)
-            return self._ranker.rank(histories, self._vector(histories), k, exclude_seen, allowed, candidates)
+            return self._ranker.rank(histories, self._vector(histories), k, exclude_seen, allowed, candidates, lift)
 
     def recommend_user(
         self,
@@ -135,6 +137,7 @@ class Engine:
         exclude_seen: bool = True,
         allowed: NDArray[np.bool_] | None = None,
         candidates: NDArray[np.int64] | None = None,
+        lift: FloatArray | None = None,
     ) -> Answer:
         """The k best items for a stored user, from cached keys and values; the rest as in `recommend`.
 
@@ -146,16 +149,13 @@ class Engine:
             exclude_seen: see `recommend`.
             allowed: see `recommend`.
             candidates: see `recommend`.
+            lift: see `recommend`.
         """
         with self._lock:
-            one = self.users.get(user)
-            asked = self._time_of(one, now)
-            vector = one.vector(self.net, self.catalogue.vectors, self.max_history, asked)
-            self.users.measure(user)
-            histories = one.histories(asked)
+            histories, vector = self._of_user(user, now)
             if friends:
                 histories = replace(histories, links=self._read(Query(friends=friends)).links)
-            return self._ranker.rank(histories, vector, k, exclude_seen, allowed, candidates)
+            return self._ranker.rank(histories, vector, k, exclude_seen, allowed, candidates, lift)
 
     def label_probabilities(self, query: Query, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Probabilities, by the label head, that items are liked (clicked, bought) once they are shown, float64 [items].
@@ -163,11 +163,15 @@ class Engine:
         Raises:
             InputError: the model has no calibrated label head, or as in `recommend`.
         """
-        if self._labels is None:
-            raise InputError("the model gives no probabilities: train it with training.label_weight on events that are positive or not.")
         with self._lock:
             histories = self._read(query)
-            return self._labels.probabilities(histories, self._vector(histories), self.catalogue.vectors[items], items)
+            return self._label_head().probabilities(histories, self._vector(histories), self.catalogue.vectors[items], items)
+
+    def label_probabilities_of_user(self, user: str, items: NDArray[np.int64], *, now: int | None = None) -> NDArray[np.float64]:
+        """The same for a stored user; `now` as in `recommend_user`."""
+        with self._lock:
+            histories, vector = self._of_user(user, now)
+            return self._label_head().probabilities(histories, vector, self.catalogue.vectors[items], items)
 
     def similar(self, items: Sequence[int] | NDArray[np.int64], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Answer:
         """The k items nearest to some others: cosine of item vectors, averaged over the others, which are left out.
@@ -275,6 +279,19 @@ class Engine:
         """User vector of one history, float32 [dim]."""
         tokens = tokens_of(histories, self.max_history, timed=len(self.net.gaps) > 0)
         return user_vector(self.net, self.catalogue.vectors, tokens)
+
+    def _of_user(self, user: str, now: int | None) -> tuple[Histories, FloatArray]:
+        """A stored user's history and user vector at a request."""
+        one = self.users.get(user)
+        asked = self._time_of(one, now)
+        vector = one.vector(self.net, self.catalogue.vectors, self.max_history, asked)
+        self.users.measure(user)
+        return one.histories(asked), vector
+
+    def _label_head(self) -> LabelHead:
+        if self._labels is None:
+            raise InputError("the model gives no probabilities: train it with training.label_weight on events that are positive or not.")
+        return self._labels
 
     def _load(self, user: str) -> StoredUser:
         query = self._stored(user)

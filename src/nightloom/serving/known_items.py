@@ -110,6 +110,18 @@ class KnownItems:
                 found.append(dense)
         return found, None
 
+    def has(self, column: str) -> bool:
+        """Whether some item has such a column."""
+        return column in self.columns or any(column in said for said in self._said.values())
+
+    def values(self, dense: int, column: str) -> list[Any]:
+        """What an item has in a column, as values are compared; a cell of tags holds several, a missing one none."""
+        if dense in self._said:
+            cell = self._said[dense].get(column)
+        else:
+            cell = self._catalogue[column][dense] if column in self.columns and dense < len(self._trained) else None
+        return self._split(column, cell)
+
     def having(self, column: str, values: Sequence[Any]) -> Mask:
         """Items that have one of some values in a column, bool [items].
 
@@ -139,9 +151,9 @@ class KnownItems:
 
     def _cells(self, column: str) -> Iterator[Any]:
         """A column's value of each item; None where it is missing."""
-        trained = self._catalogue[column] if column in self.columns else None
-        if trained is None and not any(column in said for said in self._said.values()):
+        if not self.has(column):
             raise KeyError(column)
+        trained = self._catalogue[column] if column in self.columns else None
         for dense in range(len(self.ids)):
             if dense in self._said:
                 yield self._said[dense].get(column)
@@ -152,15 +164,18 @@ class KnownItems:
         """Value -> the items that have it; a cell of tags has several."""
         if column not in self._terms:
             places: dict[Any, list[int]] = {}
-            tags = self._kinds.get(column) == "tags"
             for dense, cell in enumerate(self._cells(column)):
-                if _missing(cell):
-                    continue
-                values = cell if isinstance(cell, list) else cell.split(self._separator) if tags and isinstance(cell, str) else [cell]
-                for value in values:
-                    places.setdefault(_term(value), []).append(dense)
+                for term in self._split(column, cell):
+                    places.setdefault(term, []).append(dense)
             self._terms[column] = {value: np.array(found) for value, found in places.items()}
         return self._terms[column]
+
+    def _split(self, column: str, cell: Any) -> list[Any]:
+        """The values of a cell, as they are compared."""
+        if _missing(cell):
+            return []
+        tags = self._kinds.get(column) == "tags" and isinstance(cell, str)
+        return [_term(value) for value in (cell if isinstance(cell, list) else cell.split(self._separator) if tags else [cell])]
 
     def _all_titles(self) -> list[str]:
         if self._titles is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
-from pathlib import Path
 
 from nightloom.core.errors import InputError
 from nightloom.core.queries import Query
@@ -13,32 +11,15 @@ from nightloom.serving.artefact import Artefact
 from nightloom.serving.engine import Engine
 from nightloom.serving.known_items import KnownItems
 from nightloom.serving.new_items import NewItem
+from nightloom.serving.settings import Champion
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
 from nightloom.serving.stored import Rules
 from nightloom.serving.warm import check
+from nightloom.serving.withheld import Awaited, Robots
 
 LONGEST_HISTORY = 100_000
 """Events of a user that are read; nobody has more."""
 log = logging.getLogger("nightloom.serving")
-
-
-@dataclass(frozen=True)
-class Champion:
-    """What a service serves.
-
-    Attributes:
-        name: of the recommender.
-        version: of the registered model.
-        folder: the serving artefact.
-        snapshot: folder of the snapshot that it was trained on; None where it is not here, and users have only what they did by day.
-        exclude_seen: whether items of the history are left out unless a request says otherwise.
-    """
-
-    name: str
-    version: str
-    folder: Path
-    snapshot: Path | None = None
-    exclude_seen: bool = True
 
 
 class LiveModel:
@@ -62,6 +43,9 @@ class LiveModel:
         self.view = store.view(champion.snapshot)
         clock = self.engine.clock
         self.rules = Rules(self.engine.artefact.manifest.meta, clock.has_time)
+        self.awaited = Awaited()
+        """Events that wait for their items."""
+        self._robots = Robots(self.rules.busiest_day, self._told)
         self._through = self.view.cursor
         self.learned = 0
         """Changes that were applied since it was opened."""
@@ -81,12 +65,16 @@ class LiveModel:
         return many
 
     def history(self, user: str) -> list[Event]:
-        """All of a user's events, oldest first, as far as they were applied."""
-        return self.view.history(user, LONGEST_HISTORY, self._through)
+        """A user's events, oldest first, as far as they were applied; those that wait for their items are not among them."""
+        told = self._told(user)
+        return [event for event in told if event.event_id not in self.awaited] if self.awaited else told
 
     def close(self) -> None:
         """Close the store's reader."""
         self.view.close()
+
+    def _told(self, user: str) -> list[Event]:
+        return self.view.history(user, LONGEST_HISTORY, self._through)
 
     def _stored(self, user: str) -> Query:
         return self.rules.query(user, self.history(user))
@@ -99,13 +87,24 @@ class LiveModel:
         elif isinstance(change, Item):
             self._put(change)
         elif isinstance(change, Forgotten):
-            self.engine.forget_user(change.user_id)
+            self._forget(change.user_id)
 
     def _add(self, event: Event) -> None:
-        engine, dense = self.engine, self.engine.item_index.get(event.item_id)
-        if dense is None or not self.rules.counts(event):
+        if event.user_id in self._robots:
             return
-        if dense not in engine.users.get(event.user_id).items:
+        if self._robots.tell(event):  # nothing of theirs counts, by the night's rule
+            before = self.history(event.user_id)
+            self._differ(before, [*before, event])
+            log.info("a user is taken for a robot: more than %s events on one day", self._robots.limit)
+        elif self.rules.counts(event):
+            if event.item_id in self.engine.item_index:
+                self._place(event)
+            else:
+                self.awaited.add(event)
+
+    def _place(self, event: Event) -> None:
+        """Learn from an event; where its user did something with the item before, by the rules for repeats."""
+        if self.engine.item_index[event.item_id] not in self.engine.users.get(event.user_id).items:
             self._learn(event)
             return
         before = self.history(event.user_id)
@@ -116,6 +115,14 @@ class LiveModel:
         before = self.history(event.user_id)
         after = [one for one in before if one.event_id != event.event_id]
         self._differ(before, after)
+        self.awaited.discard(event.event_id)
+        self._robots.forget(event.user_id)
+
+    def _forget(self, user: str) -> None:
+        self.engine.forget_user(user)
+        self._robots.forget(user)
+        for event in self.awaited.of_user(user):
+            self.awaited.discard(event.event_id)
 
     def _differ(self, before: list[Event], after: list[Event]) -> None:
         """Take back what no longer counts of a user, and learn what does now: a repeat may count where the first is gone."""
@@ -139,6 +146,10 @@ class LiveModel:
         columns = self.items.merged(item)
         with contextlib.suppress(InputError):  # another machine, of another champion, took what this one can not read
             self.items.put(self.engine.put_item(NewItem(item.item_id, columns)), item.item_id, columns)
+            for event in self.awaited.of(item.item_id):
+                if event.user_id not in self._robots:
+                    self._place(event)
+                self.awaited.discard(event.event_id)
 
 
 def _key(event: Event) -> tuple[str, str, int]:

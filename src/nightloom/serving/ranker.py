@@ -50,6 +50,7 @@ class Ranker:
         exclude_seen: bool,
         allowed: NDArray[np.bool_] | None,
         candidates: NDArray[np.int64] | None,
+        lift: FloatArray | None = None,
     ) -> Answer:
         """The k best items for one history.
 
@@ -60,6 +61,7 @@ class Ranker:
             exclude_seen: see `Engine.recommend`.
             allowed: see `Engine.recommend`.
             candidates: see `Engine.recommend`.
+            lift: see `Engine.recommend`.
         """
         catalogue = self.catalogue
         pool = catalogue.everything if candidates is None else np.unique(np.asarray(candidates, dtype=np.int64))
@@ -82,6 +84,8 @@ class Ranker:
             columns = np.concatenate([top[None], details[order]])
             odds = self.reranker.log_odds(columns, chosen, histories.items, histories.times, int(histories.request_time[0]))
             found = self.reranker.merged(found, odds, chosen if candidates is None else np.searchsorted(pool, chosen))
+        if lift is not None:
+            found = found + lift[pool]
         return best_of(found, pool, open_to, seen if exclude_seen else NOTHING_SEEN, k)
 
 

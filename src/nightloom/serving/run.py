@@ -8,26 +8,25 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightloom import __version__
 from nightloom.core.errors import InputError, NightloomError
-from nightloom.core.files import write_json
 from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
-from nightloom.serving.app import Settings, create_app
+from nightloom.serving.prepare import prepare, serving_folder
+from nightloom.serving.settings import CHAMPION, PREPARED, Champion, Settings
 
 if TYPE_CHECKING:
-    from nightloom.promotion.registered import Version
     from nightloom.promotion.registry import Registry
 
 LOOK_SECONDS = 2.0
@@ -37,19 +36,24 @@ log = logging.getLogger("nightloom.serving")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the service listens, and with how many workers."""
+    """Where the service listens, with how many workers, and by which business rules."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 2
     access_log: bool = True
+    rules: Path | None = None
 
     def check(self) -> None:
-        """Refuse a place where the service must not, or can not, listen.
+        """Refuse a place where the service must not, or can not, listen, and a broken file of business rules.
 
         Raises:
-            InputError: the port is taken, or a host beyond this machine is named and no key is set.
+            InputError: the port is taken, or a host beyond this machine is named and no key is set, or a field of the file is wrong.
         """
+        if self.rules is not None:
+            from nightloom.serving.business_rules import read_rules  # here, since the parent process needs no numpy without
+
+            read_rules(self.rules)
         if not Keys.of_environment() and not _loopback(self.host):
             raise InputError(
                 f"--host {self.host}: others than this machine could ask, and no key is set. Set {KEYS}, for example to "
@@ -68,13 +72,15 @@ class Place:
                 raise InputError(f"--port {self.port}: {words}. Name another one, or end what listens there.") from error
 
 
-def serve(name: str, root: Path, registry: Registry, place: Place) -> None:
+def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place) -> None:
     """Serve the champion of a recommender until the process is told to end.
+
+    Where promotion has prepared a version, workers open it while the registry is asked whether it is the champion.
 
     Args:
         name: of the recommender.
         root: the mlruns folder.
-        registry: where its champion is.
+        registry: opens the registry, where its champion is.
         place: where to listen.
 
     Raises:
@@ -85,13 +91,13 @@ def serve(name: str, root: Path, registry: Registry, place: Place) -> None:
     from granian.constants import Interfaces
 
     root = root.resolve()
-    folder = root / "serving" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("metrics-*.json"):
+    folder = serving_folder(root, name)
+    for old in [*folder.glob("metrics-*.json"), folder / CHAMPION]:
         old.unlink(missing_ok=True)
     finder = Finder(name, root, registry, folder)
-    finder.find()
-    settings = Settings(folder, store_file(root, name), central_address(), place.access_log)
+    if not (folder / PREPARED).exists():
+        finder.find()
+    settings = Settings(folder, store_file(root, name), central_address(), place.access_log, rules=place.rules)
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
     multiprocessing.set_start_method("spawn", force=True)  # a fork would hold all that this process has imported
@@ -107,10 +113,14 @@ def serve(name: str, root: Path, registry: Registry, place: Place) -> None:
         log_access=False,
     )
     server.serve(target_loader=partial(worker, settings), wrap_loader=False)
+    if finder.fault is not None:
+        raise finder.fault
 
 
 def worker(settings: Settings) -> Any:
     """A worker's app; granian calls it in the new process."""
+    from nightloom.serving.app import create_app  # the parent process needs no web framework
+
     configure_log(settings.access_log)
     return create_app(settings)
 
@@ -121,12 +131,18 @@ class Finder:
     Args:
         name: of the recommender.
         root: the mlruns folder.
-        registry: where versions are.
+        registry: opens the registry.
         folder: where `champion.json` is written.
+
+    Attributes:
+        fault: why the service has to end.
     """
 
-    def __init__(self, name: str, root: Path, registry: Registry, folder: Path) -> None:
-        self.name, self.root, self.registry, self.folder = name, root, registry, folder
+    def __init__(self, name: str, root: Path, registry: Callable[[], Registry], folder: Path) -> None:
+        self.name, self.root, self.folder = name, root, folder
+        self._open = registry
+        self._registry: Registry | None = None
+        self.fault: InputError | None = None
         self.version: str | None = None
         self.refused: str | None = None
 
@@ -137,59 +153,44 @@ class Finder:
             InputError: there is no champion.
             NightloomError: the registry can not be reached, or the version does not pass its probes; the old one serves on.
         """
-        champion = self.registry.champion(self.name)
+        registry = self._registry = self._registry or self._open()
+        champion = registry.champion(self.name)
         if champion is None:
             raise InputError(
-                f"nightloom-{self.name} has no champion in {self.registry.tracking.uri}. Run a night first: "
+                f"nightloom-{self.name} has no champion in {registry.tracking.uri}. Run a night first: "
                 f"{typed('nightloom', 'night', '--help')}"
             )
         if champion.version in (self.version, self.refused):
             return
         self.refused = champion.version  # until it has passed
-        artefact = self.registry.fetch_serving(champion, self.root / "cache")
-        self._warm(artefact)
-        snapshot = self._snapshot(champion)
-        said = {
-            "name": self.name,
-            "version": champion.version,
-            "folder": str(artefact),
-            "snapshot": None if snapshot is None else str(snapshot),
-            "exclude_seen": self.registry.excludes_seen(champion),
-        }
-        write_json(self.folder / "champion.json", said)
+        ready = prepare(registry, champion, self.root, again=self.version is not None)
+        if ready is None:
+            raise InputError("the service needs the Python package numba: pip install 'nightloom[serve]'")
+        ready.write(self.folder / CHAMPION)
         self.version, self.refused = champion.version, None
 
     def watch(self) -> None:
-        """Look again and again."""
+        """Look again and again. Where the registry does not answer at first, what was prepared last serves until it does."""
         while True:
-            time.sleep(LOOK_SECONDS)
             try:
                 self.find()
             except NightloomError as error:
                 log.error("champion: %s", error)
-            except Exception:
+                self._make_do(error)
+            except Exception as error:
                 log.exception("champion: the registry can not be read")
+                self._make_do(error)
+            time.sleep(LOOK_SECONDS)
 
-    def _snapshot(self, champion: Version) -> Path | None:
-        """The snapshot that a version was trained on, if it is here."""
-        found = self.root / "snapshots" / self.name / champion.tags.get("nightloom.data_hash", "")[:16]
-        if (found / "events.parquet").is_file() and (found / "snapshot.json").is_file():
-            return found
-        log.warning("the snapshot of version %s is not at %s: users have only what they do from now on", champion.version, found)
-        return None
-
-    def _warm(self, artefact: Path) -> None:
-        """Have an artefact checked, and its kernels compiled, in a process of its own; once for an installation."""
-        mark = artefact.with_name(f".{artefact.name}.checked-{__version__}")
-        if mark.exists() and self.version is None:
+    def _make_do(self, error: Exception) -> None:
+        """At the start, serve what was prepared last; where the registry says that there is nothing to serve, the service ends."""
+        if (self.folder / CHAMPION).exists():
             return
-        done = subprocess.run(
-            [sys.executable, "-m", "nightloom.serving.warm", str(artefact)], capture_output=True, text=True, check=False, env=os.environ
-        )
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise NightloomError(f"version of {artefact.name} is refused: {last[0]}")
-        mark.touch()
+        if isinstance(error, InputError):
+            self.fault = error
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            Champion.read(self.folder / PREPARED).write(self.folder / CHAMPION)
 
 
 class Lines(logging.Formatter):

@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
+from nightloom.serving.business_rules import AnyRule, Applied
+from nightloom.serving.engine import Engine
 from nightloom.serving.known_items import mark_of
 from nightloom.serving.live import LiveModel
+from nightloom.serving.ranker import Answer
 from nightloom.serving.refusals import Conflict
-from nightloom.serving.store import Store
+from nightloom.serving.store import Ack, Store
 from nightloom.serving.store.writes import Write
 from nightloom.serving.tokens import Shown, Signer
 
@@ -38,12 +41,16 @@ class Service:
         signer: makes tokens.
         live: the champion; None until one is opened.
         problem: why the last version that was to serve does not.
+        rules: business rules that hold for every request.
+        rules_problem: why the file of rules, as it is now, is not in force.
     """
 
     store: Store
     signer: Signer
     live: LiveModel | None = None
     problem: str | None = None
+    rules: Sequence[AnyRule] = ()
+    rules_problem: str | None = None
 
     @property
     def model(self) -> LiveModel:
@@ -53,9 +60,19 @@ class Service:
         self.live.catch_up()
         return self.live
 
-    async def write(self, what: Write[Result]) -> Result:
-        """Write, and give the result when it is durable and this worker has learned from it."""
-        done = await asyncio.wrap_future(self.store.submit(what))
+    async def write(self, what: Write[Result], ack: Ack = "local") -> Result:
+        """Write, and give the result when it is durable and this worker has learned from it.
+
+        Args:
+            what: to write.
+            ack: `central` waits until PostgreSQL has it, too.
+
+        Raises:
+            Conflict: there is no PostgreSQL to wait for.
+        """
+        if ack == "central" and not self.store.shared:
+            raise Conflict("ack: there is no PostgreSQL behind this service. Write local, or start it with NIGHTLOOM_EVENTS_URL.")
+        done = await asyncio.wrap_future(self.store.submit(what, ack))
         if self.live is not None:
             self.live.catch_up()
         return done
@@ -77,32 +94,37 @@ class Service:
         if exclude_seen is None:  # a given list is ranked whole
             exclude_seen = model.champion.exclude_seen and asked.items is None
         limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
-        fallback = None
-        if asked.user_id is not None and asked.history is None:
-            if not len(engine.users.get(asked.user_id).items):
-                fallback = UNKNOWN_USER
-            dense, scores = engine.recommend_user(asked.user_id, asked.k, now=asked.now, **limits)
+        moment = time.time_ns() // 1_000_000
+        rules = Applied(self.rules, asked.rules, items, moment if asked.now is None else asked.now * 1000)
+        who = _who(asked)
+        fallback = _fallback(engine, who)
+
+        def rank(many: int, lift: NDArray[np.float32] | None = None) -> Answer:
+            if isinstance(who, str):
+                return engine.recommend_user(who, many, now=asked.now, lift=lift, **limits)
+            return engine.recommend(who, many, lift=lift, **limits)
+
+        pinned: dict[int, str] = {}
+        if rules:
+            found, scores, pinned = rules.rank(rank, asked.k, len(before))
         else:
-            history = asked.history or []
-            if not any(item in engine.item_index for item in history):
-                fallback = UNKNOWN_ITEMS if history else EMPTY_HISTORY
-            query = Query(history, asked.times, asked.events, request_time=asked.now)
-            dense, scores = engine.recommend(query, asked.k, **limits)
-        found = dense.tolist()
+            found, scores = (one.tolist() for one in rank(asked.k))
         steps["answered"] = len(found)
         shown = [mark_of(items.ids[place]) for place in found]
-        moment = time.time_ns() // 1_000_000
         said = Shown(secrets.token_hex(8), model.champion.version, moment, asked.user_id, [*before, *shown], len(before))
         token = self.signer.sign(said)
         answer: dict[str, Any] = {
-            "items": self._lines(model, found, scores.tolist(), asked.columns),
+            "items": _lines(model, found, scores, asked, pinned),
             "token": token,
             "next": token if len(found) == asked.k and len(said.items) + asked.k <= MOST_SHOWN else None,
             "version": model.champion.version,
             "fallback": fallback,
             "filled": len(found) == asked.k,
         }
-        return answer | ({"debug": steps | {"exclude_seen": exclude_seen, "reranked": engine.reranked}} if asked.debug else {})
+        if asked.debug:
+            told = rules.explained(found, rank(asked.k)[0].tolist()) if rules else []
+            answer["debug"] = steps | {"exclude_seen": exclude_seen, "reranked": engine.reranked, "rules": told}
+        return answer
 
     def _page(self, asked: RecommendRequest) -> Sequence[int]:
         """Marks of the items that earlier pages showed."""
@@ -132,22 +154,6 @@ class Service:
             steps["items"] = len(candidates)
         return allowed, candidates
 
-    @staticmethod
-    def _lines(model: LiveModel, found: Sequence[int], scores: Sequence[float], columns: Sequence[str]) -> list[dict[str, Any]]:
-        items, reranked = model.items, model.engine.reranked
-        lines = []
-        for dense, score in zip(found, scores, strict=True):
-            line: dict[str, Any] = {"item_id": items.ids[dense], "score": score}
-            if items.title_column is not None:
-                line["title"] = items.title(dense)
-            if reranked:
-                line["probability"] = 1 / (1 + math.exp(-score))
-            if columns:
-                known = items.of(dense)
-                line["columns"] = {name: known[name] for name in columns if name in known}
-            lines.append(line)
-        return lines
-
     def similar(self, seeds: Sequence[str], k: int) -> dict[str, Any] | None:
         """Items near to others; None where none of the others is in the catalogue."""
         model = self.model
@@ -161,6 +167,49 @@ class Service:
             for place, score in zip(dense.tolist(), scores.tolist(), strict=True)
         ]
         return {"items": lines, "version": model.champion.version}
+
+
+def _who(asked: RecommendRequest) -> Query | str:
+    """Whose list is asked for: a stored user, or a history."""
+    if asked.user_id is not None and asked.history is None:
+        return asked.user_id
+    return Query(asked.history or [], asked.times, asked.events, request_time=asked.now)
+
+
+def _lines(
+    model: LiveModel, found: Sequence[int], scores: Sequence[float], asked: RecommendRequest, pinned: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """What is said of the items of an answer."""
+    items, engine = model.items, model.engine
+    lines: list[dict[str, Any]] = [{"item_id": items.ids[place], "score": score} for place, score in zip(found, scores, strict=True)]
+    if engine.labelled:
+        who, dense = _who(asked), np.array(found, dtype=np.int64)
+        if isinstance(who, str):
+            labels = engine.label_probabilities_of_user(who, dense, now=asked.now)
+        else:
+            labels = engine.label_probabilities(who, dense)
+        for line, label in zip(lines, labels.tolist(), strict=True):
+            line["label_probability"] = label
+    for place, line in zip(found, lines, strict=True):
+        if items.title_column is not None:
+            line["title"] = items.title(place)
+        if engine.reranked:
+            line["probability"] = 1 / (1 + math.exp(-line["score"]))
+        if place in pinned:
+            line["pinned"] = pinned[place]
+        if asked.columns:
+            known = items.of(place)
+            line["columns"] = {name: known[name] for name in asked.columns if name in known}
+    return lines
+
+
+def _fallback(engine: Engine, who: Query | str) -> str | None:
+    """Why nothing is known of the one who asks; None where something is."""
+    if isinstance(who, str):
+        return None if len(engine.users.get(who).items) else UNKNOWN_USER
+    if any(item in engine.item_index for item in who.history):
+        return None
+    return UNKNOWN_ITEMS if who.history else EMPTY_HISTORY
 
 
 def _check(asked: RecommendRequest, known: Container[str]) -> None:

@@ -1,7 +1,7 @@
 """Users' stored events as the model reads them: the rules of stage prepare, without pandas.
 
-As `nightloom.data.preparation.stored`, by which the registered model looks users up, but for two rules: a user is not taken for a robot
-by a day of many events, and an event whose name the model does not know is left out rather than renamed.
+As `nightloom.data.preparation.stored`, by which the registered model looks users up, but for one rule: an event whose name the model does
+not know is left out rather than renamed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from nightloom.core.event_names import EventNames
 from nightloom.core.queries import Query
 from nightloom.serving.store import Event
+from nightloom.serving.withheld import busy
 
 
 class Rules:
@@ -28,6 +29,8 @@ class Rules:
         self.codes = {name: code for code, name in enumerate(self.names.known)}
         self._rare = frozenset(meta.get("rare_items", ()))
         self.least: float | None = rules.get("positive_min_value")
+        self.busiest_day: int | None = rules.get("max_user_events_per_day") if has_times else None
+        """Different events of a day beyond which a user is taken for a robot; None: nobody is."""
         self._keep_repeats: bool = rules.get("keep_repeats", False)
 
     def counts(self, event: Event) -> bool:
@@ -40,11 +43,13 @@ class Rules:
         return by_name and (self.least is None or (event.value is not None and event.value >= self.least))
 
     def kept(self, events: Sequence[Event]) -> list[Event]:
-        """The events that count, oldest first: without duplicates, and of each item the first and the first positive one.
+        """The events that count, oldest first: without duplicates, and of each item the first and the first positive one; none of a robot.
 
         Args:
             events: one user's, oldest first.
         """
+        if self.busiest_day is not None and busy(events, self.busiest_day):
+            return []
         found: list[Event] = []
         told: set[tuple[str, int, str]] = set()
         first: dict[str, bool] = {}

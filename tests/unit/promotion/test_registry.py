@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nightloom.core.digests import folder_digest
+from nightloom.core.digests import folder_digest, read_sealed, write_sealed
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_format import FORMAT
 from nightloom.promotion.registered import FILES_TAG, TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import stand
@@ -200,6 +201,20 @@ def test_a_version_without_one_gets_it_where_it_is_fetched(home: SimpleNamespace
     (artefact,) = (path.parent for path in place.rglob("serving.json"))
     shutil.rmtree(artefact)
     check(Engine.open(home.registry.fetch_serving(version, tmp_path)))
+
+
+@pytest.mark.parametrize("where", ["registered", "fetched"])
+def test_an_artefact_of_another_format_is_made_anew(home: SimpleNamespace, tmp_path: Path, where: str) -> None:
+    version = register(home, f"format-{where}")
+    place = Path(home.registry.client.get_model_version_download_uri(version.model, version.version).removeprefix("file://"))
+    (artefact,) = (path.parent for path in place.rglob("serving.json"))
+    if where == "fetched":
+        artefact = home.registry.fetch_serving(version, tmp_path)
+    said = read_sealed(artefact / "serving.json")
+    write_sealed(artefact / "serving.json", {"format": FORMAT - 1, "nightloom": "0.2.0", "files": said["files"]})
+    folder = home.registry.fetch_serving(version, tmp_path)
+    check(Engine.open(folder))
+    assert home.registry.fetch_serving(version, tmp_path) == folder
 
 
 def test_a_champion_of_the_version_before_can_still_be_compared(home: SimpleNamespace, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 def test_workers_are_light(home: Path) -> None:
     code = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom nightloom.serving.app import Settings, create_app\n"
+        "import asyncio, sys\nfrom pathlib import Path\nfrom nightloom.serving.app import create_app\n"
+        "from nightloom.serving.settings import Settings\n"
         f"home = Path({str(home)!r})\napp = create_app(Settings(home, home / 'shop.db')).app\n"
         "from nightloom.serving.api.models import RecommendRequest\n"
         "async def once():\n"

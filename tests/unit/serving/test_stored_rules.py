@@ -16,10 +16,13 @@ from nightloom.serving.stored import Rules
 @pytest.mark.parametrize("least", [None, 3.5])
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("positive", [None, ["buy", "rate"]])
-def test_as_the_registered_model_reads_them(tmp_path: Path, least: float | None, keep: bool, positive: list[str] | None) -> None:
-    rules = {"positive_events": positive, "positive_min_value": least, "keep_repeats": keep, "max_user_events_per_day": 5000}
+@pytest.mark.parametrize("busiest", [5000, 300, 290, 100])
+def test_as_the_registered_model_reads_them(
+    tmp_path: Path, least: float | None, keep: bool, positive: list[str] | None, busiest: int
+) -> None:
+    rules = {"positive_events": positive, "positive_min_value": least, "keep_repeats": keep, "max_user_events_per_day": busiest}
     meta = {"event_types": ["view", "buy", "rate"], "default_event_type": "buy", "prepare": rules, "rare_items": ["i3"]}
-    random, many = np.random.default_rng(0), 300
+    random, many = np.random.default_rng(0), 300  # 291 of them different
     seconds = np.sort(random.integers(1_700_000_000, 1_700_000_150, many))
     frame = pd.DataFrame(
         {
@@ -37,3 +40,4 @@ def test_as_the_registered_model_reads_them(tmp_path: Path, least: float | None,
     found = Rules(meta, has_times=True).query("u", events)
     for name, column in (("history", "item_id"), ("times", "second"), ("event_types", "event"), ("positive", "positive")):
         assert list(getattr(found, name)) == wanted[column].tolist()
+    assert bool(found.history) == (busiest >= len(frame[["item_id", "timestamp", "event"]].drop_duplicates()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from nightloom.serving.api.answers import answer
-from nightloom.serving.api.models import EventsRequest, FeedbackRequest, Id
+from nightloom.serving.api.models import Acknowledged, EventsRequest, FeedbackRequest, Id, NewEvent
 from nightloom.serving.refusals import Conflict
 from nightloom.serving.service import Service
 from nightloom.serving.store import FEEDBACK_EVENTS, Event, Feedback
@@ -16,18 +19,23 @@ from nightloom.serving.store.writes import AddEvents, AddFeedback, DeleteEvent
 router = APIRouter(tags=["events"])
 
 
-@router.post("/events")
-async def add_events(body: EventsRequest, request: Request) -> Response:
-    """Store events, each once by its id. The answer comes when they are on the disk, and every later one has learned from them."""
-    service: Service = request.app.state.service
-    events = [Event(one.event_id, one.user_id, one.item_id, one.event, one.timestamp, one.value) for one in body.events]
-    done = await service.write(AddEvents(events))
-    request.app.state.metrics.counts["events_total"] += done.new
+async def store_events(app: Any, said: Sequence[NewEvent], ack: Acknowledged) -> dict[str, int]:
+    """Store events; what became of them by counts."""
+    service: Service = app.state.service
+    events = [Event(one.event_id, one.user_id, one.item_id, one.event, one.timestamp, one.value) for one in said]
+    done = await service.write(AddEvents(events), ack)
+    app.state.metrics.counts["events_total"] += done.new
     model = service.model
     known, rules = model.engine.item_index, model.rules
     unknown = sum(event.item_id not in known for event in events)
     unnamed = sum(event.event not in rules.codes for event in events)
-    return answer({"stored": done.new, "duplicates": done.duplicate, "unknown_items": unknown, "unknown_events": unnamed})
+    return {"stored": done.new, "duplicates": done.duplicate, "unknown_items": unknown, "unknown_events": unnamed}
+
+
+@router.post("/events")
+async def add_events(body: EventsRequest, request: Request) -> Response:
+    """Store events, each once by its id. The answer comes when they are on the disk, and every later one has learned from them."""
+    return answer(await store_events(request.app, body.events, body.ack))
 
 
 @router.delete("/events/{event_id:path}")
@@ -70,6 +78,6 @@ async def add_feedback(body: FeedbackRequest, request: Request) -> Response:
         body.value,
         name if name in service.model.rules.codes and user is not None else None,
     )
-    done = await service.write(AddFeedback([feedback]))
+    done = await service.write(AddFeedback([feedback]), body.ack)
     request.app.state.metrics.counts["feedback_total"] += done.new
     return answer({"stored": done.new, "duplicates": done.duplicate, "position": position, "event": feedback.event})

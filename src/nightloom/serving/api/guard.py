@@ -17,7 +17,9 @@ from starlette.exceptions import HTTPException
 
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
+from nightloom.serving.api.pace import Pace
 from nightloom.serving.api.problems import REQUEST, SOON, problem
+from nightloom.serving.settings import MOST_AT_ONCE
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,12 +29,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BIGGEST_BODY = 1 << 20
 """Bytes of a request."""
+STREAMED = "/events/bulk"
+"""Path whose body is read a line at a time, and may be of any size."""
 SLOWEST_BODY = 10.0
 """Seconds that a part of a body may take."""
-MOST_AT_ONCE = 64
-"""Requests that one worker takes at a time; more are told to come back."""
 OPEN = ("/healthz", "/readyz", "/version", "/", "/static")
 """Paths that need no key; what lies under the last one, too."""
+PACED = frozenset({"/recommend", "/similar"})
+"""Paths whose answers take the processor, so that requests wait for each other."""
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -58,7 +62,7 @@ class Guard:
 
     def __init__(self, app: App, keys: Keys, metrics: Metrics, at_once: int = MOST_AT_ONCE) -> None:
         self.app, self.keys, self.metrics, self._at_once = app, keys, metrics, at_once
-        self._now = 0
+        self._now, self.pace = 0, Pace(at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -86,18 +90,23 @@ class Guard:
             except TimeoutError as error:
                 raise HTTPException(408, f"The request's body did not come within {SLOWEST_BODY:g} seconds.") from error
             size += len(message.get("body", b""))
-            if size > BIGGEST_BODY:
+            if size > BIGGEST_BODY and scope["path"] != STREAMED:
                 raise HTTPException(413, f"A request has {BIGGEST_BODY:,} bytes at most.")
             return message
 
         self._now += 1
+        refused = self._refusal(scope, headers)
+        paced = refused is None and scope["path"] in PACED
+        if paced:
+            self.pace.begin()
         try:
-            refused = self._refusal(scope, headers)
             await (refused or self.app)(scope, read, answer)
         except Exception:  # it was answered already
             faults.exception("request %s failed", request_id)
         finally:
             self._now -= 1
+            if paced:
+                self.pace.end()
             seconds = time.perf_counter() - began
             route = scope.get("route")
             path = getattr(route, "path", "other")
@@ -110,11 +119,11 @@ class Guard:
         """The answer where the request is not let in."""
         path, method = scope["path"], scope["method"]
         probe = path in OPEN or path.startswith(f"{OPEN[-1]}/")
-        if self._now > self._at_once and not probe:
+        if (self._now > self._at_once and not probe) or (path in PACED and self.pace.full):
             self.metrics.rejected += 1
             return problem(429, "The service has more requests than it can answer in time. Try again in a second.", headers=SOON)
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > BIGGEST_BODY:
+        if not length.isdigit() or (int(length) > BIGGEST_BODY and path != STREAMED):
             return problem(413, f"A request has {BIGGEST_BODY:,} bytes at most.")
         if not probe and (said := self.keys.refusal(method, path, headers.get(b"authorization", b""))):
             status, words = said

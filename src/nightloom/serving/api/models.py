@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nightloom.serving.business_rules import Rule
 from nightloom.serving.filters import Filter
+from nightloom.serving.moments import LATEST, Time
 
 LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
 """Characters of an id; items to rank; events of a request; events of a history; items of an answer."""
 MOST_COLUMNS = 200
 """Columns of an item, and values of one cell."""
-LATEST = 253_402_300_799
-"""The last second of the year 9999."""
+MOST_RULES = 20
+"""Business rules of a request."""
 
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Second = Annotated[int, Field(ge=0, le=LATEST)]
-
-
-LONG, SHORT = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])", "(0[469]|11)-(0[1-9]|[12][0-9]|30)"
-LEAP = "(19(7[26]|8[048]|9[26])|2[0-9](0[48]|[2468][048]|[13579][26])|2[048]00)-02-29"
-CLOCK = r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-MOMENT = f"^((19[7-9][0-9]|2[0-9]{{3}})-({LONG}|{SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{LEAP}){CLOCK}$"
-"""A time as RFC 3339 has it, with its zone, from 1970 to 2999; leap years included."""
-
-
-def _milliseconds(said: Any) -> Any:
-    """Milliseconds since 1970 of seconds since 1970, or of text."""
-    if isinstance(said, str) and re.fullmatch(MOMENT, said, re.ASCII):
-        return round(datetime.fromisoformat(said).timestamp() * 1000)
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= LATEST:
-        raise ValueError("is neither seconds since 1970, up to the year 9999, nor a time such as 2026-11-30T12:00:00Z")
-    return round(said * 1000)
-
-
-NUMBER = {"type": "number", "minimum": 0, "maximum": LATEST}
-Time = Annotated[
-    int,
-    BeforeValidator(_milliseconds),
-    WithJsonSchema({"anyOf": [NUMBER, {"type": "string", "pattern": MOMENT}]}, mode="validation"),
-]
 
 
 class Body(BaseModel):
@@ -80,8 +56,10 @@ class RecommendRequest(Body):
     """Leave out items of the history; by default as the model was evaluated."""
     columns: Annotated[list[Id], Field(max_length=50)] = []
     """Columns of the catalogue that come with each item."""
+    rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = []
+    """Business rules of this request, besides those of the service."""
     debug: bool = False
-    """Say how many items each step left."""
+    """Say how many items each step left, and what each business rule did."""
 
 
 class NewEvent(Body):
@@ -96,6 +74,10 @@ class NewEvent(Body):
     value: float | None = None
 
 
+Acknowledged = Literal["local", "central"]
+"""What an answer waits for: the disk of this machine, or that of PostgreSQL, which machines share, too."""
+
+
 class EventsRequest(Body):
     """Events of one or many users."""
 
@@ -107,6 +89,8 @@ class EventsRequest(Body):
         }
     )
     events: Annotated[list[NewEvent], Field(min_length=1, max_length=MOST_EVENTS)]
+    ack: Acknowledged = "local"
+    """`central`: answer once PostgreSQL has them, which machines share."""
 
 
 class FeedbackRequest(Body):
@@ -128,6 +112,8 @@ class FeedbackRequest(Body):
     user_id: Id | None = None
     depth: Annotated[int, Field(ge=0, le=100_000)] | None = None
     value: float | None = None
+    ack: Acknowledged = "local"
+    """`central`: answer once PostgreSQL has it."""
 
 
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]

@@ -81,7 +81,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
     faults = error.errors()[:20] if isinstance(error, RequestValidationError) else []
     if any(one["type"] == "json_invalid" for one in faults):
         return problem(400, "body: it is no JSON", [{"field": "body", "message": "it is no JSON"}])
-    found = [{"field": _field(one["loc"]), "message": _words(one)} for one in faults]
+    found = [fault_of(one) for one in faults]
     return problem(422, "; ".join(f"{one['field']}: {one['message']}" for one in found[:5]), found)
 
 
@@ -122,6 +122,17 @@ async def _store(_: Request, error: Exception) -> Response:
 
 async def _fault(request: Request, _: Exception) -> Response:
     return problem(500, f"The service failed. Its log says why, under request {request.scope[REQUEST]}.")
+
+
+def fault_of(error: Mapping[str, Any], within: str | None = None) -> dict[str, str]:
+    """Field and message of a fault that pydantic found.
+
+    Args:
+        error: pydantic's.
+        within: what the field belongs to, such as a line; None: the request, whose place comes first in the field.
+    """
+    where = error["loc"] if within is None else ("body", within, *error["loc"])
+    return {"field": _field(where), "message": _words(error)}
 
 
 def _field(where: Sequence[Any]) -> str:

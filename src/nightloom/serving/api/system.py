@@ -27,7 +27,8 @@ async def readyz(request: Request) -> Response:
     if service.live is None:
         return problem(503, "The model is being opened.", headers=SOON)
     said = {"status": "ready", "name": service.live.champion.name, "version": service.live.champion.version}
-    return answer(said | ({"refused": service.problem} if service.problem else {}))
+    told = {"refused": service.problem, "rules_refused": service.rules_problem}
+    return answer(said | {name: problem for name, problem in told.items() if problem})
 
 
 @router.get("/version")

@@ -21,11 +21,12 @@ from nightloom.serving.store.rows import (
     Forgotten,
     Item,
 )
-from nightloom.serving.store.store import Store
+from nightloom.serving.store.store import Ack, Store
 from nightloom.serving.store.view import View
 
 __all__ = [
     "FEEDBACK_EVENTS",
+    "Ack",
     "Acknowledged",
     "CentralUnavailable",
     "Change",

@@ -52,7 +52,7 @@ class Store:
     """Events, feedback and items of one recommender; any thread may call it. Make one with `open`."""
 
     def __init__(self, path: Path, central: Central | None = None, ack: Ack = "local") -> None:
-        self.path = path
+        self.path, self.ack = path, ack
         self._writer = Writer(path)
         self._reader = connect(path, reads_only=True)
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class Store:
             from nightloom.serving.store.exchange import Exchange
 
             self._exchange = Exchange(path, central)
-            self._confirmed = Confirmed(path) if ack == "central" else None
+            self._confirmed = Confirmed(path)
 
     @classmethod
     def open(cls, path: Path, url: str | None = None, *, ack: Ack = "local") -> Self:
@@ -71,7 +71,7 @@ class Store:
         Args:
             path: of the SQLite file (`nightloom.runs.service_store.store_file`), named like the recommender; its folder is made.
             url: of PostgreSQL, where machines share. It need not answer now.
-            ack: what a future waits for: `local`, this machine's disk; `central`, PostgreSQL's.
+            ack: what a future waits for unless `submit` says otherwise: `local`, this machine's disk; `central`, PostgreSQL's.
 
         Raises:
             InputError: the file is no store or can not be written, or the address is none of PostgreSQL.
@@ -88,11 +88,17 @@ class Store:
         """A reader for one champion: see `View`."""
         return View(self.path, base, through)
 
-    def submit(self, write: Write[Result]) -> Future[Result]:
+    @property
+    def shared(self) -> bool:
+        """Whether machines share it by PostgreSQL, which a write can wait for."""
+        return self._confirmed is not None
+
+    def submit(self, write: Write[Result], ack: Ack | None = None) -> Future[Result]:
         """Have something written, without waiting.
 
         Args:
             write: of `nightloom.serving.store.writes`.
+            ack: see `open`; None: as said there. Where there is no PostgreSQL the disk is all that there is to wait for.
 
         Returns:
             The result, once it is durable (`asyncio.wrap_future` awaits it), or a `StoreError`.
@@ -102,7 +108,8 @@ class Store:
             StoreClosed: the store is closed.
         """
         done = self._writer.submit(write)
-        return done if self._confirmed is None else self._confirmed.after(done, lambda: self._writer.last)
+        central = (ack or self.ack) == "central"
+        return self._confirmed.after(done, lambda: self._writer.last) if central and self._confirmed is not None else done
 
     def add_events(self, events: Sequence[Event]) -> Acknowledged:
         """Store events, each once by its id; returns when they are durable. Raises a `StoreError` where they are not."""

@@ -1,0 +1,77 @@
+"""What a worker is told, and what is to serve: small files between the process that looks into the registry and the workers.
+
+`champion.json` says what is to serve, since the service was started. `prepared.json` says what serves next time: promotion writes it, so
+that workers open it while the registry is still being asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightloom.core.files import write_json
+
+CHAMPION, PREPARED = "champion.json", "prepared.json"
+MOST_AT_ONCE = 64
+"""Requests that one worker takes at a time; more are told to come back."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What a service serves.
+
+    Attributes:
+        name: of the recommender.
+        version: of the registered model.
+        folder: the serving artefact.
+        snapshot: folder of the snapshot that it was trained on; None where it is not here, and users have only what they did by day.
+        exclude_seen: whether items of the history are left out unless a request says otherwise.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    snapshot: Path | None = None
+    exclude_seen: bool = True
+
+    def write(self, path: Path) -> None:
+        """Say it in a file."""
+        snapshot = None if self.snapshot is None else str(self.snapshot)
+        said = {"name": self.name, "version": self.version, "folder": str(self.folder), "snapshot": snapshot}
+        write_json(path, said | {"exclude_seen": self.exclude_seen})
+
+    @classmethod
+    def read(cls, path: Path) -> Champion:
+        """Read what a file says.
+
+        Raises:
+            OSError, ValueError: there is none, or it says nothing.
+        """
+        said = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            snapshot = None if said["snapshot"] is None else Path(said["snapshot"])
+            return cls(said["name"], said["version"], Path(said["folder"]), snapshot, said["exclude_seen"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker is told.
+
+    Attributes:
+        folder: where the parent process says what is to serve, and workers leave their counters.
+        store: the store's file.
+        url: PostgreSQL's address, where machines share a store.
+        access_log: whether each request is a line of the log.
+        at_once: requests that one worker takes at a time.
+        rules: YAML file of business rules; None without any.
+    """
+
+    folder: Path
+    store: Path
+    url: str | None = None
+    access_log: bool = True
+    at_once: int = MOST_AT_ONCE
+    rules: Path | None = None
