@@ -6,33 +6,22 @@
       - {name: old stock, bury: {range: {year: {max: 1950}}}}
       - {name: variety, cap: genre, most: 3}
 
-A rule moves items; it never brings back what a filter, a list of items, or the history leaves out.
+How they are applied is in `rule_effects`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from nightloom.core.errors import InputError
 from nightloom.serving.filters import Filter
-from nightloom.serving.known_items import KnownItems
 from nightloom.serving.moments import Time
-from nightloom.serving.refusals import Conflict
 
-FAR = 1000.0
-"""Added to the score of what is pinned, and taken from that of what is buried: more than any score."""
-MORE = 4
-"""How many times as many items are ranked where caps may pass some over."""
 ItemId = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -52,7 +41,7 @@ class _Scheduled(BaseModel):
 
 
 class Pin(_Scheduled):
-    """Items that stand at a place, one after the other, on whichever page that is."""
+    """Items that stand at a place, one after the other, on whichever page that is; the next one moves up where one is left out."""
 
     pin: Annotated[list[ItemId], Field(min_length=1, max_length=20)]
     at: Annotated[int, Field(ge=1, le=200)] = 1
@@ -152,157 +141,3 @@ def _as_json(said: Any) -> Any:
     if isinstance(said, list):
         return [_as_json(one) for one in said]
     return said.isoformat() if isinstance(said, datetime) else said
-
-
-@dataclass
-class Effect:
-    """What a rule did to one answer.
-
-    Attributes:
-        source: whether the service's file or the request has the rule.
-        matched: items of the catalogue that the rule speaks of.
-        items: ids that it put into the answer, or moved within it (pin, boost), or kept out of it (bury, cap).
-        problem: why it could not be applied.
-    """
-
-    rule: str
-    kind: str
-    source: Literal["service", "request"]
-    matched: int = 0
-    items: list[str] = field(default_factory=list)
-    problem: str | None = None
-
-
-Rank = Callable[[int, NDArray[np.float32] | None], tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""The best items, so many, with an addition to each item's score."""
-
-
-class Applied:
-    """The rules that hold at a request.
-
-    Args:
-        service: rules of the service's file; one that names a column that is not there is passed over.
-        request: rules of the request.
-        items: the catalogue.
-        now: milliseconds since 1970.
-
-    Raises:
-        Conflict: a rule of the request names a column that no item has, or ends before it begins.
-    """
-
-    def __init__(self, service: Sequence[AnyRule], request: Sequence[AnyRule], items: KnownItems, now: int) -> None:
-        self.items = items
-        self.effects: list[Effect] = []
-        self._masks: list[tuple[Effect, NDArray[np.bool_]]] = []
-        self._pins: dict[int, tuple[int, str, Effect]] = {}
-        self._caps: list[tuple[Cap, Effect]] = []
-        self._lift = np.zeros(len(items), dtype=np.float32)
-        sources: tuple[tuple[Literal["service", "request"], Sequence[AnyRule]], ...] = (("service", service), ("request", request))
-        for source, rules in sources:
-            for number, rule in enumerate(rules):
-                if rule.since is not None and rule.until is not None and rule.until <= rule.since and source == "request":
-                    raise Conflict(f"rules.{number}.until: the rule ends before it begins")
-                if rule.holds(now):
-                    self._take(rule, Effect(rule.name, next(kind for kind in KINDS if hasattr(rule, kind)), source))
-
-    def __bool__(self) -> bool:
-        return bool(self.effects)
-
-    def _take(self, rule: AnyRule, effect: Effect) -> None:
-        try:
-            if isinstance(rule, Boost | Bury):
-                mask = (rule.boost if isinstance(rule, Boost) else rule.bury).mask(self.items)
-                self._lift[mask] += rule.by if isinstance(rule, Boost) else -FAR
-                effect.matched = int(np.count_nonzero(mask))
-                self._masks.append((effect, mask))
-            elif isinstance(rule, Cap):
-                if not self.items.has(rule.cap):
-                    raise Conflict(f"rules: no item has a column {rule.cap!r}. There are: {', '.join(self.items.columns)}.")
-                self._caps.append((rule, effect))
-                effect.matched = len(self.items)
-            else:
-                places = [place for item in rule.pin if (place := self.items.place(item)) is not None]
-                effect.matched = len(places)
-                for number, place in enumerate(places):
-                    self._pins.setdefault(place, (rule.at + number, rule.name, effect))
-        except Conflict as error:
-            if effect.source == "request":
-                raise
-            effect.problem = str(error)
-        self.effects.append(effect)
-
-    def rank(self, rank: Rank, k: int, shown: int) -> tuple[list[int], list[float], dict[int, str]]:
-        """The answer by the rules.
-
-        Args:
-            rank: ranks items.
-            k: how many are wanted.
-            shown: how many earlier pages have shown.
-
-        Returns:
-            Dense items; their scores, as they are without the rules; and of those that are pinned the name of the rule.
-        """
-        lift = self._lift.copy()
-        for place in self._pins:
-            lift[place] = 2 * FAR
-        wanted = k + len(self._pins)
-        if self._caps:
-            wanted = max(wanted * MORE, 100)
-        while True:
-            dense, scores = rank(wanted, lift)
-            found = self._placed(dense.tolist(), k, shown)
-            if len(found) == k or len(dense) < wanted or not self._caps:
-                break
-            wanted *= MORE
-        score = dict(zip(dense.tolist(), (scores - lift[dense]).tolist(), strict=True))
-        return found, [score[place] for place in found], {place: self._pins[place][1] for place in found if place in self._pins}
-
-    def _placed(self, ranked: Sequence[int], k: int, shown: int) -> list[int]:
-        """The first k: pinned ones at their places, of the others as many as the caps allow."""
-        pinned: dict[int, int] = {}
-        for place in ranked:
-            if place in self._pins:
-                at = self._pins[place][0] - shown - 1
-                while at in pinned:  # two rules name the same place: one after the other
-                    at += 1
-                pinned[at] = place
-        used = [Counter[Any]() for _ in self._caps]
-        others, found = iter([place for place in ranked if place not in self._pins]), list[int]()
-        for _, effect in self._caps:
-            effect.items.clear()
-        while len(found) < k:
-            place = pinned.pop(len(found), None)
-            if place is None:
-                place = next((one for one in others if self._free(one, used)), None)
-            if place is None:
-                later = min((one for one in pinned if len(found) < one < k), default=None)
-                if later is None:
-                    break
-                place = pinned.pop(later)  # the list is shorter than the place
-            for (cap, _), counts in zip(self._caps, used, strict=True):
-                counts.update(self.items.values(place, cap.cap))
-            found.append(place)
-        return found
-
-    def _free(self, place: int, used: Sequence[Counter[Any]]) -> bool:
-        for (cap, effect), counts in zip(self._caps, used, strict=True):
-            if any(counts[value] >= cap.most for value in self.items.values(place, cap.cap)):
-                effect.items.append(self.items.ids[place])
-                return False
-        return True
-
-    def explained(self, found: Sequence[int], without: Sequence[int]) -> list[dict[str, Any]]:
-        """What each rule did.
-
-        Args:
-            found: the answer.
-            without: what the answer is without rules.
-        """
-        ids = self.items.ids
-        for effect, mask in self._masks:
-            kept = without if effect.kind == "bury" else found
-            effect.items = [ids[place] for place in kept if mask[place] and (effect.kind == "boost" or place not in found)]
-        for place in found:
-            if place in self._pins:
-                self._pins[place][2].items.append(ids[place])
-        return [{name: value for name, value in vars(effect).items() if value is not None} for effect in self.effects]

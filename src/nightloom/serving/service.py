@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
-from nightloom.serving.business_rules import AnyRule, Applied
+from nightloom.serving.business_rules import AnyRule
 from nightloom.serving.engine import Engine
 from nightloom.serving.known_items import mark_of
 from nightloom.serving.live import LiveModel
 from nightloom.serving.ranker import Answer
 from nightloom.serving.refusals import Conflict
+from nightloom.serving.rule_effects import Applied
 from nightloom.serving.store import Ack, Store
 from nightloom.serving.store.writes import Write
 from nightloom.serving.tokens import Shown, Signer
@@ -106,7 +107,7 @@ class Service:
 
         pinned: dict[int, str] = {}
         if rules:
-            found, scores, pinned = rules.rank(rank, asked.k, len(before))
+            found, scores, pinned = rules.rank(rank, asked.k, before)
         else:
             found, scores = (one.tolist() for one in rank(asked.k))
         steps["answered"] = len(found)

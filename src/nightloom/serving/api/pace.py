@@ -6,7 +6,7 @@ import time
 
 LONGEST_WAIT = 0.03
 """Seconds that the last of the requests under way waits for those before it."""
-FEWEST = 4
+FEWEST = 16
 """Requests that are taken at a time, however slow they are."""
 SMOOTHING = 0.05
 """What one request says of the pace."""

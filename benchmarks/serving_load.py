@@ -1,0 +1,186 @@
+"""A service under load: how many it answers, half of that while versions change, three times that, and its end.
+
+    python -m benchmarks.serving_load [--root mlruns] [--name movies-small] [--workers 2] [--seconds 30] [--table FILE]
+
+The service runs on the champion, its store in a folder of its own. Requests come from another process over plain sockets
+(`benchmarks.load_generator`), for users of the champion's snapshot, 20 items each. Rates are of random moments: requests come whatever
+became of those before. Close other work first, or take the load average as it is told: waits of a busy machine are those of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.service_process import Running, champion_of, running
+from nightloom.serving.settings import CHAMPION, Champion
+
+HEAD = (
+    "what",
+    "sent a second",
+    "answered",
+    "told to come back",
+    "other",
+    "p50, ms",
+    "p99, ms",
+    "longest, ms",
+    "CPU ms each",
+    "load average",
+)
+CLIENTS, USERS = 8, 300
+CHANGE_SECONDS = 5.0
+"""How often the version changes in the half-load run."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the process's exit code: 0 where every promise was kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("mlruns"))
+    parser.add_argument("--name", default="movies-small")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--table", type=Path)
+    given = parser.parse_args(arguments)
+    lines, kept = measure(champion_of(given.root, given.name), given.workers, given.seconds)
+    said = [
+        f"{given.name}, {given.workers} workers, Python {platform.python_version()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}",
+        "",
+        *lines,
+    ]
+    print("\n".join(said))
+    if given.table:
+        given.table.write_text("\n".join(said) + "\n", encoding="utf-8")
+    return 0 if kept else 1
+
+
+def measure(champion: Champion, workers: int, seconds: float) -> tuple[list[str], bool]:
+    """The table, and whether every promise was kept.
+
+    Args:
+        champion: what is served.
+        workers: how many processes answer.
+        seconds: of each run.
+    """
+    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+    with tempfile.TemporaryDirectory(prefix="nightloom-load-") as scratch:
+        home = Path(scratch)
+        (home / "users").write_text("\n".join(users_of(champion)))
+        with running(home, champion, workers) as service:
+            load(service, 3.0, clients=CLIENTS)
+            most = load(service, seconds, clients=CLIENTS)
+            capacity = most["outcomes"]["200"] / most["seconds"]
+            half = load(service, seconds, rate=capacity / 2)
+            stop, changes = threading.Event(), list[float]()
+            changing = threading.Thread(target=change, args=(home, champion, stop, changes))
+            changing.start()
+            swapped = load(service, seconds, rate=capacity / 2)
+            stop.set()
+            changing.join()
+            three = load(service, seconds, rate=3 * capacity)
+            ended, exit_code = end(service, capacity / 2)
+    runs = [
+        (f"{CLIENTS} clients, one request after the other", most),
+        ("half load", half),
+        (f"half load, {len(changes)} changes of version", swapped),
+        ("three times the load", three),
+        ("half load, and SIGTERM", ended),
+    ]
+    lines += [f"| {' | '.join([what, *row(found)])} |" for what, found in runs]
+    promises = {
+        "half load while versions change: every request is answered": set(swapped["outcomes"]) == {"200"},
+        "half load while versions change: p99 at most 3 times that without": p99(swapped) <= 3 * p99(half),
+        "three times the load: p99 of the answered at most 50 ms": p99(three) <= 50,
+        "three times the load: the rest is told when to come back": set(three["outcomes"]) <= {"200", "429 with retry-after"},
+        "SIGTERM: what was taken is answered": not set(ended["outcomes"]) & {"lost", "500", "503"} and exit_code == 0,
+    }
+    lines += ["", *(f"- {what}: {'yes' if held else 'NO'}" for what, held in promises.items())]
+    return lines, all(promises.values())
+
+
+def users_of(champion: Champion) -> list[str]:
+    """Some users of the champion's snapshot; made-up ones where it is not here."""
+    if champion.snapshot is None:
+        return [f"u{number}" for number in range(USERS)]
+    import pandas as pd
+
+    known = pd.read_parquet(champion.snapshot / "events.parquet", columns=["user_id"])["user_id"].unique()
+    return [str(one) for one in np.random.default_rng(0).permutation(known)[:USERS] if not set(str(one)) & set(" \n\t")]
+
+
+def start(service: Running, seconds: float, **how: float) -> subprocess.Popen[str]:
+    """The load generator, under way."""
+    command = [sys.executable, "-m", "benchmarks.load_generator", str(service.port), str(seconds), "--users", str(service.home / "users")]
+    command += [part for name, value in how.items() for part in (f"--{name}", str(value))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def load(service: Running, seconds: float, **how: float) -> dict[str, Any]:
+    """What became of the requests of one run, and the processor's time that the service took."""
+    before = cpu(service)
+    said = start(service, seconds, **how).communicate()[0]
+    found: dict[str, Any] = json.loads(said)
+    return found | {"service_cpu": cpu(service) - before, "load": os.getloadavg()[0]}
+
+
+def cpu(service: Running) -> float:
+    """Seconds of the processor that the workers have used."""
+    return sum(sum(one.cpu_times()[:2]) for one in psutil.Process(service.process.pid).children(recursive=True))
+
+
+def change(home: Path, champion: Champion, stop: threading.Event, changes: list[float]) -> None:
+    """Name another version again and again, whose files are the same: it is opened and learns from the store as any other."""
+    while not stop.wait(CHANGE_SECONDS):
+        changes.append(time.time())
+        replace(champion, version=str(int(champion.version) + len(changes))).write(home / CHAMPION)
+
+
+def end(service: Running, rate: float) -> tuple[dict[str, Any], int]:
+    """What became of requests while the service was told to end, and its exit code."""
+    under_way = start(service, 4.0, rate=rate)
+    time.sleep(2.0)
+    service.process.send_signal(signal.SIGTERM)
+    exit_code = service.process.wait(60)
+    found: dict[str, Any] = json.loads(under_way.communicate()[0])
+    return found | {"service_cpu": float("nan"), "load": os.getloadavg()[0]}, exit_code
+
+
+def p99(found: dict[str, Any]) -> float:
+    return float(np.percentile(found["waits"] or [np.nan], 99))
+
+
+def row(found: dict[str, Any]) -> Sequence[str]:
+    outcomes, waits = Counter(found["outcomes"]), found["waits"] or [np.nan]
+    sent = sum(outcomes.values())
+    others = {name: many for name, many in outcomes.items() if name not in ("200", "429 with retry-after")}
+    return (
+        f"{sent / found['seconds']:,.0f}",
+        f"{outcomes['200']:,} ({outcomes['200'] / found['seconds']:,.0f} a second)",
+        f"{outcomes['429 with retry-after']:,}",
+        ", ".join(f"{name}: {many:,}" for name, many in others.items()) or "0",
+        f"{np.median(waits):.1f}",
+        f"{np.percentile(waits, 99):.1f}",
+        f"{max(waits):.1f}",
+        "" if np.isnan(found["service_cpu"]) else f"{1000 * found['service_cpu'] / max(outcomes['200'], 1):.2f}",
+        f"{found['load']:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
