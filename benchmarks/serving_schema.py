@@ -8,6 +8,7 @@ The service runs on the champion with a store of its own, so nothing that is sen
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,18 +17,22 @@ from pathlib import Path
 from benchmarks.service_process import champion_of, running
 
 
-def check(address: str, examples: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
+def check(
+    address: str, examples: int, seed: int = 1, phases: str = "examples,coverage,fuzzing,stateful"
+) -> subprocess.CompletedProcess[str]:
     """Run schemathesis with every check.
 
     Args:
         address: of a running service without keys.
         examples: generated requests an operation, besides those of boundaries and of the description.
         seed: of what is generated.
+        phases: of schemathesis.
     """
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "--checks", "all"]
-    command += ["--max-examples", str(examples), "--seed", str(seed), "--no-color", "--continue-on-failure"]
+    command += ["--max-examples", str(examples), "--seed", str(seed), "--phases", phases, "--no-color", "--continue-on-failure"]
     command += ["--suppress-health-check", "all", "--request-timeout", "30", "--generation-database", "none", "--warnings", "off"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    hooks = os.environ | {"SCHEMATHESIS_HOOKS": "benchmarks.schemathesis_hooks"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=hooks)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -120,7 +120,7 @@ class Client:
         """Store any number of events, which are sent as they come; what became of them by counts, and the first that were refused."""
         lines = (json.dumps(dict(one)).encode() + b"\n" for one in events)
         headers = {"content-type": "application/x-ndjson"}
-        return self._said("POST", "/events/bulk", self._request("POST", "/events/bulk", content=lines, headers=headers, timeout=None))
+        return self._said("POST", "/bulk/events", self._request("POST", "/bulk/events", content=lines, headers=headers, timeout=None))
 
     def delete_event(self, event_id: str) -> None:
         """Delete an event."""

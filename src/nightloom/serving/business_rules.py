@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from nightloom.core.errors import InputError
 from nightloom.serving.filters import Filter
-from nightloom.serving.moments import Time
+from nightloom.serving.moments import WHOLE, Time
 
 ItemId = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -44,7 +44,7 @@ class Pin(_Scheduled):
     """Items that stand at a place, one after the other, on whichever page that is; the next one moves up where one is left out."""
 
     pin: Annotated[list[ItemId], Field(min_length=1, max_length=20)]
-    at: Annotated[int, Field(ge=1, le=200)] = 1
+    at: Annotated[int, Field(ge=1, le=200), WHOLE] = 1
 
 
 class Boost(_Scheduled):
@@ -64,7 +64,7 @@ class Cap(_Scheduled):
     """At most so many items of an answer have the same value in a column."""
 
     cap: ItemId
-    most: Annotated[int, Field(ge=1, le=200)]
+    most: Annotated[int, Field(ge=1, le=200), WHOLE]
 
 
 KINDS = ("pin", "boost", "bury", "cap")

@@ -1,4 +1,4 @@
-"""Times as requests and rules say them: seconds since 1970, or text as RFC 3339 has it."""
+"""Whole numbers and times as requests and rules say them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ def _milliseconds(said: Any) -> Any:
     return round(said * 1000)
 
 
+def _whole(said: Any) -> Any:
+    """JSON knows no integers: 5.0 is one."""
+    return int(said) if isinstance(said, float) and said.is_integer() else said
+
+
+WHOLE = BeforeValidator(_whole)
+"""Goes last in a whole number's annotation: 5.0 is one, as JSON schema has it."""
 NUMBER = {"type": "number", "minimum": 0, "maximum": LATEST}
 Time = Annotated[
     int,
     BeforeValidator(_milliseconds),
     WithJsonSchema({"anyOf": [NUMBER, {"type": "string", "pattern": MOMENT}]}, mode="validation"),
 ]
-"""Milliseconds since 1970, once it is read."""
+"""Seconds since 1970, or text as RFC 3339 has it; milliseconds, once it is read."""

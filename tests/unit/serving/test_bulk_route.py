@@ -21,7 +21,7 @@ def lines(*events: Any) -> bytes:
     return b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in events)
 
 
-def send(worker: Worker, content: Any, path: str = "/events/bulk", **headers: str) -> httpx.Response:
+def send(worker: Worker, content: Any, path: str = "/bulk/events", **headers: str) -> httpx.Response:
     return worker("POST", path, content=content, headers=KIND | headers)
 
 
@@ -66,16 +66,19 @@ def test_lines_that_are_refused_are_named_and_the_others_stored(worker: Worker) 
     assert len(send(worker, lines(*[b"{}"] * 50, event("e1", "u1", "i1"))).json()["errors"]) == bulk.MOST_TOLD
 
 
+@pytest.mark.parametrize(("content", "received"), [(b"", 0), (b"\n \n", 0), (b"[]\nnull\n\xff", 3)])
+def test_where_no_line_is_an_event_nothing_is_stored(worker: Worker, content: bytes, received: int) -> None:
+    said = send(worker, content).json()
+    assert (said["received"], said["refused"], said["stored"], len(said["errors"])) == (received, received, 0, received)
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "path", "status", "said"),
     [
-        (b"", {}, "/events/bulk", 422, "no line"),
-        (b"\n \n", {}, "/events/bulk", 422, "no line"),
-        (b"[]\nnull\n", {}, "/events/bulk", 422, "no line holds an event"),
-        (b"{}", {"content-type": "application/json"}, "/events/bulk", 415, "application/x-ndjson"),
-        (b"x" * (bulk.LONGEST_LINE + 1), {}, "/events/bulk", 413, "Line 1"),
-        (b"{}", {}, "/events/bulk?ack=never", 422, "ack"),
-        (lines(event("e1", "u1", "i1")), {}, "/events/bulk?ack=central", 409, "ack"),
+        (b"{}", {"content-type": "application/json"}, "/bulk/events", 415, "application/x-ndjson"),
+        (b"x" * (bulk.LONGEST_LINE + 1), {}, "/bulk/events", 413, "Line 1"),
+        (b"{}", {}, "/bulk/events?ack=never", 422, "ack"),
+        (lines(event("e1", "u1", "i1")), {}, "/bulk/events?ack=central", 409, "ack"),
     ],
     ids=str,
 )

@@ -108,6 +108,7 @@ def test_the_answer_says_what_it_fell_back_on(worker: Worker) -> None:
         ({"user_id": "u1", "k": 201}, "k"),
         ({"user_id": "u1", "k": "5"}, "k"),
         ({"user_id": "u1", "k": 2.5}, "k"),
+        ({"user_id": "u1", "k": True}, "k"),
         ({"user_id": 7}, "user_id"),
         ({"user_id": "a\0b"}, "user_id"),
         ({"user_id": ""}, "user_id"),
@@ -177,3 +178,7 @@ def test_similar_items(worker: Worker) -> None:
     assert not {"i5", "i6"} & set(ids(found))
     assert worker("GET", "/similar", params={"items": "gone"}).status_code == 404
     assert worker("GET", "/similar").status_code == 422
+
+
+def test_a_whole_number_may_be_written_with_a_point(worker: Worker) -> None:
+    assert worker.ask(user_id="u1", k=3.0, now=float(START))["items"] == worker.ask(user_id="u1", k=3, now=START)["items"]

@@ -17,7 +17,7 @@ from nightloom.serving.api.answers import answer
 from nightloom.serving.api.events import store_events
 from nightloom.serving.api.guard import STREAMED
 from nightloom.serving.api.models import Acknowledged, NewEvent
-from nightloom.serving.api.problems import fault_of, problem
+from nightloom.serving.api.problems import fault_of
 from nightloom.serving.store import StoreBusy
 
 KINDS = ("application/x-ndjson", "application/jsonl", "application/jsonlines")
@@ -33,8 +33,7 @@ COUNTS = ("received", "stored", "duplicates", "refused", "unknown_items", "unkno
 router = APIRouter(tags=["events"])
 BODY: dict[str, Any] = {
     "requestBody": {
-        "required": True,
-        "content": {KINDS[0]: {"schema": {"type": "string", "description": "An event of POST /events a line."}}},
+        "content": {KINDS[0]: {"schema": {"description": "Lines, each an event of POST /events. Others are counted as refused."}}},
     }
 }
 
@@ -50,7 +49,7 @@ async def add_many_events(
     Where a request ends early, send it again: what was stored is not stored twice.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in KINDS:
+    if kind and kind not in KINDS:
         raise HTTPException(415, f"content-type: send {KINDS[0]}, an event a line.")
     counts, faults, batch = Counter(dict.fromkeys(COUNTS, 0)), list[dict[str, str]](), list[NewEvent]()
     async for number, line in _lines(request):
@@ -66,9 +65,6 @@ async def add_many_events(
             batch.clear()
     if batch:
         counts.update(await _stored(request.app, batch, ack))
-    if counts["received"] == counts["refused"]:
-        words = "body: no line holds an event" if faults else "body: it holds no line"
-        return problem(422, words, faults or [{"field": "body", "message": "it holds no line"}])
     return answer({name: counts[name] for name in COUNTS} | {"errors": faults})
 
 

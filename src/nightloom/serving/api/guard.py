@@ -29,7 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BIGGEST_BODY = 1 << 20
 """Bytes of a request."""
-STREAMED = "/events/bulk"
+STREAMED = "/bulk/events"
 """Path whose body is read a line at a time, and may be of any size."""
 SLOWEST_BODY = 10.0
 """Seconds that a part of a body may take."""

@@ -15,7 +15,7 @@ ROLES: Sequence[str] = ("reader", "writer", "admin")
 """Each may do what those before it may."""
 SHORTEST = 16
 """Characters of a key."""
-WRITES = ("/events", "/feedback", "/items")
+WRITES = ("/events", "/bulk", "/feedback", "/items")
 
 
 class Keys:

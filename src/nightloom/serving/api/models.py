@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nightloom.serving.business_rules import Rule
 from nightloom.serving.filters import Filter
-from nightloom.serving.moments import LATEST, Time
+from nightloom.serving.moments import LATEST, WHOLE, Time
 
 LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
 """Characters of an id; items to rank; events of a request; events of a history; items of an answer."""
@@ -18,7 +18,7 @@ MOST_RULES = 20
 """Business rules of a request."""
 
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Second = Annotated[int, Field(ge=0, le=LATEST)]
+Second = Annotated[int, Field(ge=0, le=LATEST), WHOLE]
 
 
 class Body(BaseModel):
@@ -46,7 +46,7 @@ class RecommendRequest(Body):
     """Name of each event of the history."""
     now: Second | None = None
     """Time of the request, seconds since 1970; by default now."""
-    k: Annotated[int, Field(ge=1, le=BIGGEST_K)] = 10
+    k: Annotated[int, Field(ge=1, le=BIGGEST_K), WHOLE] = 10
     filter: Filter | None = None
     items: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)] | None = None
     """Rank these alone."""
@@ -110,16 +110,16 @@ class FeedbackRequest(Body):
     timestamp: Time
     item_id: Id | None = None
     user_id: Id | None = None
-    depth: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    depth: Annotated[int, Field(ge=0, le=100_000), WHOLE] | None = None
     value: float | None = None
     ack: Acknowledged = "local"
     """`central`: answer once PostgreSQL has it."""
 
 
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Long = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Text = Annotated[str, Field(max_length=20_000)]
 Word = Annotated[str, Field(max_length=LONGEST_ID)]
-Cell = Text | bool | Whole | float | Annotated[list[Word | Whole | float], Field(max_length=MOST_COLUMNS)] | None
+Cell = Text | bool | Long | float | Annotated[list[Word | Long | float], Field(max_length=MOST_COLUMNS)] | None
 
 
 class ItemBody(Body):
