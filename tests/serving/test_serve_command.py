@@ -128,6 +128,9 @@ def test_the_client(served: SimpleNamespace) -> None:
         client.add_events([{"event_id": "mine", "user_id": "me/1", "item_id": "i1", "event": "buy", "timestamp": START}])
         assert [one["event_id"] for one in client.user_events("me/1")] == ["mine"]
         client.delete_event("mine")
+        many = ({"event_id": f"many{n}", "user_id": f"m{n}", "item_id": "i1", "event": "buy", "timestamp": START} for n in range(1200))
+        assert client.add_many_events(many)["stored"] == 1200
+        assert [one["event_id"] for one in client.user_events("m1199")] == ["many1199"]
         assert list(client.user_events("me/1")) == []
         client.forget_user("me/1")
         assert len(client.similar(["i1"], 3)) == 3
