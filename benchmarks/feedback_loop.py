@@ -1,12 +1,12 @@
 """The feedback loop over some simulated days: people click what a running service shows them, and each night learns from their day.
 
-    python -m benchmarks.feedback_loop [--days 6] [--folder DIR] [--plot FILE] [--table FILE]
+    python -m benchmarks.feedback_loop [--days 5] [--folder DIR] [--plot FILE] [--table FILE]
 
 Three services answer the same people. One follows the nights: its store is in the next night's snapshot, and it changes over to the
 model that is promoted. One learns by day alone and stays with the first night's model. One is told nothing. Nights, services and their
-stores are real; people are made up. Each likes items by their genre, comes three times a day, looks down a list of ten and clicks. Every
-day new items are put. On the third day a third of the people come to like another genre. What is measured is how likely a person
-clicks on an item that is shown, which nobody but this script knows.
+stores are real; people are made up. Each likes items by their genre, comes three times a day, looks down a list of ten and clicks, hardly
+ever on the same item again. Every day new items are put. On the third day a third of the people come to like another genre. What is
+measured is how likely a person clicks on an item that is shown, which nobody but this script knows.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ GENRES = {
     "crime": ("Detective", "Alibi", "Heist", "Evidence", "Witness"),
     "nature": ("Forest", "River", "Whale", "Glacier", "Savanna"),
 }
-PEOPLE, ITEMS, NEW_A_DAY, VISITS, SHOWN, BEFORE = 60, 150, 5, 3, 10, 6
+PEOPLE, ITEMS, NEW_A_DAY, VISITS, SHOWN, BEFORE = 60, 500, 15, 3, 10, 6
 """People; items of the catalogue; items that come each day; visits a day; items of a list; events of a person before the first night."""
 DRIFT_DAY, DRIFTING = 3, 3
 """The day on which every third person comes to like another genre."""
 LOOKS_ON = 0.9
 """How likely a person looks at the next item of a list."""
+AGAIN = 0.1
+"""How much of a person's interest is left in an item that was clicked before."""
 DAY = 86_400
 CONFIG = """
 name: loop
@@ -101,19 +103,23 @@ class Arm:
     name: str
     client: Client
     shown: list[float] = field(default_factory=list)
+    clicked: set[tuple[int, str]] = field(default_factory=set)
 
     def visit(self, world: World, moment: int, dice: NDArray[np.float64], number: int) -> None:
         """All people come once; those who click tell the service, where it is to be told."""
         liked, events = [], []
         for person in range(PEOPLE):
             answer = self.client.recommend(f"p{person}", k=SHOWN, now=moment + person)
-            chances = [world.likes(person, item.item_id) for item in answer.items]
+            chances = [
+                world.likes(person, item.item_id) * (AGAIN if (person, item.item_id) in self.clicked else 1) for item in answer.items
+            ]
             liked.append(float(np.mean(chances)))
             for place, (item, chance) in enumerate(zip(answer.items, chances, strict=True)):
                 looks, clicks = dice[person, place]
                 if looks > LOOKS_ON:
                     break
                 if clicks < chance:
+                    self.clicked.add((person, item.item_id))
                     said = {"event_id": f"v{number}-{person}-{place}", "user_id": f"p{person}", "item_id": item.item_id}
                     events.append(said | {"event": "click", "timestamp": moment + person})
         self.shown.append(float(np.mean(liked)))
@@ -124,7 +130,7 @@ class Arm:
 def main(arguments: list[str] | None = None) -> int:
     """Run the simulation; returns the process's exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--days", type=int, default=6)
+    parser.add_argument("--days", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where nights and stores are kept; by default nowhere")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--table", type=Path)
