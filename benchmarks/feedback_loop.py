@@ -197,6 +197,7 @@ def night(folder: Path) -> str:
     """Run a night; the number of the version that is champion afterwards."""
     environment = os.environ | {"PREFECT_HOME": str(folder / "prefect"), "NIGHTLOOM_ROOT": str(folder / "mlruns")}
     environment["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.path.join(os.getcwd(), "src")])
+    environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "300"  # a busy machine is no fault
     command = [sys.executable, "-m", "flows.nightly", "--config", "loop.yaml"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
