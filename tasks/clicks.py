@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from expectations.run import read_checked
 from nightloom.core.files import write_json
+from nightloom.core.privacy_key import fingerprint, privacy_key
 from nightloom.data.preparation.impressions import Impressions, impressions
 from nightloom.experiments.click_baselines import calibration_plot, differences, fit_and_measure
 from nightloom.report.clicks import NOTE, apart, markdown, rows
@@ -26,14 +27,16 @@ from tasks.progress import artifact_key, log_done, report_progress, tell
 @task(name="prepare-clicks", cache_policy=NO_CACHE)
 def prepare_clicks(night: Night, checked: Manifest) -> Manifest:
     """Gather what was shown, clicked or not, with all that was known of it."""
-    read = ReadKeys(night.config, "prepare", "clicks.test_from")
+    read, key = ReadKeys(night.config, "prepare", "clicks.test_from"), privacy_key(night.root)
 
     def body(folder: Path) -> dict[str, Any]:
-        found = impressions(read_checked(checked.path), prepare=read.prepare, test_from=read.clicks.test_from)
+        found = impressions(read_checked(checked.path), prepare=read.prepare, test_from=read.clicks.test_from, key=key)
         found.save(folder)
         return {"rows": len(found), "clicks": int(found.clicked.sum()), "fields": len(found.fields), "numbers": len(found.number_names)}
 
-    manifest = run_stage(night, "prepare_clicks", body, inputs=[checked], config=read.values, code=[read_checked, impressions])
+    manifest = run_stage(
+        night, "prepare_clicks", body, inputs=[checked], config=read.values | {"key": fingerprint(key)}, code=[read_checked, impressions]
+    )
     figures = manifest.figures
     return log_done(manifest, f"{figures['rows']:,} shown, {figures['clicks']:,} clicked, {figures['fields']} fields")
 

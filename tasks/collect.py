@@ -8,10 +8,33 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from nightloom.core.errors import InputError
 from nightloom.data.collect import collect as read_sources
+from nightloom.privacy.forget import forget
+from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.nights import fetch_latest
+from nightloom.runs.service_store import store_file
 from nightloom.runs.stages import Manifest, Night, PeakMemory
+from nightloom.serving.store.erase import wishes
 from tasks.progress import log_done, report_progress, worth_retrying
+
+
+def _forget_who_asked(night: Night) -> None:
+    """Take out of all files who asked the service to be forgotten since the last night; the service itself cleared its store alone.
+
+    Where another run is at work nothing is done: the rows read below leave these people out all the same, and the next night is asked.
+    """
+    name = night.config.name
+    for number, (user, day) in enumerate(wishes(store_file(night.root, name)), 1):
+        act = Forgotten.load(night.root.resolve(), name).act(user)
+        if act and act.done and act.day >= day:  # where machines share rows the id stays in the store
+            continue
+        try:
+            done = forget(name, user, night.root)
+        except InputError as error:
+            report_progress(f"collect: who asked the service to be forgotten is still in files of earlier nights. {error}")
+            return
+        report_progress(f"collect: person {number} who asked the service to be forgotten taken out of {done.files:,} files")
 
 
 @task(
@@ -25,6 +48,7 @@ from tasks.progress import log_done, report_progress, worth_retrying
 def collect(night: Night) -> Manifest:
     """Read the sources. This stage always runs: only reading tells whether they changed; its key is the content's hash."""
     began = time.perf_counter()
+    _forget_who_asked(night)
     fetch_latest(night)
     with PeakMemory() as memory:
         snapshot = read_sources(night.config.name, night.config.data, night.root, report_progress)

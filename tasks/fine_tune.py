@@ -11,15 +11,16 @@ from prefect.cache_policies import NO_CACHE
 
 from nightloom.core.errors import NightloomError
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.promotion.registered import PREVIOUS, Version
+from nightloom.promotion.registered import PREVIOUS, SAW_FORGOTTEN, TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import readable
 from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
-from nightloom.training.fine_tune import WORKER
+from nightloom.training.fine_tune import WORKER, Start
 from nightloom.training.fine_tune import fine_tune as train
+from nightloom.training.warm_start import SEARCH_FILE
 from tasks.progress import ProgressBar, artifact_key, log_done, report_progress
 
 
@@ -31,7 +32,7 @@ def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, p
     """
     config = night.config
     started_from = _start(night, prepared)
-    version, bundle = started_from if started_from else (None, None)
+    version, start = started_from if started_from else (None, None)
 
     def body(folder: Path) -> dict[str, Any]:
         tracking = Tracking(night.root)
@@ -41,7 +42,7 @@ def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, p
             said = f"Training of {config.name}, {protocol.replace('_', ' ')} split"
             with ProgressBar(artifact_key("training", config.name, protocol), said) as bar:
                 on_epoch = _epoch_reporter(tracking, model_run, protocol, config.training.epochs, bar)
-                figures[protocol] = train(config, protocol, prepared.path, pretrained.path, folder / protocol, on_epoch, bundle)
+                figures[protocol] = train(config, protocol, prepared.path, pretrained.path, folder / protocol, on_epoch, start)
         return figures
 
     read = ReadKeys(config, *TRAINING, "evaluation.protocols").values | {"fingerprints": pretrained.figures["fingerprints"]}
@@ -64,7 +65,7 @@ def fine_tune(night: Night, run: str, collected: Manifest, prepared: Manifest, p
     return log_done(manifest, words)
 
 
-def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
+def _start(night: Night, prepared: Manifest) -> tuple[Version, Start] | None:
     """The version to start from: the champion or, when a killed night had promoted its own already, the one before.
 
     One that can not be read is passed over. A forced night has none.
@@ -78,13 +79,25 @@ def _start(night: Night, prepared: Manifest) -> tuple[Version, Path] | None:
     for version in (registry.champion(config.name), registry.find(config.name, PREVIOUS)):
         if version is None:
             continue
+        if SAW_FORGOTTEN in version.tags:
+            report_progress(f"fine_tune: not started from version {version.version}, which learned from somebody who was forgotten since")
+            continue
         notes = list[str]()
         bundle = readable(registry, version, night.root / "cache" / "champions", notes)
         for note in notes:
             report_progress(f"fine_tune: not started from version {version.version}. {note}")
         if bundle is not None and (bundle / "meta.json").read_bytes() != tonight:
-            return version, bundle
+            return version, Start(bundle, _search(night, version))
     return None
+
+
+def _search(night: Night, version: Version) -> Path:
+    """Where a version's weights from before its validation cutoff lie: in the stage that trained it, and nowhere else."""
+    key, _, protocol = version.tags.get(TRAINED_TAG, "").partition(" ")
+    place = f"stages/{night.config.name}/fine_tune/{key or 'unknown'}"
+    if key:
+        night.storage.fetch(place)
+    return night.root / place / protocol / SEARCH_FILE
 
 
 def _epoch_reporter(tracking: Tracking, run: str, protocol: str, epochs: int, bar: ProgressBar) -> Callable[[dict[str, Any]], None]:

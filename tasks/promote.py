@@ -89,6 +89,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                     training=tuned.figures[protocol],
                     slices=slices.get(SequentialRecommender.family, {}).get(protocol),
                     asked={name: evaluated.figures[name][protocol] for name in ASKED},
+                    membership=evaluated.figures["membership"].get(protocol),
                     counts=collected.figures["counts"],
                     licence=collected.figures["licence"],
                 )

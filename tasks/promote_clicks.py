@@ -15,6 +15,7 @@ from prefect.tasks import exponential_backoff
 
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.core.privacy_key import FILE
 from nightloom.data.preparation.impressions import Impressions
 from nightloom.models.ctr.save import probabilities as answers
 from nightloom.packaging.card import click_card
@@ -83,7 +84,7 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
             marks = tags | {"nightloom.night": night.night}
             card = click_card(name, decision, marks, collected.figures["licence"])
             intent = Intent(champion.version if champion else None, previous)
-            registry.promote(registry.register_served(name, click_head(served), head_run, marks, card, intent=intent))
+            registry.promote(registry.register_served(name, click_head(served, night.root / FILE), head_run, marks, card, intent=intent))
         return {"decision": decision, "versions": registry.aliases(name) if config.promotion.mode == "enabled" else {}}
 
     # Promotion moves aliases, so each night does it for itself.

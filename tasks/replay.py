@@ -17,7 +17,8 @@ from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
-from nightloom.training.fine_tune import WORKER, fine_tune
+from nightloom.training.fine_tune import WORKER, Start, fine_tune
+from nightloom.training.warm_start import SEARCH_FILE
 from tasks.progress import artifact_key, log_done, report_progress, tell
 
 
@@ -40,8 +41,9 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
             )
         pretrained.mkdir(exist_ok=True)
         load_pretrained(config.pretrained, prepared, night.root, pretrained, lambda *_: None)
-        base = before.path / "warm" / "bundle" if before else None
-        arms = {"scratch": None} | ({"warm": base} if base else {})
+        warm = before.path / "warm" if before else None
+        base = Start(warm / "bundle", warm / SEARCH_FILE) if warm else None
+        arms: dict[str, Start | None] = {"scratch": None} | ({"warm": base} if base else {})
         figures = {
             arm: fine_tune(config, "temporal", prepared, pretrained, folder / arm, _epoch_reporter(moment, arm), start)
             for arm, start in arms.items()

@@ -21,6 +21,7 @@ from nightloom.core.secrets import hidden_in, public
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.evaluation.held_out import ASKED
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.promotion.registered import SAW_FORGOTTEN
 from nightloom.promotion.registry import Registry
 from nightloom.report import figures, words
 from nightloom.report.build import build_report
@@ -48,7 +49,7 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
     for family, metrics in evaluated.figures["metrics"].items():
         model = family == SequentialRecommender.family
         if model:
-            metrics = with_live(metrics, evaluated.figures["live"])
+            metrics = with_live(with_membership(metrics, evaluated.figures["membership"]), evaluated.figures["live"])
         tables = [evaluated.path / name for name in ("per_user.parquet", "slices.json", "intervals.json")]
         files = [*sorted((evaluated.path / "plots").glob("*.png")), *tables] if model else []
         shares = {protocol: tuned.figures[protocol]["weights"] for protocol in night.config.evaluation.protocols}
@@ -57,6 +58,12 @@ def log_families(night: Night, run: str, collected: Manifest, tuned: Manifest, e
         model_run = made if model else model_run
     tracking.log_metrics(run, evaluated.figures["metrics"][SequentialRecommender.family])
     return model_run
+
+
+def with_membership(metrics: Mapping[str, Mapping[str, float]], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, float]]:
+    """The model's metrics by protocol, and the AUC of the best membership attack on what ships, per event and per user."""
+    figures = {protocol: {f"membership_{unit}": one[f"shipped_{unit}"] for unit in ("events", "users")} for protocol, one in found.items()}
+    return {protocol: {**one, **figures.get(protocol, {})} for protocol, one in metrics.items()}
 
 
 def with_live(metrics: Mapping[str, Mapping[str, float]], live: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, float]]:
@@ -82,10 +89,11 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         slices=_read(evaluated.path / "slices.json"),
         asked={protocol: {name: evaluated.figures[name][protocol] for name in ASKED} for protocol in night.config.evaluation.protocols},
         live=evaluated.figures["live"],
+        fairness=evaluated.figures["fairness"],
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
         training={
             protocol: tuned.figures[protocol]
-            | {key: evaluated.figures[key].get(protocol) for key in ("probabilities", "label_probabilities")}
+            | {key: evaluated.figures[key].get(protocol) for key in ("probabilities", "label_probabilities", "membership")}
             for protocol in night.config.evaluation.protocols
         },
         decision=promoted.figures["decision"],
@@ -168,11 +176,12 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
 
 
 def _registry_differs(night: Night, report: dict[str, Any]) -> bool:
-    """Whether the champion of the last night is gone, or a hold that stopped its challenger has ended since."""
+    """Whether the champion of the last night is gone or is to be replaced, or a hold that stopped its challenger has ended since."""
     if night.config.promotion.mode == "disabled" or report.get("versions", {}).get("champion") is None:
         return False
     registry = Registry(night.root)
-    if registry.champion(night.config.name) is None:
+    champion = registry.champion(night.config.name)
+    if champion is None or SAW_FORGOTTEN in champion.tags:
         return True
     return bool(report["gate"].get("held")) and registry.hold(night.config.name) is None
 

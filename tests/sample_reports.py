@@ -71,6 +71,14 @@ def measures(champion: bool = True) -> dict[str, Any]:
             "reranker": {"queries": 300, "gain": 0.012, "error": 0.004, "kept": True},
             "probabilities": {"auc": 0.81, "log_loss": 0.11, "ece": 0.004, "rows": 30_100.0, "positive": 0.031},
             "label_probabilities": None,
+            "membership": {
+                "events": {"network": 0.561, "search against refit": 0.665},
+                "users": {"network": 0.58, "search against refit": 0.918},
+                "shipped_events": 0.561,
+                "shipped_users": 0.58,
+                "members": 2000,
+                "others": 2000,
+            },
         }
     }  # fmt: skip
     asked = {

@@ -66,10 +66,13 @@ def serving_bundle(
     adapter: int = 0,
     newcomers: bool = True,
     busiest_day: int = 5000,
+    min_support: int = 1,
+    by_day: bool = False,
 ) -> Path:
     """Write a bundle, the same each time for the same arguments, and give its folder back.
 
-    With `newcomers`, fusion weights without a history differ from those for long ones, in another way for each scorer.
+    With `by_day`, counters hold days, as those that training writes do. With `newcomers`,
+    fusion weights without a history differ from those for long ones, in another way for each scorer.
     """
     source = folder.with_name(f"{folder.name}-source")
     source.mkdir(parents=True)
@@ -115,9 +118,12 @@ def serving_bundle(
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.normal_(std=0.3)
-    fitted = fit_scorers(list(scorers), known, content)
+    fitted = fit_scorers(list(scorers), known, content, min_support)
     if ALS.family in fitted:  # so little data leave no factors by the default regularisation
         fitted[ALS.family] = ALS(factors=12, regularization=0.1, recency=0.99, memory=100).fit(known, N_ITEMS)
+    counters, labelled = ItemCounters.of(known, N_ITEMS, 60), LabelCounters.of(known, N_ITEMS, 60)
+    if by_day:
+        counters, labelled = counters.by_day(), labelled.by_day()
     write_bundle(
         SequentialRecommender(
             config,
@@ -126,10 +132,8 @@ def serving_bundle(
             content,
             fitted,
             {name: 0.7 / (place + 2) / max(len(scorers), 1) for place, name in enumerate(scorers)},
-            Reranker(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, ItemCounters.of(known, N_ITEMS, 60))
-            if reranker
-            else None,
-            LabelProbabilities(Line(0.5, -0.2), LabelCounters.of(known, N_ITEMS, 60)) if labels else None,
+            Reranker(head, numbers, Line(0.8, -1.0), Line(0.1, -3.0), members, True, counters) if reranker else None,
+            LabelProbabilities(Line(0.5, -0.2), labelled) if labels else None,
             {name: 0.9 * (place + 1) / (len(scorers) * (len(scorers) + 1) / 2) for place, name in enumerate(scorers)}
             if newcomers
             else None,

@@ -58,7 +58,11 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
 
     (place,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "promote_clicks").glob("*/served")
     loaded = ClickChances()
-    loaded.load_context(SimpleNamespace(artifacts={"clicks": str(place)}))
+    key_file = tmp_path / "mlruns" / "privacy.key"
+    loaded.load_context(SimpleNamespace(artifacts={"clicks": str(place)}, model_config={"key_file": str(key_file)}))
+    with pytest.raises(InputError, match="the log of clicks: made by the key"):
+        ClickChances().load_context(SimpleNamespace(artifacts={"clicks": str(place)}, model_config={}))
+    assert all(key_file.read_bytes() not in path.read_bytes() for path in place.iterdir())
     rows = log().tail(3).drop(columns=["order", "event", "probability"])
     answer = loaded.predict(None, rows)["probability"]
     assert ((answer > 0) & (answer < 1)).all()

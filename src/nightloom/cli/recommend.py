@@ -35,16 +35,18 @@ def recommend(
     root: Root = MLRUNS,
 ) -> None:
     """Recommend for a user, or for a history of item ids."""
-    from nightloom.packaging.bundle import Bundle
+    from nightloom.core.blocklist import FOLDER as BLOCKLISTS
+    from nightloom.packaging.bundle import Bundle, blocked_mask
 
     if user is not None and (history or item):
         raise InputError("name either --user, whose history is looked up, or the history itself.")
-    folder, events = _bundle(model, root, look_up=user is not None)
+    folder, events = bundle_of(model, root, look_up=user is not None)
     bundle = Bundle.load(folder)
     query = _named(bundle, history, item or []) if user is None else _stored(bundle, events, user)
     names = bundle.titles()
     named = not (names == bundle.item_ids).all()
-    answers = bundle.recommend([query], k, exclude_seen=not seen)
+    blocklist = None if Path(model).is_dir() else root / BLOCKLISTS / f"{model}.yaml"
+    answers = bundle.recommend([query], k, exclude_seen=not seen, allowed=blocked_mask(bundle, blocklist))
     probabilities = bundle.answer_probabilities([query], answers)
     table = Table("rank", "item", *(["title"] if named else []), "score", *(name.replace("_", " ") for name in probabilities))
     for place, (best, score) in enumerate(answers[0]):
@@ -109,7 +111,7 @@ def _stored(bundle: Bundle, events: Path, user: str) -> Query:
     return Query(rows["item_id"].tolist(), times, rows["event"].tolist(), rows["positive"].tolist(), user_id=user)
 
 
-def _bundle(model: str, root: Path, *, look_up: bool) -> tuple[Path, Path]:
+def bundle_of(model: str, root: Path, *, look_up: bool) -> tuple[Path, Path]:
     """A bundle's folder, as named or that of a registered champion, and the events in which users are looked up.
 
     Raises:

@@ -55,6 +55,8 @@ class DataConfig(Section):
     store: str = "own"
     """What people did by day at the service is added to the tables: `own` (this recommender's store, if there is one), `none`, the name of
     another recommender, or a store's file. See docs/service-store.md."""
+    pseudonyms: bool = False
+    """Whether ids of people become pseudonyms (HMAC-SHA256 with NIGHTLOOM_PRIVACY_KEY) before anything is written."""
     event_filter: EventFilterConfig = EventFilterConfig()
     """Which part of the events is taken. Empty: all."""
     columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)

@@ -68,6 +68,8 @@ class ModelConfig(Section):
     """Whether gaps between events are a feature (needs timestamps)."""
     scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends", "als")
     """What may be fused with the network's scores; validation gives each its weight, often none. Empty: the network alone."""
+    min_support: int = Field(5, ge=1, le=1_000_000)
+    """People that an edge between two items must rest on; rarer ones hold single people's histories. Less only for tiny data."""
     reranker: bool = True
     """Whether a re-ranker orders the 100 best by their probability, where validation shows a significant gain."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nightloom.config import DataConfig
+from nightloom.core.digests import read_sealed
 from nightloom.core.disk import disk_of
+from nightloom.core.privacy_key import check_fingerprint
+from nightloom.core.pseudonyms import SAID as PSEUDONYMS
+from nightloom.core.pseudonyms import Pseudonyms
 from nightloom.data.sources import named
 from nightloom.data.sources.files import read_table
 from nightloom.data.sources.raw import RawTable
@@ -15,8 +19,11 @@ from nightloom.data.sources.service_store import read_store
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
+from nightloom.data.tables.snapshot import SAID as SNAPSHOT
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
-from nightloom.data.tables.with_store import with_store
+from nightloom.data.tables.with_store import FORGOTTEN, with_store
+from nightloom.data.tables.without_people import with_pseudonyms, without_people
+from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import in_use
 
 
@@ -54,16 +61,29 @@ def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], 
                 source[table] = tables[table].place
                 progress(f"read {len(tables[table].frame):,} {table} from {source[table]}")
     made = canonical(tables, data)
+    listed = Forgotten.load(root, name)
+    made, forgotten = without_people(made, listed)
+    if data.pseudonyms:
+        pseudonyms = _pseudonyms(root / "snapshots" / name)
+        made = with_pseudonyms(made, pseudonyms, {str(table): named_by for table, named_by in data.columns.items()})
+        made, more = without_people(made, listed)  # of who asked the service the pseudonym alone is known
+        forgotten, source[PSEUDONYMS] = forgotten + more, pseudonyms.fingerprint
+    if forgotten:
+        source["left_out"] = source.get("left_out", {}) | {FORGOTTEN: forgotten}
+        progress(f"events: {forgotten:,} rows left out: {FORGOTTEN}")
     for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
     if (day := read_store(data.store, name, root)) is not None:
         made, dropped = with_store(made, day, data)
+        made, waiting = without_people(made, listed.unfinished())  # what came after the person was forgotten counts, once that is done
+        if waiting:
+            dropped[FORGOTTEN] = dropped.get(FORGOTTEN, 0) + waiting
         progress(f"read {len(day.events):,} events and {len(day.items):,} items of the service's store, {day.place}")
         source["store"] = day.place
         source["store_rows"] = {str(writer): number for writer, number in day.through.items()}
         if dropped:
-            source["left_out"] = source.get("left_out", {}) | dropped
+            source["left_out"] = _added(source.get("left_out", {}), dropped)
             progress("; ".join(f"events: {count:,} rows left out: {reason}" for reason, count in dropped.items()))
     for note in made.notes:
         progress(f"note: {note}")
@@ -79,6 +99,24 @@ def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], 
         lost = int(pictures["reason"].notna().sum())
         progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
     return write_snapshot(made, home, source, licence, pictures)
+
+
+def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {reason: counts.get(reason, 0) + more.get(reason, 0) for reason in {**counts, **more}}
+
+
+def _pseudonyms(home: Path) -> Pseudonyms:
+    """The pseudonyms of the environment's key, where the last snapshot was not made by another one.
+
+    Raises:
+        InputError: there is no key, or another one: the people of before would all be strangers.
+    """
+    found = Pseudonyms.of_environment("data.pseudonyms")
+    last = max(home.glob(f"*/{SNAPSHOT}"), key=lambda path: path.stat().st_mtime, default=None)
+    said = read_sealed(last)["source"].get(PSEUDONYMS) if last else None
+    if last and said:
+        check_fingerprint(found.key, said, f"data.pseudonyms: {last}")
+    return found
 
 
 def _folder(place: str | None) -> Path | None:

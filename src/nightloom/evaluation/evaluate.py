@@ -21,9 +21,11 @@ from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.core.streaming import STREAMING
 from nightloom.evaluation import lists, plots, slices
+from nightloom.evaluation.fairness import group_gaps, miscalibration
 from nightloom.evaluation.held_out import ASKED, SCHEMA, HeldOut, held_out
 from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.live import measure_live
+from nightloom.evaluation.membership import measure_membership
 from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.evaluation.rivals import CHAMPION, Rival, load_rival
 from nightloom.evaluation.samples import USERS, pick, sample_lists
@@ -32,6 +34,7 @@ from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.validation import sample
+from nightloom.training.warm_start import SEARCH_FILE
 
 
 @dataclass
@@ -65,7 +68,7 @@ def evaluate(
 
     Args:
         prepared: folder of stage prepare.
-        bundles: protocol -> bundle of tonight's model; each bundle has its `curves.json` beside it.
+        bundles: protocol -> bundle of tonight's model; beside it are its `curves.json` and, it may be, the weights before the refit.
         rivals: name (champion, anchor) -> bundle of a registered model, ranked under the first protocol. Held-out events that it may have
             learned from are left out of its results.
         pretrained: folder of stage load_pretrained, for items that a rival does not know.
@@ -80,7 +83,9 @@ def evaluate(
         were asked without any history) and `sampled_from` (events of which the queries are a sample; None where they are all).
         `metrics`: family -> protocol -> metric. `live`: protocol -> `metrics` and `intervals` of the model with scorers kept up to date
         (see `measure_live`). Where the model has a re-ranker, `probabilities` by protocol (see `measure_probabilities`); with a label
-        head `label_probabilities` (see `measure_labels`). `rivals`: name -> `Rival.figures`.
+        head `label_probabilities` (see `measure_labels`). `membership` by protocol (see `measure_membership`).
+        `fairness` by protocol: the gate's metric by group of people (see `group_gaps`).
+        `rivals`: name -> `Rival.figures`.
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
@@ -91,6 +96,8 @@ def evaluate(
         "live": {},
         "probabilities": {},
         "label_probabilities": {},
+        "fairness": {},
+        "membership": {},
         "rivals": {},
     }
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
@@ -115,6 +122,16 @@ def evaluate(
                 if family in (bundle.recommender.family, CHAMPION) and len(test.queries) == len(held.queries):
                     tops[family] = ranked.top
                 note(results, family, protocol, test, ranked, vectors[family], promotion.confidence)
+                if family == bundle.recommender.family:
+                    figures["fairness"][protocol] = group_gaps(
+                        vectors[family][promotion.metric],
+                        test.queries.users,
+                        test.masks,
+                        test.queries.histories.lengths,
+                        confidence=promotion.confidence,
+                        resamples=promotion.resamples,
+                        seed=seed,
+                    )
                 writer.write_table(test.rows(family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {test.said}")
@@ -150,7 +167,7 @@ def _of_the_model(
     promotion: PromotionConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """What only tonight's model has: probabilities of its heads, and the figure of scorers that are kept up to date."""
+    """What only tonight's model has: probabilities of its heads, the membership attack, and the figure of scorers kept up to date."""
     model, found = bundle.recommender, dict[str, Any]()
     if model.reranker is not None and len(held.queries):
         some = sample(held.queries, seed)
@@ -159,6 +176,9 @@ def _of_the_model(
     if model.labels is not None:
         title, place = f"Probabilities of a positive event, {protocol}", f"calibration_of_labels_{protocol}.png"
         found["label_probabilities"] = measure_labels(model, held.sequences, plots_folder / place, title)
+    search = bundle.folder.parent / SEARCH_FILE
+    member = measure_membership(model, held.sequences, protocol, search, exclude_seen=evaluation.exclude_seen, seed=seed)
+    found |= {"membership": member} if member else {}
     if protocol == STREAMING:
         asked = held.sequences, held.queries
         live = measure_live(model, *asked, exclude_seen=evaluation.exclude_seen, confidence=promotion.confidence)
@@ -191,6 +211,9 @@ def note(
 ) -> None:
     """Add one family's results under one protocol."""
     shape = lists.measure(ranked.top, held.queries.histories, held.popularity)
+    if held.categories is not None:
+        apart = miscalibration(ranked.top[:, :10], held.queries.histories, held.categories)
+        shape |= {} if apart is None else {"miscalibration_at_10": apart}
     results.metrics.setdefault(family, {})[protocol] = mean(vectors) | shape
     parts, many = parts_of_users(vectors, held.queries.users)
     spans = {name: interval(values, confidence, many) for name, values in parts.items() if len(values)}

@@ -17,7 +17,9 @@ from nightloom.core.ragged import owners
 from nightloom.core.ranking import Ranked
 from nightloom.core.sequences import Histories, Queries, Sequences
 from nightloom.core.streaming import STREAMING, Prefixes, askable, queries_of
+from nightloom.data.preparation.items import FeatureSpec, ItemFeatures
 from nightloom.evaluation import slices
+from nightloom.evaluation.fairness import categories_of
 from nightloom.evaluation.rivals import Rival
 from nightloom.models.scorers.popularity import positive_counts
 
@@ -53,6 +55,7 @@ class HeldOut:
         item_slice: object [rows], slice of each held-out item.
         user_ids: object [n], the user of each query.
         table: the columns of per_user.parquet that are the same for every family.
+        categories: float64 [items, categories], each item's share of each; None where no column tells any.
     """
 
     sequences: Sequences
@@ -63,6 +66,7 @@ class HeldOut:
     item_slice: NDArray[np.object_]
     user_ids: NDArray[np.object_]
     table: dict[str, Any]
+    categories: NDArray[np.float64] | None = None
 
     @property
     def said(self) -> str:
@@ -90,7 +94,7 @@ class HeldOut:
         masks = {name: mask[kept] for name, mask in self.masks.items()}
         named = rival.bundle.event_names.recoded(queries, event_types)
         item_slice, user_ids = self.item_slice[rows], self.user_ids[kept]
-        return HeldOut(self.sequences, named, self.train, self.popularity, masks, item_slice, user_ids, table)
+        return HeldOut(self.sequences, named, self.train, self.popularity, masks, item_slice, user_ids, table, self.categories)
 
     def rows(self, family: str, protocol: str, ranked: Ranked) -> pa.Table:
         """One family's rows of per_user.parquet."""
@@ -128,7 +132,9 @@ def held_out(protocol: str, prepared: Path, items: pd.DataFrame, users: pd.DataF
         "slices": slices.labels(masks, len(queries))[rows],
         "item_slice": item_slice,
     }
-    return HeldOut(sequences, queries, train, popularity, masks, item_slice, user_ids, table)
+    features, spec = ItemFeatures.load(prepared / "item_features.npz"), FeatureSpec.load(prepared / "feature_spec.json")
+    categories = categories_of(features, spec)
+    return HeldOut(sequences, queries, train, popularity, masks, item_slice, user_ids, table, categories and categories[1])
 
 
 def _numbers(queries: Queries) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Metrics of the recommended lists as a whole: coverage, novelty, popularity bias and exposure."""
+"""Metrics of the recommended lists as a whole: coverage, novelty, popularity and exposure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from nightloom.core.metrics import KS
 from nightloom.core.sequences import Histories
 from nightloom.core.streaming import Prefixes
+from nightloom.evaluation.slices import item_slices
 
 
 def measure(top: NDArray[np.integer], histories: Histories | Prefixes, popularity: NDArray[np.int64]) -> dict[str, float]:
@@ -32,6 +33,7 @@ def measure(top: NDArray[np.integer], histories: Histories | Prefixes, popularit
         if bias is not None:
             found[f"popularity_bias_at_{k}"] = bias
         found[f"gini_at_{k}"] = gini(shown, len(popularity))
+        found |= {f"{name}_at_{k}": value for name, value in of_the_tail(shown, popularity).items()}
     return found
 
 
@@ -65,6 +67,34 @@ def popularity_bias(shown: NDArray[np.integer], histories: Histories | Prefixes,
         return None
     given = np.where(listed, popularity[shown], 0)[counted].sum(axis=1) / listed[counted].sum(axis=1)
     return float(given.mean() / known.mean() - 1)
+
+
+def of_the_tail(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> dict[str, float]:
+    """What lists show of popular and of rare items (Abdollahpouri et al. 2019, Managing popularity bias in recommender systems with
+    personalized re-ranking).
+
+    Args:
+        shown: int [n, k], recommended items, best first; -1 where there is none, at least one is one.
+        popularity: int64 [items], positive events of each item in training.
+
+    Returns:
+        `arp`: mean over lists of the mean popularity (average recommendation popularity). `aplt`: mean over lists of the share of tail
+        items, those never seen included. `mid_exposure` and `tail_exposure`: shares of the exposure, an item at rank r having
+        1 / log2(1 + r). `tail_items`: how many different tail items are shown.
+    """
+    listed, level = shown >= 0, item_slices(popularity)
+    some = listed.any(axis=1)
+    shown, listed = shown[some], listed[some]
+    many = listed.sum(axis=1)
+    tail, mid = (np.isin(level, names)[shown] & listed for names in (["tail items", "unseen items"], ["mid items"]))
+    seen = np.where(listed, 1 / np.log2(np.arange(2, shown.shape[1] + 2)), 0)
+    return {
+        "arp": float((np.where(listed, popularity[shown], 0).sum(axis=1) / many).mean()),
+        "aplt": float((tail.sum(axis=1) / many).mean()),
+        "mid_exposure": float(seen[mid].sum() / seen.sum()),
+        "tail_exposure": float(seen[tail].sum() / seen.sum()),
+        "tail_items": float(len(np.unique(shown[tail]))),
+    }
 
 
 def gini(shown: NDArray[np.integer], n_items: int) -> float:

@@ -41,9 +41,9 @@ def models(
         for axis, metric in zip(axes, SHOWN, strict=True):
             values = [metrics[family][metric] for family in names]
             spans = [intervals[family][metric] for family in names]
-            errors = [
-                [v - low for v, (low, _) in zip(values, spans, strict=True)],
-                [h - v for v, (_, h) in zip(values, spans, strict=True)],
+            errors = [  # a mean over queries and that of users' parts of it differ by a rounding error
+                [max(v - low, 0.0) for v, (low, _) in zip(values, spans, strict=True)],
+                [max(h - v, 0.0) for v, (_, h) in zip(values, spans, strict=True)],
             ]
             error_style = {"ecolor": "#333333", "elinewidth": 1, "capsize": 3}
             axis.barh(names, values, xerr=errors, color=[colours.get(family, OTHER) for family in names], error_kw=error_style)

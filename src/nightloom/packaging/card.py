@@ -11,6 +11,7 @@ from typing import Any
 from nightloom.config import RunConfig
 from nightloom.core.asked import asked as count
 from nightloom.core.asked import told
+from nightloom.core.attacked import attacked
 from nightloom.core.markup import plain_markdown
 from nightloom.core.secrets import hidden
 
@@ -41,6 +42,7 @@ def model_card(
     training: Mapping[str, Any],
     slices: Mapping[str, Mapping[str, float]] | None = None,
     asked: Mapping[str, Any] | None = None,
+    membership: Mapping[str, Any] | None = None,
     counts: Mapping[str, int] | None = None,
     licence: str | None = None,
 ) -> str:
@@ -54,6 +56,7 @@ def model_card(
         training: figures of the registered model's training; see `nightloom.training.run.Training`.
         slices: the model's own slices -> {"users", "events", metric...}.
         asked: how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
+        membership: what `nightloom.evaluation.membership.measure_membership` gave.
         counts: table -> rows of the snapshot.
         licence: terms of the data.
     """
@@ -82,6 +85,8 @@ def model_card(
             f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
         ),
         *_compared(f"## Against the former champion, slice by slice ({label})", guarded),
+        "## What it gives away",
+        _privacy(config, membership),
         "## Made from",
         "\n".join(
             [f"- {table}: {rows:,} rows" for table, rows in (counts or {}).items()]
@@ -95,6 +100,19 @@ def model_card(
         "- Groups that are small in the data are served with less certainty: see the slices.",
     ]
     return hidden("\n\n".join(parts) + "\n")
+
+
+def _privacy(config: RunConfig, membership: Mapping[str, Any] | None) -> str:
+    """How much of single people's data the version holds."""
+    least = config.model.min_support
+    lines = [
+        f"- No edge between two items rests on fewer than {least} people."
+        if least > 1
+        else "- Edges between two items may rest on one person (`model.min_support` is 1): histories can be read from them.",
+        "- Times of events are moved up to midnight (UTC). Ids of people are not in it.",
+        f"- {attacked(membership)}" if membership else "- Whether an event was learned from was not measured: too few events, or no refit.",
+    ]
+    return "\n".join(lines)
 
 
 def _scored(config: RunConfig, training: Mapping[str, Any]) -> list[str]:
@@ -186,7 +204,8 @@ def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], 
     parts = [
         f"# nightloom-{name}",
         "Probabilities of a click on what may be shown, p = f(W u + X_i + context), calibrated. Its counters know the log that was "
-        "registered with it, to its end, and count all of it at each call.",
+        "registered with it, to its end, and count all of it at each call. Ids and values of the log are keyed hashes; the key is not "
+        "registered: it is the environment's, or lies in the mlruns folder of the machine that trained.",
         "## How to load it",
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{name}@champion')\n"
         "model.predict(pd.DataFrame({'user_id': ['a'], 'item_id': ['b']}))['probability']\n```",

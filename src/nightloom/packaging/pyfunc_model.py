@@ -15,7 +15,7 @@ import pandas as pd
 from nightloom.core.errors import InputError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.data.preparation.stored import look_up
-from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.bundle import Bundle, blocked_mask
 
 RENAMED = {"asked_at": "request_time"}
 """Input columns of the version before -> their names now."""
@@ -61,7 +61,8 @@ class Recommender(mlflow.pyfunc.PythonModel):
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
         queries = [_query(row, stored) for row in rows]
-        found = self.bundle.recommend(queries, settings["k"], exclude_seen=settings["exclude_seen"])
+        allowed = blocked_mask(self.bundle, _blocklist(context))
+        found = self.bundle.recommend(queries, settings["k"], exclude_seen=settings["exclude_seen"], allowed=allowed)
         answers = {"items": [[item for item, _ in one] for one in found], "scores": [[score for _, score in one] for one in found]}
         return pd.DataFrame(answers | self.bundle.answer_probabilities(queries, found))
 
@@ -132,6 +133,12 @@ def _query(row: Mapping[Any, Any], stored: Mapping[str, Query]) -> Query:
         )
     found = replace(stored.get(str(row.get("user_id")), Query()), friends=friends)
     return found if moment is None else found.at(moment)
+
+
+def _blocklist(context: Any) -> Path | None:
+    """The file that says what is never shown, where it was when the model was made; it is read at each call."""
+    named = os.environ.get("NIGHTLOOM_BLOCKLIST") or (context.model_config or {}).get("blocklist")
+    return Path(named) if named else None
 
 
 def _store(context: Any) -> Path:

@@ -45,7 +45,9 @@ class Served:
         return next(iter(self.files.values()))
 
 
-def recommender(bundle: Path, serving: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool) -> Served:
+def recommender(
+    bundle: Path, serving: Path, example: list[list[str]], events: Path | None, *, exclude_seen: bool, blocklist: Path | None = None
+) -> Served:
     """A bundle that ranks for histories, and beside it what the service reads.
 
     Args:
@@ -54,6 +56,7 @@ def recommender(bundle: Path, serving: Path, example: list[list[str]], events: P
         example: histories of item ids.
         events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
         exclude_seen: whether items of the history are left out unless a request says otherwise.
+        blocklist: file, which need not be there, that says what is never shown.
     """
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -75,16 +78,17 @@ def recommender(bundle: Path, serving: Path, example: list[list[str]], events: P
     outputs = [ColSpec(Array(DataType.string), "items"), *(ColSpec(Array(DataType.double), name) for name in ("scores", *probabilities))]
     params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, exclude_seen)]
     signature = ModelSignature(Schema(inputs), Schema(outputs), ParamSchema(params))
-    settings = {"events": str(events.resolve()) if events else None}
+    settings = {name: str(place.resolve()) if place else None for name, place in (("events", events), ("blocklist", blocklist))}
     files = {"bundle": bundle, "serving": serving}
     return Served("recommender", HERE / "pyfunc_model.py", files, signature, pd.DataFrame({"history": example}), settings)
 
 
-def click_head(folder: Path) -> Served:
+def click_head(folder: Path, key_file: Path | None = None) -> Served:
     """A click head that gives probabilities for rows of what may be shown.
 
     Args:
         folder: what `nightloom.models.ctr.save.save` and `Impressions.save` wrote: the head, and the log that its counters are made of.
+        key_file: where the key lies by which the log's values were hashed, unless the environment has it. The key itself is not registered.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -98,7 +102,8 @@ def click_head(folder: Path) -> Served:
         ColSpec(DataType.long, "time", required=False),
     ]
     signature = ModelSignature(Schema(inputs), Schema([ColSpec(DataType.double, "probability")]))
-    return Served("click-head", HERE / "pyfunc_clicks.py", {"clicks": folder}, signature)
+    settings = {"key_file": str(key_file.resolve()) if key_file else None}
+    return Served("click-head", HERE / "pyfunc_clicks.py", {"clicks": folder}, signature, settings=settings)
 
 
 def write_click_files(head: Path, log: Path, folder: Path) -> Path:

@@ -33,6 +33,8 @@ TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
 FILES_TAG = "nightloom.files_sha256"
 """Tag of a version: SHA-256 over the names and the content of its files, which is checked when they are fetched. Nightloom 0.2 set none."""
+SAW_FORGOTTEN = "nightloom.saw_forgotten"
+"""Tag of a version that learned from somebody who was forgotten since, and the day: it serves until another one passes the gate."""
 CLICKS = "-clicks"
 """Ends the name of a click head, which is registered beside the recommender of the same config."""
 
@@ -83,7 +85,7 @@ class Registered:
     """
 
     def __init__(self, root: Path) -> None:
-        self.tracking = Tracking(root)
+        self.root, self.tracking = root, Tracking(root)
         self.client = self.tracking.client
 
     def versions(self, name: str) -> list[Version]:
@@ -139,13 +141,13 @@ class Registered:
         """Versions that a challenger may be compared with as the champion, the right one first.
 
         Those after it stand in where it can not be read: `previous`, then what was champion before, the newest first. A version that a
-        person went back from is none of them, nor is one that never became champion.
+        person went back from is none of them, nor is one that never became champion, or that learned from somebody who was forgotten.
 
         Args:
             name: the config's name.
             trained: the challenger's `TRAINED_TAG`, which is not compared with itself; None where it is not known.
         """
-        versions, ledger = self.versions(name), self.ledger(name)
+        versions, ledger = [one for one in self.versions(name) if SAW_FORGOTTEN not in one.tags], self.ledger(name)
         held = {alias: one for one in versions for alias in one.aliases}
         champion = held.get(CHAMPION)
         out = ledger.overtaken | ledger.taken_back
@@ -157,6 +159,12 @@ class Registered:
         first = [one for one in (champion, held.get(PREVIOUS)) if one]
         found = {one.version: one for one in [*first, *before] if trained is None or one.tags.get(TRAINED_TAG) != trained}
         return list(found.values())
+
+    def experiments(self, name: str) -> list[Any]:
+        """MLflow's experiments of a recommender and its click head."""
+        with self._reached():
+            found = (self.client.get_experiment_by_name(f"nightloom-{name}{end}") for end in ("", CLICKS))
+            return [one for one in found if one is not None]
 
     def orphans(self, name: str, before: float) -> list[tuple[str, str]]:
         """Models of a recommender's experiment that no registered version points at, whatever that is called.

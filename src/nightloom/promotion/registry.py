@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nightloom.core.blocklist import FOLDER as BLOCKLISTS
 from nightloom.core.digests import folder_digest
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
@@ -18,7 +19,17 @@ from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.promotion.ledger import ABANDONED, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
-from nightloom.promotion.registered import ANCHOR, CHALLENGER, CHAMPION, FILES_TAG, PREVIOUS, TRAINED_TAG, Registered, Version
+from nightloom.promotion.registered import (
+    ANCHOR,
+    CHALLENGER,
+    CHAMPION,
+    FILES_TAG,
+    PREVIOUS,
+    SAW_FORGOTTEN,
+    TRAINED_TAG,
+    Registered,
+    Version,
+)
 
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
@@ -77,7 +88,8 @@ class Registry(Registered):
         with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
             serving = Path(scratch) / SERVING
             write_serving(bundle, serving)
-            served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen)
+            blocklist = self.root / BLOCKLISTS / f"{name}.yaml"
+            served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)
             return self.register_served(name, served, run_id, tags, card, intent=intent)
 
     def register_served(
@@ -213,6 +225,11 @@ class Registry(Registered):
         """Note that a night's challenger was held back."""
         self._write(name, HELD, night=night)
 
+    def mark(self, version: Version, tag: str, value: str) -> None:
+        """Tag a version that is registered already."""
+        with self._reached():
+            self.client.set_model_version_tag(version.model, version.version, tag, value)
+
     def delete_logged(self, model_id: str, location: str) -> None:
         """Delete a logged model: its files first, so that what a kill leaves by halves is found again.
 
@@ -242,7 +259,10 @@ class Registry(Registered):
                 self._write(name, OVERTAKEN, version=version.version)
             return version.version not in self.ledger(name).overtaken
         previous = intent.previous if intent.previous in {one.version for one in self.versions(name)} else now[PREVIOUS]
+        retired = {one.version for one in self.versions(name) if SAW_FORGOTTEN in one.tags}
+        previous = None if previous in retired else previous  # nobody shall go back to one
         anchor = version.version if intent.best or intent.over is None else now[ANCHOR] or previous
+        anchor = version.version if anchor in retired else anchor
         aliases = {CHAMPION: version.version, PREVIOUS: previous if previous != version.version else None, ANCHOR: anchor}
         self._write(name, PROMOTE, version=version.version, over=intent.over, intended=intended, aliases=aliases)
         self._carry_out(name)

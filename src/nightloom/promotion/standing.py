@@ -11,7 +11,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
 from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.ledger import Intent
-from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, TRAINED_TAG, Registered, UnreadableError, Version
+from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, SAW_FORGOTTEN, TRAINED_TAG, Registered, UnreadableError, Version
 
 if TYPE_CHECKING:
     from nightloom.config import PromotionConfig
@@ -68,7 +68,13 @@ def stand(registry: Registered, name: str, trained: str | None, home: Path, last
     if held is None or not _is(held, trained):
         notes += _stands_in(name, held, lost if held is None else None, rivals.get(CHAMPION), aliases[PREVIOUS], registry.tracking.uri)
     anchor = registry.find(name, ANCHOR)
-    if anchor and rivals and anchor.version not in (rivals[CHAMPION].version, aliases[CHAMPION]) and not _is(anchor, trained):
+    if (
+        anchor
+        and rivals
+        and SAW_FORGOTTEN not in anchor.tags
+        and anchor.version not in (rivals[CHAMPION].version, aliases[CHAMPION])
+        and not _is(anchor, trained)
+    ):
         place = readable(registry, anchor, home, notes)
         if place is not None:
             rivals[ANCHOR], places[ANCHOR] = anchor, place
@@ -107,7 +113,11 @@ def _stands_in(name: str, held: Version | None, lost: str | None, stands: Versio
         return []
     if held is None and lost is None and stands is None:
         return []  # the first night
-    gone = "" if held else f"Version {lost} was champion, and is not in {uri} any more. " if lost else f"No champion is set in {uri}. "
+    if held is not None:
+        forgotten = f"Version {held.version} learned from somebody who was forgotten since, and is to be replaced. "
+        gone = forgotten if SAW_FORGOTTEN in held.tags else ""
+    else:
+        gone = f"Version {lost} was champion, and is not in {uri} any more. " if lost else f"No champion is set in {uri}. "
     if stands is None:
         return [f"{gone}No registered version can be compared with, so the challenger was judged as a first one, by the baselines alone."]
     role = "the previous version" if stands.version == previous else "the newest one that can be read"

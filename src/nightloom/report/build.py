@@ -31,6 +31,7 @@ def build_report(
     slices: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]] | None = None,
     asked: Mapping[str, Mapping[str, Any]] | None = None,
     live: Mapping[str, Mapping[str, Any]] | None = None,
+    fairness: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     training: Mapping[str, Mapping[str, Any]] | None = None,
     decision: Mapping[str, Any] | None = None,
@@ -60,6 +61,7 @@ def build_report(
         slices: family -> protocol -> slice -> {"users", "events", metric...}.
         asked: protocol -> how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
         live: protocol -> `metrics` and `intervals` of the model with scorers kept up to date (`nightloom.evaluation.live`).
+        fairness: protocol -> gaps between groups of people (`nightloom.evaluation.fairness.group_gaps`).
         curves: protocol -> epochs of `curves.json`.
         training: protocol -> figures of its training.
         decision: the gate's `Decision` as a dict; None when the night never got there.
@@ -105,6 +107,7 @@ def build_report(
         "slices": slices or {},
         "asked": asked or {},
         "live": live or {},
+        "fairness": fairness or {},
         "curves": curves or {},
         "training": training or {},
         "stages": stages,

@@ -63,6 +63,23 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
         "How much more popular the recommendations are than the users' own histories: 0 means equally popular, 1 twice as popular.",
     ),
     ("gini", "Exposure Gini@k", "How unevenly recommendations are spread over the items: 0 is even, 1 means always the same few items."),
+    ("arp", "ARP@k", "Average recommendation popularity: how often the recommended items were chosen in training, the mean over lists."),
+    (
+        "aplt",
+        "APLT@k",
+        "Average percentage of long-tail items: the share of a list that is rarely chosen items, the mean over lists. 0 to 1.",
+    ),
+    (
+        "tail_exposure",
+        "Tail exposure@k",
+        "The share of all exposure that rarely chosen items get; a place further down counts less. 0 to 1.",
+    ),
+    ("tail_items", "Tail items@k", "How many different rarely chosen items are recommended to anyone."),
+    (
+        "miscalibration",
+        "Miscalibration@k",
+        "How far a list's shares of categories are from those of the user's history (Kullback-Leibler divergence); 0 is the same.",
+    ),
     (
         "auc",
         "AUC, log-loss, calibration error",

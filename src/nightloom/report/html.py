@@ -62,6 +62,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         "started": parts.started,
         "reranked": parts.reranked,
         "labelled": parts.labelled,
+        "given_away": parts.given_away,
         "span": words.span,
         "inline": _data_uri,
     }

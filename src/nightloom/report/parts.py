@@ -1,10 +1,11 @@
-"""What the model is made of, in words: fusion weights, the start of its training, and its two calibrated heads."""
+"""What the model is made of, in words: fusion weights, the start of its training, its two calibrated heads, what it gives away."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from nightloom.core.attacked import attacked
 from nightloom.report.words import spoken
 
 
@@ -60,3 +61,9 @@ def labelled(training: Mapping[str, Any]) -> str:
         f"log-loss {probabilities['log_loss']:.4f}, "
         f"calibration error {probabilities['ece']:.4f}."
     )
+
+
+def given_away(training: Mapping[str, Any]) -> str:
+    """How well an attack tells whether an event was learned from; empty where that was not measured."""
+    found = training.get("membership")
+    return attacked(found) if found else ""

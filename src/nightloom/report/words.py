@@ -12,7 +12,7 @@ from nightloom.core.asked import told
 from nightloom.core.shell import typed
 from nightloom.core.streaming import STREAMING
 
-_TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "gini": "Exposure Gini", "auc": "AUC"}
+_TITLES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "gini": "Exposure Gini", "auc": "AUC", "arp": "ARP", "aplt": "APLT"}
 DASH = "\N{EN DASH}"
 """Shown where there is no figure."""
 MAIN_METRICS = ("hr_at_10", "ndcg_at_10", "mrr_at_10")

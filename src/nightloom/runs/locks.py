@@ -8,9 +8,10 @@ from __future__ import annotations
 import fcntl
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
@@ -42,6 +43,10 @@ def stage_lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
+_held: WeakValueDictionary[Path, IO[str]] = WeakValueDictionary()
+"""Roots that this process works under, with the handle of its lock."""
+
+
 @functools.cache
 def in_use(root: Path) -> IO[str]:
     """Say that this process works under an mlruns folder: until it ends, nothing is trimmed there (`nightloom.promotion.trim`).
@@ -52,6 +57,7 @@ def in_use(root: Path) -> IO[str]:
     root.mkdir(parents=True, exist_ok=True)
     handle = (root / IN_USE).open("w")
     fcntl.flock(handle, fcntl.LOCK_SH)
+    _held[root] = handle
     return handle  # kept by the cache: the system releases the lock when the process ends
 
 
@@ -59,14 +65,23 @@ def in_use(root: Path) -> IO[str]:
 def not_in_use(root: Path) -> Iterator[None]:
     """Be the only process that works under an mlruns folder while the block runs; one that starts there waits.
 
+    A process that works there itself may ask for it between two pieces of work, and shares the folder again afterwards.
+
     Raises:
         InputError: another process works there, or there is no such folder.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. Set --root to the mlruns folder.")
-    with (root / IN_USE).open("w") as handle:
+    own = _held.get(root)
+    with nullcontext(own) if own else (root / IN_USE).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"a night or another run is at work under {root}. Trim when it has ended.") from error
-        yield
+            if own:  # a lock that can not be changed may be lost in the attempt
+                fcntl.flock(own, fcntl.LOCK_SH)
+            raise InputError(f"a night or another run is at work under {root}. Start again when it has ended.") from error
+        try:
+            yield
+        finally:
+            if own:
+                fcntl.flock(own, fcntl.LOCK_SH)

@@ -72,9 +72,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     book = None if settings.rules is None else RuleBook(settings.rules)
     try:
         _read_rules(service, book)
-        service.live = live = await _first_model(settings.folder, store)
+        service.live = live = await _first_model(settings, store)
         log.info("serves version %s of %s, %d items", live.champion.version, live.champion.name, len(live.items))
-        tasks = [asyncio.create_task(_watch(service, settings.folder, book)), asyncio.create_task(_leave(app))]
+        tasks = [asyncio.create_task(_watch(service, settings, book)), asyncio.create_task(_leave(app))]
         yield
     finally:
         for task in tasks:
@@ -86,12 +86,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.metrics.leave(settings.folder, _gauges(service))
 
 
-async def _first_model(folder: Path, store: Store) -> LiveModel:
+async def _first_model(settings: Settings, store: Store) -> LiveModel:
     """What is to serve. While the registry is still asked, what promotion has prepared is opened meanwhile."""
+    folder, blocklist = settings.folder, settings.blocklist
     likely: LiveModel | None = None
     if not (folder / CHAMPION).exists():
         with contextlib.suppress(NightloomError, OSError, ValueError):  # it is opened below, which says what is wrong
-            likely = await asyncio.to_thread(lambda: open_model(Champion.read(folder / PREPARED), store))
+            likely = await asyncio.to_thread(lambda: open_model(Champion.read(folder / PREPARED), store, blocklist))
     while not (folder / CHAMPION).exists():
         await asyncio.sleep(CHAMPION_SECONDS)
     said = Champion.read(folder / CHAMPION)
@@ -99,16 +100,16 @@ async def _first_model(folder: Path, store: Store) -> LiveModel:
         if likely.champion == said:
             return likely
         likely.close()
-    return await asyncio.to_thread(open_model, said, store)
+    return await asyncio.to_thread(open_model, said, store, blocklist)
 
 
-def open_model(champion: Champion, store: Store) -> LiveModel:
+def open_model(champion: Champion, store: Store, blocklist: Path | None = None) -> LiveModel:
     """A champion that has learned from all that is stored so far.
 
     Raises:
         NightloomError: it does not load, or does not answer as its bundle did.
     """
-    live = LiveModel(champion, store)
+    live = LiveModel(champion, store, blocklist)
     live.catch_up()
     return live
 
@@ -124,19 +125,19 @@ def _read_rules(service: Service, book: RuleBook | None) -> None:
         log.error("business rules: %s", error)
 
 
-async def _watch(service: Service, folder: Path, book: RuleBook | None) -> None:
+async def _watch(service: Service, settings: Settings, book: RuleBook | None) -> None:
     """Learn from what other workers and machines wrote, and change over when another version, or other rules, are to serve."""
     refused: str | None = None
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         _read_rules(service, book)
         try:
-            said = Champion.read(folder / CHAMPION)
+            said = Champion.read(settings.folder / CHAMPION)
             former = service.model
             if said.version in (former.champion.version, refused):
                 continue
             refused = said.version  # not tried again, unless another one came in between
-            fresh = await asyncio.to_thread(open_model, said, service.store)
+            fresh = await asyncio.to_thread(open_model, said, service.store, settings.blocklist)
             fresh.catch_up()
             service.live, service.problem, refused = fresh, None, None
             former.close()

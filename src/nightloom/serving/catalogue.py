@@ -1,4 +1,4 @@
-"""The items that are ranked: ids, vectors with their moments, and which of them were removed."""
+"""The items that are ranked: ids, vectors with their moments, and which of them were removed or are blocked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float32]
 
 
 class LiveCatalogue:
-    """A catalogue that takes items at its end. An item that is removed keeps its dense id, and is not recommended.
+    """A catalogue that takes items at its end. An item that is removed or blocked keeps its dense id, and is not recommended.
 
     Args:
         ids: item ids by dense id.
@@ -27,7 +27,7 @@ class LiveCatalogue:
         self.ids, self.index = list(ids), {item_id: dense for dense, item_id in enumerate(ids)}
         self.trained = len(self.ids)
         self._vectors, self._alive = Growing(vectors), Growing(np.ones(len(self.ids), dtype=np.bool_))
-        self._everything = Growing(np.arange(len(self.ids)))
+        self._everything, self._blocked = Growing(np.arange(len(self.ids))), Growing(np.zeros(len(self.ids), dtype=np.bool_))
         self.mean, self.covariance = mean, covariance
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class LiveCatalogue:
         self.covariance = (self.covariance + np.outer(apart, apart) / (n + 1)) * (n / (n + 1))
         self.index[item_id] = n
         self.ids.append(item_id)
-        for one, value in ((self._vectors, vector), (self._alive, True), (self._everything, n)):
+        for one, value in ((self._vectors, vector), (self._alive, True), (self._everything, n), (self._blocked, False)):
             one.append(value)
         return n, True
 
@@ -74,9 +74,13 @@ class LiveCatalogue:
         self._alive.array[dense] = False
         return True
 
+    def block(self, dense: int, blocked: bool) -> None:
+        """Say whether an item is blocked, whatever else becomes of it."""
+        self._blocked.array[dense] = blocked
+
     def open_to(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """Items that may be recommended, bool [items]: those that are allowed and were not removed. A mask may be shorter."""
-        alive = self._alive.array
+        """Items that may be recommended, bool [items]: allowed ones, neither removed nor blocked. A mask may be shorter."""
+        alive = self._alive.array & ~self._blocked.array
         if allowed is None:
             return alive
         if len(allowed) == len(alive):

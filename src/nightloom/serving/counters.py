@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.models.heads.item_counters import DAY, NEVER, SPAN
+from nightloom.models.heads.item_counters import DAY, NEVER, SPAN, midnight
 from nightloom.serving.growing import Growing, more_room, wider
 from nightloom.serving.jit import kernel
 
@@ -100,6 +100,9 @@ class LiveCounters:
         first, length = self._start.array[item], self._length.array
         mine = self._times[first : first + length[item]]
         place = int(np.searchsorted(mine, time))
+        if place == len(mine) or mine[place] != time:  # what the night counted lies at midnight
+            time = int(midnight(np.int64(time)))
+            place = int(np.searchsorted(mine, time))
         if place == len(mine) or mine[place] != time:
             self._before.array[item] = max(int(self._before.array[item]) - 1, 0)
             return

@@ -267,10 +267,20 @@ class Engine:
         with self._lock:
             return self.catalogue.remove(item_id)
 
+    def block_item(self, dense: int, *, blocked: bool) -> None:
+        """Say whether an item may not be shown, whatever else is said of it."""
+        with self._lock:
+            self.catalogue.block(dense, blocked)
+
     def forget_user(self, user: str) -> None:
         """Let a user go from the cache: the next call asks the store."""
         with self._lock:
             self.users.drop(user)
+
+    def forget_users(self) -> None:
+        """Let all users go from the cache."""
+        with self._lock:
+            self.users.clear()
 
     def _read(self, query: Query) -> Histories:
         return build_histories([query], self.catalogue.index, self.names, self.clock)

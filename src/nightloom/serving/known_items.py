@@ -36,6 +36,8 @@ class KnownItems:
         self._said: dict[int, Mapping[str, Any]] = {}
         self._index = dict(self._trained)
         self._removed: set[int] = set()
+        self.blocked: set[int] = set()
+        """Dense ids of items that are not to be shown, whatever becomes of them."""
         self._terms: dict[str, dict[Any, NDArray[np.int64]]] = {}
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self._titles: list[str] | None = None
@@ -53,7 +55,7 @@ class KnownItems:
     def place(self, item_id: str) -> int | None:
         """Dense id of an item that is offered; None where there is none."""
         found = self._index.get(item_id)
-        return None if found is None or found in self._removed else found
+        return None if found is None or found in self._removed or found in self.blocked else found
 
     def of(self, dense: int) -> dict[str, Any]:
         """All that is known of an item, column -> JSON value; what is missing is left out."""
@@ -104,7 +106,7 @@ class KnownItems:
         titles, found = self._all_titles(), list[int]()
         for dense in range(after, len(self.ids)):
             text = f"{titles[dense]} {self.ids[dense]}".casefold() if wanted else ""
-            if dense not in self._removed and all(word in text for word in wanted):
+            if dense not in self._removed and dense not in self.blocked and all(word in text for word in wanted):
                 if len(found) == limit:
                     return found, dense
                 found.append(dense)

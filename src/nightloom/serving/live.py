@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+from pathlib import Path
 
+from nightloom.core.blocklist import Blocklist
 from nightloom.core.errors import InputError
+from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.core.queries import Query
 from nightloom.serving.artefact import Artefact
 from nightloom.serving.engine import Engine
@@ -13,6 +17,7 @@ from nightloom.serving.known_items import KnownItems
 from nightloom.serving.new_items import NewItem
 from nightloom.serving.settings import Champion
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
+from nightloom.serving.store.writes import HideForgotten
 from nightloom.serving.stored import Rules
 from nightloom.serving.warm import check
 from nightloom.serving.withheld import Awaited, Robots
@@ -28,31 +33,38 @@ class LiveModel:
     Args:
         champion: what to open.
         store: where the day's rows are.
+        blocklist: file that says what is never shown; it is read again when it changes. None: nothing is blocked.
 
     Raises:
-        InputError: the artefact is damaged, or the snapshot is none.
+        InputError: the artefact is damaged, or the snapshot is none, or the blocklist.
         NightloomError: the engine does not answer as the bundle that the artefact was made of.
     """
 
-    def __init__(self, champion: Champion, store: Store) -> None:
+    def __init__(self, champion: Champion, store: Store, blocklist: Path | None = None) -> None:
         self.champion = champion
         self.engine = Engine(Artefact.open(champion.folder), self._stored)
         check(self.engine)
         features = self.engine.artefact.manifest.features
         self.items = KnownItems(self.engine.artefact.catalogue, features["kinds"], features["tags_separator"])
         self.view = store.view(champion.snapshot)
+        self.pseudonyms = pseudonyms_of(champion.snapshot)
         clock = self.engine.clock
         self.rules = Rules(self.engine.artefact.manifest.meta, clock.has_time)
         self.awaited = Awaited()
         """Events that wait for their items."""
         self._robots = Robots(self.rules.busiest_day, self._told)
         self._through = self.view.cursor
+        self._separator, self._blocklist_path = features["tags_separator"], blocklist
+        self._blocklist, self._blocklist_seen = Blocklist(), self._stamp()
+        if blocklist is not None:
+            self._block_by(Blocklist.read(blocklist))
         self.learned = 0
         """Changes that were applied since it was opened."""
 
     def catch_up(self) -> int:
         """Apply what was committed since the last call, by whatever process; how many rows that were. Some 5 us where nothing was."""
         many = 0
+        self._look_at_blocklist()
         try:
             for change in self.view.changes():
                 many += 1
@@ -64,10 +76,44 @@ class LiveModel:
                 self.learned += many
         return many
 
+    def key_of(self, user_id: str) -> str:
+        """The key under which a person is stored: the id, or its pseudonym where the champion's snapshot holds those."""
+        return user_id if self.pseudonyms is None else self.pseudonyms(user_id)
+
     def history(self, user: str) -> list[Event]:
         """A user's events, oldest first, as far as they were applied; those that wait for their items are not among them."""
         told = self._told(user)
         return [event for event in told if event.event_id not in self.awaited] if self.awaited else told
+
+    def _look_at_blocklist(self) -> None:
+        """Follow the blocklist's file. One that can not be read changes nothing: what was blocked stays blocked."""
+        stamp = self._stamp()
+        if stamp == self._blocklist_seen or self._blocklist_path is None:
+            return
+        self._blocklist_seen = stamp
+        try:
+            self._block_by(Blocklist.read(self._blocklist_path))
+        except InputError as error:
+            log.error("the blocklist of before goes on: %s", error)
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            at = os.stat(self._blocklist_path) if self._blocklist_path is not None else None
+        except OSError:
+            return None
+        return None if at is None else (at.st_mtime_ns, at.st_size, at.st_ino)
+
+    def _block_by(self, blocklist: Blocklist) -> None:
+        self._blocklist = blocklist
+        for dense in range(len(self.items)):
+            self._block(dense)
+        log.info("%d of %d items are blocked", len(self.items.blocked), len(self.items))
+
+    def _block(self, dense: int) -> None:
+        """See whether an item is blocked as it is known now."""
+        blocked = bool(self._blocklist) and self._blocklist.reason(self.items.ids[dense], self.items.of(dense), self._separator) is not None
+        (self.items.blocked.add if blocked else self.items.blocked.discard)(dense)
+        self.engine.block_item(dense, blocked=blocked)
 
     def close(self) -> None:
         """Close the store's reader."""
@@ -87,7 +133,10 @@ class LiveModel:
         elif isinstance(change, Item):
             self._put(change)
         elif isinstance(change, Forgotten):
-            self._forget(change.user_id)
+            if change.user_id.startswith(HideForgotten.MARK):  # whose it is nobody can tell any more
+                self.engine.forget_users()
+            else:
+                self._forget(change.user_id)
 
     def _add(self, event: Event) -> None:
         if event.user_id in self._robots:
@@ -145,7 +194,9 @@ class LiveModel:
             return
         columns = self.items.merged(item)
         with contextlib.suppress(InputError):  # another machine, of another champion, took what this one can not read
-            self.items.put(self.engine.put_item(NewItem(item.item_id, columns)), item.item_id, columns)
+            dense = self.engine.put_item(NewItem(item.item_id, columns))
+            self.items.put(dense, item.item_id, columns)
+            self._block(dense)
             for event in self.awaited.of(item.item_id):
                 if event.user_id not in self._robots:
                     self._place(event)

@@ -33,7 +33,8 @@ def follow_edges(start: Any, length: Any, targets: Any, weights: Any, items: Any
         if len(shrink):
             factor *= shrink[item]
         for at in range(start[item], start[item] + length[item]):
-            out[targets[at]] += factor * weights[at]
+            # Below zero: by day more was taken from an edge than is shown of it, since the night shows none of few people.
+            out[targets[at]] += factor * max(weights[at], np.float32(0))
     if len(shrink):
         for j in range(len(out)):
             out[j] = base[j] + out[j] * shrink[j]

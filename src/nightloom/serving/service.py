@@ -86,6 +86,8 @@ class Service:
             Forged: the page is none of ours.
         """
         model = self.model
+        if asked.user_id is not None and model.pseudonyms is not None:
+            asked = asked.model_copy(update={"user_id": model.key_of(asked.user_id)})
         engine, items = model.engine, model.items
         _check(asked, model.rules.codes)
         steps = {"catalogue": len(items)}

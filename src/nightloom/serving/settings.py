@@ -67,6 +67,7 @@ class Settings:
         access_log: whether each request is a line of the log.
         at_once: requests that one worker takes at a time.
         rules: YAML file of business rules; None without any.
+        blocklist: file that says what is never shown (`nightloom.core.blocklist`).
     """
 
     folder: Path
@@ -75,3 +76,4 @@ class Settings:
     access_log: bool = True
     at_once: int = MOST_AT_ONCE
     rules: Path | None = None
+    blocklist: Path | None = None

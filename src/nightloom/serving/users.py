@@ -196,6 +196,11 @@ class UserCache:
         if key in self._users:
             self.nbytes -= self._users.pop(key)[1]
 
+    def clear(self) -> None:
+        """Let all users go."""
+        self._users.clear()
+        self.nbytes = 0
+
     def forget(self) -> None:
         """Let all keys and values go, not the histories."""
         for key, (user, _) in list(self._users.items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -20,6 +20,18 @@ WORKER = "nightloom.training.__main__"
 """Module that the worker processes run."""
 
 
+class Start(NamedTuple):
+    """A model of an earlier night.
+
+    Attributes:
+        bundle: its bundle.
+        search: its weights from before its validation cutoff; the file need not be there.
+    """
+
+    bundle: Path
+    search: Path
+
+
 def fine_tune(
     config: RunConfig,
     protocol: str,
@@ -27,7 +39,7 @@ def fine_tune(
     pretrained: Path,
     folder: Path,
     on_epoch: Progress | None = None,
-    champion: Path | None = None,
+    champion: Start | None = None,
     transfer: Transfer | None = None,
 ) -> dict[str, Any]:
     """Train one protocol's model in worker processes.
@@ -40,9 +52,9 @@ def fine_tune(
         protocol: which split.
         prepared: folder of stage prepare.
         pretrained: folder of stage load_pretrained.
-        folder: gets `bundle/`, `curves.json`, `figures.json`, `run.json` and `log.txt`.
+        folder: gets `bundle/`, `search.safetensors`, `curves.json`, `figures.json`, `run.json` and `log.txt`.
         on_epoch: called with epoch, loss, validation_ndcg_at_10, learning_rate, seconds and phase after each epoch.
-        champion: bundle to start from, if the config asks for it and it may be used; None trains from scratch.
+        champion: model to start from, if the config asks for it and it may be used; None trains from scratch.
         transfer: another domain's model to start from instead.
 
     Returns:
@@ -69,7 +81,7 @@ def fine_tune(
             cold = "the start is another domain's model"
         elif champion is not None and config.training.warm_start:
             try:
-                warm = write_start(run["config"], protocol, prepared, pretrained, champion, folder)
+                warm = write_start(run["config"], protocol, prepared, pretrained, champion.bundle, champion.search, folder)
                 run["start"] = {"file": START_FILE, "sha256": warm["sha256"]}
             except ColdStart as reason:
                 cold = str(reason)

@@ -115,11 +115,11 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
-        recommender.scorers = fit_scorers(list(fusion.weights), whole, recommender.content)
+        recommender.scorers = fit_scorers(list(fusion.weights), whole, recommender.content, self.config.model.min_support)
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
-        recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole))
+        recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole).by_day())
         if calibration is not None:
-            recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS))
+            recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS).by_day())
         figures = {
             "epochs": len(self.curves),
             "best_epoch": best["epoch"],
@@ -137,8 +137,7 @@ class Training:
         }
         if self.world.rank == 0:
             if self.run.protocol in IN_TIME and fitter.tuner is None:
-                (self.run.out / "bundle").mkdir(parents=True, exist_ok=True)
-                save_search(self.run.out / "bundle", searched, searched_rows, self.run.settings)
+                save_search(self.run.out, searched, searched_rows, self.run.settings)
             self._write(recommender, fitter, figures)
         return figures
 
@@ -268,7 +267,7 @@ class Training:
         names = [name for name in self.config.model.scorers if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
-            recommender.scorers = fit_scorers(names, histories, recommender.content)
+            recommender.scorers = fit_scorers(names, histories, recommender.content, self.config.model.min_support)
             known = None if self.run.mode in (None, WARM) else SHARES
             fusion = choose_fusion(recommender, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)

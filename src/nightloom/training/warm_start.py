@@ -1,10 +1,11 @@
 """Starting tonight's network from the champion's weights instead of random ones.
 
 The caller's process decides whether the champion may be used and remaps its weights to tonight's catalogue
-(`write_start`); the workers only copy them in (`WarmStart.into`). A champion keeps two sets of weights: `model.safetensors`,
-refitted on everything before its test cutoff, and `search.safetensors`, which learned only from what came before its
-validation cutoff. Tonight's search starts from the second and tonight's refit from the first. So the epoch and the
-fusion weights are still chosen on events that no weight has seen.
+(`write_start`); the workers only copy them in (`WarmStart.into`). Two sets of weights are known of a champion:
+`model.safetensors` in its bundle, refitted on everything before its test cutoff, and `search.safetensors` beside the
+bundle in the stage's folder, which learned only from what came before its validation cutoff. The second is not
+registered: who has both sees what the refit has learned. Tonight's search starts from the second and tonight's refit
+from the first. So the epoch and the fusion weights are still chosen on events that no weight has seen.
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ class WarmStart:
 
 
 def save_search(folder: Path, weights: dict[str, Tensor], id_rows: Tensor, settings: dict[str, Any]) -> None:
-    """Keep a bundle's weights from before its validation cutoff, and the settings that a warm start must share.
+    """Keep the weights from before the validation cutoff, and the settings that a warm start must share.
 
     Args:
-        folder: the bundle.
+        folder: where to, beside the bundle.
         weights: state of the network after the search.
         id_rows: int64 [items], rows of the id table in that state.
         settings: what `settings_of` gave.
@@ -108,7 +109,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
         config: the run's config as JSON values.
     """
     free: dict[str, set[str]] = {
-        "model": {"scorers", "reranker", "dropout", "id_dropout"},
+        "model": {"scorers", "min_support", "reranker", "dropout", "id_dropout"},
         "prepare": {"validation_share", "test_share"},
         "pretrained": set(),
     }
@@ -152,7 +153,9 @@ def check_cutoffs(champion: Mapping[str, Any], tonight: Mapping[str, Any], proto
         )
 
 
-def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretrained: Path, champion: Path, out: Path) -> dict[str, Any]:
+def write_start(
+    config: dict[str, Any], protocol: str, prepared: Path, pretrained: Path, champion: Path, search: Path, out: Path
+) -> dict[str, Any]:
     """Write the champion's weights as tonight's workers read them, to `out / START_FILE`.
 
     Args:
@@ -161,6 +164,7 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
         prepared: tonight's folder of stage prepare.
         pretrained: tonight's folder of stage load_pretrained.
         champion: its bundle.
+        search: its weights from before its validation cutoff; those in the bundle count where it was made by an earlier version.
         out: gets the file.
 
     Returns:
@@ -176,7 +180,7 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
 
     bundle, meta = Bundle.load(champion), json.loads((prepared / "meta.json").read_text(encoding="utf-8"))
     check_cutoffs(bundle.meta, meta, protocol)
-    phases = _weights(bundle, config)
+    phases = _weights(bundle, search, config)
     tonight = _known(prepared, meta)
     _check_vectors(bundle, tonight, Vectors.load(pretrained))
     before = Known(bundle.item_ids, bundle.spec, bundle.meta["event_types"])
@@ -207,13 +211,13 @@ def write_start(config: dict[str, Any], protocol: str, prepared: Path, pretraine
     }
 
 
-def _weights(bundle: Any, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
+def _weights(bundle: Any, search_file: Path, config: dict[str, Any]) -> dict[str, tuple[dict[str, Tensor], Tensor]]:
     """Phase -> state of the network and rows of its id table."""
     if config["training"]["tuning"] != "frozen":
         raise ColdStart("the language model is tuned too, and its tuning starts anew each night")
-    path = bundle.folder / SEARCH_FILE
+    path = search_file if search_file.is_file() else bundle.folder / SEARCH_FILE
     if not path.is_file():
-        raise ColdStart("the champion keeps no weights from before its validation cutoff")
+        raise ColdStart("the champion's weights from before its validation cutoff are not on this machine or were never kept")
     with safe_open(path, "pt") as file:
         theirs: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
     ours = json.loads(json.dumps(settings_of(config)))

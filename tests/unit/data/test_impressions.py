@@ -80,3 +80,20 @@ def test_without_both_kinds_of_rows_nothing_is_learnt() -> None:
         impressions(given, RULES)
     with pytest.raises(InputError, match="100 rows lie before the test part"):
         impressions(tables(), RULES, 100)
+
+
+def test_values_are_hashed_by_a_key_without_which_nobody_can_try_ids(tmp_path: Path) -> None:
+    given, key = tables(), b"a key of some length"
+    plain, keyed = impressions(given, RULES), impressions(given, RULES, key=key)
+    other = impressions(given, RULES, key=b"another key of this")
+    user = keyed.fields.index("user_id")
+    assert not set(keyed.hashes[:, user]) & (set(plain.hashes[:, user]) | set(other.hashes[:, user]))
+    assert len(set(keyed.hashes[:, user])) == len(set(plain.hashes[:, user]))
+    keyed.save(tmp_path)
+    assert all(key not in path.read_bytes() for path in tmp_path.iterdir())
+    again, who = Impressions.load(tmp_path), given.events["user_id"].iloc[0]
+    more = again.followed_by(pd.DataFrame({"user_id": [who]}), np.array([10**15]), key)
+    assert more.hashes[-1, user] in set(keyed.hashes[:, user])
+    for wrong in (None, b"another key of this"):
+        with pytest.raises(InputError, match="the log of clicks: made by the key"):
+            again.followed_by(pd.DataFrame({"user_id": [who]}), np.array([10**15]), wrong)

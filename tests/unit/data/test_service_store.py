@@ -108,7 +108,7 @@ def test_who_asked_to_go_is_out_of_every_table_and_counts_again_afterwards(confi
     store.forget("2")
     snapshot, tables = night(config, tmp_path)
     assert tables.events["user_id"].tolist() == ["1"]
-    assert snapshot.source["left_out"] == {"users who asked the service to forget them": 2}
+    assert snapshot.source["left_out"] == {"users who asked to be forgotten": 2}
     store.add_events([Event("e2", "2", "02", "rating", DAY + 1)])
     _, tables = night(config, tmp_path)
     assert tables.events[["user_id", "item_id"]].values.tolist() == [["1", "01"], ["2", "02"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +14,17 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.core.attacked import SEARCH
 from nightloom.core.errors import InputError
 from nightloom.core.metrics import NAMES, from_frame
 from nightloom.core.sequences import Sequences
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
 from nightloom.evaluation.evaluate import evaluate
+from nightloom.evaluation.membership import measure_membership
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
+from nightloom.models.scorers.graph import TransitionGraph
+from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.manifest import seal
 from nightloom.promotion.gate import decide, with_limits
 from nightloom.training.distributed import World
@@ -144,6 +149,38 @@ def test_the_scorers_that_are_kept_up_to_date_have_a_figure_of_their_own(tonight
     assert set(live["metrics"]) <= set(frozen)
     for name, (low, high) in live["intervals"].items():
         assert low <= live["metrics"][name] <= high
+
+
+def test_the_membership_attack_is_measured_on_what_ships_and_with_the_weights_before_the_refit(tonight: SimpleNamespace) -> None:
+    assert set(tonight.figures["membership"]) == {"temporal", "streaming"}  # leave-one-out is not refitted
+    for protocol, found in tonight.figures["membership"].items():
+        assert SEARCH in found["events"]
+        assert not (tonight.bundles[protocol] / "search.safetensors").exists()
+        assert (tonight.bundles[protocol].parent / "search.safetensors").exists()
+        shipped = {name: value for name, value in found["events"].items() if name != SEARCH}
+        assert found["shipped_events"] == max(shipped.values())
+        assert all(0 <= value <= 1 for unit in ("events", "users") for value in found[unit].values())
+
+
+def test_the_attack_tells_a_model_that_learned_by_heart(tonight: SimpleNamespace) -> None:
+    """Item-to-item steps of everything before the test, of one person each: the attack on them is far from chance."""
+    bundle = Bundle.load(tonight.bundles["streaming"])
+    sequences = Sequences.load(tonight.prepared / "sequences_streaming.npz")
+    random = np.random.default_rng(0)
+    scattered = replace(sequences, items=random.integers(0, 30, len(sequences.items)).astype(np.int32))
+    model = copy(bundle.recommender)
+    known = scattered.train(with_validation=True)
+    by_heart = TransitionGraph(reach=1, recency=0.01).fit(known, 30)
+    model.scorers, model.weights, model.newcomer_weights = {"graph": by_heart}, {"graph": 1.0}, {"graph": 1.0}
+    ask = {"exclude_seen": False, "seed": 0}
+    found = measure_membership(model, scattered, "streaming", tonight.prepared / "none", **ask)
+    assert found is not None
+    assert found["shipped_events"] > 0.7
+    fresh = TransitionGraph(reach=1, recency=0.01).fit(scattered.train(), 30)
+    model.scorers = {"graph": fresh}
+    unlearned = measure_membership(model, scattered, "streaming", tonight.prepared / "none", **ask)
+    assert unlearned is not None
+    assert abs(unlearned["events"]["fused"] - 0.5) < 0.1
 
 
 def test_the_gate_draws_users_with_all_their_events(tonight: SimpleNamespace, tmp_path: Path) -> None:

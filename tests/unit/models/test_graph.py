@@ -82,3 +82,31 @@ def test_how_often_items_were_seen_is_kept(tmp_path: Path) -> None:
     moved = graph.reindex(np.array([1, -1, 0, 2]), 4)
     assert moved.seen is not None
     assert moved.seen.tolist() == [3, 2, 0, 0]
+
+
+def test_no_step_of_few_people_is_kept() -> None:
+    """Five people go from 0 to 1, three and one of them twice from 1 to 2: a fourth event makes no fourth person."""
+    lists = [[0, 1, 2]] * 2 + [[0, 1, 2, 1, 2], [0, 1], [0, 1]]
+    graph = TransitionGraph(reach=1, min_support=4).fit(Histories.of_items(lists), 3)
+    assert set(zip(owners(graph.offsets).tolist(), graph.targets.tolist(), strict=True)) == {(0, 1), (1, 0)}
+    whole = TransitionGraph(reach=1).fit(Histories.of_items(lists), 3)
+    np.testing.assert_array_equal(strengths(graph, [[0]])[0, 1], strengths(whole, [[0]])[0, 1])
+    np.testing.assert_array_equal(graph.popularity, whole.popularity)
+    assert strengths(TransitionGraph(reach=1, min_support=3).fit(Histories.of_items(lists), 3), [[1]])[0, 2] > 0
+
+
+def test_support_is_counted_as_by_hand() -> None:
+    random = np.random.default_rng(3)
+    histories = Histories.of_items([random.integers(0, 15, random.integers(0, 12)).tolist() for _ in range(60)])
+    histories.positive[:] = random.random(len(histories.items)) < 0.7
+    takers: dict[tuple[int, int], set[int]] = {}
+    for user in range(len(histories)):
+        rows = range(histories.offsets[user], histories.offsets[user + 1])
+        for i in rows:
+            for j in rows:
+                if 0 < abs(i - j) <= 3 and histories.positive[j] and histories.items[i] != histories.items[j]:
+                    takers.setdefault((int(histories.items[i]), int(histories.items[j])), set()).add(user)
+    graph = TransitionGraph(min_support=5).fit(histories, 15)
+    found = set(zip(owners(graph.offsets).tolist(), graph.targets.tolist(), strict=True))
+    assert found == {edge for edge, users in takers.items() if len(users) >= 5}
+    assert 0 < len(found) < len(takers)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.split import leave_one_out
-from nightloom.models.heads.item_counters import DAY, NEVER, ItemCounters
+from nightloom.models.heads.item_counters import DAY, NEVER, SPAN, ItemCounters
 from nightloom.models.heads.reranker import describe
 
 N_ITEMS = 4
@@ -122,3 +122,29 @@ def test_another_catalogue_and_the_disk_keep_the_counters(tmp_path: Path, days: 
     np.testing.assert_array_equal(item_counters.within(old, asked, 4), moved.within(new, asked, 4))
     assert moved.until(np.array([1, 3, 4]), asked).tolist() == [0, 0, 0]
     assert moved.first[[1, 3, 4]].tolist() == [NEVER] * 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, N_ITEMS - 1), st.integers(0, 30 * DAY), st.booleans()), max_size=30), st.sampled_from([None, 5]))
+def test_counters_by_day_hold_no_time_and_know_nothing_early(events: list[tuple[int, int, bool]], days: int | None) -> None:
+    items, seconds, positive = zip(*events, strict=True) if events else ((), (), ())
+    order = np.argsort(seconds, kind="stable")
+    one = Histories(
+        np.array([0, len(events)]),
+        np.array(items, dtype=np.int32)[order],
+        1_000_000 + np.array(seconds, dtype=np.int64)[order],
+        np.zeros(len(events), dtype=np.int16),
+        np.array(positive, dtype=bool)[order],
+        np.zeros(1, dtype=np.int64),
+    )
+    exact, rounded = ItemCounters.of(one, N_ITEMS, days), ItemCounters.of(one, N_ITEMS, days).by_day()
+    held = np.concatenate([rounded.keys % SPAN + rounded.start, rounded.times + rounded.start, rounded.before_last, rounded.first])
+    assert not (held[held != NEVER] % DAY).any()
+    everything = np.arange(N_ITEMS)
+    for when in range(1_000_000, 1_000_000 + 32 * DAY, 7 * 3600):
+        asked = np.full(N_ITEMS, when)
+        if days is None:
+            assert (rounded.until(everything, asked) <= exact.until(everything, asked)).all()
+        midnight = np.full(N_ITEMS, -(-when // DAY) * DAY + 1)
+        assert (rounded.until(everything, midnight) >= exact.until(everything, asked)).all()
+    np.testing.assert_array_equal(rounded.until(everything, asked), exact.until(everything, asked))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories, Links
 from nightloom.models.scorers.cooccurrence import Cooccurrence
 from nightloom.models.scorers.friends import STRANGER, Friends
@@ -110,3 +111,9 @@ def test_scores_are_standardised_query_by_query(queries: int, items: int, seed: 
     hidden = scores.copy()
     hidden[:, 0] = -np.inf
     assert (standard(hidden)[:, 0] <= standard(hidden).min(1)).all()
+
+
+def test_no_pair_of_few_people_is_kept() -> None:
+    lists = [[0, 1, 2]] * 4 + [[0, 1]]
+    found = Cooccurrence(min_support=5).fit(Histories.of_items(lists), 3)
+    assert set(zip(owners(found.offsets).tolist(), found.targets.tolist(), strict=True)) == {(0, 1), (1, 0)}

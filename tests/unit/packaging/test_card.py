@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from nightloom.core.attacked import SEARCH
 from nightloom.packaging.card import model_card
 from nightloom.promotion.gate import decide
 from tests.sample_reports import HOSTILE
@@ -50,9 +51,18 @@ def test_card(first: bool) -> None:
         training=TRAINING,
         slices={"new": {"users": 60, "events": 90, "ndcg_at_10": 0.7}},
         asked={"test_users": 60, "test_queries": 90, "without_history": {"queries": 7}, "sampled_from": None},
+        membership={
+            "events": {"network": 0.55, SEARCH: 0.67},
+            "users": {"network": 0.6, SEARCH: 0.9},
+            "shipped_events": 0.55,
+            "shipped_users": 0.6,
+        },
         counts={"events": 12345},
         licence="research only",
     )
+    assert "AUC 0.550 per event (within the limit of 0.60; .5 is chance) and 0.600 per user." in card
+    assert "which are not registered, it would be 0.670 and 0.900." in card
+    assert "No edge between two items rests on fewer than 5 people." in card
     assert card.startswith("# nightloom-films\n")
     assert "| nightloom | 1.0000 | 0.9000 | 0.8000 |" in card
     assert "90 events of 60 users were asked about, 7 of them without any history." in card

@@ -13,6 +13,7 @@ from tests.sample_reports import FAMILIES, decision, manifests, measures, night,
 KEYS = {
     "asked",
     "live",
+    "fairness",
     *("name", "night", "finished", "outcome", "data_hash", "config_hash", "git", "model", "protocols", "gate", "versions", "metrics"),
     *(
         "intervals",

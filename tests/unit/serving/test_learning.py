@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from nightloom.core.queries import Query
 from nightloom.core.ragged import offsets_of, owners
@@ -146,3 +147,46 @@ def test_counts_of_the_artefact_are_those_of_training(home: Path) -> None:
     np.testing.assert_array_equal(targets, raw.targets)
     seen = np.maximum(raw.seen, 1)
     np.testing.assert_allclose(weights, raw.weights * np.sqrt(seen[owners(raw.offsets)] * seen[raw.targets]), rtol=1e-6)
+
+
+def test_what_ships_holds_no_edge_of_few_people_and_no_exact_time_and_still_learns(tmp_path: Path) -> None:
+    """Four people took a step by night, so the artefact does not show it; by day a fifth takes it, and it counts for that one."""
+    folder = serving_bundle(tmp_path / "bundle", reranker=True, labels=True, min_support=5, by_day=True)
+    write_serving(folder, tmp_path / "serving")
+    known = known_histories(USERS)
+    users = [set(known.items[first:last].tolist()) for first, last in pairwise(known.offsets.tolist())]
+    engine = Engine.open(tmp_path / "serving")
+    for name in ("graph", "cooccurrence"):
+        offsets, targets, _ = engine.members[name].edges.packed()  # type: ignore[attr-defined]
+        for source, target in zip(owners(offsets).tolist(), targets.tolist(), strict=True):
+            assert sum({source, target} <= one for one in users) >= 5
+    for file in ("reranker.safetensors", "labels.safetensors"):
+        for name, array in load_file(tmp_path / "serving" / file).items():
+            if name.endswith((".before_last", ".first")):
+                assert not (array[array >= 0] % DAY).any()
+            elif name.endswith(".times"):
+                start = load_file(tmp_path / "serving" / file)[name.replace(".times", ".start")]
+                assert not ((array + start) % DAY).any()
+    item, other = next(iter(engine.catalogue.index)), f"i{N_ITEMS - 1}"
+    before = np.zeros(N_ITEMS, np.float32)
+    ask = engine._read(Query([item]))
+    engine.members["graph"].score(ask, before)
+    engine.apply("eve", item, 1, START + DAY, positive=True)
+    engine.apply("eve", other, 1, START + DAY + 60, positive=True)
+    after = np.zeros(N_ITEMS, np.float32)
+    engine.members["graph"].score(ask, after)
+    assert after[N_ITEMS - 1] > max(float(before[N_ITEMS - 1]), 0)
+
+
+def test_taking_back_what_the_artefact_does_not_show_leaves_nothing_below_zero(tmp_path: Path) -> None:
+    folder = serving_bundle(tmp_path / "bundle", scorers=("graph",), min_support=5)
+    write_serving(folder, tmp_path / "serving")
+    diaries = diaries_of(known_histories(USERS))
+    engine = opened(tmp_path, diaries, 1 << 28)
+    base = engine.members["graph"].base.values.copy()  # type: ignore[attr-defined]
+    rows = [row for row in diaries[0] if row[2] == 1][:1]
+    assert engine.retract("0", f"i{rows[0][1]}", rows[0][2], rows[0][0])
+    scores = np.zeros(N_ITEMS, np.float32)
+    for item in range(N_ITEMS):
+        engine.members["graph"].score(engine._read(Query([f"i{item}"])), scores)
+        assert (scores[np.isfinite(base)] >= 0).all()

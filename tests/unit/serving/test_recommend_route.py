@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from nightloom.core.errors import InputError
+from nightloom.core.pseudonyms import Pseudonyms
 from nightloom.core.queries import Query
 from nightloom.data.preparation.stored import look_up
 from nightloom.packaging.bundle import Bundle
-from tests.service_app import USERS, Worker, event, ids
+from tests.service_app import USERS, Worker, event, ids, make_served, name_champion
 from tests.serving_bundle import EVENTS, N_ITEMS, START
 
 
@@ -182,3 +186,31 @@ def test_similar_items(worker: Worker) -> None:
 
 def test_a_whole_number_may_be_written_with_a_point(worker: Worker) -> None:
     assert worker.ask(user_id="u1", k=3.0, now=float(START))["items"] == worker.ask(user_id="u1", k=3, now=START)["items"]
+
+
+def test_people_are_stored_by_pseudonyms_where_the_snapshot_holds_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTLOOM_PRIVACY_KEY", "a key of enough letters")
+    of = Pseudonyms(b"a key of enough letters")
+    made = make_served(tmp_path / "made")
+    events = pd.read_parquet(made / "snapshot" / "events.parquet")
+    plain = events[events["user_id"] == "u3"]["item_id"]
+    events.assign(user_id=events["user_id"].map(of)).to_parquet(made / "snapshot" / "events.parquet", index=False)
+    said = {"hash": "d" * 64, "source": {"pseudonyms": of.fingerprint}}
+    (made / "snapshot" / "snapshot.json").write_text(json.dumps(said))
+    name_champion(tmp_path, made)
+    with Worker(tmp_path) as worker:
+        assert worker.ask(user_id="u3")["fallback"] is None
+        assert {one["item_id"] for one in worker("GET", "/users/u3").json()["events"]} == set(plain)
+        worker.tell(event("e1", "person-eve", "i5"))
+        answered = worker.ask(user_id="person-eve")
+        assert answered["fallback"] is None
+        sent = {"feedback_id": "f1", "kind": "click", "token": answered["token"], "item_id": ids(answered)[0], "timestamp": START + 20}
+        assert worker("POST", "/feedback", {**sent, "user_id": "person-eve"}).status_code == 200
+        assert worker("POST", "/feedback", {**sent, "feedback_id": "f2", "user_id": "person-ann"}).status_code == 409
+        held = b"".join(path.read_bytes() for path in tmp_path.glob("shop*.db*"))
+        assert b"person-eve" not in held
+        assert of("person-eve").encode() in held
+        assert worker("DELETE", "/users/person-eve").json()["rows"] >= 2
+    monkeypatch.setenv("NIGHTLOOM_PRIVACY_KEY", "another key of letters")
+    with pytest.raises(InputError, match="made by the key"), Worker(tmp_path):
+        pass

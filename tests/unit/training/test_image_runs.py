@@ -129,19 +129,19 @@ def test_another_vision_model_starts_cold(shop: SimpleNamespace, seeing: Bundle,
     meta["trained_until"]["temporal"] = meta["cutoffs"]["temporal"]["test"] - 1
     (champion / "meta.json").write_text(json.dumps(meta))
     seal(champion, {})
-    laid = write_start(run, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
+    laid = write_start(run, "temporal", shop.prepared, shop.pretrained, champion, champion.parent / "search.safetensors", tmp_path)
     assert laid["items_kept"] > 40
     tensors = load_file(tmp_path / START_FILE)
     torch.testing.assert_close(tensors["refit.fusion.image.weight"], seeing.recommender.net.fusion.image.weight)
     narrow = other_pictures(shop, tmp_path / "narrow", Vectors(found.text, found.has_text, found.image[:, :5], found.has_image))
     with pytest.raises(ColdStart, match="image vectors are 5 wide tonight, the champion's are 32"):
-        write_start(run, "temporal", shop.prepared, narrow, champion, tmp_path)
+        write_start(run, "temporal", shop.prepared, narrow, champion, champion.parent / "search.safetensors", tmp_path)
     turned = other_pictures(shop, tmp_path / "turned", Vectors(found.text, found.has_text, found.image[:, ::-1].copy(), found.has_image))
     with pytest.raises(ColdStart, match="another vision model has seen the pictures"):
-        write_start(run, "temporal", shop.prepared, turned, champion, tmp_path)
+        write_start(run, "temporal", shop.prepared, turned, champion, champion.parent / "search.safetensors", tmp_path)
     renamed = run | {"pretrained": run["pretrained"] | {"image_model": "another"}}
     with pytest.raises(ColdStart, match=r"pretrained\.image_model"):
-        write_start(renamed, "temporal", shop.prepared, shop.pretrained, champion, tmp_path)
+        write_start(renamed, "temporal", shop.prepared, shop.pretrained, champion, champion.parent / "search.safetensors", tmp_path)
 
 
 def test_where_there_are_no_pictures_their_settings_keep_nobody_from_a_warm_start() -> None:

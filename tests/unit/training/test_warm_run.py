@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from nightloom.training import checkpoint
 from nightloom.training import run as run_module
 from nightloom.training.distributed import World
-from nightloom.training.fine_tune import fine_tune
+from nightloom.training.fine_tune import Start, fine_tune
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from nightloom.training.warm_start import START_FILE, write_start
@@ -36,13 +36,13 @@ def dated(shop: SimpleNamespace, folder: Path, validation: int, test: int) -> Pa
 
 
 @pytest.fixture
-def champion(tmp_path: Path, shop, settings, write_run) -> Path:
-    """The bundle of an earlier night."""
+def champion(tmp_path: Path, shop, settings, write_run) -> Start:
+    """The model of an earlier night."""
     path = write_run(settings(epochs=3), tmp_path / "champion")
     content = json.loads(path.read_text()) | {"prepared": str(dated(shop, tmp_path / "yesterday", 80, 100))}
     path.write_text(json.dumps(content))
     Training(Run.load(path), World())()
-    return tmp_path / "champion" / "bundle"
+    return Start(tmp_path / "champion" / "bundle", tmp_path / "champion" / "search.safetensors")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def tonight(tmp_path: Path, shop) -> Path:
     return dated(shop, tmp_path / "tonight", 90, 110)
 
 
-def test_two_workers_give_the_warm_curve_of_one(tmp_path: Path, settings, shop, champion: Path, tonight: Path) -> None:
+def test_two_workers_give_the_warm_curve_of_one(tmp_path: Path, settings, shop, champion: Start, tonight: Path) -> None:
     figures = {}
     for workers in (1, 2):
         config = settings(epochs=9, workers=workers, warm_start=True, warm_epochs=3)
@@ -68,13 +68,13 @@ def test_two_workers_give_the_warm_curve_of_one(tmp_path: Path, settings, shop, 
     assert rates[2] < 0.4 * rates[0]
     for key in ("loss", "validation_ndcg_at_10"):
         np.testing.assert_allclose([line[key] for line in one], [line[key] for line in two], rtol=1e-5, atol=1e-6)
-    scratch = json.loads((champion.parent / "curves.json").read_text())
+    scratch = json.loads((champion.bundle.parent / "curves.json").read_text())
     assert one[0]["loss"] < scratch[0]["loss"]  # it starts from what was learned
 
 
 @pytest.mark.parametrize("cut_after", [1, 3])
 def test_a_warm_run_that_is_cut_off_ends_like_one_that_is_not(
-    cut_after: int, tmp_path: Path, settings, shop, write_run, champion: Path, tonight: Path, monkeypatch
+    cut_after: int, tmp_path: Path, settings, shop, write_run, champion: Start, tonight: Path, monkeypatch
 ) -> None:
     """Cut in the search (after epoch 1 of 2) and in the refit."""
     config = settings(epochs=9, warm_start=True, warm_epochs=2)
@@ -82,7 +82,7 @@ def test_a_warm_run_that_is_cut_off_ends_like_one_that_is_not(
     def remapped(name: str) -> Path:
         path = write_run(config, tmp_path / name)
         content = json.loads(path.read_text()) | {"prepared": str(tonight)}
-        found = write_start(content["config"], "temporal", tonight, shop.pretrained, champion, path.parent)
+        found = write_start(content["config"], "temporal", tonight, shop.pretrained, *champion, path.parent)
         path.write_text(json.dumps(content | {"start": {"file": START_FILE, "sha256": found["sha256"]}}))
         return path
 
@@ -108,7 +108,7 @@ def test_a_warm_run_that_is_cut_off_ends_like_one_that_is_not(
     again = Training(Run.load(remapped("cut")), World())()  # the caller lays the weights out anew
     assert (again["epochs"], again["best_epoch"]) == (whole["epochs"], whole["best_epoch"])
     assert again["epochs"] <= 2
-    for name in ("model.safetensors", "search.safetensors"):
-        first, second = (load_file(tmp_path / run / "bundle" / name) for run in ("whole", "cut"))
+    for name in ("bundle/model.safetensors", "search.safetensors"):
+        first, second = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
         for weight in first:
             np.testing.assert_array_equal(first[weight], second[weight])

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
+from nightloom.core.privacy_key import check_fingerprint, fingerprint, keyed_hash
 from nightloom.data.preparation.clean import clean, event_times
 from nightloom.data.preparation.counters import counters
 from nightloom.data.preparation.labels import check_names, positive
@@ -42,6 +43,7 @@ class Impressions:
         numbers: float64 [rows, number_names], NaN where missing.
         number_names: their names.
         has_time: whether times are times, so that a gap between two means something.
+        key: fingerprint of the key by which values were hashed; empty without one.
     """
 
     times: NDArray[np.int64]
@@ -53,6 +55,7 @@ class Impressions:
     numbers: NDArray[np.float64]
     number_names: tuple[str, ...]
     has_time: bool
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -70,12 +73,13 @@ class Impressions:
         found = counters(keys, self.times, self.clicked, np.arange(len(self)) < until)
         return {name: column for name, column in found.items() if self.has_time or not name.endswith(" since")}
 
-    def followed_by(self, shown: pd.DataFrame, times: NDArray[np.int64]) -> Self:
+    def followed_by(self, shown: pd.DataFrame, times: NDArray[np.int64], key: bytes | None = None) -> Self:
         """These rows, followed by rows whose clicks are not known yet.
 
         Args:
             shown: columns under the names of the fields and numbers; a column that is not there is missing in every row.
             times: int64 [n], when they are shown, in the unit of the times; not before the last row.
+            key: by which the values of these rows were hashed.
 
         Raises:
             InputError: none of the columns is a field or a number of these rows.
@@ -83,8 +87,10 @@ class Impressions:
         known = [*self.fields, *self.number_names]
         if not set(known) & set(shown.columns):
             raise InputError(f"the input has the columns {list(shown.columns)}, and none of them is known here. Give some of: {known}")
+        if self.key:
+            check_fingerprint(key or b"", self.key, "the log of clicks")
         missing = pd.Series([None] * len(shown), dtype=object)
-        hashes = [hashed(shown.get(name, missing)) for name in self.fields]
+        hashes = [hashed(shown.get(name, missing), key if self.key else None) for name in self.fields]
         numbers = [_numbers(pd.to_numeric(shown.get(name, missing))) for name in self.number_names]
         return replace(
             self,
@@ -98,7 +104,7 @@ class Impressions:
         """Write `impressions.npz`, without pickles, and `impressions.json`."""
         arrays = {name: getattr(self, name) for name in ("times", "clicked", "hashes", "numbers")}
         np.savez(folder / "impressions.npz", **arrays)
-        fields = {name: getattr(self, name) for name in ("test_start", "fields", "sides", "number_names", "has_time")}
+        fields = {name: getattr(self, name) for name in ("test_start", "fields", "sides", "number_names", "has_time", "key")}
         (folder / "impressions.json").write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -111,7 +117,7 @@ class Impressions:
         return cls(**content)
 
 
-def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = None) -> Impressions:
+def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = None, key: bytes | None = None) -> Impressions:
     """Gather what was shown, with its context and what is known of users and items.
 
     Events are cleaned as for retrieval. Each remaining event is a row, clicked if it is positive. Numeric columns are numbers; all others
@@ -122,6 +128,7 @@ def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = 
         tables: canonical, validated tables.
         prepare: rules of cleaning and labels, and the share of the test.
         test_from: time at which the test part begins, where it goes by time (`clicks.test_from`).
+        key: by which values are hashed, so that who has the rows can not find people in them by trying ids; None: without.
 
     Raises:
         InputError: events are all clicked or all not, or too few lie before or in the test part.
@@ -139,7 +146,7 @@ def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = 
         )
     columns, sides = _columns(events, tables)
     numbers = {name: _numbers(column) for name, column in columns.items() if _is_number(column)}
-    fields = {name: hashed(column) for name, column in columns.items() if name not in numbers}
+    fields = {name: hashed(column, key) for name, column in columns.items() if name not in numbers}
     fields = {name: codes for name, codes in fields.items() if _tells(codes[:start])}
     return Impressions(
         times,
@@ -151,14 +158,16 @@ def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = 
         np.column_stack([*numbers.values()]) if numbers else np.zeros((len(events), 0)),
         tuple(numbers),
         "timestamp" in events,
+        fingerprint(key) if key else "",
     )
 
 
-def hashed(column: pd.Series) -> NDArray[np.int64]:
-    """A hash of each value, the same in every process, int64 [rows]; 0 for what is missing."""
+def hashed(column: pd.Series, key: bytes | None = None) -> NDArray[np.int64]:
+    """A hash of each value (SipHash), the same in every process, int64 [rows]; 0 for what is missing."""
     known = column.notna().to_numpy()
     values = np.where(known, column.astype(object).astype(str).to_numpy(dtype=object), "")
-    return np.where(known, pd.util.hash_array(values).view(np.int64) | 1, 0)
+    plain = pd.util.hash_array(values) if key is None else pd.util.hash_array(values, hash_key=keyed_hash(key, "clicks", "")[:16])
+    return np.where(known, plain.view(np.int64) | 1, 0)
 
 
 def _columns(events: pd.DataFrame, tables: Tables) -> tuple[dict[str, pd.Series], dict[str, Side]]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
+from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.data.preparation.clean import clean, event_times
 from nightloom.data.preparation.labels import is_positive
 from nightloom.data.tables.schema import OWN
@@ -27,7 +28,7 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
 
     Args:
         place: canonical events.parquet.
-        users: their ids.
+        users: their ids, which are looked up by pseudonyms where the snapshot holds those.
         meta: `meta.json` of stage prepare.
 
     Returns:
@@ -36,7 +37,7 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
 
     Raises:
         DamagedError: the table is one of a snapshot, and no longer what was written.
-        InputError: the model does not say how events were prepared, or the store lacks a column.
+        InputError: the model does not say how events were prepared, the store lacks a column, or the key of its pseudonyms is not here.
     """
     check_table(place)
     if "prepare" not in meta:
@@ -46,12 +47,16 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
     if lacking or not {"timestamp", "order"} & set(there):
         missing = ", ".join(sorted(lacking)) or "timestamp or order"
         raise InputError(f"{place}: no canonical events, {missing} is missing. Name the events.parquet of a snapshot.")
+    pseudonyms = pseudonyms_of(place.parent)
+    names_of = {pseudonyms(user) if pseudonyms else user: user for user in users}
     rules: Any = SimpleNamespace(**meta["prepare"] | {"min_user_events": 1, "min_item_events": 0})
-    events = clean(pd.read_parquet(place, columns=there, filters=[("user_id", "in", sorted(users))]), rules)[0]
+    events = clean(pd.read_parquet(place, columns=there, filters=[("user_id", "in", sorted(names_of))]), rules)[0]
     events = events[~events["item_id"].isin(meta["rare_items"])]
     events = events.iloc[np.argsort(event_times(events), kind="stable")]
     names = EventNames.of(meta)
-    found = events[["user_id", "item_id"]].assign(
-        event=events["event"].where(events["event"].isin(names.known), names.default), positive=is_positive(events, rules)
+    found = events[["item_id"]].assign(
+        user_id=events["user_id"].map(names_of),
+        event=events["event"].where(events["event"].isin(names.known), names.default),
+        positive=is_positive(events, rules),
     )
     return found.assign(second=event_times(events) // 1000) if "timestamp" in there else found

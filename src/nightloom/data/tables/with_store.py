@@ -17,7 +17,7 @@ from nightloom.data.tables.convert import to_numbers, to_text
 from nightloom.data.tables.features import item_kinds
 from nightloom.data.tables.schema import Tables
 
-FORGOTTEN = "users who asked the service to forget them"
+FORGOTTEN = "users who asked to be forgotten"
 DELETED = "items that were deleted at the service"
 
 

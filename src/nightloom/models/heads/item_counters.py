@@ -20,6 +20,11 @@ SPAN = np.int64(1 << 36)
 """Seconds that fit into a key: two thousand years."""
 
 
+def midnight(times: IntArray | np.int64) -> IntArray:
+    """The midnight at or after some times, in seconds since 1970."""
+    return np.asarray(-(-times // DAY) * DAY)
+
+
 @dataclass(frozen=True)
 class ItemCounters:
     """Positive events by item and time. Every method counts only events strictly before the given time.
@@ -108,6 +113,17 @@ class ItemCounters:
             new[rows[here]] = old[here]
         kept = rows[item] >= 0
         return ItemCounters(self.start, np.sort(rows[item[kept]] * SPAN + time[kept]), self.times, *moved)
+
+    def by_day(self) -> ItemCounters:
+        """The same with every time moved up to the next midnight (UTC), so that none tells when somebody was there.
+
+        Up, not down: no question before an event knows of it then.
+        """
+        item, time = np.divmod(self.keys, SPAN)
+        start = midnight(np.int64(self.start)) if len(self.keys) else np.int64(0)
+        kept = midnight(time + self.start) - start
+        dates = (np.where(one == NEVER, NEVER, midnight(one)) for one in (self.before_last, self.first))
+        return ItemCounters(int(start), np.sort(item * SPAN + kept), np.sort(kept), self.before, *dates)
 
     def save(self, folder: Path, name: str = "item_counters") -> None:
         """Write `<name>.npz`."""

@@ -71,6 +71,10 @@ class LabelCounters:
         """The same over another catalogue; see `Scorer.reindex`."""
         return LabelCounters(self.shown.reindex(rows, n_items), self.positive.reindex(rows, n_items))
 
+    def by_day(self) -> LabelCounters:
+        """The same with times moved up to the next midnight; see `ItemCounters.by_day`."""
+        return LabelCounters(self.shown.by_day(), self.positive.by_day())
+
     def save(self, folder: Path) -> None:
         """Write `label_shown.npz` and `label_positive.npz`."""
         self.shown.save(folder, SHOWN)

@@ -25,13 +25,22 @@ class Cooccurrence(ItemGraph):
         recency: weight lost with each event of age.
         memory: latest events of a history that are looked at.
         span: latest events of a history that are counted, since pairs grow with the square of it.
+        min_support: users that must have both items, one at least.
     """
 
     family: ClassVar[str] = "cooccurrence"
-    settings: ClassVar[tuple[str, ...]] = ("shrink", "neighbours", "recency", "memory", "span")
+    settings: ClassVar[tuple[str, ...]] = ("shrink", "neighbours", "recency", "memory", "span", "min_support")
 
-    def __init__(self, shrink: float = 20.0, neighbours: int = 200, recency: float = 0.9, memory: int = 32, span: int = 200) -> None:
-        super().__init__(recency, memory)
+    def __init__(
+        self,
+        shrink: float = 20.0,
+        neighbours: int = 200,
+        recency: float = 0.9,
+        memory: int = 32,
+        span: int = 200,
+        min_support: int = 1,
+    ) -> None:
+        super().__init__(recency, memory, min_support)
         self.shrink, self.neighbours, self.span = shrink, neighbours, span
 
     def fit(self, train: Histories, n_items: int) -> Self:
@@ -49,6 +58,7 @@ class Cooccurrence(ItemGraph):
             row = np.repeat(owners(of_item[rows.start : rows.stop + 1]), many)
             key = row * n_items + item[gather(of_user[some], many)]
             block = np.bincount(key, minlength=(rows.stop - rows.start) * n_items).reshape(-1, n_items).astype(np.float32)
+            block[block < self.min_support] = 0
             source, target, counts = strongest(block, rows.start, self.neighbours)
             found.append((source, target, counts / (np.diff(of_item)[source] + np.float32(self.shrink))))
         return self._take(*joined(found), np.bincount(train.items[train.positive], minlength=n_items))

@@ -29,13 +29,22 @@ class TransitionGraph(ItemGraph):
         backward: weight of a step taken backwards.
         recency: weight lost with each event of age.
         memory: latest events that are looked at.
+        min_support: users that a step must have been taken by, one at least.
     """
 
     family: ClassVar[str] = "graph"
-    settings: ClassVar[tuple[str, ...]] = ("reach", "decay", "backward", "recency", "memory")
+    settings: ClassVar[tuple[str, ...]] = ("reach", "decay", "backward", "recency", "memory", "min_support")
 
-    def __init__(self, reach: int = 3, decay: float = 0.7, backward: float = 0.5, recency: float = 0.7, memory: int = 32) -> None:
-        super().__init__(recency, memory)
+    def __init__(
+        self,
+        reach: int = 3,
+        decay: float = 0.7,
+        backward: float = 0.5,
+        recency: float = 0.7,
+        memory: int = 32,
+        min_support: int = 1,
+    ) -> None:
+        super().__init__(recency, memory, min_support)
         self.seen: NDArray[np.int64] | None = None
         """Events of each item, positive or not, int64 [n_items]; None in a model of before they were kept."""
         self.reach, self.decay, self.backward = reach, decay, backward
@@ -43,7 +52,7 @@ class TransitionGraph(ItemGraph):
     def fit(self, train: Histories, n_items: int) -> Self:
         """Count the steps; only steps to (or, backwards, from) positive events count."""
         items, owner = train.items.astype(np.int64), owners(train.offsets)
-        edges, weights = [np.zeros(0, np.int64)], [np.zeros(0)]
+        edges, weights, users = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
         for step in range(1, self.reach + 1):
             same = owner[step:] == owner[:-step]
             i, j = items[:-step][same], items[step:][same]
@@ -55,8 +64,13 @@ class TransitionGraph(ItemGraph):
                 kept = counts & (source != target)
                 edges.append(source[kept] * n_items + target[kept])
                 weights.append(np.full(int(kept.sum()), gain_here))
+                users.append(owner[step:][same][kept])
         edge, position = np.unique(np.concatenate(edges), return_inverse=True)
         weight = np.bincount(position, np.concatenate(weights), minlength=len(edge))
+        if self.min_support > 1:
+            takers = np.unique(position * np.int64(max(len(train), 1)) + np.concatenate(users)) // max(len(train), 1)
+            common = np.bincount(takers, minlength=len(edge)) >= self.min_support
+            edge, weight = edge[common], weight[common]
         source, target = np.divmod(edge, max(n_items, 1))
         self.seen = np.bincount(items, minlength=n_items)
         seen = np.maximum(self.seen, 1)

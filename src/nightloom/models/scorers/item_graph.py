@@ -29,13 +29,14 @@ class ItemGraph(SparseScorer):
     Args:
         recency: weight lost with each event of age.
         memory: latest events that are looked at.
+        min_support: users that an edge rests on, where it rests on users: an edge of few would give their histories away.
     """
 
     settings: ClassVar[tuple[str, ...]]
     """Names of the constructor's arguments, kept with the edges."""
 
-    def __init__(self, recency: float, memory: int) -> None:
-        self.recency, self.memory = recency, memory
+    def __init__(self, recency: float, memory: int, min_support: int = 1) -> None:
+        self.recency, self.memory, self.min_support = recency, memory, min_support
 
     def _take(self, source: NDArray[np.int64], target: NDArray[np.int64], weight: NDArray[np.floating], counts: NDArray[np.int64]) -> Self:
         """Take edges, ordered by source, and how often each item was seen; an item never seen can not be ranked."""
@@ -102,7 +103,7 @@ class ItemGraph(SparseScorer):
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         with np.load(folder / f"{cls.family}.npz", allow_pickle=False) as content:
-            graph = cls(**{name: content[name].item() for name in cls.settings})
+            graph = cls(**{name: content[name].item() for name in cls.settings if name in content})  # one of before had fewer settings
             return graph._keep(*(content[name] for name in ("offsets", "targets", "weights", "popularity")))
 
     def _settings(self) -> dict[str, Any]:

@@ -22,7 +22,8 @@ router = APIRouter(tags=["events"])
 async def store_events(app: Any, said: Sequence[NewEvent], ack: Acknowledged) -> dict[str, int]:
     """Store events; what became of them by counts."""
     service: Service = app.state.service
-    events = [Event(one.event_id, one.user_id, one.item_id, one.event, one.timestamp, one.value) for one in said]
+    key_of = service.model.key_of
+    events = [Event(one.event_id, key_of(one.user_id), one.item_id, one.event, one.timestamp, one.value) for one in said]
     done = await service.write(AddEvents(events), ack)
     app.state.metrics.counts["events_total"] += done.new
     model = service.model
@@ -59,13 +60,14 @@ async def add_feedback(body: FeedbackRequest, request: Request) -> Response:
     if body.value is None and body.kind == "rating":
         raise Conflict("value: a rating has one")
     shown = service.signer.read(body.token, "token")
-    if body.user_id is not None and shown.user is not None and body.user_id != shown.user:
+    given = None if body.user_id is None else service.model.key_of(body.user_id)
+    if given is not None and shown.user is not None and given != shown.user:
         raise Conflict("user_id: the recommendation was made for somebody else")
     position = None if body.item_id is None else shown.position(body.item_id)
     if body.item_id is not None and position is None:
         raise Conflict("item_id: the recommendation did not show this item")
     name = FEEDBACK_EVENTS.get(body.kind)
-    user = body.user_id if body.user_id is not None else shown.user
+    user = given if given is not None else shown.user
     feedback = Feedback(
         body.feedback_id,
         body.kind,

@@ -7,7 +7,7 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from nightloom.serving.store.errors import WriteRefused
 from nightloom.serving.store.rows import Acknowledged, Event, Feedback, Item
@@ -243,6 +243,30 @@ class Forget:
         )
         transaction.now += 1  # what the same group adds for this user afterwards counts again
         return gone
+
+
+@dataclass(frozen=True)
+class HideForgotten:
+    """Put a keyed hash in the place of the id of somebody who was forgotten, once the snapshots hold nothing of the person either.
+
+    The row stays, so that readers let go of what they keep of people in memory.
+    """
+
+    user_id: str
+    hash: str
+    rows: int = 1
+    MARK: ClassVar[str] = "forgotten:"
+    """What stands before a hash."""
+
+    def run(self, transaction: Transaction) -> None:
+        """Replace."""
+        run = transaction.connection.execute
+        if run("DELETE FROM forgotten WHERE user_id = ?", (self.user_id,)).rowcount:
+            at = transaction.take()
+            run(
+                "INSERT OR REPLACE INTO forgotten (sequence, user_id, received, writer, number) VALUES (?, ?, ?, ?, ?)",
+                (at, f"{self.MARK}{self.hash}", transaction.now, transaction.writer, at),
+            )
 
 
 ITEM_COLUMNS = "item_id, columns, whole, deleted, version, changed"

@@ -1,0 +1,89 @@
+"""Canonical tables without people who asked to be forgotten, and with pseudonyms in the place of ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from nightloom.core.pseudonyms import Pseudonyms
+from nightloom.data.tables.schema import Tables
+from nightloom.runs.forgotten import Forgotten
+
+NOT_KEPT = "(not kept, since data.pseudonyms is set)"
+PEOPLE = {"events": ("user_id",), "users": ("user_id",), "links": ("user_id", "other_id")}
+"""Table -> its columns with ids of people."""
+
+
+def without_people(tables: Tables, forgotten: Forgotten) -> tuple[Tables, int]:
+    """Leave rows of people on a list out of every table, and out of the rows that could not be read.
+
+    Args:
+        tables: of the config's own sources; what a service stored after the person was forgotten is not among them.
+        forgotten: the list.
+
+    Returns:
+        The tables, and how many events were left out.
+    """
+    if not forgotten:
+        return tables, 0
+    made, out = dict[str, pd.DataFrame](), 0
+    for name, columns in PEOPLE.items():
+        table: pd.DataFrame | None = getattr(tables, name)
+        if table is None:
+            continue
+        gone = forgotten.of({one for column in columns for one in table[column].dropna().unique()})
+        theirs = table[list(columns)].isin(gone).any(axis=1).to_numpy()
+        out += int(theirs.sum()) if name == "events" else 0
+        made[name] = table[~theirs].reset_index(drop=True) if theirs.any() else table
+    rejected = dict[str, pd.DataFrame]()
+    for name, aside in tables.rejected.items():
+        raws = aside["raw"].astype(str).tolist() if name in PEOPLE else []
+        kept = aside[[not one for one in forgotten.in_raw(raws)]] if name in PEOPLE else aside
+        if len(kept):
+            rejected[name] = kept.reset_index(drop=True)
+    return _with(tables, made, rejected), out
+
+
+def _with(tables: Tables, made: Mapping[str, pd.DataFrame], rejected: Mapping[str, pd.DataFrame]) -> Tables:
+    """The tables with others in the place of those that hold people."""
+    people = {name: made.get(name, getattr(tables, name)) for name in PEOPLE}
+    return replace(tables, events=people["events"], users=people["users"], links=people["links"], rejected=dict(rejected))
+
+
+def with_pseudonyms(tables: Tables, pseudonyms: Pseudonyms, names: Mapping[str, Mapping[str, str]]) -> Tables:
+    """Put pseudonyms in the place of people's ids, also in the rows that could not be read.
+
+    Of those only what is a JSON object keeps its text: in a torn line nobody can say which part is the id.
+
+    Args:
+        tables: canonical tables.
+        pseudonyms: of one key.
+        names: table -> our column name -> that of the source, as in `data.columns`.
+    """
+    made = dict[str, pd.DataFrame]()
+    for name, columns in PEOPLE.items():
+        table: pd.DataFrame | None = getattr(tables, name)
+        if table is not None:
+            known = pseudonyms.of({one for column in columns for one in table[column].dropna().unique()})
+            made[name] = table.assign(**{column: table[column].map(known).astype(table[column].dtype) for column in columns})
+    rejected = dict(tables.rejected)
+    for name in PEOPLE.keys() & rejected.keys():
+        keys = {names.get(name, {}).get(column, column) for column in PEOPLE[name]}
+        raw = rejected[name]["raw"].map(lambda text, keys=keys: _hidden(text, keys, pseudonyms))
+        rejected[name] = rejected[name].assign(raw=raw.astype(rejected[name]["raw"].dtype))
+    return _with(tables, made, rejected)
+
+
+def _hidden(text: str, keys: set[str], pseudonyms: Pseudonyms) -> str:
+    """The text of a row with pseudonyms."""
+    try:
+        content = json.loads(text)
+    except (ValueError, TypeError):
+        content = None
+    if not isinstance(content, dict):
+        return NOT_KEPT
+    said = {name: pseudonyms(str(value)) if name in keys and value is not None else value for name, value in content.items()}
+    return json.dumps(said, ensure_ascii=False)
