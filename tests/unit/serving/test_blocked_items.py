@@ -63,6 +63,7 @@ ASKED = st.one_of(
             "columns": st.just(["title", "genres"]),
             "debug": st.booleans(),
             "filter": st.just({"in": {"genres": ["blue"]}}),
+            "rules": st.lists(ITEM, min_size=1, max_size=9).map(lambda pins: [{"name": "pins", "pin": pins}]),
         },
     ).map(lambda body: ("POST", "/recommend", body)),
     st.integers(0, USERS).map(lambda user: ("POST", "/recommend", {"user_id": f"u{user}", "k": 200})),
