@@ -73,6 +73,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     pd.DataFrame({"movieId": ids, "title": titles, "genres": genres}).to_csv(home / "movies.csv", index=False)
     (home / "mine.yaml").write_text(CONFIG.format(model=tiny_bert(home / "bert")))
     night(home)
+    prepared = json.loads((home / "mlruns" / "serving" / "mine" / "prepared.json").read_text())
+    assert (prepared["version"], Path(prepared["folder"]).is_dir()) == ("1", True), "promotion has it ready to serve"
     port, log = free_port(), home / "log"
     command = [sys.executable, "-m", "nightloom.cli", "serve", "mine", "--root", "mlruns", "--port", str(port), "--workers", "1"]
     with log.open("wb") as out:

@@ -98,7 +98,9 @@ class Service:
             exclude_seen = model.champion.exclude_seen and asked.items is None
         limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
         moment = time.time_ns() // 1_000_000
-        rules = Applied(self.rules, asked.rules, items, moment if asked.now is None else asked.now * 1000)
+        rules = None
+        if self.rules or asked.rules:
+            rules = Applied(self.rules, asked.rules, items, moment if asked.now is None else asked.now * 1000)
         who = _who(asked)
         fallback = _fallback(engine, who)
 
