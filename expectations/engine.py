@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import os
 from copy import copy
@@ -26,6 +27,9 @@ __all__ = ["Engine", "FailureSeverity", "gx", "gxe"]
 SITE = "data_docs"
 PLACES = {"result_format": "COMPLETE", "exclude_unexpected_values": True, "return_unexpected_index_query": False}
 """A result that lists the index of every failing row, and neither its values nor a query: an int a row at most."""
+
+TABLES = ("partial_unexpected_list", "partial_unexpected_counts")
+"""What Data Docs show of a result as a table of values."""
 
 
 class Engine:
@@ -100,5 +104,23 @@ class Engine:
         return [frame.index.isin(places[expectation.id]) for expectation in suite.expectations]
 
     def write_docs(self) -> None:
-        """Render all results so far; the first page is index.html."""
+        """Render all results so far; the first page is index.html.
+
+        Great Expectations escapes what it puts into sentences, but not the values in its tables of what was unexpected.
+        """
+        store = self._context.validation_results_store
+        for key in store.list_keys():
+            results = store.get(key)
+            for found in results.results:
+                found.result |= {name: _escaped(found.result[name]) for name in TABLES if name in found.result}
+            store.set(key, results)
         self._context.build_data_docs(site_names=[SITE])
+
+
+def _escaped(value: Any) -> Any:
+    """Text as HTML shows it, also in lists and mappings."""
+    if isinstance(value, list):
+        return [_escaped(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _escaped(one) for name, one in value.items()}
+    return html.escape(value, quote=False) if isinstance(value, str) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -18,9 +19,9 @@ from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 
-from flows.orphans import end_orphans
+from flows.orphans import end_orphans, end_own
 from nightloom.config import load_config, load_preset
-from nightloom.core.disk import command_trouble, flush, writable
+from nightloom.core.disk import command_trouble, flush, no_writing, writable
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.secrets import hidden, hide_in_logs, public
 from nightloom.core.shell import typed
@@ -111,6 +112,7 @@ def before_prefect(module: str, command: ArgumentParser, check: Check = lambda _
     if module != "__main__":
         return Namespace()
     any_encoding()
+    logging.raiseExceptions = False  # a log that can not be written, to a lost server for example, prints no traceback
     if not sys.warnoptions:  # whoever sets PYTHONWARNINGS sees those of the libraries too
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", RenamedWarning)
@@ -205,14 +207,34 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
         code = show(result, console) or 0
         flush()
     except Exception as error:
-        if not isinstance(error, NightloomError) and server_lost(error):
-            said = f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end."
-            errors.print(said, markup=False, soft_wrap=True)
-            if (ours := _ours(error)) is not None:
-                _leave(refused(ours, errors))
-            _leave((show(_ended.pop(), console) or 0) if _ended else 1)
-        return refused(plainly(error), errors)
+        lost = not isinstance(error, NightloomError) and server_lost(error)
+        if lost and _ended:
+            _server_lost(error, errors)
+            _leave(show(_ended.pop(), console) or 0)
+        ours = _ours(error) if lost else None
+        try:
+            why = plainly(ours or error)
+        except Exception:
+            if not lost:
+                raise
+            _server_lost(error, errors)
+            _leave(1)
+        if why is ours:
+            _server_lost(error, errors)
+        if lost or _server_can_not_write():
+            _leave(refused(why, errors))
+        return refused(why, errors)
     return code
+
+
+def _server_lost(error: Exception, console: Console) -> None:
+    said = f"Prefect's server does not answer any more ({type(error).__name__}): its page does not show the end."
+    console.print(said, markup=False, soft_wrap=True)
+
+
+def _server_can_not_write() -> bool:
+    """Whether this command's temporary server can tell no end, since the disk of its database has turned read-only."""
+    return "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" in os.environ and no_writing(Path(os.environ["PREFECT_HOME"])) is not None
 
 
 def plainly(error: Exception) -> NightloomError:
@@ -268,6 +290,7 @@ def ends_with(result: Result) -> Result:
 
 def _leave(code: int) -> NoReturn:
     """End the process at once: at its ordinary end Prefect would try to send each event for seconds, one after the other."""
+    end_own()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

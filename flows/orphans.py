@@ -21,13 +21,26 @@ def end_orphans() -> None:
     home, space = os.environ["PREFECT_HOME"], _namespace()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # another user's, or gone by now
-            if "prefect.server.api.server:create_app" not in process.cmdline():
+            if not _serves(process):
                 continue
             given = process.environ()
             starter, _, its = given.get(STARTER, "").partition(" ")
             if starter and given.get("PREFECT_HOME") == home and its == space and starter != str(process.ppid()):
                 process.terminate()
     os.environ[STARTER] = f"{os.getpid()} {space}"
+
+
+def end_own() -> None:
+    """End the temporary server of this command, for an end at which Prefect can not see to it."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if _serves(process):
+                process.terminate()
+
+
+def _serves(process: psutil.Process) -> bool:
+    """Whether it is a temporary server of Prefect's."""
+    return "prefect.server.api.server:create_app" in process.cmdline()
 
 
 def _namespace() -> str:

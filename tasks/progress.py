@@ -30,6 +30,8 @@ SILENT_SECONDS = 300.0
 """For so long nothing is said to a server that did not answer."""
 PROCESS_LABEL = "nightloom.process"
 """Label of a flow run: host, number and start of its process, as `nightloom.runs.processes` writes them."""
+UNREACHED = ("Failed to reach API", "ephemeral Prefect API server")
+"""In what Prefect raises where a server is not reached, or its temporary one does not start in time."""
 Told = TypeVar("Told")
 _TAG: ContextVar[str] = ContextVar("_TAG", default="")
 _silent_until = 0.0
@@ -49,7 +51,7 @@ def server_lost(error: BaseException) -> bool:
     """Whether an error says that Prefect's server can not be reached, or fails itself."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500
-    return isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error)
+    return isinstance(error, httpx.TransportError) or any(words in str(error) for words in UNREACHED)
 
 
 def tell(what: Callable[..., Told], *args: Any, **named: Any) -> Told | None:

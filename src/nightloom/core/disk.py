@@ -19,6 +19,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+READ_ONLY_DISK = "read-only file system"
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 WORDS = {
     "no space left on": errno.ENOSPC,
@@ -29,7 +30,7 @@ WORDS = {
     r"errno 27\] file too large": errno.EFBIG,
     "os error 27": errno.EFBIG,
     "no usable temporary directory": errno.EROFS,
-    "read-only file system": errno.EROFS,
+    READ_ONLY_DISK: errno.EROFS,
     "attempt to write a readonly database": errno.EROFS,
 }
 """Patterns of what numpy, safetensors, SQLite and the logs of workers say, in small letters -> the error number."""
@@ -83,7 +84,9 @@ def trouble(error: BaseException, folder: Path, places: Sequence[Path] = ()) -> 
             )
         return read_only(named or folder, str(getattr(one, "strerror", None) or one))
     for place in places:
-        if said := _state(place):
+        if why := no_writing(place):
+            return read_only(place, why)
+        if said := _little(place):
             return f"{said} ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
     return None
 
@@ -112,7 +115,12 @@ def _remedy() -> str:
 
 
 def read_only(place: Path, why: str) -> str:
-    """The message of a place that this user can not read or write."""
+    """The message of a place that this user, or nobody, can read or write."""
+    if READ_ONLY_DISK in why.lower():
+        return (
+            f"{place} can not be used ({why}). Mount its disk for writing again (`dmesg` may say why it is not), or name another (--root "
+            "or NIGHTLOOM_ROOT), then start again: finished stages are kept."
+        )
     return f"{place} can not be used ({why}). Give this user the right to read and write it, or name another (--root or NIGHTLOOM_ROOT)."
 
 
@@ -131,7 +139,7 @@ def writable(folder: Path) -> None:
     except OSError as error:
         error.filename = str(folder)
         raise InputError(trouble(error, folder) or read_only(folder, str(error.strerror or error))) from error
-    if said := _state(folder):
+    if said := _little(folder):
         raise InputError(said)
 
 
@@ -192,10 +200,21 @@ def _fullest(places: Sequence[Path]) -> Path:
     return min(places, key=lambda place: shutil.disk_usage(_existing(place)).free)
 
 
-def _state(place: Path) -> str | None:
-    """What is wrong with a folder right now."""
+def no_writing(place: Path) -> str | None:
+    """Why nothing at all can be written to the disk of a folder right now; None where it can be.
+
+    It is tried: a disk that Linux made read-only after an error still says of itself that it can be written.
+    """
+    at = _existing(place)
+    try:
+        tempfile.TemporaryFile(dir=at if at.is_dir() else at.parent, buffering=0).close()
+    except OSError as error:
+        return os.strerror(errno.EROFS) if error.errno == errno.EROFS else None
+    return None
+
+
+def _little(place: Path) -> str | None:
+    """The message of a disk that is almost full."""
     at = os.statvfs(_existing(place))
-    if at.f_flag & os.ST_RDONLY:
-        return read_only(place, "a read-only file system")
     free = at.f_bavail * at.f_frsize
     return f"only {free / 2**20:.1f} MiB are free on the disk of {place}. {_remedy()}" if free < LITTLE else None

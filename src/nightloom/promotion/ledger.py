@@ -4,6 +4,9 @@ It is kept where the aliases are, as tags of the registered model, so that every
 (`promote`, `rollback`) is written before the aliases are touched, with those that it leads to, and `done` after. Aliases follow the last
 move: whoever comes next carries out one that a kill cut short (`Registry.settle`).
 
+A process that was paused may touch the aliases when others have moved on, and may be killed before it sees that. So it writes `begun`
+first, and until its `done` an alias that stands as its move had it, and not as the last one has it, is known to be stale (`Ledger.meant`).
+
 A version that passed the gate is an intent too: it is registered with `INTENT_TAG`, which says over which champion. MLflow numbers versions
 one after the other, so of two that were judged against the same champion the lower number goes first, on whatever machines they are.
 """
@@ -25,7 +28,7 @@ PREFIX = "nightloom.ledger."
 INTENT_TAG = "nightloom.intent"
 """Tag of a version that passed the gate, an `Intent` as JSON; MLflow writes it with the version in one step."""
 PROMOTE, ROLLBACK = "promote", "rollback"
-DONE, ABANDONED, OVERTAKEN, HELD, RELEASED = "done", "abandoned", "overtaken", "held", "released"
+BEGUN, DONE, ABANDONED, OVERTAKEN, HELD, RELEASED = "begun", "done", "abandoned", "overtaken", "held", "released"
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,16 @@ class Entry:
 
     Attributes:
         key: the tag's name: entries are in its order.
-        act: promote or rollback, which are moves; done or abandoned, what became of one; overtaken, of a version that another one was
-            quicker than, or that a rollback swept away; held, of a night whose challenger was held back; released.
+        act: promote or rollback, which are moves; begun, of a process that carries one out; done or abandoned, what became of either;
+            overtaken, of a version that another one was quicker than, or that a rollback swept away; held, of a night whose challenger was
+            held back; released.
         at: when, UTC, ISO 8601.
         by: host, process and its start.
         version: which the entry is about.
         over: champion before a move.
         intended: of a promotion, whether it carries out the version's `Intent`; else a person wished it.
         aliases: of a move, alias -> version afterwards; None where an alias is taken away.
-        of: of done and abandoned, the move's key.
+        of: of begun, done and abandoned, the key of the move, or of `begun` where the process did not come to its own `done`.
         night: of held, the night.
     """
 
@@ -147,6 +151,32 @@ class Ledger:
         """The last move, where it was not carried out to its end."""
         last = self.last_move
         return None if last is None or self._has(DONE, last) else last
+
+    @property
+    def begun(self) -> list[Entry]:
+        """What processes began and have not ended: they go on still, are paused, or were killed."""
+        ended = {one.by: one.key for one in self.entries if one.act == DONE}  # the last of each
+        return [one for one in self.entries if one.act == BEGUN and ended.get(one.by, "") < one.key and not self._has(DONE, one)]
+
+    def meant(self, aliases: Mapping[str, str]) -> dict[str, str]:
+        """Aliases without what a process wrote that had slept while others moved on.
+
+        Args:
+            aliases: alias -> version, as MLflow has them.
+        """
+        found, last = dict(aliases), self.last_move
+        moves = {one.key: one for one in self.entries}
+        for began in self.begun:
+            slept = moves.get(began.of or "")
+            if last is None or slept is None or slept == last:
+                continue
+            for alias, right in (last.aliases or {}).items():
+                # It takes `previous` away before it gives the champion, where both would be the same version.
+                wrote = (None, (slept.aliases or {}).get(alias)) if alias == "previous" else ((slept.aliases or {}).get(alias),)
+                if aliases.get(alias) != right and aliases.get(alias) in wrote:
+                    found.pop(alias, None)
+                    found |= {alias: right} if right is not None else {}
+        return found
 
     @property
     def settled(self) -> set[str]:

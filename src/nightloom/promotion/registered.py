@@ -100,10 +100,8 @@ class Registered:
         """The version that holds an alias; None where there is none, or it was deleted."""
         with self._reached():
             model = self._model(name)
-            if model is None or alias not in model.aliases:
-                return None
-            number = str(model.aliases[alias])
-            return next((one for one in self._versions(model) if one.version == number), None)
+            number = None if model is None else _aliases(model).get(alias)
+            return next((one for one in self._versions(model) if one.version == number), None) if number else None
 
     def champion(self, name: str) -> Version | None:
         """The version that serves."""
@@ -113,8 +111,8 @@ class Registered:
         """Version by alias, None where an alias is not set."""
         with self._reached():
             model = self._model(name)
-        held = model.aliases if model else {}
-        return {alias: str(held[alias]) if alias in held else None for alias in (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)}
+        held = _aliases(model) if model else {}
+        return {alias: held.get(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)}
 
     def ledger(self, name: str) -> Ledger:
         """What was meant to happen to the aliases, and what did; empty where nothing is registered."""
@@ -323,7 +321,8 @@ class Registered:
     def _versions(self, model: Any) -> list[Version]:
         """All versions of MLflow's registered model, the newest first."""
         found = self.client.search_model_versions(f"name = '{model.name}'", max_results=10_000)
-        return sorted((_version(one, model.aliases) for one in found), key=lambda one: one.number, reverse=True)
+        aliases = _aliases(model)
+        return sorted((_version(one, aliases) for one in found), key=lambda one: one.number, reverse=True)
 
 
 def _check(folder: Path, version: Version, holds: str) -> None:
@@ -349,8 +348,13 @@ def _place(version: Version, home: Path) -> Path:
     return home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
 
 
-def _version(found: Any, aliases: Mapping[str, Any]) -> Version:
-    mine = tuple(sorted(alias for alias, number in aliases.items() if str(number) == str(found.version)))
+def _aliases(model: Any) -> dict[str, str]:
+    """Alias -> version of MLflow's registered model, without stale ones."""
+    return Ledger(model.tags).meant({alias: str(number) for alias, number in model.aliases.items()})
+
+
+def _version(found: Any, aliases: Mapping[str, str]) -> Version:
+    mine = tuple(sorted(alias for alias, number in aliases.items() if number == str(found.version)))
     created = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return Version(found.name, str(found.version), found.run_id, dict(found.tags), mine, created)
 

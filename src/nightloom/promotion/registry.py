@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.packaging.serving_format import FOLDER as SERVING
-from nightloom.promotion.ledger import ABANDONED, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
+from nightloom.promotion.ledger import ABANDONED, BEGUN, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
 from nightloom.promotion.registered import (
     ANCHOR,
     CHALLENGER,
@@ -30,9 +31,13 @@ from nightloom.promotion.registered import (
     Registered,
     Version,
 )
+from nightloom.runs.processes import alive
 
 DESCRIPTION_LENGTH = 5000
 """What MLflow's database keeps of a version's description; the whole card is a file beside the model."""
+
+PAUSE = timedelta(days=1)
+"""For so long a process of another machine, which can not be looked at from here, may be paused."""
 
 
 class OvertakenError(NightloomError):
@@ -125,7 +130,8 @@ class Registry(Registered):
         """Make a version the champion; the former one becomes `previous`.
 
         A version with an `Intent` follows the champion that it was judged against, or none. Of two with the same one the lower number is
-        promoted, also where the process that registered it has been killed meanwhile. The call may be repeated.
+        promoted, also where the process that registered it has been killed meanwhile. The call may be repeated, and does nothing where
+        another process has promoted the version since, and maybe others over it.
 
         Args:
             version: which.
@@ -145,8 +151,8 @@ class Registry(Registered):
                 self._withdraw(version, ledger)
                 raise HeldError(ledger.hold.said(version.name))
             intent = Intent.of(version.tags)
-            intended = intent is not None and version.version not in ledger.settled
-            if intent is None or not intended:  # a person's wish
+            intended = intent is not None
+            if intent is None:  # a person's wish
                 standing = self.aliases(version.name)[CHAMPION]
                 intent = Intent(standing, standing, best)
             else:
@@ -161,11 +167,12 @@ class Registry(Registered):
                 )
 
     def settle(self, name: str) -> Entry | None:
-        """Carry out the move that a kill cut short; gives it back, None where there is none.
+        """Put stale aliases right, and carry out the move that a kill cut short; gives it back, None where there is none.
 
         Where somebody has moved the champion since, or has deleted the version that it was to be, the move is abandoned.
         """
         with self._reached():
+            self._mend(name)
             move = self.ledger(name).unfinished
             if move is None or move.aliases is None:
                 return None
@@ -252,11 +259,12 @@ class Registry(Registered):
     def _promote_over(self, version: Version, intent: Intent, *, intended: bool) -> bool:
         """Promote a version if the champion is still the one that it is to follow; gives whether it was."""
         self.settle(version.name)
-        name, now = version.name, self.aliases(version.name)
+        name, ledger = version.name, self.ledger(version.name)
+        if intended and version.version in ledger.settled:  # another process has seen to it, and others may have followed
+            return version.version not in ledger.overtaken
+        now = self.aliases(name)
         if now[CHAMPION] != intent.over:
-            ledger = self.ledger(name)
-            if not intended or version.version not in ledger.settled:  # else another process has carried it out
-                self._write(name, OVERTAKEN, version=version.version)
+            self._write(name, OVERTAKEN, version=version.version)
             return version.version not in self.ledger(name).overtaken
         previous = intent.previous if intent.previous in {one.version for one in self.versions(name)} else now[PREVIOUS]
         retired = {one.version for one in self.versions(name) if SAW_FORGOTTEN in one.tags}
@@ -279,15 +287,31 @@ class Registry(Registered):
     def _carry_out(self, name: str) -> None:
         """Have the aliases follow the last move; where another one is written meanwhile, that one. So all processes end with the same."""
         followed = None
-        while (last := (ledger := self.ledger(name)).last_move) is not None and last.key != followed:
+        while (last := self.ledger(name).last_move) is not None and last.key != followed:
+            self._write(name, BEGUN, of=last.key)
             self._set_aliases(name, last.aliases or {})
             followed = last.key
-        if move := ledger.unfinished:
-            self._write(name, DONE, of=move.key, version=move.version)
+        if last is not None:
+            self._write(name, DONE, of=last.key, version=last.version)
+
+    def _mend(self, name: str) -> None:
+        """Have stale aliases (`Ledger.meant`) follow the last move again, and end what was begun by processes that are gone."""
+        model = self._model(name)
+        if model is None or not (begun := (ledger := Ledger(model.tags)).begun):
+            return
+        held = {alias: str(version) for alias, version in model.aliases.items()}
+        if ledger.meant(held) != held:
+            self._carry_out(name)
+        old = datetime.now(UTC) - PAUSE
+        for one in begun:
+            if not alive(one.by) or datetime.fromisoformat(one.at) < old:
+                self._write(name, DONE, of=one.key)
 
     def _set_aliases(self, name: str, wanted: Mapping[str, str | None]) -> None:
         """The champion first, so that it is there at any time; `previous` is never the same, not even in between."""
-        model, now, there = f"nightloom-{name}", self.aliases(name), {one.version for one in self.versions(name)}
+        model, there = f"nightloom-{name}", {one.version for one in self.versions(name)}
+        found = self._model(name)
+        now = {alias: str(found.aliases[alias]) if alias in found.aliases else None for alias in (CHAMPION, PREVIOUS, ANCHOR)}
         if now[PREVIOUS] is not None and now[PREVIOUS] == wanted[CHAMPION]:
             self.client.delete_registered_model_alias(model, PREVIOUS)
             now[PREVIOUS] = None

@@ -82,6 +82,19 @@ def test_good_tables_pass_whole(tmp_path: Path) -> None:
     assert "events, rows" in (tmp_path / "data_docs" / "index.html").read_text()
 
 
+def test_markup_in_a_table_is_text_in_data_docs(tmp_path: Path) -> None:
+    tables = make()
+    script, picture = "<script>document.title='run'</script>", "<img src=x onerror=\"document.title='run'\">"
+    tables.events.loc[3, "event"], tables.events.loc[4, "event"] = script, picture
+    tables.events.loc[5, "item_id"] = script
+    check(tables, config(), tmp_path, None, NOW)
+    pages = "".join(path.read_text() for path in (tmp_path / "data_docs").rglob("*.html"))
+    assert script not in pages
+    assert "<img src=x" not in pages
+    assert "&lt;script&gt;document.title='run'&lt;/script&gt;" in pages
+    assert "&amp;lt;" not in pages
+
+
 def test_each_broken_row_of_events_is_put_aside_with_its_reason(tmp_path: Path) -> None:
     tables = make()
     events = tables.events

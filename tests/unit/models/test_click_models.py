@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from nightloom.config import ClicksConfig, PrepareConfig
 from nightloom.core.click_metrics import auc, losses
@@ -75,6 +76,41 @@ def test_values_that_are_new_or_rare_share_a_code(rows: Impressions) -> None:
     assert known.codes.max() < encoder.n_codes
     assert known.numbers.shape == (len(rows), encoder.n_numbers)
     assert np.isfinite(known.numbers).all()
+
+
+def test_a_request_long_after_training_is_answered_like_one_at_the_end_of_its_range(rows: Impressions) -> None:
+    border = rows.test_start
+    timed = replace(rows, times=rows.times * 60_000, has_time=True)
+    encoder = Encoder.fit(timed, border)
+    learnt = encoder.encode(timed, border).numbers[:border]
+    numbers = np.where(np.arange(len(timed))[:, None] >= border, 1e9, timed.numbers)
+    years = np.where(np.arange(len(timed)) >= border, 10 * 365 * 86_400_000, 0)
+    late = encoder.encode(replace(timed, numbers=numbers, times=timed.times + years), border)
+    assert (late.numbers[border:] >= learnt.min(0)).all()
+    assert (late.numbers[border:] <= learnt.max(0)).all()
+    depth = encoder.columns.index("depth")
+    assert late.numbers[border:, depth] == pytest.approx(learnt[:, depth].max())
+    assert late.raw[border:, depth] == pytest.approx(1e9)  # trees need no range
+
+
+def test_a_number_that_no_row_had_has_no_range(rows: Impressions) -> None:
+    border = rows.test_start
+    encoder = Encoder.fit(replace(rows, numbers=np.full_like(rows.numbers, np.nan)), border)
+    numbers = encoder.encode(replace(rows, numbers=np.full_like(rows.numbers, 3.0)), border).numbers
+    assert np.isfinite(numbers).all()
+    assert numbers[0, encoder.columns.index("depth")] == pytest.approx(np.log1p(3.0))
+
+
+def test_a_head_that_was_saved_without_ranges_answers_as_it_did(tmp_path: Path, rows: Impressions, fitted: dict[str, train.Fitted]) -> None:
+    head = fitted["head"]
+    save.save(tmp_path, head.model, head.encoder, head.choice.calibrator)  # type: ignore[arg-type]
+    tensors = load_file(tmp_path / "clicks.safetensors")
+    save_file({name: one for name, one in tensors.items() if not name.endswith(("lowest", "highest"))}, tmp_path / "clicks.safetensors")
+    _, encoder, _ = save.load(tmp_path)
+    assert (np.isinf(encoder.lowest).all(), np.isinf(encoder.highest).all()) == (True, True)
+    numbers = encoder.encode(replace(rows, numbers=np.full_like(rows.numbers, 1e9)), rows.test_start).numbers
+    place = encoder.columns.index("depth")
+    assert (numbers[:, place] > head.encoder.encode(rows, rows.test_start).numbers[:, place].max()).all()
 
 
 def test_calibration_corrects_what_is_too_sure_and_leaves_what_is_true() -> None:

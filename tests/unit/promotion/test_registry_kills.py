@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import psutil
 import pytest
 
 from nightloom.core.errors import InputError
@@ -175,6 +177,61 @@ def test_a_night_that_is_killed(opened: Registry, then: str) -> None:
             assert found["trained"][found["previous"]] == ("c" if then == "not resumed" and "c" in letters else "b")
         holds(found, ended=True)
     assert before >= 7
+
+
+@pytest.mark.parametrize("then", ["killed at its next write", "killed", "continued"])
+def test_a_night_that_sleeps_while_another_one_is_promoted(opened: Registry, then: str) -> None:
+    """It is paused before each of its writes to the registry, and does one more, or all, or none, when others have moved on."""
+    stale = 0
+    for before in range(100):
+        name = two_nights(opened, f"sleep-{len(then)}-{before}")
+        process = FORK.Process(target=_sleeper, args=(opened, name, before, then == "killed at its next write"))
+        process.start()
+        if not _asleep(process):
+            break
+        night(opened, name, "d")
+        if then == "killed":
+            process.kill()
+        os.kill(process.pid or 0, signal.SIGCONT)
+        process.join()
+        assert process.exitcode in ((0,) if then == "continued" else (-signal.SIGKILL, 0) if "next" in then else (-signal.SIGKILL,))
+        raw = opened.client.get_registered_model(f"nightloom-{name}").aliases
+        stale += str(raw[CHAMPION]) != opened.aliases(name)[CHAMPION]
+        moves = opened.ledger(name).moves
+        assert all(later.over == one.version for one, later in pairwise(moves))
+        assert len({one.version for one in moves}) == len(moves), "none is promoted twice, over one that it was not judged against"
+        last = moves[-1].aliases or {}
+        assert {alias: opened.aliases(name)[alias] for alias in last} == last, "a reader is told what is meant"
+        opened.settle(name)
+        found, raw = state(opened, name), opened.client.get_registered_model(f"nightloom-{name}").aliases
+        holds(found, ended=True)
+        last = opened.ledger(name).moves[-1].aliases or {}
+        assert {alias: str(version) for alias, version in raw.items() if alias in last} == {one: last[one] for one in last if last[one]}
+        assert not opened.ledger(name).begun
+        # A person may still move an alias in MLflow's page; that counts.
+        opened.client.set_registered_model_alias(f"nightloom-{name}", CHAMPION, "1")
+        opened.settle(name)
+        assert opened.aliases(name)[CHAMPION] == "1"
+    assert before >= 8
+    assert (stale > 0) == (then == "killed at its next write")
+
+
+def _sleeper(registry: Registry, name: str, before: int, dies: bool) -> None:
+    """A night in a process that stops itself before a write, and is killed before the one after that."""
+    for client in (registry.client._tracking_client, registry.client._get_registry_client()):
+        client.store.engine.dispose(close=False)
+    counted(registry, before, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    counted(registry, before + 1, lambda: os.kill(os.getpid(), signal.SIGKILL) if dies else None)
+    night(registry, name, "c")
+
+
+def _asleep(process: Any) -> bool:
+    """Wait until a process has stopped itself; gives False where it ended before."""
+    while process.is_alive():
+        if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+            return True
+        time.sleep(0.002)
+    return False
 
 
 @pytest.mark.parametrize("then", ["rolled back again", "promoted"])

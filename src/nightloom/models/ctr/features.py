@@ -43,12 +43,17 @@ class Inputs:
 class Encoder:
     """Vocabularies, scales and quantiles learnt from the rows before a border.
 
+    A number outside the range of its column there counts as the end of that range. A request long after training has counters that lie
+    far outside, and a linear model or a network says nothing sensible there.
+
     Attributes:
         fields: names of the categorical fields.
         vocabularies: of each field the hashes that have a code of their own, sorted.
         columns: names of counters, then of numbers.
         centres: float64 [columns], mean.
         scales: float64 [columns], standard deviation.
+        lowest: float64 [columns], in the unit of the centres; minus infinity where no row had a number.
+        highest: likewise.
         holes: bool [columns], whether the column can be missing, so that a flag says where.
         bin_edges: of each number, not of counters, its distinct quantiles.
     """
@@ -58,6 +63,8 @@ class Encoder:
     columns: tuple[str, ...]
     centres: FloatArray
     scales: FloatArray
+    lowest: FloatArray
+    highest: FloatArray
     holes: NDArray[np.bool_]
     bin_edges: tuple[FloatArray, ...]
 
@@ -72,12 +79,17 @@ class Encoder:
         seen = table[:until]
         known = np.isfinite(seen)
         count = np.maximum(known.sum(0), 1)
-        tamed = np.where(known, _tame(seen, len(rows.number_names)), 0)
+        tamed = _tame(seen, len(rows.number_names))
+        lowest = np.where(known, tamed, np.inf).min(0, initial=np.inf)
+        highest = np.where(known, tamed, -np.inf).max(0, initial=-np.inf)
+        lowest, highest = np.minimum(lowest, highest), np.maximum(lowest, highest)  # without a number no end
+        tamed = np.where(known, tamed, 0)
         centres = tamed.sum(0) / count
         scales = np.sqrt((np.where(known, tamed - centres, 0) ** 2).sum(0) / count)
         bin_edges = [quantiles(column[np.isfinite(column)]) for column in rows.numbers[:until].T]
         holes: NDArray[np.bool_] = np.logical_not(known.all(0))
-        return cls(rows.fields, tuple(vocabularies), names, centres, np.where(scales > 1e-6, scales, 1), holes, tuple(bin_edges))
+        scales = np.where(scales > 1e-6, scales, 1)
+        return cls(rows.fields, tuple(vocabularies), names, centres, scales, lowest, highest, holes, tuple(bin_edges))
 
     @property
     def n_codes(self) -> int:
@@ -101,7 +113,8 @@ class Encoder:
             first += len(values) + 1
         _, raw = _table(rows, until)
         known = np.isfinite(raw)
-        standard = np.where(known, (_tame(raw, len(rows.number_names)) - self.centres) / self.scales, 0)
+        tamed = np.clip(_tame(raw, len(rows.number_names)), self.lowest, self.highest)
+        standard = np.where(known, (tamed - self.centres) / self.scales, 0)
         cut = [piecewise_linear(column, bin_edges) for column, bin_edges in zip(rows.numbers.T, self.bin_edges, strict=True)]
         numbers = np.column_stack([standard, ~known[:, self.holes], *cut]).astype(np.float32)
         return Inputs(codes, numbers, raw)

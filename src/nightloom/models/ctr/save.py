@@ -29,7 +29,7 @@ def save(folder: Path, head: ClickHead, encoder: Encoder, calibrator: Calibrator
     if head.net is None:
         raise ValueError("the click head is not fitted: call fit first")
     tensors = {f"net.{name}": value.detach().contiguous().clone() for name, value in head.net.state_dict().items()}
-    for name in ("centres", "scales", "holes"):
+    for name in ("centres", "scales", "lowest", "highest", "holes"):
         tensors[f"encoder.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(encoder, name)))
     for name in ("vocabularies", "bin_edges"):
         tensors |= {f"encoder.{name}.{place}": torch.from_numpy(one.copy()) for place, one in enumerate(getattr(encoder, name))}
@@ -67,6 +67,8 @@ def load(folder: Path) -> tuple[ClickHead, Encoder, Calibrator]:
         tuple(said["columns"]),
         arrays["centres"],
         arrays["scales"],
+        arrays.get("lowest", np.full(len(said["columns"]), -np.inf)),  # Nightloom 0.2 did not keep it
+        arrays.get("highest", np.full(len(said["columns"]), np.inf)),
         arrays["holes"],
         tuple(arrays[f"bin_edges.{place}"] for place in range(said["numbers"])),
     )
