@@ -1,0 +1,76 @@
+"""The automation that `deploy` makes: a run that was killed counts as crashed, on a real server with its services."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.flows import load_flow_from_entrypoint
+
+from flows import deploy
+from tests.servers import free_port, until_it_answers
+
+SLEEPER = """
+import time
+from prefect import flow
+
+@flow
+def sleeper():
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address of a server that evaluates automations, which that of the other tests does not."""
+    port = free_port()
+    settings = os.environ | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+    }
+    settings.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log = tmp_path / "log.txt"
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=settings) as process:
+        try:
+            until_it_answers(f"http://127.0.0.1:{port}/api/health", process, log)
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            process.terminate()
+
+
+def test_a_run_that_was_killed_counts_as_crashed(tmp_path: Path, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "SILENT_MINUTES", 1 / 6)  # the shortest that Prefect allows
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    flow = load_flow_from_entrypoint(f"{tmp_path / 'sleeper.py'}:sleeper")
+    with SyncPrefectClient(served) as client:
+        made = client.create_deployment(client.create_flow(flow), "mine", path=str(tmp_path), entrypoint="sleeper.py:sleeper")
+        deploy.watch(client, made, "sleeper/mine")
+        run = client.create_flow_run_from_deployment(made).id
+        env = os.environ | {"PREFECT_API_URL": served, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT__FLOW_RUN_ID": str(run)}
+        with subprocess.Popen([sys.executable, "-m", "prefect.engine"], cwd=tmp_path, env=env) as process:
+            try:
+                _until(lambda: _state(client, run) == "RUNNING")
+                time.sleep(3)  # its heartbeat is on its way
+            finally:
+                process.kill()
+        _until(lambda: _state(client, run) == "CRASHED")
+        assert "No sign of life" in (client.read_flow_run(run).state.message or "")  # type: ignore[union-attr]
+
+
+def _state(client: SyncPrefectClient, run: object) -> str:
+    return client.read_flow_run(run).state.type.value  # type: ignore[arg-type,union-attr]
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.3)
