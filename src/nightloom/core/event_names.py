@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Queries
 
+UNNAMED = "interaction"
+"""The name of all events of a table that has no column of names."""
+
 
 @dataclass(frozen=True)
 class EventNames:
@@ -46,13 +49,18 @@ class EventNames:
         place = {name: code for code, name in enumerate(self.known)}
         return np.array([place.get(name, place[self.default]) for name in names], dtype=np.int16)
 
+    @property
+    def any(self) -> bool:
+        """Whether the model learned from a table without names, so that an event of any name is like those it knows."""
+        return list(self.known) == [UNNAMED]
+
     def check(self, names: Sequence[str]) -> None:
         """Refuse names that the model does not know.
 
         Raises:
             InputError: there are some.
         """
-        unknown = sorted(set(names) - set(self.known))
+        unknown = [] if self.any else sorted(set(names) - set(self.known))
         if unknown:
             raise InputError(f"events: the model knows no event '{unknown[0]}'. It knows: {', '.join(self.known)}.")
 

@@ -178,13 +178,13 @@ class LiveModel:
         old, new = ({_key(event): event for event in self.rules.kept(events)} for events in (before, after))
         for key, event in old.items():
             if key not in new:
-                self.engine.retract(event.user_id, event.item_id, self.rules.codes[event.event], event.timestamp // 1000)
+                self.engine.retract(event.user_id, event.item_id, self.rules.code(event.event), event.timestamp // 1000)
         for key, event in new.items():
             if key not in old:
                 self._learn(event)
 
     def _learn(self, event: Event) -> None:
-        code, positive = self.rules.codes[event.event], self.rules.positive(event)
+        code, positive = self.rules.code(event.event), self.rules.positive(event)
         self.engine.apply(event.user_id, event.item_id, code, event.timestamp // 1000, positive=positive)
 
     def _put(self, item: Item) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -89,7 +89,7 @@ class Service:
         if asked.user_id is not None and model.pseudonyms is not None:
             asked = asked.model_copy(update={"user_id": model.key_of(asked.user_id)})
         engine, items = model.engine, model.items
-        _check(asked, model.rules.codes)
+        _check(asked, model.rules.knows)
         steps = {"catalogue": len(items)}
         before = self._page(asked)
         allowed, candidates = self._allowed(model, asked, before, steps)
@@ -217,7 +217,7 @@ def _fallback(engine: Engine, who: Query | str) -> str | None:
     return UNKNOWN_ITEMS if who.history else EMPTY_HISTORY
 
 
-def _check(asked: RecommendRequest, known: Container[str]) -> None:
+def _check(asked: RecommendRequest, knows: Callable[[str], bool]) -> None:
     """Refuse fields that contradict each other, or the model.
 
     Raises:
@@ -234,5 +234,5 @@ def _check(asked: RecommendRequest, known: Container[str]) -> None:
             raise Conflict(f"{name}: {len(given)} for {len(history)} events of the history")
     if asked.times is not None and asked.now is not None and asked.now < max(asked.times, default=0):
         raise Conflict("now: it is before the latest event of the history")
-    if unknown := [name for name in asked.events or () if name not in known]:
+    if unknown := [name for name in asked.events or () if not knows(name)]:
         raise Conflict(f"events: the model knows no event {unknown[0]!r}")

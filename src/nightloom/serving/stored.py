@@ -26,20 +26,28 @@ class Rules:
     def __init__(self, meta: Mapping[str, Any], has_times: bool) -> None:
         rules = meta.get("prepare", {})
         self.names, self.has_times = EventNames.of(meta), has_times
-        self.codes = {name: code for code, name in enumerate(self.names.known)}
+        self._codes = {name: code for code, name in enumerate(self.names.known)}
         self._rare = frozenset(meta.get("rare_items", ()))
         self.least: float | None = rules.get("positive_min_value")
         self.busiest_day: int | None = rules.get("max_user_events_per_day") if has_times else None
         """Different events of a day beyond which a user is taken for a robot; None: nobody is."""
         self._keep_repeats: bool = rules.get("keep_repeats", False)
 
+    def knows(self, name: str) -> bool:
+        """Whether the model knows events of that name: any, where it learned from a table without names."""
+        return self.names.any or name in self._codes
+
+    def code(self, name: str) -> int:
+        """The code of a name that the model knows."""
+        return 0 if self.names.any else self._codes[name]
+
     def counts(self, event: Event) -> bool:
         """Whether the model knows the event's name, and its item had events enough."""
-        return event.event in self.codes and event.item_id not in self._rare
+        return self.knows(event.event) and event.item_id not in self._rare
 
     def positive(self, event: Event) -> bool:
         """Whether an event is positive: by its name and, where the rules say so, by its value."""
-        by_name = bool(self.names.positive[self.codes[event.event]])
+        by_name = bool(self.names.positive[self.code(event.event)])
         return by_name and (self.least is None or (event.value is not None and event.value >= self.least))
 
     def kept(self, events: Sequence[Event]) -> list[Event]:

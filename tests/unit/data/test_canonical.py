@@ -8,10 +8,11 @@ import pytest
 
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
+from nightloom.core.event_names import UNNAMED
 from nightloom.data.sources.raw import RawTable
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.features import infer
-from nightloom.data.tables.schema import DEFAULT_EVENT, Tables
+from nightloom.data.tables.schema import Tables
 
 
 def made(tables: dict[str, dict[str, list[Any]]], **keys: Any) -> Tables:
@@ -35,7 +36,7 @@ def test_events_get_canonical_types() -> None:
         "event": "str",
     }
     assert found["user_id"].tolist() == ["u1", "u2", "007"]
-    assert found["event"].unique().tolist() == [DEFAULT_EVENT]
+    assert found["event"].unique().tolist() == [UNNAMED]
     assert found["value"].isna().tolist() == [False, True, False]
 
 

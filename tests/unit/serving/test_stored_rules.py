@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nightloom.core.errors import InputError
+from nightloom.core.event_names import EventNames
 from nightloom.data.preparation.stored import look_up
 from nightloom.serving.store import Event
 from nightloom.serving.stored import Rules
@@ -41,3 +43,20 @@ def test_as_the_registered_model_reads_them(
     for name, column in (("history", "item_id"), ("times", "second"), ("event_types", "event"), ("positive", "positive")):
         assert list(getattr(found, name)) == wanted[column].tolist()
     assert bool(found.history) == (busiest >= len(frame[["item_id", "timestamp", "event"]].drop_duplicates()))
+
+
+def test_a_model_of_a_table_without_names_takes_events_of_any_name() -> None:
+    """By day people name what happened; to such a model all of it is the one thing that it knows."""
+    meta = {"event_types": ["interaction"], "prepare": {"keep_repeats": True}}
+    rules, events = (
+        Rules(meta, has_times=True),
+        [Event("1", "u", "i1", "rating", 1000, 5.0), Event("2", "u", "i2", "interaction", 2000, None)],
+    )
+    assert rules.query("u", events).history == ["i1", "i2"]
+    assert rules.code("rating") == rules.code("interaction") == 0
+    EventNames.of(meta).check(["rating"])
+
+    named = {"event_types": ["view"], "prepare": {"keep_repeats": True}}
+    assert not Rules(named, has_times=True).query("u", events).history
+    with pytest.raises(InputError, match="knows no event 'rating'"):
+        EventNames.of(named).check(["rating"])

@@ -12,13 +12,14 @@ import pandas as pd
 
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
+from nightloom.core.event_names import UNNAMED
 from nightloom.core.yaml_words import scalar
 from nightloom.data.sources.raw import UNREADABLE_COLUMNS, RawTable, are_names, told_columns
 from nightloom.data.tables.convert import Mask, binary_ids, decoded, inexact_ids, listed, to_ids, to_numbers, to_order, to_text, to_times
 from nightloom.data.tables.features import context_kinds, is_number, item_kinds
 from nightloom.data.tables.oddities import ids_meet, oddities
 from nightloom.data.tables.pictures import holds_bytes
-from nightloom.data.tables.schema import DEFAULT_EVENT, OWN, REQUIRED, Tables
+from nightloom.data.tables.schema import OWN, REQUIRED, Tables
 
 LOT = "nightloom-events"
 """Key (16 characters) of the lot that puts events in a random order; no setting, so that a name's data do not move with a seed."""
@@ -220,7 +221,7 @@ def _convert(
         else:
             converted[own] = to_text(column, data.tags_separator)
     if name == "events" and "event" not in converted:
-        converted["event"] = pd.Series(DEFAULT_EVENT, index=chosen.index, dtype="str")
+        converted["event"] = pd.Series(UNNAMED, index=chosen.index, dtype="str")
     return pd.DataFrame(converted), faults
 
 

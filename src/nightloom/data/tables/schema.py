@@ -29,9 +29,6 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 """Columns with a fixed meaning; all others are attributes or context."""
 
-DEFAULT_EVENT = "interaction"
-"""Name given to events of a table that has no event column."""
-
 
 @dataclass
 class Tables:

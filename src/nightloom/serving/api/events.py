@@ -29,7 +29,7 @@ async def store_events(app: Any, said: Sequence[NewEvent], ack: Acknowledged) ->
     model = service.model
     known, rules = model.engine.item_index, model.rules
     unknown = sum(event.item_id not in known for event in events)
-    unnamed = sum(event.event not in rules.codes for event in events)
+    unnamed = sum(not rules.knows(event.event) for event in events)
     return {"stored": done.new, "duplicates": done.duplicate, "unknown_items": unknown, "unknown_events": unnamed}
 
 
@@ -78,7 +78,7 @@ async def add_feedback(body: FeedbackRequest, request: Request) -> Response:
         position,
         body.depth,
         body.value,
-        name if name in service.model.rules.codes and user is not None else None,
+        name if name is not None and service.model.rules.knows(name) and user is not None else None,
     )
     done = await service.write(AddFeedback([feedback]), body.ack)
     request.app.state.metrics.counts["feedback_total"] += done.new
