@@ -1,0 +1,85 @@
+"""What past nights left: when they ran, what was decided, how good the model was, what they cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nightloom.core.errors import InputError
+
+NIGHTS = 14
+"""Nights that the newest is compared with."""
+SILENCE = timedelta(hours=26)
+"""So long after a good night the next one is missing: a day, and time for it to run."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """One night.
+
+    Attributes:
+        night: its folder's name.
+        finished: when.
+        outcome: what was decided.
+        quality: the gate's metric of its model, by the first protocol; None where it was not measured.
+        quarantined: rows set aside.
+        stages: stage -> seconds and peak MB of those that ran.
+    """
+
+    night: str
+    finished: datetime
+    outcome: str
+    quality: float | None
+    quarantined: int
+    stages: Mapping[str, tuple[float, float]]
+
+
+def past_nights(root: Path, name: str) -> list[Past]:
+    """The nights of a recommender that left a report, the oldest first.
+
+    Args:
+        root: the mlruns folder.
+        name: of the recommender.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = []
+    for file in sorted((root / "nights" / name).glob("[0-9]*/report.json")):
+        report = json.loads(file.read_text(encoding="utf-8"))
+        protocol, metric = report["protocols"][0], report["gate"].get("metric")
+        quality = report["metrics"].get(report["model"], {}).get(protocol, {}).get(metric)
+        ran = {stage: said for stage, said in report["stages"].items() if said["status"] == "done" and said["seconds"] is not None}
+        stages = {stage: (said["seconds"], said["peak_mb"] or 0.0) for stage, said in ran.items()}
+        finished = datetime.fromisoformat(report["finished"])
+        found.append(Past(report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages))
+    if not found:
+        raise InputError(f"{root / 'nights' / name}: no night of {name!r} has left a report. Run one first.")
+    return sorted(found, key=lambda one: one.finished)
+
+
+def silent(nights: Sequence[Past], now: datetime | None = None) -> str | None:
+    """What to say where no good night was seen for too long; None where there was one."""
+    now = now or datetime.now(UTC)
+    last = max((one.finished for one in nights), default=None)
+    if last is not None and now - last <= SILENCE:
+        return None
+    return f"no night has ended for {int((now - last).total_seconds() // 3600):,} hours" if last else "no night has ended"
+
+
+def costs(nights: Sequence[Past]) -> list[dict[str, Any]]:
+    """Time and memory of each stage of the newest night beside the median of the nights before it."""
+    if not nights:
+        return []
+    newest, before = nights[-1], nights[-1 - NIGHTS : -1]
+    rows = []
+    for stage, (seconds, peak) in newest.stages.items():
+        theirs = [one.stages[stage] for one in before if stage in one.stages]
+        usual, memory = (median(one) for one in zip(*theirs, strict=True)) if theirs else (None, None)
+        rows.append({"stage": stage, "seconds": seconds, "usual": usual, "peak_mb": peak, "usual_mb": memory})
+    return rows
