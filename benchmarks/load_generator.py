@@ -1,6 +1,6 @@
 """Requests to a service from a process of its own: so many clients that wait for their answers, or so many a second whatever it answers.
 
-    python -m benchmarks.load_generator PORT SECONDS (--clients N | --rate N) [--users N]
+    python -m benchmarks.load_generator PORT SECONDS (--clients N | --rate N) --bodies FILE [--path /recommend]
 
 Plain sockets, since a client library costs more than the answer. One line of JSON tells what became of the requests.
 """
@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections import Counter, deque
+from pathlib import Path
 
 MOST_OPEN = 2_000
 """Connections at a time."""
@@ -58,17 +59,17 @@ class Generator:
 
     Args:
         port: of the service.
-        users: requests are for `u0` and so on, or those named.
+        path: that is asked.
+        bodies: JSON of the requests, drawn at random.
     """
 
-    def __init__(self, port: int, users: list[str]) -> None:
+    def __init__(self, port: int, path: str, bodies: list[bytes]) -> None:
         self.port, self._idle, self._open = port, deque[Connection](), 0
         self.outcomes: Counter[str] = Counter()
         self.waits: list[float] = []
         self.begun: list[float] = []
-        bodies = [json.dumps({"user_id": user, "k": 20}).encode() for user in users]
-        head = "POST /recommend HTTP/1.1\r\nhost: service\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
-        self._requests = [head.format(len(body)).encode() + body for body in bodies]
+        head = "POST {} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
+        self._requests = [head.format(path, len(body)).encode() + body for body in bodies]
 
     async def one(self) -> None:
         began = time.perf_counter()
@@ -133,13 +134,13 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--clients", type=int)
     parser.add_argument("--rate", type=float)
-    parser.add_argument("--users", required=True, help="a file with a user id a line")
+    parser.add_argument("--bodies", type=Path, required=True, help="a file with a JSON body a line")
+    parser.add_argument("--path", default="/recommend")
     given = parser.parse_args()
-    with open(given.users, encoding="utf-8") as file:
-        users = file.read().split()
+    bodies = given.bodies.read_bytes().splitlines()
 
     async def run() -> None:
-        generator, began, used = Generator(given.port, users), time.perf_counter(), time.process_time()
+        generator, began, used = Generator(given.port, given.path, bodies), time.perf_counter(), time.process_time()
         await (generator.closed(given.clients, given.seconds) if given.clients else generator.open(given.rate, given.seconds))
         said = {
             "seconds": time.perf_counter() - began,

@@ -1,12 +1,12 @@
 """How many recommendations a second the service answers, and what one costs, beside MLflow's scoring server and FastAPI with the pyfunc.
 
     python -m flows.nightly --preset movies-small
-    python -m benchmarks.serving_http movies-small [--seconds 10] [--rounds 2] [--steady 200000] [--table FILE]
+    python -m benchmarks.serving_http movies-small [--seconds 10] [--rounds 2] [--steady 120] [--table FILE]
 
 All serve the same champion with as many workers, one after the other in turn, so that other work on the machine hits all. The load
-generator is a process of its own (`benchmarks.http_load`). CPU is that of the server's processes, divided by its answers. Requests:
-histories of random items with times within the last hundred days, and users of the snapshot by their id. Afterwards the service alone:
-half of its own rate for the latency, three times that for what it does when it is asked too much, and its memory over many requests.
+generator is a process of its own (`benchmarks.load_generator`). CPU is that of the server's processes, divided by its answers. Requests:
+histories of random items with times within the last hundred days, and users of the snapshot by their id. Afterwards the memory of the
+service's workers over many requests. What too much load and a change of version do: `benchmarks.serving_load`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ async def recommend(asked: Asked) -> list[dict]:
     return model.predict(frame, params={{"k": asked.k}}).to_dict("records")
 """
 SPEED = ("served by", "asked", "recommendations a second", "CPU ms each", "CPU, times the service's", "p50 ms", "p99 ms")
-ALONE = ("load", "sent a second", "answered 200", "answered 429", "other", "p50 ms of 200", "p99 ms of 200", "longest")
 
 
 @dataclass(frozen=True)
@@ -135,9 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
                 ("MLflow's server", f"a history of {HISTORY} events"): (scoring, "/invocations", bodies / "invocations.jsonl"),
             }
             speed = in_turn(subjects, given)
-        with started("nightloom serve", service, "/readyz", home) as ours:
-            alone, memory = by_itself(ours, bodies / "history.jsonl", given)
-    load = os.getloadavg()[0]
+            said = [memory(ours, bodies / "history.jsonl", given), ""] if given.steady else []
+    busy = os.getloadavg()[0]
     text = "\n".join(
         [
             "# The service under load",
@@ -146,13 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
             "",
             *table(SPEED, speed),
             "",
-            "The service by itself; requests are due at even times whether it keeps up or not, and wait from then on:",
-            "",
-            *table(ALONE, alone),
-            "",
-            *memory,
+            *said,
             f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), the load generator on them too; load average",
-            f"{load:.1f}. Command:",
+            f"{busy:.1f}. Command:",
             "",
             f"    python -m benchmarks.serving_http {shlex.join(sys.argv[1:] if arguments is None else arguments)}",
             "",
@@ -221,58 +215,44 @@ def answers(address: str) -> bool:
         return False
 
 
-def load(port: int, path: str, bodies: Path, clients: int, **limits: float | None) -> dict[str, Any]:
-    """What the generator says; see `benchmarks.http_load`."""
-    command = [sys.executable, "-m", "benchmarks.http_load", "--port", str(port), "--path", path, "--bodies", str(bodies)]
-    command += ["--clients", str(clients)]
-    for name, value in limits.items():
-        command += [] if value is None else [f"--{name}", str(value)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def load(port: int, path: str, bodies: Path, clients: int, seconds: float) -> dict[str, Any]:
+    """What the generator says; see `benchmarks.load_generator`."""
+    command = [sys.executable, "-m", "benchmarks.load_generator", str(port), str(seconds), "--path", path, "--bodies", str(bodies)]
+    done = subprocess.run([*command, "--clients", str(clients)], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
 def in_turn(subjects: dict[tuple[str, str], tuple[Server, str, Path]], given: argparse.Namespace) -> list[tuple[str, ...]]:
     """Rate and CPU of each subject, in rounds; the best round's rate, since others only take time away, and the least CPU."""
-    best: dict[tuple[str, str], tuple[float, float, dict[str, float]]] = {}
+    best: dict[tuple[str, str], tuple[float, float, list[float]]] = {}
     for server, path, bodies in subjects.values():
-        load(server.port, path, bodies, given.clients, seconds=2)
+        load(server.port, path, bodies, given.clients, 2)
     for _ in range(given.rounds):
         for name, (server, path, bodies) in subjects.items():
             before = server.cpu()
-            found = load(server.port, path, bodies, given.clients, seconds=given.seconds)
-            if set(found["statuses"]) != {"200"}:
-                sys.exit(f"{name}: answers were {found['statuses']}")
-            one = (found["a_second"], (server.cpu() - before) / found["requests"] * 1000, found["ms_200"])
+            found = load(server.port, path, bodies, given.clients, given.seconds)
+            if set(found["outcomes"]) != {"200"}:
+                sys.exit(f"{name}: answers were {found['outcomes']}")
+            many = found["outcomes"]["200"]
+            one = (many / found["seconds"], (server.cpu() - before) / many * 1000, np.percentile(found["waits"], [50, 99]).tolist())
             former = best.get(name, (0.0, np.inf, one[2]))
             best[name] = (max(one[0], former[0]), min(one[1], former[1]), one[2] if one[0] > former[0] else former[2])
     unit = next(iter(best.values()))[1]
     return [
-        (*name, f"{rate:,.0f}", f"{cpu:.3f}", f"{cpu / unit:.1f}", f"{waits['p50']:.1f}", f"{waits['p99']:.1f}")
+        (*name, f"{rate:,.0f}", f"{cpu:.3f}", f"{cpu / unit:.1f}", *(f"{one:.1f}" for one in waits))
         for name, (rate, cpu, waits) in best.items()
     ]
 
 
-def by_itself(server: Server, bodies: Path, given: argparse.Namespace) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Rows of the service at half and at three times what it can, and lines about its memory."""
-    load(server.port, "/recommend", bodies, given.clients, seconds=2)
-    most = load(server.port, "/recommend", bodies, given.clients, seconds=given.seconds)["a_second"]
-    rows = []
-    for words, share, clients in (("half of what it can", 0.5, given.clients), ("three times what it can", 3.0, 400)):
-        found = load(server.port, "/recommend", bodies, clients, seconds=given.seconds, rate=share * most)
-        counts = found["statuses"]
-        accepted, refused, waits = counts.get("200", 0), counts.get("429", 0), found["ms_200"]
-        other = found["requests"] - accepted - refused
-        sent = found["requests"] / found["seconds"]
-        rows.append((words, f"{sent:,.0f}", f"{accepted:,}", f"{refused:,}", f"{other:,}", *(f"{waits[one]:.1f}" for one in waits)))
-    if not given.steady:
-        return rows, []
-    load(server.port, "/recommend", bodies, given.clients, seconds=3600, most=given.steady // 10)
-    before = server.memory()
-    load(server.port, "/recommend", bodies, given.clients, seconds=3600, most=given.steady)
-    after = server.memory()
-    grown = ", ".join(f"{one:.1f} -> {two:.1f}" for one, two in zip(before, after, strict=True))
-    return rows, [f"Memory of the workers over {given.steady:,} more requests, MB: {grown}.", ""]
+def memory(server: Server, bodies: Path, given: argparse.Namespace) -> str:
+    """What the workers' memory does over many requests."""
+    seconds, many, before = given.steady, 0, [0.0]
+    for part, share in enumerate((0.1, 0.9)):  # the first tenth fills caches and pools
+        many = sum(load(server.port, "/recommend", bodies, given.clients, seconds * share)["outcomes"].values())
+        before = before if part else server.memory()
+    grown = ", ".join(f"{one:.1f} -> {two:.1f}" for one, two in zip(before, server.memory(), strict=True))
+    return f"Memory of the service's workers over {many:,} more requests, MB: {grown}."
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -287,7 +267,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=2, help="in which the servers take turns")
-    parser.add_argument("--steady", type=int, default=0, help="requests over which memory is looked at, at the end")
+    parser.add_argument("--steady", type=float, default=0, help="seconds of requests over which memory is looked at, at the end")
     parser.add_argument("--table", type=Path, help="also write the page to this Markdown file")
     return parser.parse_args(arguments)
 

@@ -148,7 +148,8 @@ def measure(champion: Champion, workers: int, seconds: float) -> tuple[list[str]
     lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
     with tempfile.TemporaryDirectory(prefix="nightloom-load-") as scratch:
         home = Path(scratch)
-        (home / "users").write_text("\n".join(users_of(champion)))
+        asked = [json.dumps({"user_id": user, "k": 20}) for user in users_of(champion)]
+        (home / "bodies").write_text("\n".join(asked), encoding="utf-8")
         with running(home, champion, workers) as service:
             first = load(service, 3.0, clients=CLIENTS)
             most = load(service, seconds, clients=CLIENTS)
@@ -194,7 +195,7 @@ def users_of(champion: Champion) -> list[str]:
 
 def start(service: Running, seconds: float, **how: float) -> subprocess.Popen[str]:
     """The load generator, under way."""
-    command = [sys.executable, "-m", "benchmarks.load_generator", str(service.port), str(seconds), "--users", str(service.home / "users")]
+    command = [sys.executable, "-m", "benchmarks.load_generator", str(service.port), str(seconds), "--bodies", str(service.home / "bodies")]
     command += [part for name, value in how.items() for part in (f"--{name}", str(value))]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
