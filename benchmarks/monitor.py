@@ -1,6 +1,6 @@
 """How often the watch over nights rings in vain, and how soon it rings when something has changed.
 
-    python -m benchmarks.monitor [--runs 2000] [--table FILE]
+    python -m benchmarks.monitor [--runs 300] [--table FILE]
 
 Ninety nights of a recommender are simulated in which chance alone changes things, with four weeks of history before them: counts with
 weekly swings and a spread beyond chance, shares, distances with a long tail, the nights' quality, time and rows set aside. Then one
@@ -42,13 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the process's exit code."""
     given = parse(arguments)
     random = np.random.default_rng(0)
-    drawn = [stationary(random) for _ in range(given.runs)]
+    runs = [stationary(random) for _ in range(given.runs)]
+    quiet = [[distances(one, weekly) for one, weekly in zip(run, WEEKLY, strict=True)] for run in runs]
+    moved = {name: [moved_from(run[at], WEEKLY[at], change) for run in runs[: given.runs // 4]] for name, (at, change) in MOVED.items()}
     rows = []
     for threshold in THRESHOLDS:
-        vain = [sum(rings(one, *how, threshold).sum() for one, *how in zip(run, RISES, WEEKLY, strict=True)) for run in drawn]
+        vain = [sum(rings(one, rises, threshold).sum() for one, rises in zip(run, RISES, strict=True)) for run in quiet]
         found = []
-        for at, change in MOVED.values():
-            delays = [delay(run[at], RISES[at], WEEKLY[at], change, threshold) for run in drawn[: given.runs // 4]]
+        for name, (at, _) in MOVED.items():
+            delays = [delay(one, RISES[at], threshold) for one in moved[name]]
             heard = [one for one in delays if one is not None]
             found.append(f"{len(heard) / len(delays):.2f}" + (f" after {np.median(heard):.0f}" if heard else ""))
         rows.append((f"{threshold:g}{' (used)' if threshold == alarms.FAR else ''}", f"{np.mean(vain):.2f}", *found))
@@ -87,27 +89,36 @@ def stationary(random: np.random.Generator) -> list[NDArray[np.float64]]:
     return [events, users, new, positive, popularity, hours, quality, random.poisson(2.0, many).astype(float), seconds]
 
 
-def rings(signal: NDArray[np.float64], rises: bool, weekly: bool, threshold: float) -> NDArray[np.bool_]:
-    """Whether each of the ninety nights rings, bool [90]; as `nightloom.monitoring.alarms.judge`, all nights at once."""
+def distances(signal: NDArray[np.float64], weekly: bool) -> NDArray[np.float64]:
+    """How far each of the ninety nights is, and the two before them; see `nightloom.monitoring.alarms.how_far`."""
     nights = range(HISTORY - alarms.OF_LAST + 1, len(signal))
-    distance = np.array([alarms.how_far(signal[max(0, at - alarms.REFERENCE) : at + 1], weekly)[0] for at in nights])
+    return np.array([alarms.how_far(signal[max(0, at - alarms.REFERENCE) : at + 1], weekly)[0] for at in nights])
+
+
+def moved_from(signal: NDArray[np.float64], weekly: bool, change: Change) -> NDArray[np.float64]:
+    """The distances of a signal that is moved from one night on."""
+    moved = signal.copy()
+    moved[HISTORY + CHANGE :] = change(moved[HISTORY + CHANGE :])
+    return distances(moved, weekly)
+
+
+def rings(distance: NDArray[np.float64], rises: bool, threshold: float) -> NDArray[np.bool_]:
+    """Whether each of the ninety nights rings, bool [90]; as `nightloom.monitoring.alarms.judge`, all nights at once."""
     far = (distance if rises else np.abs(distance)) > threshold
     windows = np.lib.stride_tricks.sliding_window_view(far, alarms.OF_LAST)
     return np.asarray(windows[:, -1] & (windows.sum(1) >= alarms.NEEDED))
 
 
-def delay(signal: NDArray[np.float64], rises: bool, weekly: bool, change: Change, threshold: float) -> int | None:
+def delay(distance: NDArray[np.float64], rises: bool, threshold: float) -> int | None:
     """Nights until the change rings, within a week; None where it does not."""
-    moved = signal.copy()
-    moved[HISTORY + CHANGE :] = change(moved[HISTORY + CHANGE :])
-    heard = np.flatnonzero(rings(moved, rises, weekly, threshold)[CHANGE : CHANGE + 7])
+    heard = np.flatnonzero(rings(distance, rises, threshold)[CHANGE : CHANGE + 7])
     return int(heard[0]) + 1 if len(heard) else None
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.monitor", description="False alarms and delays of the watch over nights.")
-    parser.add_argument("--runs", type=int, default=2_000)
+    parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--table", type=Path, help="also write the page to this Markdown file")
     return parser.parse_args(arguments)
 
