@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 import pandas as pd
 
+from nightloom.compress.text import text_export
+from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.app import create_app
@@ -40,16 +42,25 @@ def make_snapshot(folder: Path) -> Path:
 
 
 def make_served(folder: Path, **said: Any) -> Path:
-    """A bundle, its artefact and a snapshot, in `bundle`, `serving` and `snapshot` of a folder; gives the folder back."""
+    """A bundle, its artefact and a snapshot, in `bundle`, `serving` and `snapshot` of a folder; gives the folder back.
+
+    With `encoder` there is also the exported text encoder, in `encoder`.
+    """
     serving_bundle(folder / "bundle", **said)
-    write_serving(folder / "bundle", folder / "serving")
     make_snapshot(folder / "snapshot")
+    found = text_export(Bundle.load(folder / "bundle"), folder / "exports")
+    write_serving(folder / "bundle", folder / "serving", found and found[0].said())
+    if found is not None:
+        found[1].rename(folder / "encoder")
     return folder
 
 
 def name_champion(home: Path, made: Path, version: str = "1") -> None:
     """Say what is to serve, as the parent process does."""
-    Champion("shop", version, made / "serving", made / "snapshot").write(home / CHAMPION)
+    encoder = made / "encoder"
+    Champion("shop", version, made / "serving", made / "snapshot", text_encoder=encoder if encoder.is_dir() else None).write(
+        home / CHAMPION
+    )
 
 
 class Worker:

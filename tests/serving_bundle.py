@@ -16,7 +16,8 @@ from nightloom.core.calibration import Line
 from nightloom.core.queries import Query
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Histories
-from nightloom.data.preparation.items import FeatureSpec
+from nightloom.data.preparation.items import FeatureSpec, compose_text
+from nightloom.encoders.text import TextEncoder
 from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
@@ -28,6 +29,7 @@ from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.write import write_bundle
+from tests.tiny_models import WORDS
 
 N_ITEMS, TEXT_DIM, START, DAY = 150, 12, 1_700_000_000, 86_400
 EVENTS = ("view", "buy", "return")
@@ -68,11 +70,13 @@ def serving_bundle(
     busiest_day: int = 5000,
     min_support: int = 1,
     by_day: bool = False,
+    encoder: str | None = None,
 ) -> Path:
     """Write a bundle, the same each time for the same arguments, and give its folder back.
 
     With `by_day`, counters hold days, as those that training writes do. With `newcomers`,
-    fusion weights without a history differ from those for long ones, in another way for each scorer.
+    fusion weights without a history differ from those for long ones, in another way for each scorer. With `encoder`, a
+    pretrained model by name or folder, titles have words of it, and text vectors are its own.
     """
     source = folder.with_name(f"{folder.name}-source")
     source.mkdir(parents=True)
@@ -85,8 +89,12 @@ def serving_bundle(
             "price": random.normal(10, 3, N_ITEMS),
         }
     ).astype({"genres": object})
-    items.assign(text=items["title"]).to_parquet(source / "items.parquet", index=False)
-    spec = FeatureSpec.fit(items, {"title": "text", "genres": "tags", "price": "number"})
+    kinds, text_dim = {"title": "text", "genres": "tags", "price": "number"}, TEXT_DIM
+    if encoder is not None:
+        items["title"] = [f"{' '.join(random.choice(WORDS, 3))} {row}" for row in range(N_ITEMS)]
+    texts = items["title"] if encoder is None else compose_text(items, kinds)
+    items.assign(text=texts).to_parquet(source / "items.parquet", index=False)
+    spec = FeatureSpec.fit(items, kinds)
     spec.save(source / "feature_spec.json")
     meta = {
         "event_types": EVENTS,
@@ -102,9 +110,14 @@ def serving_bundle(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text = torch.randn(N_ITEMS, TEXT_DIM).numpy()
+        if encoder is not None:
+            reads = TextEncoder.load(encoder)
+            text, text_dim, has_text = reads.encode(texts.tolist()), reads.dim, np.ones(N_ITEMS, dtype=bool)
+            said = {"model": encoder, "sha256": reads.digest, "pooling": reads.pooling, "max_tokens": reads.max_tokens, "dim": reads.dim}
+            (source / "pretrained.json").write_text(json.dumps(said))
         content = ItemContent.build(spec.encode(items), text, has_text, np.arange(1, N_ITEMS + 1))
         shape = Shape(
-            TEXT_DIM, spec.n_codes, content.numbers.shape[1], N_ITEMS, len(EVENTS), timed, adapter=adapter, labelled=labels
+            text_dim, spec.n_codes, content.numbers.shape[1], N_ITEMS, len(EVENTS), timed, adapter=adapter, labelled=labels
         )  # fmt: skip
         net = SequentialNetwork(config, shape)
         with torch.no_grad():
@@ -140,6 +153,7 @@ def serving_bundle(
         ),
         source,
         folder,
+        source,
     )
     return folder
 

@@ -34,6 +34,7 @@ class Item:
         probability: that the item is interacted with next, where the model has a re-ranker.
         label_probability: that an event on it would be positive, where the model has a label head.
         pinned: name of the business rule that put it in its place.
+        match: of an answer in words, how the item was found: title, words (all of them) or near.
         columns: those that were asked for.
     """
 
@@ -43,6 +44,7 @@ class Item:
     probability: float | None = None
     label_probability: float | None = None
     pinned: str | None = None
+    match: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,6 +59,7 @@ class Answer:
         version: of the model.
         fallback: why nothing is known of the one who asks; None where something is.
         filled: whether there were as many items as asked for.
+        meaning: of an answer in words, whether nearness of meaning counted; without a text encoder words alone do.
     """
 
     items: Sequence[Item]
@@ -65,6 +68,7 @@ class Answer:
     version: str
     fallback: str | None
     filled: bool
+    meaning: bool | None = None
 
 
 class Client:
@@ -101,12 +105,22 @@ class Client:
             user_id: the user.
             history: item ids, oldest first, instead.
             k: how many.
-            more: further fields of the request, such as `times`, `filter`, `items`, `page`, `columns`, `rules`.
+            more: further fields of the request, such as `query`, `times`, `filter`, `items`, `page`, `columns`, `rules`.
         """
         who = {"user_id": user_id} if user_id is not None else {"history": list(history or ())}
-        said = self._send("POST", "/recommend", {**who, "k": k, **more})
-        names = ("token", "next", "version", "fallback", "filled")
-        return Answer([Item(**one) for one in said["items"]], **{name: said[name] for name in names})
+        return _answer(self._send("POST", "/recommend", {**who, "k": k, **more}))
+
+    def search(self, words: str, user_id: str | None = None, *, k: int = 10, page: str | None = None) -> Answer:
+        """Items by title, by attributes, or as described in words.
+
+        Args:
+            words: what is looked for.
+            user_id: whose liking counts; None: what people like in general.
+            k: how many.
+            page: `next` of the answer before.
+        """
+        asked = {"q": words, "user_id": user_id, "k": k, "page": page}
+        return _answer(self._send("GET", "/search", params={name: value for name, value in asked.items() if value is not None}))
 
     def similar(self, items: Sequence[str], k: int = 10) -> list[Item]:
         """The items nearest to some others."""
@@ -192,6 +206,11 @@ class Client:
         detail = found.json().get("detail", found.text) if "json" in found.headers.get("content-type", "") else found.text
         kind = InputError if 400 <= found.status_code < 500 and found.status_code != 429 else NightloomError
         raise kind(f"{method} {path}: {found.status_code}, {detail}")
+
+
+def _answer(said: Mapping[str, Any]) -> Answer:
+    names = ("token", "next", "version", "fallback", "filled", "meaning")
+    return Answer([Item(**one) for one in said["items"]], **{name: said[name] for name in names if name in said})
 
 
 def _quoted(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from nightloom.serving.prepare import prepare
 from tests.servers import free_port, until_it_answers
 from tests.service_app import make_snapshot
 from tests.serving_bundle import START, serving_bundle
+from tests.tiny_models import tiny_bert
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
 ASKED = 200
@@ -51,7 +53,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
     root, port = folder / "mlruns", free_port()
     registry = Registry(root)
     make_snapshot(root / "snapshots" / "shop" / ("d" * 16))
-    register(registry, folder / "first")
+    register(registry, folder / "first", encoder=str(tiny_bert(folder / "bert")))
+    shutil.rmtree(root / "cache" / "encoders")  # as on another machine: it is fetched from where MLflow keeps files
     log = folder / "log"
     command = [sys.executable, "-m", "nightloom.cli", "serve", "--root", str(root), "--port", str(port), "--workers", "2"]
     with log.open("wb") as out:
@@ -136,6 +139,22 @@ def test_the_client(served: SimpleNamespace) -> None:
         assert len(client.similar(["i1"], 3)) == 3
         with pytest.raises(InputError, match="422, k: "):
             client.recommend("u1", k=0)
+
+
+def test_both_workers_read_a_new_items_text_and_find_it_in_words(served: SimpleNamespace) -> None:
+    """Each request has a connection of its own, so that both workers are asked."""
+    with Client(served.address) as client:
+        for number in range(10):
+            client.put_item("read", {"title": f"Dark king of the lost city {number}", "genres": "red"})
+            for _ in range(4):
+                with Client(served.address) as another:
+                    answer = another.search(f"king dark lost city {number}", k=3)
+                assert answer.meaning is True
+                assert (answer.items[0].item_id, answer.items[0].match) == ("read", "words")
+        described = client.recommend("u1", query="the story of a man and a dog in space", k=5)
+        assert described.meaning is True
+        assert len(described.items) == 5
+        client.delete_item("read")
 
 
 def test_a_port_that_is_taken_or_an_open_host_without_keys_is_refused(served: SimpleNamespace) -> None:

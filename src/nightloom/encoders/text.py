@@ -61,6 +61,7 @@ class TextEncoder(nn.Module):
 
     Attributes:
         dim: width of a vector.
+        pad: the token that fills a batch up.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, pooling: Pooling, max_tokens: int, digest: str) -> None:
@@ -69,7 +70,7 @@ class TextEncoder(nn.Module):
         self.pooling, self.max_tokens, self.digest = pooling, max_tokens, digest
         self.dim = int(cast(Any, model.config).hidden_size)
         given = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
-        self._pad = next((token for token in given if token is not None), 0)
+        self.pad = next((token for token in given if token is not None), 0)
 
     @classmethod
     def load(
@@ -126,8 +127,10 @@ class TextEncoder(nn.Module):
         if self.pooling == "mean":
             mask = batch.mask.unsqueeze(-1).to(hidden.dtype)
             return (hidden * mask).sum(1) / mask.sum(1)
-        rows = torch.arange(len(hidden), device=hidden.device)
-        return hidden[rows, 0 if self.pooling == "cls" else batch.mask.sum(1) - 1]
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        last = batch.mask * (batch.mask.cumsum(1) == batch.mask.sum(1, keepdim=True))  # no lookup: a traced one would keep its batch's size
+        return (hidden * last.unsqueeze(-1).to(hidden.dtype)).sum(1)
 
     @torch.no_grad()
     def encode(
@@ -209,11 +212,11 @@ class TextEncoder(nn.Module):
             return []
         self.tokenizer.truncation_side = "right"
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens, padding=False)["input_ids"]
-        return [ids or [self._pad] for ids in encoded]
+        return [ids or [self.pad] for ids in encoded]
 
     def _pad_batch(self, ids: list[list[int]]) -> Tokens:
         width = max(map(len, ids), default=0)
-        padded = torch.tensor([row + [self._pad] * (width - len(row)) for row in ids], dtype=torch.int64).reshape(len(ids), width)
+        padded = torch.tensor([row + [self.pad] * (width - len(row)) for row in ids], dtype=torch.int64).reshape(len(ids), width)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], dtype=torch.int64).reshape(len(ids), width)
         return Tokens(padded.to(self.device), mask.to(self.device))
 

@@ -21,6 +21,7 @@ from nightloom.core.columns import CATALOGUE
 from nightloom.core.digests import digest
 from nightloom.core.errors import InputError
 from nightloom.core.files import whole_folder, write_json
+from nightloom.core.int8_rows import int8_rows
 from nightloom.core.moments import VectorMoments
 from nightloom.core.queries import Query
 from nightloom.core.ragged import owners
@@ -37,19 +38,31 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.manifest import FILE as BUNDLE_FILE
 from nightloom.packaging.reader import SPEC
-from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, PROBES, RERANKER, SCORERS, ServingManifest
+from nightloom.packaging.serving_format import (
+    LABELS,
+    NETWORK,
+    NEW_ITEMS,
+    PROBES,
+    RERANKER,
+    SCORERS,
+    TEXT_ENCODER,
+    TEXTS,
+    ServingManifest,
+)
 
 Arrays = dict[str, NDArray[Any]]
 PROBED = 20
 """Items of a probe's answer."""
 
 
-def write_serving(bundle: Path, folder: Path) -> ServingManifest:
+def write_serving(bundle: Path, folder: Path, text_encoder: Mapping[str, Any] | None = None, files: Path | None = None) -> ServingManifest:
     """Make the serving artefact of a bundle. The same bundle gives the same files.
 
     Args:
         bundle: a bundle folder.
         folder: where to; it must not be there yet, and is there only whole.
+        text_encoder: see `ServingManifest`.
+        files: folder of the text encoder where it shall lie in the artefact.
 
     Returns:
         The artefact's manifest.
@@ -67,6 +80,10 @@ def write_serving(bundle: Path, folder: Path) -> ServingManifest:
             _save(made / RERANKER, reranker_arrays(recommender.reranker))
         if recommender.labels is not None:
             _save(made / LABELS, label_arrays(recommender))
+        if text_encoder is not None:
+            _save(made / TEXTS, text_arrays(recommender))
+            if files is not None:
+                shutil.copytree(files, made / TEXT_ENCODER)
         write_json(made / PROBES, probes(reader))
         shutil.copyfile(reader.folder / CATALOGUE, made / CATALOGUE)
         config = recommender.config
@@ -88,6 +105,7 @@ def write_serving(bundle: Path, folder: Path) -> ServingManifest:
             meta=dict(reader.meta),
             features=json.loads((reader.folder / SPEC).read_text(encoding="utf-8")),
             encoder=dict(reader.manifest.encoder),
+            text_encoder=None if text_encoder is None else dict(text_encoder),
         )
 
 
@@ -164,6 +182,13 @@ def new_item_arrays(recommender: SequentialRecommender) -> Arrays:
         found |= {f"neighbours.{name}": _of(value) for name, value in space.arrays().items()}
         found["neighbours.unit"] = _of(space(content.text, content.has_text))
     return found
+
+
+def text_arrays(recommender: SequentialRecommender) -> Arrays:
+    """Directions of the items' texts, int8 with a scale for each row; zero without text."""
+    content = recommender.content
+    directions, scale = int8_rows(_of(content.text.masked_fill(~content.has_text[:, None], 0)))
+    return {"directions": directions, "scale": scale}
 
 
 def reranker_arrays(reranker: Reranker) -> Arrays:

@@ -7,6 +7,8 @@ The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is
 - `new_items.safetensors`: what makes the vector, and the neighbours by text, of an item that comes later;
 - `reranker.safetensors`, `labels.safetensors`: the heads and their counters, where the bundle has them;
 - `catalogue.safetensors`: the items' columns, as in the bundle;
+- `texts.safetensors`: directions of the items' texts, by which they are searched in words, where a text encoder serves;
+- `text_encoder/`: that encoder, where the language model was tuned for this version; else versions share one, which lies apart;
 - `probes.json`: a few requests with the bundle's answers, by which whoever opens the artefact sees that it answers alike.
 """
 
@@ -28,6 +30,7 @@ FOLDER = "serving"
 NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new_items.safetensors"
 PROBES = "probes.json"
 RERANKER, LABELS = "reranker.safetensors", "labels.safetensors"
+TEXTS, TEXT_ENCODER = "texts.safetensors", "text_encoder"
 
 
 class OtherFormatError(InputError):
@@ -51,6 +54,7 @@ class ServingManifest:
         meta: stage prepare's `meta.json`.
         features: stage prepare's `feature_spec.json`.
         encoder: which pretrained models made the vectors of texts and pictures.
+        text_encoder: the export by which the service reads texts (`nightloom.compress.text.TextExport`); None where it reads none.
         files: path in the artefact -> `{"size": bytes, "sha256": hex}`.
     """
 
@@ -67,6 +71,7 @@ class ServingManifest:
     features: Mapping[str, Any]
     encoder: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
+    text_encoder: Mapping[str, Any] | None = None
 
     @classmethod
     def seal(cls, folder: Path, **said: Any) -> Self:
@@ -94,6 +99,7 @@ class ServingManifest:
                     f"{path}: format {content['format']}, written by Nightloom {content['nightloom']}. This one reads format {FORMAT}. "
                     f"{REMEDY}"
                 )
+            content.setdefault("text_encoder", None)  # what was written before the service read texts
             found = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError) as error:
             raise DamagedError(path, f"it can not be read ({error!r})", REMEDY) from error

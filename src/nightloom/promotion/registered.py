@@ -25,6 +25,7 @@ from nightloom.packaging import manifest
 from nightloom.packaging.serving_format import FILE as SERVING_FILE
 from nightloom.packaging.serving_format import FOLDER as SERVING
 from nightloom.packaging.serving_format import OtherFormatError, ServingManifest
+from nightloom.promotion import text_encoders
 from nightloom.promotion.ledger import Hold, Intent, Ledger
 from nightloom.runs.tracking import Tracking
 
@@ -259,6 +260,16 @@ class Registered:
 
         write_serving(self.fetch(version, cache / "champions"), place)
         return place
+
+    def fetch_text_encoder(self, version: Version, artefact: Path, cache: Path) -> Path | None:
+        """The folder of the text encoder of a version's serving artefact; None where there is none, or it can not be had.
+
+        Args:
+            version: which.
+            artefact: what `fetch_serving` gave.
+            cache: see there.
+        """
+        return text_encoders.fetch(self.tracking, version.name, artefact, cache)
 
     def _fetched(self, version: Version, home: Path, holds: str) -> Path | None:
         """The folder of a version that holds a file, fetched once, and again where it is damaged here; None where there is no such file."""

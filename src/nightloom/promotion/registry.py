@@ -19,6 +19,7 @@ from nightloom.core.shell import typed
 from nightloom.packaging.log_model import log_model
 from nightloom.packaging.served import Served, recommender
 from nightloom.packaging.serving_format import FOLDER as SERVING
+from nightloom.promotion import text_encoders
 from nightloom.promotion.ledger import ABANDONED, BEGUN, DONE, HELD, OVERTAKEN, PROMOTE, RELEASED, ROLLBACK, Entry, Intent, Ledger
 from nightloom.promotion.registered import (
     ANCHOR,
@@ -88,11 +89,19 @@ class Registry(Registered):
             exclude_seen: whether items of the history are left out unless a request says otherwise.
             intent: what `promote` shall do; by it another process can, should this one be killed. None: only what its caller says.
         """
-        from nightloom.packaging.serving_artefact import write_serving  # torch, which no other method needs
+        from nightloom.compress.text import text_export  # torch, which no other method needs
+        from nightloom.packaging.bundle import Bundle
+        from nightloom.packaging.serving_artefact import write_serving
 
         with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
             serving = Path(scratch) / SERVING
-            write_serving(bundle, serving)
+            reader = Bundle.load(bundle)
+            tuned = reader.manifest.encoder.get("text", {}).get("tuned", False)
+            home = (Path(scratch) if tuned else self.root / "cache") / text_encoders.HOME
+            encoder, files = text_export(reader, home, events) or (None, None)
+            if files is not None and not tuned:
+                text_encoders.keep(self.tracking, name, files)
+            write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None)
             blocklist = self.root / BLOCKLISTS / f"{name}.yaml"
             served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)
             return self.register_served(name, served, run_id, tags, card, intent=intent)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.columns import Columns
+from nightloom.core.item_text import missing
 from nightloom.serving.growing import Growing
 from nightloom.serving.store import Item
 
@@ -87,7 +88,9 @@ class KnownItems:
         self._removed.discard(dense)
         self._terms.clear()
         self._numbers.clear()
-        self._titles = None
+        if self._titles is not None:
+            title = None if self.title_column is None else columns.get(self.title_column)
+            self._titles[dense : dense + 1] = [item_id if missing(title) else str(title)]
 
     def remove(self, item_id: str) -> None:
         """Offer an item no more."""
@@ -149,7 +152,7 @@ class KnownItems:
 
     def _from_catalogue(self, dense: int) -> dict[str, Any]:
         cells = {name: self._catalogue[name][dense] for name in self.columns}
-        return {name: _plain(value) for name, value in cells.items() if not _missing(value)}
+        return {name: _plain(value) for name, value in cells.items() if not missing(value)}
 
     def _cells(self, column: str) -> Iterator[Any]:
         """A column's value of each item; None where it is missing."""
@@ -174,7 +177,7 @@ class KnownItems:
 
     def _split(self, column: str, cell: Any) -> list[Any]:
         """The values of a cell, as they are compared."""
-        if _missing(cell):
+        if missing(cell):
             return []
         tags = self._kinds.get(column) == "tags" and isinstance(cell, str)
         return [_term(value) for value in (cell if isinstance(cell, list) else cell.split(self._separator) if tags else [cell])]
@@ -182,17 +185,13 @@ class KnownItems:
     def _all_titles(self) -> list[str]:
         if self._titles is None:
             cells = [None] * len(self.ids) if self.title_column is None else list(self._cells(self.title_column))
-            self._titles = [self.ids[dense] if _missing(cell) else str(cell) for dense, cell in enumerate(cells)]
+            self._titles = [self.ids[dense] if missing(cell) else str(cell) for dense, cell in enumerate(cells)]
         return self._titles
 
 
 def mark_of(item_id: str) -> int:
     """Four bytes that stand for an id in tokens (CRC-32)."""
     return zlib.crc32(item_id.encode())
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(value: Any) -> Any:
@@ -210,7 +209,7 @@ def _term(value: Any) -> Any:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or _missing(value):
+    if isinstance(value, bool) or missing(value):
         return math.nan
     try:
         return float(value)

@@ -5,23 +5,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nightloom.core.blocklist import Blocklist
 from nightloom.core.errors import InputError
+from nightloom.core.item_text import compose
 from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.core.queries import Query
+from nightloom.encoders.exported import ExportedEncoder, opened
+from nightloom.packaging.serving_format import TEXTS
 from nightloom.serving.artefact import Artefact
 from nightloom.serving.engine import Engine
 from nightloom.serving.known_items import KnownItems
 from nightloom.serving.new_items import NewItem
+from nightloom.serving.search import Search
 from nightloom.serving.settings import Champion
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
 from nightloom.serving.store.writes import HideForgotten
 from nightloom.serving.stored import Rules
 from nightloom.serving.warm import check
 from nightloom.serving.withheld import Awaited, Robots
+from nightloom.serving.word_index import WordIndex
 
+FloatArray = NDArray[np.float32]
 LONGEST_HISTORY = 100_000
 """Events of a user that are read; nobody has more."""
 log = logging.getLogger("nightloom.serving")
@@ -44,8 +55,15 @@ class LiveModel:
         self.champion = champion
         self.engine = Engine(Artefact.open(champion.folder), self._stored)
         check(self.engine)
-        features = self.engine.artefact.manifest.features
-        self.items = KnownItems(self.engine.artefact.catalogue, features["kinds"], features["tags_separator"])
+        artefact = self.engine.artefact
+        self._kinds, self._separator = artefact.manifest.features["kinds"], artefact.manifest.features["tags_separator"]
+        self.items = KnownItems(artefact.catalogue, self._kinds, self._separator)
+        texts = artefact.arrays(TEXTS) if TEXTS in artefact.manifest.files else None
+        self.encoder = None if champion.text_encoder is None or texts is None else _opened(champion.text_encoder)
+        words = WordIndex(self._kinds, self._separator, self.items.title_column)
+        for dense in range(len(self.items)):
+            words.put(dense, self.items.of(dense))
+        self.search = Search(words, texts)
         self.view = store.view(champion.snapshot)
         self.pseudonyms = pseudonyms_of(champion.snapshot)
         clock = self.engine.clock
@@ -54,7 +72,7 @@ class LiveModel:
         """Events that wait for their items."""
         self._robots = Robots(self.rules.busiest_day, self._told)
         self._through = self.view.cursor
-        self._separator, self._blocklist_path = features["tags_separator"], blocklist
+        self._blocklist_path = blocklist
         self._blocklist, self._blocklist_seen = Blocklist(), self._stamp()
         if blocklist is not None:
             self._block_by(Blocklist.read(blocklist))
@@ -114,6 +132,20 @@ class LiveModel:
         blocked = bool(self._blocklist) and self._blocklist.reason(self.items.ids[dense], self.items.of(dense), self._separator) is not None
         (self.items.blocked.add if blocked else self.items.blocked.discard)(dense)
         self.engine.block_item(dense, blocked=blocked)
+
+    def meaning(self, text: str | None) -> FloatArray | None:
+        """The vector of a text; None without one, and where the service reads no texts. A new text takes milliseconds, in any thread."""
+        return None if text is None or self.encoder is None else self.encoder.vector(text)
+
+    def text_of(self, columns: Mapping[str, Any]) -> str | None:
+        """An item's text, as the night composes it."""
+        return compose(columns, self._kinds, self._separator)
+
+    def has_text(self, dense: int) -> bool:
+        """Whether an item's text counts in the answers."""
+        if self.encoder is None:
+            return dense < self.engine.catalogue.trained and self.engine.text_dim > 0
+        return self.search.has_text(dense)
 
     def close(self) -> None:
         """Close the store's reader."""
@@ -192,15 +224,31 @@ class LiveModel:
             self.engine.remove_item(item.item_id)
             self.items.remove(item.item_id)
             return
-        columns = self.items.merged(item)
+        columns, known = self.items.merged(item), self.engine.item_index.get(item.item_id)
+        before = None if known is None else self.items.of(known)
+        text = self.text_of(columns)
+        same = before is not None and known is not None and known < self.engine.catalogue.trained and self.text_of(before) == text
+        vector = None if same else self.meaning(text)
         with contextlib.suppress(InputError):  # another machine, of another champion, took what this one can not read
-            dense = self.engine.put_item(NewItem(item.item_id, columns))
+            dense = self.engine.put_item(NewItem(item.item_id, columns, vector if self.engine.text_dim else None))
             self.items.put(dense, item.item_id, columns)
             self._block(dense)
+            self.search.words.put(dense, columns, before)
+            if not same:
+                self.search.put(dense, vector)
             for event in self.awaited.of(item.item_id):
                 if event.user_id not in self._robots:
                     self._place(event)
                 self.awaited.discard(event.event_id)
+
+
+def _opened(folder: Path) -> ExportedEncoder | None:
+    """The text encoder, or none where it can not be read: the service then does without."""
+    try:
+        return opened(folder)
+    except InputError as error:
+        log.warning("the service reads no texts: %s", error)
+        return None
 
 
 def _key(event: Event) -> tuple[str, str, int]:

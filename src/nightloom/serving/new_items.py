@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
+from nightloom.core.item_text import missing, values_of
 from nightloom.serving.growing import EdgeRows, Growing
 from nightloom.serving.jit import kernel
 
@@ -100,16 +101,9 @@ class ItemMaker:
 
     def codes(self, columns: Mapping[str, Any]) -> list[int]:
         """Codes of the item's categories and tags, ascending, each once; values that the model does not know are dropped."""
-        found: set[int] = set()
-        for column, places in self.places.items():
-            given: Any = columns.get(column)
-            if _missing(given):
-                continue
-            values: list[Any] = [given]
-            if self.features["kinds"][column] == "tags":
-                values = given.split(self.features["tags_separator"]) if isinstance(given, str) else [*given]
-            found |= {places[word] for value in values if not _missing(value) and (word := str(value).strip()) in places}
-        return sorted(found)
+        kinds, separator = self.features["kinds"], self.features["tags_separator"]
+        named = ((places, values_of(columns.get(column), kinds[column], separator)) for column, places in self.places.items())
+        return sorted({places[word] for places, words in named for word in words if word in places})
 
     def numbers(self, item: NewItem) -> FloatArray:
         """The item's numbers, scaled and 0 where missing, then 1 where missing: float32 [2 * columns].
@@ -190,15 +184,10 @@ def _nearer(start: Any, length: Any, targets: Any, weights: Any, near: Any, item
     return np.array(found, dtype=np.int64)
 
 
-def _missing(value: Any) -> bool:
-    """Whether a column says nothing."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _number(item: NewItem, column: str) -> float:
     """What an item says in a column of numbers; NaN where it says nothing."""
     given = item.columns.get(column)
-    if _missing(given):
+    if missing(given):
         return math.nan
     try:
         return float(given)  # type: ignore[arg-type]

@@ -58,7 +58,8 @@ def prepare(registry: Registered, version: Version, root: Path, *, again: bool =
     _check(artefact, again=again)
     known = _prepared(root, version, artefact)
     exclude_seen = registry.excludes_seen(version) if known is None else known.exclude_seen
-    ready = Champion(version.name, version.version, artefact, _snapshot(root, version), exclude_seen)
+    encoder = registry.fetch_text_encoder(version, artefact, root / "cache")
+    ready = Champion(version.name, version.version, artefact, _snapshot(root, version), exclude_seen, encoder)
     if ready != known:
         ready.write(serving_folder(root, version.name) / PREPARED)
     return ready

@@ -17,6 +17,7 @@ from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
 from nightloom.serving.business_rules import AnyRule
 from nightloom.serving.engine import Engine
+from nightloom.serving.in_words import InWords
 from nightloom.serving.known_items import mark_of
 from nightloom.serving.live import LiveModel
 from nightloom.serving.ranker import Answer
@@ -28,6 +29,7 @@ from nightloom.serving.tokens import Shown, Signer
 
 Result = TypeVar("Result")
 Mask = NDArray[np.bool_]
+FloatArray = NDArray[np.float32]
 MOST_SHOWN = 2_000
 """Items over all pages of one recommendation."""
 UNKNOWN_USER, EMPTY_HISTORY, UNKNOWN_ITEMS = "unknown_user", "empty_history", "unknown_items"
@@ -78,8 +80,17 @@ class Service:
             self.live.catch_up()
         return done
 
-    def recommend(self, asked: RecommendRequest) -> dict[str, Any]:
+    async def meaning(self, text: str | None) -> FloatArray | None:
+        """The vector of a text, made in a thread; None without one, and where the service reads no texts."""
+        model = self.model
+        return None if text is None or model.encoder is None else await asyncio.to_thread(model.meaning, text)
+
+    def recommend(self, asked: RecommendRequest, meaning: FloatArray | None = None) -> dict[str, Any]:
         """The answer to a request.
+
+        Args:
+            asked: the request.
+            meaning: what `meaning` gave for its query.
 
         Raises:
             Conflict: fields contradict each other, or name an event or a column that there is not.
@@ -96,7 +107,6 @@ class Service:
         exclude_seen = asked.exclude_seen
         if exclude_seen is None:  # a given list is ranked whole
             exclude_seen = model.champion.exclude_seen and asked.items is None
-        limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
         moment = time.time_ns() // 1_000_000
         rules = None
         if self.rules or asked.rules:
@@ -104,22 +114,33 @@ class Service:
         who = _who(asked)
         fallback = _fallback(engine, who)
 
-        def rank(many: int, lift: NDArray[np.float32] | None = None) -> Answer:
+        def liked(many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None) -> Answer:
+            limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among, "lift": lift}
             if isinstance(who, str):
-                return engine.recommend_user(who, many, now=asked.now, lift=lift, **limits)
-            return engine.recommend(who, many, lift=lift, **limits)
+                return engine.recommend_user(who, many, now=asked.now, **limits)
+            return engine.recommend(who, many, **limits)
 
+        def rank(many: int, lift: FloatArray | None = None) -> Answer:
+            return liked(many, candidates, lift) if words is None else words.rank(many, lift)
+
+        words: InWords | None = None
+        if asked.query is not None:
+            open_to = _open_to(engine, allowed, candidates)
+            named = items.place(asked.query.strip())
+            words = InWords(model.search, asked.query, meaning, named, open_to, lambda pool: liked(len(pool), pool))
         pinned: dict[int, str] = {}
         if rules:
             found, scores, pinned = rules.rank(rank, asked.k, before)
         else:
             found, scores = (one.tolist() for one in rank(asked.k))
+        if words is not None:
+            steps["search"] = words.pooled
         steps["answered"] = len(found)
         shown = [mark_of(items.ids[place]) for place in found]
         said = Shown(secrets.token_hex(8), model.champion.version, moment, asked.user_id, [*before, *shown], len(before))
         token = self.signer.sign(said)
         answer: dict[str, Any] = {
-            "items": _lines(model, found, scores, asked, pinned),
+            "items": _lines(model, found, scores, asked, pinned, words),
             "token": token,
             "next": token if len(found) == asked.k and len(said.items) + asked.k <= MOST_SHOWN else None,
             "version": model.champion.version,
@@ -129,6 +150,8 @@ class Service:
         if asked.debug:
             told = rules.explained(found, rank(asked.k)[0].tolist()) if rules else []
             answer["debug"] = steps | {"exclude_seen": exclude_seen, "reranked": engine.reranked, "rules": told}
+        if words is not None:
+            answer["meaning"] = meaning is not None
         return answer
 
     def _page(self, asked: RecommendRequest) -> Sequence[int]:
@@ -174,6 +197,16 @@ class Service:
         return {"items": lines, "version": model.champion.version}
 
 
+def _open_to(engine: Engine, allowed: Mask | None, candidates: NDArray[np.int64] | None) -> Mask:
+    """Items that may be recommended, bool [items]."""
+    found = engine.catalogue.open_to(allowed)
+    if candidates is None:
+        return found
+    only = np.zeros_like(found)
+    only[candidates] = found[candidates]
+    return only
+
+
 def _who(asked: RecommendRequest) -> Query | str:
     """Whose list is asked for: a stored user, or a history."""
     if asked.user_id is not None and asked.history is None:
@@ -182,7 +215,12 @@ def _who(asked: RecommendRequest) -> Query | str:
 
 
 def _lines(
-    model: LiveModel, found: Sequence[int], scores: Sequence[float], asked: RecommendRequest, pinned: Mapping[int, str]
+    model: LiveModel,
+    found: Sequence[int],
+    scores: Sequence[float],
+    asked: RecommendRequest,
+    pinned: Mapping[int, str],
+    words: InWords | None,
 ) -> list[dict[str, Any]]:
     """What is said of the items of an answer."""
     items, engine = model.items, model.engine
@@ -199,7 +237,9 @@ def _lines(
         if items.title_column is not None:
             line["title"] = items.title(place)
         if engine.reranked:
-            line["probability"] = 1 / (1 + math.exp(-line["score"]))
+            line["probability"] = 1 / (1 + math.exp(-(line["score"] if words is None else words.liking(place))))
+        if words is not None:
+            line["match"] = words.match(place)
         if place in pinned:
             line["pinned"] = pinned[place]
         if asked.columns:

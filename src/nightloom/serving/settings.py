@@ -27,6 +27,7 @@ class Champion:
         folder: the serving artefact.
         snapshot: folder of the snapshot that it was trained on; None where it is not here, and users have only what they did by day.
         exclude_seen: whether items of the history are left out unless a request says otherwise.
+        text_encoder: folder of the text encoder; None: the service reads no texts.
     """
 
     name: str
@@ -34,11 +35,12 @@ class Champion:
     folder: Path
     snapshot: Path | None = None
     exclude_seen: bool = True
+    text_encoder: Path | None = None
 
     def write(self, path: Path) -> None:
         """Say it in a file."""
-        snapshot = None if self.snapshot is None else str(self.snapshot)
-        said = {"name": self.name, "version": self.version, "folder": str(self.folder), "snapshot": snapshot}
+        snapshot, encoder = (None if place is None else str(place) for place in (self.snapshot, self.text_encoder))
+        said = {"name": self.name, "version": self.version, "folder": str(self.folder), "snapshot": snapshot, "text_encoder": encoder}
         write_json(path, said | {"exclude_seen": self.exclude_seen})
 
     @classmethod
@@ -50,8 +52,8 @@ class Champion:
         """
         said = json.loads(path.read_text(encoding="utf-8"))
         try:
-            snapshot = None if said["snapshot"] is None else Path(said["snapshot"])
-            return cls(said["name"], said["version"], Path(said["folder"]), snapshot, said["exclude_seen"])
+            snapshot, encoder = (None if said[place] is None else Path(said[place]) for place in ("snapshot", "text_encoder"))
+            return cls(said["name"], said["version"], Path(said["folder"]), snapshot, said["exclude_seen"], encoder)
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: {error!r}") from error
 

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.core.item_text import compose
+
 
 @dataclass(frozen=True)
 class ItemFeatures:
@@ -134,20 +136,10 @@ def compose_text(items: pd.DataFrame, kinds: Mapping[str, str], tags_separator: 
     Returns:
         str [len(items)] with the index of `items`; null where an item has neither text nor category nor tag.
     """
-    parts: list[list[str]] = [[] for _ in range(len(items))]
-    for column in (column for column, kind in kinds.items() if kind == "text" and column in items):
-        for part, text in zip(parts, items[column], strict=True):
-            if pd.notna(text) and (stripped := str(text).strip().rstrip(" .")):
-                part.append(stripped)
-    for column, kind in kinds.items():
-        if kind in ("category", "tags") and column in items:
-            values = _values(items[column].reset_index(drop=True), kind, tags_separator)
-            words: dict[int, list[str]] = {}
-            for row, value in zip(values.index.to_numpy(), values, strict=True):
-                words.setdefault(int(row), []).append(value)
-            for row, listed in words.items():
-                parts[row].append(f"{column.replace('_', ' ')}: {', '.join(dict.fromkeys(listed))}")
-    return pd.Series([". ".join(part) or None for part in parts], index=items.index, dtype="str", name="text")
+    described = [column for column in kinds if column in items]
+    rows = zip(*(items[column].astype(object).where(items[column].notna(), None) for column in described), strict=True)
+    texts = [compose(dict(zip(described, row, strict=True)), kinds, tags_separator) for row in rows] if described else [None] * len(items)
+    return pd.Series(texts, index=items.index, dtype="str", name="text")
 
 
 def _values(column: pd.Series, kind: str, tags_separator: str) -> pd.Series:

@@ -50,10 +50,10 @@ async def get_item(item_id: Id, request: Request) -> Response:
 async def put_item(item_id: Id, body: ItemBody, request: Request) -> Response:
     """Say all that is known of an item, a new one or one of the catalogue; it can be recommended from then on.
 
-    A new item's vector is made of its attributes. Its text is read by the next night (`text: false`).
+    A new item's vector is made of its text and its attributes. Where the service reads no texts, the next night does (`text: false`).
     """
     service: Service = request.app.state.service
-    _check(service.model, item_id, body.columns)
+    await _check(service, item_id, body.columns)
     said = await service.write(PutItem(item_id, body.columns))
     return answer(_said(service.model, said))
 
@@ -62,9 +62,9 @@ async def put_item(item_id: Id, body: ItemBody, request: Request) -> Response:
 async def patch_item(item_id: Id, body: ItemBody, request: Request) -> Response:
     """Change some columns of an item; null takes one away."""
     service: Service = request.app.state.service
-    model = service.model
-    _check(model, item_id, body.columns)
-    if model.items.place(item_id) is None:
+    place = service.model.items.place(item_id)
+    await _check(service, item_id, ({} if place is None else service.model.items.of(place)) | body.columns)
+    if place is None:
         raise HTTPException(404, "There is no item of that id.")
     said = await service.write(PatchItem(item_id, body.columns))
     if said is None:
@@ -82,16 +82,18 @@ async def delete_item(item_id: Id, request: Request) -> Response:
     return answer({"deleted": item_id})
 
 
-def _check(model: LiveModel, item_id: str, columns: dict[str, Any]) -> None:
-    """Refuse columns that the model can not read.
+async def _check(service: Service, item_id: str, columns: dict[str, Any]) -> None:
+    """Refuse columns that the model can not read, and read the text, so that the item is taken without waiting for it.
 
     Raises:
         Conflict: names the column.
     """
+    model = service.model
     try:
         model.engine.check_item(NewItem(item_id, columns))
     except InputError as error:
         raise Conflict(str(error).removeprefix(f"item {item_id}: ")) from error
+    await service.meaning(model.text_of(columns))
 
 
 def _line(model: LiveModel, dense: int) -> dict[str, Any]:
@@ -101,5 +103,4 @@ def _line(model: LiveModel, dense: int) -> dict[str, Any]:
 def _said(model: LiveModel, item: Item) -> dict[str, Any]:
     dense = model.items.place(item.item_id)
     known = {} if dense is None else model.items.of(dense)
-    trained = dense is not None and dense < model.engine.catalogue.trained
-    return {"item_id": item.item_id, "columns": known, "version": item.version, "text": trained and model.engine.text_dim > 0}
+    return {"item_id": item.item_id, "columns": known, "version": item.version, "text": dense is not None and model.has_text(dense)}

@@ -12,13 +12,16 @@ from nightloom.serving.moments import LATEST, WHOLE, Time
 
 LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
 """Characters of an id; items to rank; events of a request; events of a history; items of an answer."""
-MOST_COLUMNS = 200
-"""Columns of an item, and values of one cell."""
+MOST_COLUMNS, LONGEST_QUERY = 200, 500
+"""Columns of an item, and values of one cell; characters of a query in words."""
 MOST_RULES = 20
 """Business rules of a request."""
 
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Second = Annotated[int, Field(ge=0, le=LATEST), WHOLE]
+
+
+Words = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Body(BaseModel):
@@ -35,7 +38,11 @@ class RecommendRequest(Body):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"user_id": "196", "k": 10}, {"history": ["1", "50"], "k": 5, "filter": {"in": {"genre": ["Comedy"]}}}]
+            "examples": [
+                {"user_id": "196", "k": 10},
+                {"history": ["1", "50"], "k": 5, "filter": {"in": {"genre": ["Comedy"]}}},
+                {"user_id": "196", "query": "a light comedy of the nineties"},
+            ]
         }
     )
     user_id: Id | None = None
@@ -50,6 +57,8 @@ class RecommendRequest(Body):
     filter: Filter | None = None
     items: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)] | None = None
     """Rank these alone."""
+    query: Words | None = None
+    """What is asked for in words: matches of title and attributes first, then what is near by meaning, each blended with what is liked."""
     page: Annotated[str, Field(max_length=16_384)] | None = None
     """`next` of the answer before."""
     exclude_seen: bool | None = None

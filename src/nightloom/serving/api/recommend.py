@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from nightloom.serving.api.answers import answer
-from nightloom.serving.api.models import BIGGEST_K, Id, RecommendRequest
+from nightloom.serving.api.models import BIGGEST_K, Id, RecommendRequest, Words
 from nightloom.serving.service import Service
 
 router = APIRouter(tags=["recommend"])
@@ -19,12 +19,27 @@ router = APIRouter(tags=["recommend"])
 async def recommend(body: RecommendRequest, request: Request) -> Response:
     """The best items for a user or a history, with a token that feedback refers to."""
     service: Service = request.app.state.service
-    found = service.recommend(body)
+    found = service.recommend(body, await service.meaning(body.query))
     counts = request.app.state.metrics.counts
     counts["recommendations_total"] += 1
     if found["fallback"]:
         counts["fallbacks_total"] += 1
     return answer(found)
+
+
+@router.get("/search")
+async def search(
+    request: Request,
+    words: Annotated[Words, Query(alias="q", description="A title, attributes, or what is looked for in words.")],
+    user_id: Annotated[Id | None, Query(description="Whose liking counts; by default what people like in general.")] = None,
+    k: Annotated[int, Query(ge=1, le=BIGGEST_K)] = 10,
+    page: Annotated[str | None, Query(max_length=16_384, description="`next` of the answer before.")] = None,
+) -> Response:
+    """Items by words: as `query` of /recommend, items of the history included."""
+    service: Service = request.app.state.service
+    asked = RecommendRequest(query=words, user_id=user_id, k=k, page=page, exclude_seen=False)
+    request.app.state.metrics.counts["searches_total"] += 1
+    return answer(service.recommend(asked, await service.meaning(words)))
 
 
 @router.get("/similar")

@@ -2,7 +2,7 @@
 // What is chosen and dismissed lives in this page alone; dismissals are sent as feedback, under the answer's token.
 const at = (id) => document.getElementById(id);
 const chosen = [], gone = new Set();
-let shown = [], asked = 0, next = null;
+let shown = [], asked = 0, next = null, wanted = "", typed = 0;
 
 async function call(path, body) {
   const headers = { "content-type": "application/json" };
@@ -73,16 +73,34 @@ async function refresh(page = null) {
   try {
     const body = { history: chosen.map((item) => item.item_id), k: 20, columns };
     if (page) body.page = page;
+    if (wanted) body.query = wanted;
     const said = await call("/recommend", body);
     if (mine !== asked) return;
     shown = page ? shown.concat(said.items) : said.items;
     for (const item of said.items) item.token = said.token;
     next = said.next;
+    showWanted(said.meaning);
     at("fault").textContent = "";
     showItems();
   } catch (error) {
     at("fault").textContent = error.message;
   }
+}
+
+function showWanted(meaning) {
+  at("asked").hidden = !wanted;
+  at("asked").replaceChildren(
+    make("span", `“${wanted}”${meaning === false ? ", by words of titles and attributes alone" : ""}${shown.length ? "" : ": nothing found"} `),
+    button("×", "Ask for nothing in words", () => ask("")),
+  );
+}
+
+function ask(words) {
+  wanted = words;
+  typed++;
+  at("words").value = "";
+  at("found").replaceChildren();
+  refresh();
 }
 
 function choose(item) {
@@ -111,13 +129,12 @@ async function near(item) {
   at("near").showModal();
 }
 
-let typed = 0;
 at("words").addEventListener("input", () => {
   const mine = ++typed;
   setTimeout(async () => {
     if (mine !== typed) return;
     const words = at("words").value.trim();
-    const said = words ? await call(`/items?limit=8&q=${encodeURIComponent(words)}`) : { items: [] };
+    const said = words ? await call(`/search?k=8&q=${encodeURIComponent(words)}`) : { items: [] };
     if (mine !== typed) return;
     at("found").replaceChildren(...said.items.map((item) => {
       const line = make("li", "");
@@ -126,7 +143,10 @@ at("words").addEventListener("input", () => {
     }));
   }, 120);
 });
-at("clear").addEventListener("click", () => { chosen.length = 0; gone.clear(); refresh(); });
+at("words").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && at("words").value.trim()) ask(at("words").value.trim());
+});
+at("clear").addEventListener("click", () => { chosen.length = 0; gone.clear(); ask(""); });
 at("more").addEventListener("click", () => refresh(next));
 
 let columns = [];

@@ -1,0 +1,1 @@
+"""What serves, made smaller, where a measure says that nothing is lost by it."""
