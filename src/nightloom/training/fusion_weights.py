@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from torch.nn import functional
 
 from nightloom.core.errors import TrainingError
 from nightloom.core.ranking import blocks, held_out_mask, nan_queries, ndcg_of_scores, refuse_nan
@@ -34,8 +34,8 @@ DIGITS = 3
 """Of a weight: what is finer is noise."""
 STEPS = 80
 """Most steps of the optimizer."""
-START = 0.1
-"""Weight of each scorer at the first step, where the network has 1."""
+START, NETWORK_START = -2.0, 0.5
+"""Where the fit begins for each scorer and for the network; the softplus of it is the weight."""
 BLOCK = 128
 """Queries whose scores are in memory at a time in double precision."""
 
@@ -175,25 +175,25 @@ def fit(lists: Shortlists, ends: int) -> Ends:
     rows = rows[:: -(-len(rows) // MOST_QUERIES)]
     known = lists.known[rows].astype(np.float64) if ends == 2 else np.ones(len(rows))
     share = np.stack([known, 1 - known], 1)
-    start = np.repeat(np.array([[1.0]] + [[START]] * (len(lists.names) - 1)), 2, axis=1)
+    raw = torch.full((len(lists.names), 2), START, dtype=torch.float64)
+    raw[0] = NETWORK_START
+    optimizer = torch.optim.LBFGS([raw], max_iter=STEPS, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Negative likelihood and prior, and how they change with each weight."""
-        weights = flat.reshape(start.shape)
+    def loss() -> float:
+        """Negative likelihood and prior; leaves their slope with `raw`, of which the weights are the softplus."""
+        weights = functional.softplus(raw).numpy()
         value, slope = _likelihood(lists, rows, share, weights)
-        value, slope = -value, -slope
-        value += PRIOR * float(weights[:, :ends].sum())
+        value, slope = PRIOR * float(weights[:, :ends].sum()) - value, -slope
         slope[:, :ends] += PRIOR
         if ends == 2:
             apart = weights[:, 0] - weights[:, 1]
             value += APART * float(apart @ apart)
             slope += 2 * APART * np.stack([apart, -apart], 1)
-        return value / len(rows), slope.ravel() / len(rows)
+        raw.grad = torch.from_numpy(slope / len(rows)) * torch.sigmoid(raw)
+        return value / len(rows)
 
-    # Convex, so that there is one best set of weights, whatever the order of the sums.
-    options = {"maxiter": STEPS, "ftol": 1e-13, "gtol": 1e-8}
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * start.size, options=options).x
-    found = found.reshape(start.shape)
+    optimizer.step(loss)
+    found = functional.softplus(raw).numpy()
     if ends == 1:
         found[:, 1] = found[:, 0]
     if not np.isfinite(found).all() or not found.sum(0).all():
@@ -226,7 +226,8 @@ def _likelihood(
         scores = lists.seen_mask[part].astype(np.float64)
         for at, table in enumerate(tables):
             scores += mixed[:, at, None] * table
-        logs = log_softmax(scores, axis=1)
+        scores -= scores.max(axis=1, keepdims=True)
+        logs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
         held = lists.held[part] / lists.held[part].sum(1, keepdims=True)
         total += float((held * np.where(held > 0, logs, 0)).sum())
         surprise = held - np.exp(logs)
