@@ -196,8 +196,10 @@ def fit(lists: Shortlists, ends: int) -> Ends:
     found = functional.softplus(raw).numpy()
     if ends == 1:
         found[:, 1] = found[:, 0]
-    if not np.isfinite(found).all() or not found.sum(0).all():
+    if not np.isfinite(found).all():
         raise TrainingError("the fit of the fusion weights has diverged. Leave scorers out of model.scorers; [] is the network alone.")
+    if not found.sum(0).all():  # so few queries that the prior leaves nobody a weight
+        return {NETWORK: 1.0}, {NETWORK: 1.0}
     found /= found.sum(0)
     found[(found < LEAST_SHARE).all(axis=1)] = 0
     found /= found.sum(0)

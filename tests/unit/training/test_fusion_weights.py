@@ -134,3 +134,16 @@ def test_a_member_whose_scores_are_no_numbers_is_named() -> None:
         {NETWORK: standard(hints(queries, random, 2).astype(np.float32)), "graph": standard(broken.astype(np.float32))}, {"graph": 0.5}
     )
     assert np.isnan(fused).sum() == 7  # so that a ranking of the fused scores is refused too
+
+
+@pytest.mark.parametrize("queries", [1, 2, 5, 20])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_handful_of_queries_gives_some_weights(monkeypatch: pytest.MonkeyPatch, queries: int, seed: int) -> None:
+    """The prior is then stronger than all that they say together."""
+    monkeypatch.setitem(globals(), "N_QUERIES", queries)
+    random = np.random.default_rng(seed)
+    few = held_out(random)
+    recommender = members(hints(few, random, 0), noise=hints(few, random, 0), other=hints(few, random, 0.5))
+    fusion = choose_fusion(recommender, few, exclude_seen=True)
+    for weights in (fusion.weights, fusion.newcomer_weights):
+        assert 0 <= sum(weights.values()) <= 1 + 1e-9
