@@ -69,7 +69,7 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
         while promoted is None:  # where another version became champion meanwhile, it is compared with that one
             evaluated = evaluate(night, prepared, pretrained, tuned)
             model_run = log_families(night, run, collected, tuned, evaluated)
-            promoted = promote(night, collected, tuned, evaluated, model_run)
+            promoted = promote(night, collected, tuned, evaluated, explained, model_run)
         return ends_with(report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted]))
 
 

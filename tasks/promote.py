@@ -21,6 +21,7 @@ from nightloom.evaluation.rivals import ANCHOR, CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.card import model_card
 from nightloom.packaging.reader import BundleReader
+from nightloom.packaging.serving_format import EXPLAINER
 from nightloom.promotion.earlier import earlier_nights
 from nightloom.promotion.gate import decide, held_back, with_limits
 from nightloom.promotion.quality import quality_tags
@@ -43,7 +44,9 @@ from tasks.progress import log_done, report_progress, worth_retrying
     retry_delay_seconds=exponential_backoff(5),
     retry_condition_fn=worth_retrying,
 )
-def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, model_run: str) -> Manifest | None:
+def promote(
+    night: Night, collected: Manifest, tuned: Manifest, evaluated: Manifest, explained: Manifest, model_run: str
+) -> Manifest | None:
     """Compare with the champion, and move the aliases when the gate lets the challenger pass.
 
     Returns:
@@ -105,6 +108,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
                     events=store,
                     exclude_seen=config.evaluation.exclude_seen,
                     intent=found.intent(best=decision["moves_anchor"]),
+                    explainer=explained.path / EXPLAINER,
                 )
                 registry.promote(version)
                 _ready(registry, version, night)
@@ -115,7 +119,7 @@ def promote(night: Night, collected: Manifest, tuned: Manifest, evaluated: Manif
     # Promotion moves aliases, so each night does it for itself.
     read = ReadKeys(config, "promotion", "evaluation")
     try:
-        manifest = run_stage(night, "promote", body, inputs=[evaluated], config=read.values, code=[decide], salt=night.night)
+        manifest = run_stage(night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide], salt=night.night)
     except (OvertakenError, HeldError) as error:
         report_progress(f"promote: {error} It is evaluated again.")
         return None

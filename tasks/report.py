@@ -115,6 +115,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
+    Tracking(night.root).log_reasons(run, explained.path, explained.figures)
     finish(night)
     return content
 

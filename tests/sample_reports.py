@@ -129,7 +129,7 @@ REASONS = {
     ],
     "fidelity": [
         {"removed": 1, "users": 8, "drop": 0.68, "drop_random": 0.04, "rank": 11.6, "rank_random": 1.7, "still_first": 0.375,
-         "still_first_random": 0.93},
+         "still_first_random": 0.93, "pos_at_5": 0.5, "cdcg": 0.51, "deletion": 0.62, "insertion": 1.3},
     ],
 }  # fmt: skip
 

@@ -25,6 +25,44 @@ TRIES = 4
 
 
 @dataclass(frozen=True)
+class ReasonEvent:
+    """An event of the history that speaks for an item, or against it.
+
+    Attributes:
+        position: 1 for the latest event.
+        share: of all that speaks for the item; with `explain="both"`, of what speaks for and against it.
+        named: whether the sentence names it.
+        value: what it adds to the logarithm of the item's probability; None for visitors.
+        error: standard error of the value; None for visitors.
+    """
+
+    item_id: str
+    title: str
+    position: int
+    share: float
+    named: bool
+    value: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an item is recommended.
+
+    Attributes:
+        text: a sentence or two.
+        events: of the history, the strongest first.
+        without: `items` without which it would not be in the first `top` places; None where none were found.
+        rank: of the item.
+    """
+
+    text: str
+    events: Sequence[ReasonEvent]
+    without: Mapping[str, Any] | None
+    rank: int
+
+
+@dataclass(frozen=True)
 class Item:
     """A recommended item.
 
@@ -36,6 +74,7 @@ class Item:
         pinned: name of the business rule that put it in its place.
         match: of an answer in words, how the item was found: title, words (all of them) or near.
         columns: those that were asked for.
+        reason: where it was asked for (`explain`).
     """
 
     item_id: str
@@ -46,6 +85,7 @@ class Item:
     pinned: str | None = None
     match: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +145,8 @@ class Client:
             user_id: the user.
             history: item ids, oldest first, instead.
             k: how many.
-            more: further fields of the request, such as `query`, `times`, `filter`, `items`, `page`, `columns`, `rules`.
+            more: further fields of the request, such as `query`, `times`, `filter`, `items`, `page`, `columns`, `rules`,
+                `explain`, `language`.
         """
         who = {"user_id": user_id} if user_id is not None else {"history": list(history or ())}
         return _answer(self._send("POST", "/recommend", {**who, "k": k, **more}))
@@ -210,7 +251,14 @@ class Client:
 
 def _answer(said: Mapping[str, Any]) -> Answer:
     names = ("token", "next", "version", "fallback", "filled", "meaning")
-    return Answer([Item(**one) for one in said["items"]], **{name: said[name] for name in names if name in said})
+    return Answer([_item(one) for one in said["items"]], **{name: said[name] for name in names if name in said})
+
+
+def _item(said: Mapping[str, Any]) -> Item:
+    """A recommended item of an answer."""
+    if (why := said.get("reason")) is None:
+        return Item(**said)
+    return Item(**{**said, "reason": Reason(**{**why, "events": [ReasonEvent(**one) for one in why["events"]]})})
 
 
 def _quoted(name: str) -> str:

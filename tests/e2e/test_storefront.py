@@ -67,6 +67,11 @@ def test_choosing_and_dismissing(browser: Any, address: str, width: int, tmp_pat
     second = titles(page)
     assert second != first
     assert "Title 14" not in second
+    reason = page.locator("#items details.why").first
+    assert reason.locator("summary").inner_text().startswith(("Because", "Recommended for your history as a whole."))
+    reason.locator("summary").click()
+    assert reason.locator(".bar").count() == 1
+    assert reason.locator(".bar meter").is_visible()
 
     page.get_by_role("button", name=f"Not {second[0]}", exact=True).click()
     assert titles(page) == second[1:]
@@ -117,7 +122,8 @@ def test_axe_finds_nothing(browser: Any, address: str, width: int, scheme: Any) 
     page.get_by_label("Search by title").fill("title 14")
     page.get_by_role("button", name="Choose Title 14", exact=True).click()
     page.wait_for_selector("#chosen li")
-    assert faults() == [], "with a choice"
+    page.locator("#items details.why summary").first.click()
+    assert faults() == [], "with a choice and its bars"
     page.get_by_role("button", name="Similar to").first.click()
     page.wait_for_selector("#near[open] li")
     assert faults() == [], "with the dialogue"

@@ -3,7 +3,18 @@
 Heavy libraries are imported by the commands that need them, so that `nightloom --help` or a typo answers at once.
 """
 
-from nightloom.cli import compare, content, doctor, nights, people, recommend, serve, tables, versions  # each adds its commands to the app
+from nightloom.cli import (  # each adds its commands to the app
+    compare,
+    content,
+    doctor,
+    explain,
+    nights,
+    people,
+    recommend,
+    serve,
+    tables,
+    versions,
+)
 from nightloom.cli.app import app, main
 
-__all__ = ["app", "compare", "content", "doctor", "main", "nights", "people", "recommend", "serve", "tables", "versions"]
+__all__ = ["app", "compare", "content", "doctor", "explain", "main", "nights", "people", "recommend", "serve", "tables", "versions"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,9 +19,10 @@ from nightloom.core.shell import typed
 if TYPE_CHECKING:
     from nightloom.core.queries import Query
     from nightloom.packaging.bundle import Bundle
+    from nightloom.serving.engine import Engine
 
-EXPLAINED, SAMPLES, EVENTS = 3, 64, 10
-"""Of --why: recommendations that are explained, model evaluations for each, latest events that take part one by one."""
+EXPLAINED = 3
+"""Recommendations that --why explains."""
 
 
 @app.command()
@@ -31,7 +35,7 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
     seen: Annotated[bool, typer.Option(help="Recommend items of the history too.")] = False,
-    why: Annotated[bool, typer.Option("--why", help=f"Say why, for the first {EXPLAINED} (seconds).")] = False,
+    why: Annotated[bool, typer.Option("--why", help=f"Say why, for the first {EXPLAINED}, as the service does.")] = False,
     root: Root = MLRUNS,
 ) -> None:
     """Recommend for a user, or for a history of item ids."""
@@ -42,38 +46,60 @@ def recommend(
         raise InputError("name either --user, whose history is looked up, or the history itself.")
     folder, events = bundle_of(model, root, look_up=user is not None)
     bundle = Bundle.load(folder)
-    query = _named(bundle, history, item or []) if user is None else _stored(bundle, events, user)
+    query = named(bundle, history, item or []) if user is None else stored(bundle, events, user)
     names = bundle.titles()
-    named = not (names == bundle.item_ids).all()
+    titled = not (names == bundle.item_ids).all()
     blocklist = None if Path(model).is_dir() else root / BLOCKLISTS / f"{model}.yaml"
     answers = bundle.recommend([query], k, exclude_seen=not seen, allowed=blocked_mask(bundle, blocklist))
     probabilities = bundle.answer_probabilities([query], answers)
-    table = Table("rank", "item", *(["title"] if named else []), "score", *(name.replace("_", " ") for name in probabilities))
+    table = Table("rank", "item", *(["title"] if titled else []), "score", *(name.replace("_", " ") for name in probabilities))
     for place, (best, score) in enumerate(answers[0]):
         figures = [f"{score:.4f}", *(f"{column[0][place]:.4f}" for column in probabilities.values())]
-        table.add_row(str(place + 1), plain(best), *([plain(str(names[bundle.index[best]]))] if named else []), *figures)
+        table.add_row(str(place + 1), plain(best), *([plain(str(names[bundle.index[best]]))] if titled else []), *figures)
     if user is not None:
         latest = ", ".join(str(names[bundle.index[one]]) for one in query.history[-3:] if one in bundle.index)
         console().print(f"User {user}: {len(query.history):,} events, the latest: {latest or 'none'}", markup=False)
     console().print(table)
     if why:
-        _print_reasons(bundle, query, [best for best, _ in answers[0][:EXPLAINED]])
+        _print_reasons(model, root, bundle, query, [best for best, _ in answers[0][:EXPLAINED]], exclude_seen=not seen)
 
 
-def _print_reasons(bundle: Bundle, query: Query, items: list[str]) -> None:
-    from nightloom.evaluation.samples import FEWEST_EVENTS
-    from nightloom.explain.explain import explain_item
+def _print_reasons(model: str, root: Path, bundle: Bundle, query: Query, items: list[str], *, exclude_seen: bool) -> None:
+    """Why some items are recommended, a sentence or two each."""
+    import numpy as np
 
-    history = bundle.histories([query])
-    if int(history.lengths[0]) < FEWEST_EVENTS:
-        console().print(f"Why: a history of fewer than {FEWEST_EVENTS} known items leaves nothing to tell apart.")
+    from nightloom.serving.reason_words import verb_of
+    from nightloom.serving.reasons import reasons, told
+
+    with engine_of(model, root, bundle) as engine:
+        game = engine.coalitions(query)
+        history = game.history
+        hidden = history.items[history.seen] if exclude_seen else np.zeros(0, dtype=np.int32)
+        found = reasons(game, np.array([bundle.index[one] for one in items]), engine.estimator, hidden)
+        titles = bundle.titles()[history.items].tolist()
+        names, codes = engine.names.known, history.event_types.tolist()
+        verbs = [verb_of(names[code], positive=good) for code, good in zip(codes, history.positive.tolist(), strict=True)]
+        for place, one in enumerate(found, start=1):
+            said = told(one, titles, titles, verbs, "en", both_signs=False)
+            console().print(f"{place}. {bundle.titles()[bundle.index[items[place - 1]]]}: {said['text']}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def engine_of(model: str, root: Path, bundle: Bundle) -> Iterator[Engine]:
+    """The engine of a model that `bundle_of` found: from the champion's serving artefact, or one that is made of the folder."""
+    from nightloom.packaging.serving_artefact import write_serving
+    from nightloom.serving.engine import Engine
+
+    champion = None if Path(model).is_dir() else registry(root).champion(model)
+    if champion is not None:
+        yield Engine.open(registry(root).fetch_serving(champion, root / "cache"))
         return
-    for place, best in enumerate(items, start=1):
-        found = explain_item(bundle, history, bundle.index[best], max_events=EVENTS, samples=SAMPLES)
-        console().print(f"{place}. {found.sentence}", markup=False, soft_wrap=True)
+    with TemporaryDirectory(prefix="nightloom-") as scratch:
+        write_serving(bundle.folder, Path(scratch) / "serving")
+        yield Engine.open(Path(scratch) / "serving")
 
 
-def _named(bundle: Bundle, history: str, items: list[str]) -> Query:
+def named(bundle: Bundle, history: str, items: list[str]) -> Query:
     """The history that the command names.
 
     Raises:
@@ -91,7 +117,7 @@ def _named(bundle: Bundle, history: str, items: list[str]) -> Query:
     return Query(ids)
 
 
-def _stored(bundle: Bundle, events: Path, user: str) -> Query:
+def stored(bundle: Bundle, events: Path, user: str) -> Query:
     """A user's stored events, as the registered model reads them.
 
     Raises:

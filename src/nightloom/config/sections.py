@@ -168,10 +168,14 @@ class ExplainConfig(Section):
 
     users: int = Field(8, ge=0, le=10_000)
     """Users whose first recommendation is explained."""
-    max_events: int = Field(20, ge=2, le=200)
+    max_events: int = Field(50, ge=2, le=200)
     """Latest history events that take part as players."""
-    samples: int = Field(256, ge=16, le=1_000_000)
-    """Model evaluations per explanation."""
+    samples: int = Field(20_000, ge=16, le=1_000_000)
+    """Most model evaluations per explanation."""
+    precision: float = Field(0.2, gt=0, le=1)
+    """An explanation ends where the mean standard error of its values is this share of their mean size."""
+    fit_users: int = Field(40, ge=0, le=10_000)
+    """Further users to whose histories the service's estimator of reasons is fitted; fewer than 8: it stays cautious."""
 
 
 class PromotionConfig(Section):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,33 @@ from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.evaluation.samples import pick
-from nightloom.explain import plots
+from nightloom.explain import plots, shap_plots
 from nightloom.explain.fidelity import Removal, removals, summarise
-from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players, history_game, history_players
+from nightloom.explain.fit import fit, long_runs
+from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players
 from nightloom.explain.reasons import Reason, sentence, shares
 from nightloom.explain.shapley import Shapley, shapley
 from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_artefact import write_serving
+from nightloom.packaging.serving_format import EXPLAINER
+from nightloom.serving.attribution import Estimator, history_contributions
+from nightloom.serving.coalitions import history_players
+from nightloom.serving.engine import Engine
 
 DAY = 86_400
 LISTED = 6
 """Events of a recommendation in reasons.json; reasons.parquet has all."""
 PLOTTED = 4
 """Recommendations that get a plot of their own."""
-COLUMNS = ["user_id", "item_id", "title", "player_kind", "player", "label", "position", "age_days", "value", "error", "share"]
+FIT_SAMPLES = 600
+"""Model evaluations of a history that the service's estimator is fitted to: many histories of middling precision say most."""
+MOST_FIELDS = 4096
+"""Most model evaluations of an item's fields: all coalitions of 12."""
+OVERVIEW_SAMPLES = 64
+"""Model evaluations of the fields of a recommendation that is only a dot of a plot: all coalitions of 6."""
+Row = tuple[float, Mapping[str, float]]
+"""A game of an overview: the worth of nobody, and player -> value."""
+COLUMNS = ["user_id", "item_id", "title", "player_kind", "player", "label", "position", "age_days", "value", "error", "share", "drop"]
 """Columns of reasons.parquet."""
 
 
@@ -89,7 +104,7 @@ def explain(
     Args:
         prepared: folder of stage prepare.
         bundle: folder of the model under the protocol.
-        folder: gets `reasons.parquet`, `reasons.json` and `plots/*.png`.
+        folder: gets `reasons.parquet`, `reasons.json`, `plots/*` and `explainer.json`, by which the service estimates values.
         progress: gets a line in words for each recommendation that was explained.
         explain: how many users, and how closely their histories are looked at.
         protocol: which split.
@@ -98,9 +113,13 @@ def explain(
 
     Returns:
         Figures: `users`, `model_evaluations`, `largest_gap` (of the efficiency axiom, zero but for rounding),
-        `largest_error` (standard error of a value) and `fidelity` (see `fidelity.summarise`).
+        `largest_relative_error` (mean standard error over the mean absolute value), `fidelity` (see `fidelity.summarise`), and
+        `estimator` (see `fit.quality`; null where there were too few histories to fit it).
     """
     model = Bundle.load(bundle)
+    with TemporaryDirectory(prefix="nightloom-") as scratch:
+        write_serving(bundle, Path(scratch) / "serving")
+        engine = Engine.open(Path(scratch) / "serving")
     sequences = Sequences.load(prepared / f"sequences_{protocol}.npz")
     queries = queries_of(protocol, sequences, "test", exclude_seen=exclude_seen)
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
@@ -110,53 +129,82 @@ def explain(
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():
         history, item, user_id = histories.take(slice(at, at + 1)), int(best[at]), users[queries.users[rows[at]]]
-        one = explain_item(model, history, item, max_events=explain.max_events, samples=explain.samples, seed=seed, user_id=user_id)
-        found.append(replace(one, removals=removals(model.recommender, history, item, one.ranked, exclude_seen, seed)))
+        budget = explain.max_events, explain.samples, explain.precision
+        one = explain_item(model, engine, history, item, *budget, seed=seed, user_id=user_id)
+        hidden = history.items[history.seen] if exclude_seen else np.zeros(0, dtype=np.int32)
+        found.append(replace(one, removals=removals(engine.coalitions_of(history), item, one.ranked, hidden, seed)))
         if progress:
             progress(f"explained {len(found)} of {len(rows)} recommendations")
+    others = pick(queries, explain.users + explain.fit_users, seed)
+    others = others[~np.isin(others, rows)]
+    fitted_to = replace(queries.histories.take(others).packed(), prefixes=None)
+    estimator = fit(long_runs(engine, fitted_to, FIT_SAMPLES, seed))
+    write_json(folder / EXPLAINER, asdict(estimator))
     fidelity = summarise([one.removals for one in found])
     _write(found, fidelity, protocol, folder)
+    if found:
+        _draw(found, _overview(model, engine, fitted_to, estimator, exclude_seen=exclude_seen), folder / "plots")
     games = [game for one in found for game in (one.events, one.fields)]
     return {
         "users": len(found),
         "model_evaluations": sum(game.evaluations for game in games),
         "largest_gap": max((abs(game.gap) for game in games), default=0.0),
-        "largest_error": max((float(game.errors.max()) for game in games), default=0.0),
+        "largest_relative_error": max((game.relative_error for game in games), default=0.0),
         "fidelity": fidelity,
+        "estimator": estimator.fitted,
     }
 
 
 def explain_item(
-    model: Bundle, history: Histories, item: int, *, max_events: int, samples: int, seed: int = 0, user_id: str = ""
+    model: Bundle,
+    engine: Engine,
+    history: Histories,
+    item: int,
+    max_events: int,
+    samples: int,
+    precision: float,
+    *,
+    seed: int = 0,
+    user_id: str = "",
 ) -> Explanation:
     """Explain why one item is recommended for one history.
 
     Args:
         model: what recommended it.
+        engine: of the same model; it scores coalitions of events.
         history: one query with at least `nightloom.evaluation.samples.FEWEST_EVENTS` events.
         item: dense id.
         max_events: latest events that are players; all older ones are one player more.
-        samples: model evaluations.
+        samples: most model evaluations of the events.
+        precision: sampling ends where the mean standard error is this share of the mean absolute value.
         seed: of the sampled coalitions.
         user_id: whose history it is, for display.
     """
     recommender, names = model.recommender, model.titles()
-    older, owner = history_players(int(history.lengths[0]), max_events)
-    events = shapley(history_game(recommender, history, item, owner), int(owner[-1]) + 1, samples, seed)
+    game, items = engine.coalitions_of(history), np.array([item])
+    older, owner = history_players(game.events, max_events)
+    many = int(owner[-1]) + 1
+    events = shapley(lambda keep: game.log_probabilities(keep[:, owner], items)[:, 0], many, samples, seed, precision)
+    drops = events.all - game.log_probabilities((~np.eye(many, dtype=np.bool_))[:, owner], items)[:, 0]
     players = field_players(recommender, model.spec, item)
-    fields = shapley(field_game(recommender, history, item, model.spec, players), len(players), samples, seed)
-    reasons = [*_event_reasons(history, older, events, model, names), *_field_reasons(item, players, fields, model)]
+    worth = field_game(recommender, history, item, model.spec, players)
+    fields = shapley(worth, len(players), min(samples, MOST_FIELDS), seed, precision)
+    reasons = [*_event_reasons(history, older, events, drops, model, names), *_field_reasons(item, players, fields, model)]
     return Explanation(user_id, model.item_ids[item], names[item], reasons, events, fields, older)
 
 
-def _event_reasons(history: Histories, older: int, found: Shapley, model: Bundle, names: NDArray[np.object_]) -> list[Reason]:
+def _event_reasons(
+    history: Histories, older: int, found: Shapley, drops: NDArray[np.float64], model: Bundle, names: NDArray[np.object_]
+) -> list[Reason]:
     figures = list(zip(found.values.tolist(), found.errors.tolist(), shares(found.values).tolist(), strict=True))
-    reasons = [Reason("event", "older", f"{older:,} older event{'s' if older > 1 else ''}", *figures.pop(0))] if older else []
+    said = f"{older:,} older event{'s' if older > 1 else ''}"
+    reasons = [Reason("event", "older", said, *figures.pop(0), drop=float(drops[0]))] if older else []
     now, events = int(history.request_time[0]), int(history.lengths[0])
     for at, figure in enumerate(figures, start=older):
         item = int(history.items[at])
         age = (now - int(history.times[at])) / DAY if now > 0 else None
-        reasons.append(Reason("event", model.item_ids[item], names[item], *figure, position=events - at, age_days=age))
+        drop = float(drops[at - older + int(older > 0)])
+        reasons.append(Reason("event", model.item_ids[item], names[item], *figure, position=events - at, age_days=age, drop=drop))
     return reasons
 
 
@@ -194,8 +242,8 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
         {name: getattr(one, name) for name in about}
         | {
             "sentence": one.sentence,
-            "score": one.events.all,
-            "score_without_history": one.events.none,
+            "log_probability": one.events.all,
+            "log_probability_without_history": one.events.none,
             "events": [asdict(reason) for reason in one.of("event")[:LISTED]],
             "fields": [asdict(reason) for reason in one.of("field")],
         }
@@ -208,3 +256,29 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
         plots.recommendation(folder / "plots" / f"reasons_{number}.png", title, one.reasons)
     if found:
         plots.summary(folder / "plots" / "reasons_summary.png", [one.reasons for one in found])
+
+
+def _overview(
+    model: Bundle, engine: Engine, histories: Histories, estimator: Estimator, *, exclude_seen: bool
+) -> tuple[list[Row], list[Row]]:
+    """Of first recommendations for further histories: values of fields, exact where they are few, and of events as the service has them."""
+    fields: list[Row] = []
+    events: list[Row] = []
+    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]
+    for at in np.flatnonzero(best >= 0).tolist():
+        history, item = histories.take(slice(at, at + 1)), int(best[at])
+        players = field_players(model.recommender, model.spec, item)
+        found = shapley(field_game(model.recommender, history, item, model.spec, players), len(players), OVERVIEW_SAMPLES)
+        fields.append((found.none, dict(zip(players, found.values.tolist(), strict=True))))
+        older, seen = history_contributions(engine.coalitions_of(history), np.array([item]), history.items)
+        values = seen.values(estimator)[int(older > 0) :, 0].tolist()
+        events.append((float(seen.none[0]), {str(place): value for place, value in enumerate(reversed(values), start=1)}))
+    return fields, events
+
+
+def _draw(found: list[Explanation], further: tuple[list[Row], list[Row]], folder: Path) -> None:
+    """shap's plots: of the first recommendation, and of all."""
+    fields = [(one.fields.none, {reason.player: reason.value for reason in one.of("field")}) for one in found]
+    events = [(one.events.none, {str(reason.position): reason.value for reason in one.of("event") if reason.position}) for one in found]
+    first = [reason for reason in found[0].reasons if reason.kind == "event"]
+    shap_plots.draw(folder, found[0].events, first, [*fields, *further[0]], [*events, *further[1]])

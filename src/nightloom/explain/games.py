@@ -1,7 +1,7 @@
-"""The two games that explain a recommendation: one of the history's events, one of the item's fields.
+"""The game of an item's fields. That of the history's events is `nightloom.serving.coalitions`, which the service plays too.
 
-The worth of a coalition is the item's score minus the mean score of the catalogue. It says why this item is
-recommended rather than others: what raises all scores alike explains nothing.
+The worth of a coalition is the logarithm of the item's probability: the softmax of final scores over the catalogue. It says why this
+item is recommended rather than others: what raises all scores alike explains nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nightloom.core.ragged import offsets_among, offsets_of, owners
-from nightloom.core.recommender import Recommender
+from nightloom.core.ragged import offsets_among, owners
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.explain.shapley import Game
@@ -22,6 +21,7 @@ from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import inference
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.serving.coalitions import log_softmax
 
 CELLS = 4_000_000
 """Most scores (histories times items) in memory at once."""
@@ -31,51 +31,6 @@ TEXT = "text"
 PICTURE = "(picture)"  # no column has this name
 
 Masks = NDArray[np.bool_]
-
-
-def subsets(history: Histories, keep: Masks) -> Histories:
-    """Copies of one history with some of its events removed, not blanked.
-
-    Args:
-        history: exactly one.
-        keep: bool [n, events].
-
-    Returns:
-        n histories with the same request time.
-    """
-    flat = np.nonzero(keep)[1]
-    asked = np.repeat(history.request_time, len(keep))
-    links = None if history.links is None else history.links.take(np.zeros(len(keep), dtype=np.int64))
-    return replace(history.of_events(flat, offsets_of(keep.sum(1))), request_time=asked, links=links)
-
-
-def scores_without(model: Recommender, history: Histories, keep: Masks, item: int) -> NDArray[np.float64]:
-    """Worth of an item for subsets of one history, float64 [n]; `keep` is bool [n, events]."""
-    step = max(1, CELLS // model.n_items)
-    worth = [above_mean(model.scores(subsets(history, keep[at : at + step])), item) for at in range(0, len(keep), step)]
-    return np.concatenate(worth)
-
-
-def above_mean(scores: NDArray[np.float32], item: int) -> NDArray[np.float64]:
-    """An item's score minus the mean of the items that can be ranked; zero where the item itself can not be."""
-    finite = np.isfinite(scores)
-    mean = np.where(finite, scores, 0).sum(1, dtype=np.float64) / finite.sum(1).clip(min=1)
-    return np.where(finite[:, item], scores[:, item], mean) - mean
-
-
-def history_players(events: int, most: int) -> tuple[int, NDArray[np.int64]]:
-    """The players: each of the latest `most` events, and all older events together as one player, the first.
-
-    Returns:
-        The number of older events, and int64 [events], the player of each event.
-    """
-    older = max(0, events - most)
-    return older, np.concatenate([np.zeros(older, dtype=np.int64), np.arange(events - older) + (older > 0)])
-
-
-def history_game(model: Recommender, history: Histories, item: int, owner: NDArray[np.int64]) -> Game:
-    """The game of the history's events for one item; `owner` is that of `history_players`."""
-    return lambda coalitions: scores_without(model, history, coalitions[:, owner], item)
 
 
 def field_players(recommender: SequentialRecommender, spec: FeatureSpec, item: int) -> list[str]:
@@ -122,7 +77,7 @@ def field_game(recommender: SequentialRecommender, history: Histories, item: int
             if recommender.reranker is not None and ID in players:
                 named = part[:, players.index(ID)]
                 final = np.where(named[:, None], final, recommender.finish(by_network, by_scorer, repeated, ablated=item))
-            found.append(above_mean(final, item))
+            found.append(log_softmax(final, np.array([item]))[:, 0])
         return np.concatenate(found)
 
     return worth

@@ -48,7 +48,7 @@ def recommendation(path: Path, title: str, reasons: Sequence[Reason]) -> None:
         axis.axvline(0, color="#333333", linewidth=0.8)
         axis.set_title(heading, loc="left", fontsize=9, color="#555555")
         _plain(axis)
-    axis.set_xlabel("Shapley value (score above the catalogue's mean)", fontsize=8.5)
+    axis.set_xlabel("Shapley value (logarithm of the item's probability)", fontsize=8.5)
     figure.savefig(path, dpi=130)
 
 

@@ -13,7 +13,9 @@ NAMED = 3
 WORTH_NAMING = 0.08
 """Smallest share that a sentence names."""
 FOR_ANYBODY = 0.75
-"""Where an empty history reaches this share of the score, the sentence says that the item scores high for every user."""
+"""Where an empty history reaches this share of the probability, the sentence says that the item is likely for every user."""
+SURE = 2.0
+"""Standard errors above which a value has to be for the event to be named."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,12 @@ class Reason:
         kind: event (of the history) or field (of the item).
         player: item id of an event, or name of a field; "older" stands for all events before the latest ones.
         label: the name that readers see.
-        value: Shapley value, in units of the score.
+        value: Shapley value, in units of the logarithm of the item's probability.
         error: its standard error; zero when exact.
         share: value over the sum of the absolute values of its kind.
         position: 1 for the latest event; None for a field and for the older events.
         age_days: days between the event and the request; None without times.
+        drop: fall of the logarithm of the item's probability without this event alone; None for a field.
     """
 
     kind: Literal["event", "field"]
@@ -39,6 +42,12 @@ class Reason:
     share: float
     position: int | None = None
     age_days: float | None = None
+    drop: float | None = None
+
+    @property
+    def sure(self) -> bool:
+        """Whether it may be named as what speaks for the item: above two standard errors, and the item falls without it."""
+        return self.value > SURE * self.error and (self.drop is None or self.drop > 0)
 
 
 def shares(values: np.ndarray) -> np.ndarray:
@@ -47,7 +56,7 @@ def shares(values: np.ndarray) -> np.ndarray:
     return values / total if total > 0 else np.zeros_like(values)
 
 
-def sentence(title: str, reasons: Sequence[Reason], score: float, without_history: float) -> str:
+def sentence(title: str, reasons: Sequence[Reason], log_probability: float, without_history: float) -> str:
     """The reasons in words: the events and fields that count most, and what counts against the item.
 
     For example: "Heat is recommended because of Casino and Fargo in the history. Of the item itself, these count most:
@@ -56,15 +65,15 @@ def sentence(title: str, reasons: Sequence[Reason], score: float, without_histor
     Args:
         title: of the item.
         reasons: of both kinds.
-        score: the item's score above the catalogue's mean.
+        log_probability: logarithm of the item's probability.
         without_history: the same for an empty history.
     """
     ranked = sorted(reasons, key=lambda reason: -abs(reason.value))
-    events = [reason.label for reason in ranked if reason.kind == "event" and reason.share >= WORTH_NAMING][:NAMED]
+    events = [reason.label for reason in ranked if reason.kind == "event" and reason.share >= WORTH_NAMING and reason.sure][:NAMED]
     fields = [reason.label for reason in ranked if reason.kind == "field" and reason.share >= WORTH_NAMING]
     against = [reason.label for reason in ranked if reason.share <= -2 * WORTH_NAMING]
-    if score > 0 and without_history >= FOR_ANYBODY * score:
-        text = f"{title} scores high for every user at this time, whatever the history"
+    if without_history >= log_probability + np.log(FOR_ANYBODY):
+        text = f"{title} is as likely for every user at this time, whatever the history"
         text += f"; of the history, {_join(events)} add{'s' if len(events) == 1 else ''} most." if events else "."
     elif events:
         text = f"{title} is recommended because of {_join(events)} in the history."

@@ -39,6 +39,7 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.manifest import FILE as BUNDLE_FILE
 from nightloom.packaging.reader import SPEC
 from nightloom.packaging.serving_format import (
+    EXPLAINER,
     LABELS,
     NETWORK,
     NEW_ITEMS,
@@ -55,7 +56,13 @@ PROBED = 20
 """Items of a probe's answer."""
 
 
-def write_serving(bundle: Path, folder: Path, text_encoder: Mapping[str, Any] | None = None, files: Path | None = None) -> ServingManifest:
+def write_serving(
+    bundle: Path,
+    folder: Path,
+    text_encoder: Mapping[str, Any] | None = None,
+    files: Path | None = None,
+    explainer: Path | None = None,
+) -> ServingManifest:
     """Make the serving artefact of a bundle. The same bundle gives the same files.
 
     Args:
@@ -63,6 +70,7 @@ def write_serving(bundle: Path, folder: Path, text_encoder: Mapping[str, Any] | 
         folder: where to; it must not be there yet, and is there only whole.
         text_encoder: see `ServingManifest`.
         files: folder of the text encoder where it shall lie in the artefact.
+        explainer: `explainer.json` of stage explain; None where nothing was fitted.
 
     Returns:
         The artefact's manifest.
@@ -85,6 +93,8 @@ def write_serving(bundle: Path, folder: Path, text_encoder: Mapping[str, Any] | 
             if files is not None:
                 shutil.copytree(files, made / TEXT_ENCODER)
         write_json(made / PROBES, probes(reader))
+        if explainer is not None:
+            shutil.copyfile(explainer, made / EXPLAINER)
         shutil.copyfile(reader.folder / CATALOGUE, made / CATALOGUE)
         config = recommender.config
         return ServingManifest.seal(

@@ -9,6 +9,7 @@ The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is
 - `catalogue.safetensors`: the items' columns, as in the bundle;
 - `texts.safetensors`: directions of the items' texts, by which they are searched in words, where a text encoder serves;
 - `text_encoder/`: that encoder, where the language model was tuned for this version; else versions share one, which lies apart;
+- `explainer.json`: how the values of reasons are estimated (`nightloom.serving.attribution`); a service without it is cautious;
 - `probes.json`: a few requests with the bundle's answers, by which whoever opens the artefact sees that it answers alike.
 """
 
@@ -31,6 +32,7 @@ NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new
 PROBES = "probes.json"
 RERANKER, LABELS = "reranker.safetensors", "labels.safetensors"
 TEXTS, TEXT_ENCODER = "texts.safetensors", "text_encoder"
+EXPLAINER = "explainer.json"
 
 
 class OtherFormatError(InputError):

@@ -71,6 +71,7 @@ class Registry(Registered):
         events: Path | None = None,
         exclude_seen: bool = True,
         intent: Intent | None = None,
+        explainer: Path | None = None,
     ) -> Version:
         """Log the bundle, and its serving artefact, as a pyfunc under a run and register it as `challenger`, once.
 
@@ -88,6 +89,7 @@ class Registry(Registered):
             events: canonical events.parquet, or the snapshot's folder, in which the model looks up user ids.
             exclude_seen: whether items of the history are left out unless a request says otherwise.
             intent: what `promote` shall do; by it another process can, should this one be killed. None: only what its caller says.
+            explainer: `explainer.json` of stage explain, for the serving artefact.
         """
         from nightloom.compress.text import text_export  # torch, which no other method needs
         from nightloom.packaging.bundle import Bundle
@@ -101,7 +103,7 @@ class Registry(Registered):
             encoder, files = text_export(reader, home, events) or (None, None)
             if files is not None and not tuned:
                 text_encoders.keep(self.tracking, name, files)
-            write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None)
+            write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None, explainer)
             blocklist = self.root / BLOCKLISTS / f"{name}.yaml"
             served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)
             return self.register_served(name, served, run_id, tags, card, intent=intent)

@@ -14,8 +14,17 @@ CAPTIONS = {
     "calibration": "Calibration of the re-ranker: predicted probability against the observed share",
     "calibration_of_labels": "Calibration of the label head: predicted probability against the observed share",
     "reasons_summary": "Mean share of each field, and of the events at each position of the history",
+    "shap_waterfall": "Events of the first recommendation (shap: waterfall)",
+    "shap_decision": "The same, added up one after the other (shap: decision)",
+    "shap_beeswarm": "Fields of the recommended items, a dot a recommendation (shap: beeswarm)",
+    "shap_bar": "Mean size of each field's value (shap: bar)",
+    "shap_heatmap": "Fields by recommendation (shap: heatmap)",
+    "shap_positions": "Events by position of the history, a dot a recommendation (shap: beeswarm)",
 }
 """Stem of a file's name, without its protocol -> caption. The others are drawn by the report's own tables, bars and curves."""
+
+SHAP = tuple(kind for kind in CAPTIONS if kind.startswith("shap_"))
+"""Kinds that shap draws."""
 
 
 def shown(folders: Iterable[Path], protocols: Iterable[str]) -> dict[str, Path]:

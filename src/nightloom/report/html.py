@@ -93,7 +93,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         glossary=glossary.GLOSSARY,
         config=json.dumps(report["config"], indent=2, ensure_ascii=False),
         comparison_figures=figures.of_kind(plots, "champion"),
-        reason_figures=figures.of_kind(plots, "reasons_summary"),
+        reason_figures=figures.of_kind(plots, "reasons_summary", *figures.SHAP),
         part_figures=figures.of_kind(plots, "calibration", "calibration_of_labels"),
     )
 

@@ -28,6 +28,8 @@ FAMILY_TAG = "nightloom.family"
 STUDY_TAG = "nightloom.study"
 PROCESS_TAG = "nightloom.process"
 PARENT_TAG = "mlflow.parentRunId"
+FIDELITY = ("pos_at_5", "cdcg", "deletion", "insertion")
+"""Figures of the fidelity of reasons, a step for each number of events."""
 METRICS_AT_ONCE, PARAMS_AT_ONCE, PARAM_LENGTH = 1000, 100, 6000
 """What MLflow takes in one request, and of one parameter."""
 
@@ -300,6 +302,27 @@ class Tracking:
         params = [Param(key, hidden(str(value))[:PARAM_LENGTH]) for key, value in flatten(content).items()]
         for at in range(0, len(params), PARAMS_AT_ONCE):
             self.client.log_batch(run, params=params[at : at + PARAMS_AT_ONCE])
+
+    def log_reasons(self, run: str, folder: Path, figures: Mapping[str, Any]) -> None:
+        """Log how faithful a night's reasons are, their plots and their table, without user ids.
+
+        Args:
+            run: the night's.
+            folder: of stage explain.
+            figures: of the stage.
+        """
+        import pandas as pd
+
+        points = [(f"fidelity/{name}", float(row[name]), int(row["removed"])) for row in figures["fidelity"] for name in FIDELITY]
+        points += [(f"explain/{name}", float(value), 0) for name, value in (figures["estimator"] or {}).items()]
+        with self.reached():
+            self._log_metrics(run, points)
+            for path in sorted((folder / "plots").iterdir()):
+                if path.stem.startswith("shap_") or path.stem == "reasons_summary":
+                    self.client.log_artifact(run, str(path), "reasons")
+            table = pd.read_parquet(folder / "reasons.parquet")
+            number = pd.factorize(table["user_id"])[0] + 1
+            self.client.log_table(run, table.drop(columns="user_id").assign(recommendation=number), "reasons/table.json")
 
     def _log_metrics(self, run: str, points: Sequence[tuple[str, float, int]]) -> None:
         """Points are (name, value, step); one request for many, since one each costs 6 to 10 ms."""

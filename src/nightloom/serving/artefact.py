@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from nightloom.core.columns import CATALOGUE, Columns
 from nightloom.core.event_names import EventNames
 from nightloom.core.queries import Clock
-from nightloom.packaging.serving_format import PROBES, ServingManifest
+from nightloom.packaging.serving_format import EXPLAINER, PROBES, ServingManifest
 
 
 class Artefact:
@@ -51,6 +51,12 @@ class Artefact:
         """Requests with the bundle's answers: fields of `Query`, then `items` and `scores`."""
         found: list[dict[str, Any]] = json.loads((self.folder / PROBES).read_text(encoding="utf-8"))
         return found
+
+    @property
+    def explainer(self) -> dict[str, Any] | None:
+        """What the night fitted for reasons; None where it fitted nothing."""
+        path = self.folder / EXPLAINER
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     @cached_property
     def event_names(self) -> EventNames:

@@ -17,7 +17,9 @@ from nightloom.core.queries import Query, build_histories
 from nightloom.core.sequences import Histories
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS
 from nightloom.serving.artefact import Artefact, part
+from nightloom.serving.attribution import Estimator
 from nightloom.serving.catalogue import LiveCatalogue
+from nightloom.serving.coalitions import Coalitions
 from nightloom.serving.counters import LiveCounters
 from nightloom.serving.growing import aligned
 from nightloom.serving.labels import LabelHead
@@ -59,6 +61,7 @@ class Engine:
         self.net = Network(*(aligned(arrays[name]) for name in Network._fields))
         self.catalogue = LiveCatalogue(artefact.catalogue["item_id"], arrays["vectors"], arrays["mean"], arrays["covariance"])
         self.members: dict[str, Member] = members_of({name: part(scorers, name) for name in said.scorers}, said.scorers)
+        self.estimator = Estimator() if artefact.explainer is None else Estimator.of(artefact.explainer)
         self._maker = ItemMaker(new, said.features)
         self._texts = TextSpace(new, said.scorers["text_neighbours"]["neighbours"]) if "text_neighbours" in said.scorers else None
         self._reranker, self._labels = _heads(artefact)
@@ -172,6 +175,31 @@ class Engine:
         with self._lock:
             histories, vector = self._of_user(user, now)
             return self._label_head().probabilities(histories, vector, self.catalogue.vectors[items], items)
+
+    def coalitions(self, query: Query | str, *, now: int | None = None, allowed: NDArray[np.bool_] | None = None) -> Coalitions:
+        """Scores of the catalogue for coalitions of a history's events. Nothing may be applied to the engine while it is used.
+
+        Args:
+            query: the history and the request, or the key of a stored user.
+            now: of a stored user's request, as in `recommend_user`.
+            allowed: as in `recommend`.
+
+        Raises:
+            InputError: as in `recommend`.
+        """
+        with self._lock:
+            if isinstance(query, str):
+                one = self.users.get(query)
+                histories = one.histories(self._time_of(one, now))
+            else:
+                histories = self._read(query)
+            return self.coalitions_of(histories, allowed)
+
+    def coalitions_of(self, histories: Histories, allowed: NDArray[np.bool_] | None = None) -> Coalitions:
+        """As `coalitions`, of one history of dense items."""
+        ranker = self._ranker
+        weights = (ranker.weights, ranker.newcomer_weights)
+        return Coalitions(self.net, self.max_history, self.catalogue, self.members, *weights, self._reranker, histories, allowed)
 
     def similar(self, items: Sequence[int] | NDArray[np.int64], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Answer:
         """The k items nearest to some others: cosine of item vectors, averaged over the others, which are left out.

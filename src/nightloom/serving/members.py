@@ -231,18 +231,18 @@ class Factors:
     """
 
     def __init__(self, arrays: Arrays, settings: Mapping[str, Any]) -> None:
-        self._solver = ALS(**settings)
+        self.solver = ALS(**settings)
         self._vectors = Growing(arrays["vectors"])
-        self._solver.vectors, self._solver.gram = self._vectors.array, arrays["gram"]
+        self.solver.vectors, self.solver.gram = self._vectors.array, arrays["gram"]
 
     def score(self, histories: Histories, out: FloatArray) -> None:
         """See `Member`."""
-        np.matmul(self._vectors.array, self._solver.user_vectors(histories)[0], out=out)
+        np.matmul(self._vectors.array, self.solver.user_vectors(histories)[0], out=out)
 
     def append(self) -> None:
         """See `Member`."""
         self._vectors.append(0)
-        self._solver.vectors = self._vectors.array
+        self.solver.vectors = self._vectors.array
 
 
 def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Member]:

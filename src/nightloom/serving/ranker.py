@@ -77,7 +77,7 @@ class Ranker:
         if self.reranker is not None and len(pool):
             left_out = seen if self.reranker.exclude_seen else NOTHING_SEEN
             chosen, top = best_of(found, pool, open_to, left_out, self.reranker.candidates)
-            chosen, top = _filled(chosen, top, found, pool, self.reranker.candidates)
+            chosen, top = filled(chosen, top, found, pool, self.reranker.candidates)
             details = standardised(catalogue.vectors, user, scores, lines, chosen)
             names = ("network", *self.members)
             order = [names.index(name) for name in self.reranker.members]
@@ -109,7 +109,7 @@ def best_of(scores: FloatArray, pool: NDArray[np.int64], allowed: NDArray[np.boo
     return items[:many], values[:many]
 
 
-def _filled(chosen: NDArray[np.int64], top: FloatArray, scores: FloatArray, pool: NDArray[np.int64], k: int) -> Answer:
+def filled(chosen: NDArray[np.int64], top: FloatArray, scores: FloatArray, pool: NDArray[np.int64], k: int) -> Answer:
     """Candidates of the re-ranker where fewer may be recommended: the others follow by id, as in `Reranker.rescore`."""
     k = min(k, len(pool))
     if len(chosen) == k:

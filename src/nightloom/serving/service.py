@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,10 +17,12 @@ from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
 from nightloom.serving.business_rules import AnyRule
 from nightloom.serving.engine import Engine
+from nightloom.serving.explain import MOST_EXPLAINED, chosen_by_hand, explained
 from nightloom.serving.in_words import InWords
 from nightloom.serving.known_items import mark_of
 from nightloom.serving.live import LiveModel
 from nightloom.serving.ranker import Answer
+from nightloom.serving.reason_words import Language
 from nightloom.serving.refusals import Conflict
 from nightloom.serving.rule_effects import Applied
 from nightloom.serving.store import Ack, Store
@@ -85,12 +87,13 @@ class Service:
         model = self.model
         return None if text is None or model.encoder is None else await asyncio.to_thread(model.meaning, text)
 
-    def recommend(self, asked: RecommendRequest, meaning: FloatArray | None = None) -> dict[str, Any]:
+    def recommend(self, asked: RecommendRequest, meaning: FloatArray | None = None, language: Language = "en") -> dict[str, Any]:
         """The answer to a request.
 
         Args:
             asked: the request.
             meaning: what `meaning` gave for its query.
+            language: of reasons, unless the request names one.
 
         Raises:
             Conflict: fields contradict each other, or name an event or a column that there is not.
@@ -147,12 +150,29 @@ class Service:
             "fallback": fallback,
             "filled": len(found) == asked.k,
         }
+        if asked.explain:
+            more: dict[str, Any] = {
+                "before": len(before),
+                "language": asked.language or language,
+                "ruled": bool(rules) or words is not None,
+            }
+            more |= {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
+            told = self._reasons(model, asked, who, found, pinned, **more)
+            answer["items"] = [{**line, "reason": why} for line, why in zip(answer["items"], told, strict=True)]
         if asked.debug:
-            told = rules.explained(found, rank(asked.k)[0].tolist()) if rules else []
-            answer["debug"] = steps | {"exclude_seen": exclude_seen, "reranked": engine.reranked, "rules": told}
+            done = rules.explained(found, rank(asked.k)[0].tolist()) if rules else []
+            answer["debug"] = steps | {"exclude_seen": exclude_seen, "reranked": engine.reranked, "rules": done}
         if words is not None:
             answer["meaning"] = meaning is not None
         return answer
+
+    @staticmethod
+    def _reasons(
+        model: LiveModel, asked: RecommendRequest, who: Query | str, found: Sequence[int], pinned: Container[int], **said: Any
+    ) -> list[dict[str, Any]]:
+        """Why each item is in the answer."""
+        told = explained(model, who, np.array(found, dtype=np.int64), now=asked.now, both_signs=asked.explain == "both", **said)
+        return [chosen_by_hand(said["language"], why["rank"]) if place in pinned else why for place, why in zip(found, told, strict=True)]
 
     def _page(self, asked: RecommendRequest) -> Sequence[int]:
         """Marks of the items that earlier pages showed."""
@@ -274,5 +294,7 @@ def _check(asked: RecommendRequest, knows: Callable[[str], bool]) -> None:
             raise Conflict(f"{name}: {len(given)} for {len(history)} events of the history")
     if asked.times is not None and asked.now is not None and asked.now < max(asked.times, default=0):
         raise Conflict("now: it is before the latest event of the history")
+    if asked.explain and asked.k > MOST_EXPLAINED:
+        raise Conflict(f"explain: at most {MOST_EXPLAINED} items are explained at a time. Lower k and go on with page.")
     if unknown := [name for name in asked.events or () if not knows(name)]:
         raise Conflict(f"events: the model knows no event {unknown[0]!r}")

@@ -19,6 +19,7 @@ from nightloom.core.queries import Query
 from nightloom.serving.artefact import Artefact
 from nightloom.serving.engine import Engine
 from nightloom.serving.new_items import NewItem
+from nightloom.serving.reasons import reasons
 from nightloom.serving.search import near
 
 CLOSE = 1e-4
@@ -68,6 +69,7 @@ def warm(folder: Path) -> None:
     engine.put_item(NewItem(" ", {}, np.ones(engine.text_dim, dtype=np.float32)))
     engine.similar([0], 5)
     near(np.zeros((1, 8), np.int8), np.ones(1, np.float32), np.ones(8, np.float32), np.empty(1, np.float32))
+    reasons(engine.coalitions(query), np.arange(1), engine.estimator, np.zeros(0, dtype=np.int32))
     if engine.labelled:
         engine.label_probabilities(query, np.arange(1))
 

@@ -89,4 +89,19 @@ def test_reasons_name_the_history_or_say_that_there_is_none(nightloom, home: Sim
     told = [line for line in out.splitlines() if line[:2] in ("1.", "2.", "3.", "4.")]
     assert len(told) == 3
     assert all("Title [" in line for line in told)
-    assert "leaves nothing to tell apart" in nightloom("recommend", home.bundle, "--history", "i1", "--why")[1]
+    assert "There is no history yet" in nightloom("recommend", home.bundle, "--why")[1]
+
+
+def test_one_recommendation_is_explained_slowly(nightloom, home: SimpleNamespace) -> None:
+    code, out, _ = nightloom("explain", home.bundle, "i9", "--history", "i1,i2,i3,i4")
+    assert code == 0
+    assert all(f"Title [{number}]" in out for number in (1, 2, 3, 4))
+    assert "16 evaluations, mean standard error 0%" in out
+    assert "Log-probability" in out
+    for asked, said in (
+        (("nix", "--history", "i1,i2"), "'nix' is not in the catalogue"),
+        (("--history", "i1"), "leave nothing to tell apart"),
+    ):
+        code, _, err = nightloom("explain", home.bundle, *asked)
+        assert code == 2
+        assert said in err

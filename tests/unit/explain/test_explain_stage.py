@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,11 @@ def test_figures_and_files(made):
     assert sorted(path.name for path in (root / "out" / "plots").iterdir()) == [
         *(f"reasons_{number}.png" for number in (1, 2, 3, 4)),
         "reasons_summary.png",
+        *(f"shap_{name}.png" for name in ("bar", "beeswarm", "decision", "heatmap", "positions")),
+        "shap_text.html",
+        "shap_waterfall.png",
     ]
+    assert json.loads((root / "out" / "explainer.json").read_text())["weights"]
 
 
 def test_the_table_holds_every_player_and_adds_up(made):
@@ -62,7 +67,7 @@ def test_the_table_holds_every_player_and_adds_up(made):
         assert events["player"].tolist()[0] == "older"
         assert events["position"].tolist()[1:] == [4, 3, 2, 1]
         assert events["age_days"].tolist()[1:] == [4.0, 3.0, 2.0, 1.0]
-        assert events["value"].sum() == pytest.approx(one["score"] - one["score_without_history"], abs=1e-5)
+        assert events["value"].sum() == pytest.approx(one["log_probability"] - one["log_probability_without_history"], abs=1e-5)
         assert events["share"].abs().sum() == pytest.approx(1)
         assert set(mine[mine["player_kind"] == "field"]["player"]) <= {"text", "genres", "maker", "price", "id"}
         assert one["item_id"] in bundle.index
@@ -92,7 +97,7 @@ def test_a_user_who_is_asked_often_is_explained_as_of_the_last_time(made, tmp_pa
     for one in sample:
         table = pd.read_parquet(tmp_path / "reasons.parquet")
         events = table[(table["user_id"] == one["user_id"]) & (table["player_kind"] == "event")]
-        assert events["value"].sum() == pytest.approx(one["score"] - one["score_without_history"], abs=1e-5)
+        assert events["value"].sum() == pytest.approx(one["log_probability"] - one["log_probability_without_history"], abs=1e-5)
 
 
 def test_labels_are_for_people(made):
@@ -134,7 +139,12 @@ def test_a_sentence_names_what_speaks_against():
 
 def test_a_sentence_owns_up_where_the_history_hardly_counts():
     assert sentence("Heat", [reason("event", "Up", 0.02)], 3.0, 0.5).startswith("Heat is recommended for the history as a whole")
-    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 2.9).startswith("Heat scores high for every user at this time")
+    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 2.9).startswith("Heat is as likely for every user at this time")
+
+
+def test_a_sentence_names_no_event_that_is_not_sure_or_without_which_the_item_does_not_fall():
+    found = [replace(reason("event", "Up", 0.5), error=0.3), replace(reason("event", "Fargo", 0.5), drop=-0.1)]
+    assert sentence("Heat", found, 3.0, 0.5) == "Heat is recommended for the history as a whole; no single event stands out."
 
 
 def test_shares_add_up_in_absolute_terms_and_nothing_is_shared_as_nothing():

@@ -2,56 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import FeatureSpec
-from nightloom.explain.fidelity import BUDGETS, removals, summarise
-from nightloom.explain.games import (
-    above_mean,
-    field_game,
-    field_players,
-    history_game,
-    history_players,
-    subsets,
-    without_fields,
-)
+from nightloom.explain.fidelity import BUDGETS, measures, removals, summarise
+from nightloom.explain.games import field_game, field_players, without_fields
 from nightloom.explain.shapley import shapley
 from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.serving.coalitions import history_players, log_softmax, subsets
 from tests.described_bundle import described_bundle
 
 
-class Additive(Recommender):
-    """Each event of a history adds a row of weights to the scores."""
+class Additive:
+    """Stands for coalitions: each event of a history adds a row of weights to the scores."""
 
-    family = "additive"
+    def __init__(self, weights: np.ndarray, items: list[int]) -> None:
+        self.weights, self.items, self.events = weights, items, len(items)
 
-    def __init__(self, weights: np.ndarray) -> None:
-        self.weights, self.n_items = weights, weights.shape[1]
-
-    def fit(self, train: Histories, n_items: int) -> Self:
-        return self
-
-    def scores(self, histories: Histories) -> np.ndarray:
-        out = np.zeros((len(histories), self.n_items), dtype=np.float32)
-        np.add.at(out, np.repeat(np.arange(len(histories)), histories.lengths), self.weights[histories.items])
-        return out
-
-    def save(self, folder: Path) -> None:
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        raise NotImplementedError
+    def outcomes(self, keep: np.ndarray, items: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = keep.astype(np.float64) @ self.weights[self.items]
+        worth = log_softmax(scores, items)
+        scores[:, hidden] = -np.inf
+        mine = scores[:, items]
+        before = (scores[:, None] > mine[:, :, None]) | ((scores[:, None] == mine[:, :, None]) & (np.arange(8) < items[:, None]))
+        return worth, 1 + before.sum(2)
 
 
 @pytest.fixture(scope="module")
@@ -89,24 +69,10 @@ def test_subsets_take_events_out_and_keep_the_request():
     assert found.request_time.tolist() == [99] * 3
 
 
-@given(st.integers(2, 12), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
-def test_an_additive_model_gives_each_event_its_weight_above_the_catalogue(events, seed):
-    random = np.random.default_rng(seed)
-    model = Additive(random.normal(size=(6, 6)).astype(np.float32))
-    items = random.integers(0, 6, events).tolist()
-    _, owner = history_players(events, most=5)
-    found = shapley(history_game(model, Histories.of_items([items]), 2, owner), int(owner[-1]) + 1, samples=64)
-    alone = model.weights[items, 2] - model.weights[items].mean(1)
-    np.testing.assert_allclose(found.values, np.bincount(owner, alone), atol=1e-5)
-    assert found.none == 0
-
-
 def test_what_raises_all_scores_alike_explains_nothing():
-    scores = np.array([[1.0, 2.0, 6.0, -np.inf]], dtype=np.float32)
-    np.testing.assert_allclose(above_mean(scores, 2), above_mean(scores + 40, 2), atol=1e-5)
-    assert above_mean(scores, 2)[0] == pytest.approx(3.0)
-    assert above_mean(scores, 3)[0] == 0
+    scores = np.array([[1.0, 2.0, 6.0, 3.0]], dtype=np.float32)
+    np.testing.assert_allclose(log_softmax(scores, np.array([2])), log_softmax(scores + 40, np.array([2])), atol=1e-5)
+    assert np.exp(log_softmax(scores, np.arange(4))).sum() == pytest.approx(1)
 
 
 def test_players_are_the_fields_that_the_item_has(bundle):
@@ -136,7 +102,7 @@ def test_all_fields_together_are_worth_the_recommendation_s_score(bundle):
     history = Histories.of_items([[1, 2, 3]])
     players = field_players(bundle.recommender, bundle.spec, 0)
     found = shapley(field_game(bundle.recommender, history, 0, bundle.spec, players), len(players), samples=256)
-    assert found.all == pytest.approx(above_mean(bundle.recommender.scores(history), 0)[0], abs=1e-5)
+    assert found.all == pytest.approx(log_softmax(bundle.recommender.scores(history), np.array([0]))[0, 0], abs=1e-5)
     assert abs(found.gap) < 1e-6
 
 
@@ -152,22 +118,41 @@ def test_codes_of_other_columns_stay(bundle):
 
 
 def test_taking_the_event_that_made_it_away_ends_the_recommendation():
-    weights = np.zeros((8, 8), dtype=np.float32)
+    weights = np.zeros((8, 8))
     weights[0, 7], weights[1:6, 6] = 5.0, 0.2
-    model, history = Additive(weights), Histories.of_items([[1, 2, 0, 3, 4, 5]])
-    found = removals(model, history, 7, ranked=[2, 0, 1, 3, 4, 5], seen=True)
+    items = [1, 2, 0, 3, 4, 5]
+    game = Additive(weights, items)
+    found = removals(game, 7, ranked=[2, 0, 1, 3, 4, 5], hidden=np.array(items))
     assert [one.removed for one in found] == list(BUDGETS)
-    assert found[0].drop == pytest.approx(5.0 - (5.0 - 0.2 * 5) / 8, abs=1.0)
-    assert found[0].rank == 2
+    assert found[0].drop == pytest.approx(5.0 - np.log((np.exp(5) + np.exp(1.0) + 6) / (1 + np.exp(1.0) + 6)))
+    assert (found[0].rank, found[0].pos_at_5) == (2, True)
     assert not found[0].still_first
     assert found[0].drop > found[0].drop_random
+    assert found[0].deletion == pytest.approx(np.exp(-found[0].drop))
+    assert found[0].insertion > 1  # alone it is likelier than with those that speak for another item
     table = pd.DataFrame(summarise([found, found[:1]]))
     assert table["removed"].tolist() == list(BUDGETS)
-    assert table["users"].tolist() == [2, 1, 1]
-    assert table["still_first"].tolist() == [0, 0, 0]
+    assert table["users"].tolist() == [2, 1, 1, 1, 1]
+    assert table["still_first"].tolist() == [0] * 5
+
+
+def test_measures_of_rankings_of_events():
+    weights = np.zeros((8, 8))
+    weights[0, 7], weights[1:6, 6] = 5.0, 0.2
+    items = [1, 2, 0, 3, 4, 5]
+    game = Additive(weights, items)
+    found = measures(game, 7, {"true": [2], "false": [0, 1, 3, 4, 5], "none": []}, np.array(items))
+    assert found["true"]["pos_at_5"] == 1  # two items are left to be ranked
+    assert found["true"]["cdcg"] == pytest.approx(1 / np.log2(3))
+    assert found["none"]["del"] == 1
+    assert found["true"]["del"] < found["none"]["del"] < found["false"]["del"]
+    assert found["true"]["ins"] > found["false"]["ins"]
+    one = removals(game, 7, ranked=[2, 0], hidden=np.array(items))[0]
+    assert found["true"]["del"] == pytest.approx(one.deletion)
+    assert found["true"]["del_area"] > found["true"]["del"]  # its first steps remove nothing
 
 
 def test_a_short_history_is_never_emptied():
-    model, history = Additive(np.eye(4, dtype=np.float32)), Histories.of_items([[0, 1]])
-    assert [one.removed for one in removals(model, history, 2, ranked=[0, 1], seen=True)] == [1]
-    assert removals(model, Histories.of_items([[0]]), 2, ranked=[0], seen=True) == []
+    game = Additive(np.eye(8), [0, 1])
+    assert [one.removed for one in removals(game, 2, ranked=[0, 1], hidden=np.array([0, 1]))] == [1]
+    assert removals(Additive(np.eye(8), [0]), 2, ranked=[0], hidden=np.array([0])) == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.explain.shapley import shapley
+from nightloom.explain.shapley import shapley, shapley_values
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -73,11 +73,36 @@ def test_the_glove_game():
 
 
 def test_agrees_with_the_shap_library():
-    shap = pytest.importorskip("shap")
+    import shap
+
     game = random_game(6, seed=3)
     explainer = shap.explainers.Exact(lambda masked: game(masked > 0.5), shap.maskers.Independent(np.zeros((1, 6))))
     theirs = explainer(np.ones((1, 6))).values[0]
-    np.testing.assert_allclose(shapley(game, 6, samples=64).values, theirs, atol=1e-10)
+    np.testing.assert_allclose(shapley(game, 6, samples=64).values, theirs, atol=1e-8)
+
+
+def test_sampling_ends_where_values_are_known_well_enough():
+    random = np.random.default_rng(2)
+    weights, apart = random.normal(size=30), random.normal(size=30)
+
+    def worth(coalitions):
+        return np.stack([coalitions @ weights + 2 * np.sin(3 * coalitions @ apart), coalitions @ weights], axis=1)
+
+    found = shapley_values(worth, 30, 100_000, precision=0.2)
+    assert all(one.relative_error <= 0.2 for one in found)
+    assert found[0].evaluations == found[1].evaluations < 20_000
+    finer = shapley_values(worth, 30, 100_000, precision=0.05)
+    assert finer[0].relative_error <= 0.05
+    assert finer[0].evaluations > found[0].evaluations
+    assert np.abs(found[0].values - finer[0].values).max() < 5 * found[0].errors.max()
+    assert shapley_values(worth, 30, 600, precision=1e-9)[0].evaluations <= 600
+
+
+def test_several_games_are_found_as_each_alone():
+    one, other = random_game(6, seed=3), random_game(6, seed=4)
+    found = shapley_values(lambda c: np.stack([one(c), other(c)], axis=1), 6, samples=64)
+    for game, mine in zip((one, other), found, strict=True):
+        np.testing.assert_allclose(mine.values, shapley(game, 6, samples=64).values, atol=1e-12)
 
 
 def test_sampling_comes_close_within_its_own_errors():

@@ -8,10 +8,11 @@ import pytest
 
 from nightloom.core.sequences import Histories, Queries
 from nightloom.evaluation.reranker import measure_probabilities
-from nightloom.explain.games import above_mean, field_game, field_players, scores_without
+from nightloom.explain.games import field_game, field_players
 from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.reranker import Numbers, candidates_of
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.serving.coalitions import log_softmax, subsets
 from nightloom.training.reranking import choose_reranker
 from tests.described_bundle import described_bundle
 from tests.unit.models.test_sequential import N_ITEMS, small_recommender
@@ -141,7 +142,7 @@ def test_the_latest_event_is_a_reason_for_its_item(model: SequentialRecommender)
     one = queries.histories.take(slice(0, 1))
     item = int(queries.targets[0])
     keep = np.array([one.items != item, np.ones(6, dtype=bool)])
-    without, with_it = scores_without(model, one, keep, item)
+    without, with_it = log_softmax(model.scores(subsets(one, keep)), np.array([item]))[:, 0]
     assert with_it > without
 
 
@@ -191,5 +192,5 @@ def test_an_item_with_all_its_fields_is_worth_what_its_score_says(model: Sequent
     whole = np.ones((1, len(players)), dtype=bool)
     ablated = whole & (np.array(players) != "id")
     worth = field_game(recommender, history, item, bundle.spec, players)(np.concatenate([whole, ablated]))
-    assert worth[0] == pytest.approx(above_mean(recommender.scores(history), item)[0], abs=1e-4)
+    assert worth[0] == pytest.approx(log_softmax(recommender.scores(history), np.array([item]))[0, 0], abs=1e-4)
     assert worth[1] < worth[0]  # it was bought lately, which is not known of an item without its id

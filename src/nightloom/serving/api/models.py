@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nightloom.serving.business_rules import Rule
 from nightloom.serving.filters import Filter
 from nightloom.serving.moments import LATEST, WHOLE, Time
+from nightloom.serving.reason_words import Language
 
 LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
 """Characters of an id; items to rank; events of a request; events of a history; items of an answer."""
@@ -67,6 +68,10 @@ class RecommendRequest(Body):
     """Columns of the catalogue that come with each item."""
     rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = []
     """Business rules of this request, besides those of the service."""
+    explain: bool | Literal["both"] = False
+    """Say why, for each item: what speaks for it. "both": what speaks against it too, with values and standard errors."""
+    language: Language | None = None
+    """Of the reasons; by default as the header Accept-Language wishes, else English."""
     debug: bool = False
     """Say how many items each step left, and what each business rule did."""
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from nightloom.serving.api.answers import answer
 from nightloom.serving.api.models import BIGGEST_K, Id, RecommendRequest, Words
+from nightloom.serving.reason_words import language_of
 from nightloom.serving.service import Service
 
 router = APIRouter(tags=["recommend"])
@@ -19,7 +20,8 @@ router = APIRouter(tags=["recommend"])
 async def recommend(body: RecommendRequest, request: Request) -> Response:
     """The best items for a user or a history, with a token that feedback refers to."""
     service: Service = request.app.state.service
-    found = service.recommend(body, await service.meaning(body.query))
+    language = language_of(request.headers.get("accept-language", ""))
+    found = service.recommend(body, await service.meaning(body.query), language)
     counts = request.app.state.metrics.counts
     counts["recommendations_total"] += 1
     if found["fallback"]:

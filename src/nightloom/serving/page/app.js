@@ -51,11 +51,26 @@ function tags(item) {
   return words.join(" · ").replaceAll("|", ", ").slice(0, 120);
 }
 
+// The sentence, and a bar for each thing that was chosen: how much of the reasons it is.
+function reason(item) {
+  if (!item.reason || !chosen.length) return [];
+  const box = make("details", "", { className: "why" }), bars = make("div", "");
+  box.append(make("summary", item.reason.text), bars);
+  const shares = new Map(item.reason.events.map((event) => [event.item_id, event.share]));
+  bars.append(...chosen.map((one) => {
+    const line = make("div", "", { className: "bar" }), share = shares.get(one.item_id) || 0, bar = make("meter", "", { min: 0, max: 1, value: share });
+    bar.setAttribute("aria-label", `Part of ${one.title} in the reasons`);
+    line.append(make("span", one.title), bar, make("span", `${Math.round(100 * share)} %`, { className: "place" }));
+    return line;
+  }));
+  return [box];
+}
+
 function showItems() {
   const left = shown.filter((item) => !gone.has(item.item_id));
   at("items").replaceChildren(...left.map((item, place) => {
     const line = make("li", ""), text = make("span", item.title || item.item_id), buttons = make("span", "", { className: "buttons" });
-    text.append(make("span", tags(item), { className: "tags" }));
+    text.append(make("span", tags(item), { className: "tags" }), ...reason(item));
     buttons.append(
       button("I like it", `I like ${item.title}`, () => choose(item)),
       button("Like this", `Similar to ${item.title}`, () => near(item)),
@@ -71,7 +86,7 @@ async function refresh(page = null) {
   showChosen();
   const mine = ++asked;
   try {
-    const body = { history: chosen.map((item) => item.item_id), k: 20, columns };
+    const body = { history: chosen.map((item) => item.item_id), k: 20, columns, explain: true };
     if (page) body.page = page;
     if (wanted) body.query = wanted;
     const said = await call("/recommend", body);

@@ -1,0 +1,82 @@
+"""Reasons of an answer: from the request and the recommended items to what is told of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightloom.core.queries import Query
+from nightloom.serving.live import LiveModel
+from nightloom.serving.reason_words import Language, pinned_sentence, verb_of
+from nightloom.serving.reasons import Reasons, reasons, told
+
+MOST_EXPLAINED = 50
+"""Items of an answer that are explained."""
+
+
+def explained(
+    model: LiveModel,
+    asked: Query | str,
+    dense: NDArray[np.int64],
+    *,
+    now: int | None,
+    exclude_seen: bool,
+    allowed: NDArray[np.bool_] | None,
+    candidates: NDArray[np.int64] | None,
+    before: int,
+    language: Language,
+    both_signs: bool,
+    ruled: bool = False,
+) -> Sequence[dict[str, Any]]:
+    """The reasons of recommended items, one for each.
+
+    Args:
+        model: what recommended them.
+        asked: the history, or the key of a stored user.
+        dense: the items.
+        now: time of a stored user's request.
+        exclude_seen: whether items of the history were left out.
+        allowed: what could be recommended.
+        candidates: the items that alone were ranked; None: all.
+        before: items on earlier pages.
+        language: of the sentences.
+        both_signs: see `nightloom.serving.reasons.told`.
+        ruled: whether business rules moved items: then nothing is said of the first places of the list.
+    """
+    if not len(dense):
+        return []
+    engine = model.engine
+    if candidates is not None:
+        chosen = np.zeros(len(engine.catalogue), dtype=np.bool_)
+        chosen[candidates] = True
+        allowed = chosen if allowed is None else chosen & engine.catalogue.open_to(allowed)
+    game = engine.coalitions(asked, now=now, allowed=allowed)
+    history = game.history
+    hidden = history.items[history.seen] if exclude_seen else np.zeros(0, dtype=np.int32)
+    found = reasons(game, dense, engine.estimator, hidden, before)
+    events = history.items.tolist()
+    ids, titles = [model.items.ids[item] for item in events], [model.items.title(item) for item in events]
+    names = engine.names.known
+    verbs = [verb_of(names[code], positive=bool(good)) for code, good in zip(history.event_types, history.positive, strict=True)]
+    if unspoken := {place for place, item in enumerate(events) if item in model.items.blocked}:
+        found = [_unspoken(one, unspoken) for one in found]
+    if ruled:
+        found = [replace(one, top=0, without=()) for one in found]
+    return [told(one, ids, titles, verbs, language, both_signs=both_signs) for one in found]
+
+
+def _unspoken(one: Reasons, events: Set[int]) -> Reasons:
+    """Reasons that say nothing of some events, whose items are blocked."""
+    values = one.values.copy()
+    values[list(events)] = 0
+    without = () if events & set(one.without) else one.without
+    return replace(one, values=values, named=[event for event in one.named if event not in events], without=without)
+
+
+def chosen_by_hand(language: Language, rank: int) -> dict[str, Any]:
+    """The reason of an item that a business rule has pinned; `rank` is the one that it would have."""
+    return {"text": pinned_sentence(language), "events": [], "without": None, "rank": rank}
