@@ -58,7 +58,7 @@ def signals(events: pd.DataFrame, positive: NDArray[np.bool_]) -> tuple[NDArray[
     first_day = np.full(items.max() + 1, np.iinfo(np.int64).max)
     np.minimum.at(first_day, items, day)
     order = np.argsort(day, kind="stable")
-    day, items, users, hour, labels = (one[order] for one in (day, items, users, seconds % DAY // 3600, positive))
+    day, items, users, hour, labels = day[order], items[order], users[order], (seconds % DAY // 3600)[order], positive[order]
     found = np.full((6, len(days)), np.nan)
     for at, one in enumerate(days):
         begin, end = np.searchsorted(day, [one, one + 1])
