@@ -35,7 +35,7 @@ SLOWEST_BODY = 10.0
 """Seconds that a part of a body may take."""
 OPEN = ("/healthz", "/readyz", "/version", "/", "/static")
 """Paths that need no key; what lies under the last one, too."""
-PACED = frozenset({"/recommend", "/similar"})
+PACED = frozenset({"/recommend", "/similar", "/search"})
 """Paths whose answers take the processor, so that requests wait for each other."""
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
