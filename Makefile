@@ -13,7 +13,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly serve test check ui bench-training
+.PHONY: help setup nightly serve test check ui bench-training bench-serving
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,10 @@ ui: setup  ## Prefect's and MLflow's pages and a worker, until Ctrl-C
 
 bench-training: setup  ## training speed beside other libraries: PRESET=, ARGS=
 	@$(BIN)/python -m benchmarks.training --preset $(PRESET) $(ARGS)
+
+bench-serving: setup  ## the service beside others, and under load: NAME=
+	@$(BIN)/python -m benchmarks.serving_http $(NAME) --steady 120
+	@$(BIN)/python -m benchmarks.serving_load --name $(NAME)
 
 test: setup  ## the tests: ARGS=tests/unit/cli
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
