@@ -52,6 +52,7 @@ FLOWS = {
     "replay": (["--preset", "movies-small", "--nights", "0"], "--nights 0: nothing is lived again then"),
     "transfer": (["--source", "office", "--target", "industrial", "--shares", "5"], "--shares: 5 is not a share of the users"),
     "tune": (["--preset", "movies-small", "--minutes", "0"], "--minutes 0: nothing can be tried in that"),
+    "monitor": (["--preset", "movie-small"], "no preset is named 'movie-small'"),
     "check": (["--preset", "moves"], "no preset is named 'moves'"),
     "deploy": (["--preset", "movies-small", "--timezone", "Mars/Olympus"], "there is no time zone 'Mars/Olympus'"),
 }
