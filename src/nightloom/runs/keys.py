@@ -17,6 +17,7 @@ FIRST_DEFAULTS: Mapping[str, Any] = {
     "evaluation.protocols": ["temporal"],
     "explain.max_events": 20,
     "explain.samples": 256,
+    "model.min_support": 1,
     "model.scorers": ["graph", "cooccurrence", "text_neighbours", "popularity", "repeats", "friends"],
 }
 """`section.key` whose default has changed -> the default that it came with (JSON): a result made with the new one has another key."""

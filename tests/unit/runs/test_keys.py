@@ -34,7 +34,8 @@ def test_what_is_not_named_can_not_be_read() -> None:
 
 
 def test_what_training_reads_is_in_the_config() -> None:
-    assert ReadKeys(config(), *TRAINING).values == {"model.scorers": list(config().model.scorers)}  # whose default has changed
+    changed = {"model.scorers": list(config().model.scorers), "model.min_support": config().model.min_support}  # their defaults have
+    assert ReadKeys(config(), *TRAINING).values == changed
 
 
 def test_defaults_are_those_that_the_keys_came_with() -> None:

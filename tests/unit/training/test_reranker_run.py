@@ -11,7 +11,7 @@ import pytest
 
 from nightloom.core.queries import Query
 from nightloom.core.sequences import Sequences
-from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
+from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters, midnight
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.distributed import World
 from nightloom.training.run import Training
@@ -58,7 +58,7 @@ def test_a_head_is_chosen_kept_and_counts_what_the_refit_knows(tmp_path: Path, s
     assert (recommender.scores(queries.histories).argmax(1) == queries.targets).mean() > 0.6
     assert recommender.reranker is not None
     known = sequences.train(with_validation=True)
-    counted = recommender.reranker.item_counters.until(np.arange(N_ITEMS), np.full(N_ITEMS, known.times.max() + 1))
+    counted = recommender.reranker.item_counters.until(np.arange(N_ITEMS), np.full(N_ITEMS, midnight(known.times.max()) + 1))
     np.testing.assert_array_equal(counted, np.bincount(known.items, minlength=N_ITEMS))
 
 
