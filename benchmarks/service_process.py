@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nightloom.serving.run import worker
+from nightloom.serving.run import one_thread_each, worker
 from nightloom.serving.settings import CHAMPION, Champion, Settings
 
 START_SECONDS = 120.0
@@ -110,6 +110,7 @@ def main() -> None:
     from granian.constants import Interfaces
 
     home, port, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    one_thread_each()
     server = Granian("service", port=port, interface=Interfaces.ASGI, workers=workers, websockets=False, workers_kill_timeout=30)
     settings = Settings(home, home / "shop.db", access_log=False)
     server.serve(target_loader=partial(worker, settings), wrap_loader=False)

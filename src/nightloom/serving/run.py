@@ -30,6 +30,8 @@ from nightloom.serving.settings import CHAMPION, PREPARED, Champion, Settings
 if TYPE_CHECKING:
     from nightloom.promotion.registry import Registry
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What the linear algebra libraries under numpy read when they are loaded."""
 LOOK_SECONDS = 2.0
 """How often the registry is asked which version is the champion."""
 log = logging.getLogger("nightloom.serving")
@@ -102,6 +104,7 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     settings = Settings(folder, store_file(root, name), central_address(), place.access_log, rules=place.rules, blocklist=blocklist)
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
+    one_thread_each()
     multiprocessing.set_start_method("spawn", force=True)  # a fork would hold all that this process has imported
     server = Granian(
         "nightloom.serving",
@@ -117,6 +120,16 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     server.serve(target_loader=partial(worker, settings), wrap_loader=False)
     if finder.fault is not None:
         raise finder.fault
+
+
+def one_thread_each() -> None:
+    """Have each worker that starts from now on calculate with one thread, unless the environment says otherwise.
+
+    A worker answers one request after the other, in fractions of a millisecond. Threads of a linear algebra library that wait for work in
+    a loop cost five times that, and take the cores from the other workers.
+    """
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
 
 
 def worker(settings: Settings) -> Any:
