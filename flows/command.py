@@ -219,7 +219,7 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
                 raise
             _server_lost(error, errors)
             _leave(1)
-        if why is ours:
+        if why is ours and not _server_can_not_write():  # else the disk is why, of which one line is enough
             _server_lost(error, errors)
         if lost or _server_can_not_write():
             _leave(refused(why, errors))

@@ -9,6 +9,8 @@ import psutil
 
 STARTER = "NIGHTLOOM_COMMAND"
 """Names the command's process to the server that Prefect starts for it."""
+END_SECONDS = 5.0
+"""How long a temporary server may take to end by itself, and then to be killed."""
 
 
 def end_orphans() -> None:
@@ -31,11 +33,17 @@ def end_orphans() -> None:
 
 
 def end_own() -> None:
-    """End the temporary server of this command, for an end at which Prefect can not see to it."""
+    """End the temporary server of this command, for an end at which Prefect can not see to it, and wait until it is gone."""
+    ended = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if _serves(process):
                 process.terminate()
+                ended.append(process)
+    for process in psutil.wait_procs(ended, timeout=END_SECONDS)[1]:  # it may wait for a disk, or for requests
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(ended, timeout=END_SECONDS)
 
 
 def _serves(process: psutil.Process) -> bool:

@@ -113,7 +113,7 @@ def test_a_disk_that_turns_read_only_mid_night(home: Path, disk: Disk) -> None:
     assert said.startswith(f"InputError: {root}"), said
     assert "can not be used (Read-only file system). Mount its disk for writing again" in said
     assert said.count("\n") == 1, said
-    left = [one.pid for one in psutil.process_iter() if _reads(one, root)]
+    left = [one.cmdline() for one in psutil.process_iter() if _reads(one, root)]
     assert left == []
     disk.repair()
     again = start(home, root)
