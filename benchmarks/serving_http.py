@@ -33,6 +33,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.service_process import champion_of
+from benchmarks.serving_engine import table
+from benchmarks.serving_load import users_of
 from nightloom.promotion.registry import Registry
 from nightloom.serving.engine import Engine
 
@@ -88,40 +91,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the process's exit code."""
     given = parse(arguments)
     root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")).resolve()
-    registry = Registry(root)
-    champion = registry.champion(given.name)
-    if champion is None:
-        sys.exit(f"{given.name}: no champion in {root}. First: python -m flows.nightly --preset {given.name}")
-    uri = registry.client.get_model_version_download_uri(champion.model, champion.version).removeprefix("file://")
+    champion = champion_of(root, given.name)
+    uri = Registry(root).client.get_model_version_download_uri(f"nightloom-{given.name}", champion.version).removeprefix("file://")
     with tempfile.TemporaryDirectory(prefix="nightloom-bench-") as scratch:
         home = Path(scratch)
-        bodies = write_bodies(Engine.open(registry.fetch_serving(champion, root / "cache")), snapshot_users(root, given.name), home)
-        service = [
-            sys.executable,
-            "-m",
-            "nightloom.cli",
-            "serve",
-            given.name,
-            "--root",
-            str(root),
-            "--workers",
-            str(WORKERS),
-            "--no-access-log",
-        ]
+        bodies = write_bodies(Engine.open(champion.folder), users_of(champion), home)
+        python, workers = [sys.executable, "-m"], ["--workers", str(WORKERS)]
+        service = [*python, "nightloom.cli", "serve", given.name, "--root", str(root), *workers, "--no-access-log"]
         (home / "pyfunc_app.py").write_text(PYFUNC_APP.format(uri=uri), encoding="utf-8")
-        granian = [
-            sys.executable,
-            "-m",
-            "granian",
-            "pyfunc_app:app",
-            "--interface",
-            "asgi",
-            "--workers",
-            str(WORKERS),
-            "--working-dir",
-            str(home),
-        ]
-        mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "--workers", str(WORKERS)]
+        granian = [*python, "granian", "pyfunc_app:app", "--interface", "asgi", *workers, "--working-dir", str(home)]
+        mlflow = [*python, "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", *workers]
         with (
             started("nightloom serve", service, "/readyz", home) as ours,
             started("FastAPI + pyfunc", granian, "/ping", home) as fastapi,
@@ -156,15 +135,6 @@ def main(arguments: list[str] | None = None) -> int:
     if given.table:
         given.table.write_text(text, encoding="utf-8")
     return 0
-
-
-def snapshot_users(root: Path, name: str) -> list[str]:
-    """Users that the store knows from the champion's snapshot."""
-    import pyarrow.parquet as pq
-
-    parts = sorted((root / "snapshots" / name).glob("*/events*.parquet"), key=lambda one: one.stat().st_mtime)
-    users = pq.read_table(parts[-1], columns=["user_id"])["user_id"].unique().to_pylist()
-    return [str(one) for one in users[:USERS]]
 
 
 def write_bodies(engine: Engine, users: list[str], home: Path) -> Path:
@@ -253,11 +223,6 @@ def memory(server: Server, bodies: Path, given: argparse.Namespace) -> str:
         before = before if part else server.memory()
     grown = ", ".join(f"{one:.1f} -> {two:.1f}" for one, two in zip(before, server.memory(), strict=True))
     return f"Memory of the service's workers over {many:,} more requests, MB: {grown}."
-
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -22,9 +22,10 @@ from nightloom.packaging.card import click_card
 from nightloom.packaging.served import click_head, write_click_files
 from nightloom.promotion.click_gate import decide
 from nightloom.promotion.ledger import Intent
-from nightloom.promotion.registered import CLICKS, UnreadableError
+from nightloom.promotion.registered import CLICKS
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
 from nightloom.promotion.standing import held
+from nightloom.promotion.version_files import UnreadableError
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage

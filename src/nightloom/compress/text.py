@@ -7,7 +7,7 @@ kept, and how much lower an item is ranked that comes by day, so that its text a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -88,17 +88,15 @@ def text_export(bundle: Bundle, home: Path, events: Path | None = None) -> tuple
     Returns:
         What it is, and its folder; None where the model reads no text, or none passes, of which the log says why.
     """
-    said = bundle.manifest.encoder.get("text")
-    if not said or not bundle.recommender.content.has_text.any():
-        return None
     try:
-        folder, weights = _weights(bundle, said)
-        name = sha256(repr((FORMAT, weights, said["pooling"], said["max_tokens"])).encode()).hexdigest()[:16]
+        if (known := encoder_of(bundle)) is None:
+            return None
+        name, load = known
         encoder: TextEncoder | None = None
         for precision in LADDER:
             made = home / f"{name}-{precision}"
             if not made.exists():
-                encoder = encoder or TextEncoder.load(folder, pooling=said["pooling"], max_tokens=said["max_tokens"]).cpu()
+                encoder = encoder or load()
                 export(encoder, made, precision)
             found = measured(ExportedEncoder(made), made, bundle, events)
             log.info("text encoder %s: %s", made.name, asdict(found))
@@ -107,8 +105,23 @@ def text_export(bundle: Bundle, home: Path, events: Path | None = None) -> tuple
     except InputError as error:
         log.warning("the service will read no texts: %s", error)
         return None
+    said = bundle.manifest.encoder["text"]
     log.warning("the service will read no texts: no export of %s gives the vectors that the model was trained with", said["model"])
     return None
+
+
+def encoder_of(bundle: Bundle) -> tuple[str, Callable[[], TextEncoder]] | None:
+    """A name that the exports of a bundle's text encoder have, and what loads it, on the CPU; None where the model reads no text.
+
+    Raises:
+        InputError: its weights are not on this machine.
+    """
+    said = bundle.manifest.encoder.get("text")
+    if not said or not bundle.recommender.content.has_text.any():
+        return None
+    folder, weights = _weights(bundle, said)
+    name = sha256(repr((FORMAT, weights, said["pooling"], said["max_tokens"])).encode()).hexdigest()[:16]
+    return name, lambda: TextEncoder.load(folder, pooling=said["pooling"], max_tokens=said["max_tokens"]).cpu()
 
 
 def measured(encoder: ExportedEncoder, folder: Path, bundle: Bundle, events: Path | None) -> TextExport:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nightloom.core.errors import InputError
 from nightloom.core.files import whole_folder, write_json
-from nightloom.encoders.exported import MODEL, SETTINGS, TOKENIZER
+from nightloom.encoders.exported import MODEL, SETTINGS, TOKENIZER, quiet_openvino
 from nightloom.encoders.text import TextEncoder, Tokens
 
 Precision = Literal["int8", "half", "single"]
@@ -37,9 +37,7 @@ def export(encoder: TextEncoder, folder: Path, precision: Precision) -> None:
         InputError: openvino is not installed, or can not trace the model, or its tokenizer is written in Python.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import openvino
+        openvino = quiet_openvino()
     except ImportError as error:
         raise InputError(
             "writing the text encoder for the service needs the package openvino. Run `pip install 'nightloom[night]'`."

@@ -43,10 +43,8 @@ class ExportedEncoder:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                import openvino
-                from tokenizers import Tokenizer
+            openvino = quiet_openvino()
+            from tokenizers import Tokenizer
         except ImportError as error:
             raise InputError(f"{folder}: reading texts needs the package {error.name}. Run `pip install 'nightloom[serve]'`.") from error
         settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -88,6 +86,18 @@ class ExportedEncoder:
                 self._known.pop(next(iter(self._known)), None)
             self._known[text] = known
         return known
+
+
+def quiet_openvino() -> Any:
+    """The package openvino, without the warnings of its import.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import openvino
+    return openvino
 
 
 @lru_cache(maxsize=2)

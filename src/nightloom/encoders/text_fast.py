@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nightloom.core.errors import InputError
+from nightloom.encoders.exported import quiet_openvino
 from nightloom.encoders.text import TextEncoder
 
 
@@ -32,9 +33,7 @@ def accelerate(encoder: TextEncoder, precision: str = "bf16") -> TextEncoder:
         InputError: openvino is not installed, or the model is a decoder.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import openvino
+        openvino = quiet_openvino()
     except ImportError as error:
         raise InputError(
             "pretrained.engine: fast needs the package openvino. Run `pip install 'nightloom[fast]'`, or set pretrained.engine=torch."

@@ -9,6 +9,7 @@ challenger by one, and the next one that passes its gate takes their place.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -128,8 +129,6 @@ def saw(snapshot: Path, user: str) -> bool:
 
 
 def _registered(root: Path) -> bool:
-    import os
-
     return "NIGHTLOOM_MLFLOW_URI" in os.environ or (root / "mlflow.db").exists()
 
 

@@ -18,30 +18,24 @@ from typing import Any
 
 import yaml
 
-from nightloom.core.digests import differs, folder_digest, set_aside, warn
-from nightloom.core.errors import DamagedError, InputError, NightloomError
+from nightloom.core.digests import warn
+from nightloom.core.errors import NightloomError
 from nightloom.core.shell import typed
-from nightloom.packaging import manifest
 from nightloom.packaging.serving_format import FILE as SERVING_FILE
 from nightloom.packaging.serving_format import FOLDER as SERVING
-from nightloom.packaging.serving_format import OtherFormatError, ServingManifest
+from nightloom.packaging.serving_format import OtherFormatError
 from nightloom.promotion import text_encoders
 from nightloom.promotion.ledger import Hold, Intent, Ledger
+from nightloom.promotion.version_files import UnreadableError, fetched, place_of
 from nightloom.runs.tracking import Tracking
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 TRAINED_TAG = "nightloom.trained"
 """Tag of a version: key of the stage that trained it and the protocol, by which a night that was killed and started again finds it."""
-FILES_TAG = "nightloom.files_sha256"
-"""Tag of a version: SHA-256 over the names and the content of its files, which is checked when they are fetched. Nightloom 0.2 set none."""
 SAW_FORGOTTEN = "nightloom.saw_forgotten"
 """Tag of a version that learned from somebody who was forgotten since, and the day: it serves until another one passes the gate."""
 CLICKS = "-clicks"
 """Ends the name of a click head, which is registered beside the recommender of the same config."""
-
-
-class UnreadableError(NightloomError):
-    """The files of a registered version are gone, or hold no model."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +220,7 @@ class Registered:
             UnreadableError: the version's files are gone, or hold no bundle.
             NightloomError: MLflow, or the store of its files, does not answer.
         """
-        folder = self._fetched(version, home, holds)
+        folder = fetched(self.tracking, version, home, holds)
         if folder is None:
             raise UnreadableError(
                 f"{version.model} version {version.version} holds no {holds}. "
@@ -249,9 +243,9 @@ class Registered:
             NightloomError: MLflow, or the store of its files, does not answer.
             InputError: the bundle is of before graphs kept how often items were seen.
         """
-        place = _place(version, cache / SERVING)
+        place = place_of(version, cache / SERVING)
         try:
-            if (found := self._fetched(version, cache / SERVING, SERVING_FILE)) is not None:
+            if (found := fetched(self.tracking, version, cache / SERVING, SERVING_FILE)) is not None:
                 return found
         except OtherFormatError as error:
             warn(f"{error} It is made anew of the bundle now.")
@@ -270,50 +264,6 @@ class Registered:
             cache: see there.
         """
         return text_encoders.fetch(self.tracking, version.name, artefact, cache)
-
-    def _fetched(self, version: Version, home: Path, holds: str) -> Path | None:
-        """The folder of a version that holds a file, fetched once, and again where it is damaged here; None where there is no such file."""
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        folder = _place(version, home)
-        if folder.exists():
-            try:
-                _check(folder, version, holds)
-                return folder
-            except DamagedError as damage:
-                set_aside(folder, damage, f"version {version.version} is fetched again")
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
-            with self._reached():
-                place = self.client.get_model_version_download_uri(version.model, version.version)
-                try:
-                    copied = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=self.tracking.uri)
-                except (OSError, MlflowException) as error:
-                    if _away(error):
-                        said = " ".join(str(error).split())[:200]
-                        raise NightloomError(f"{place}: these files can not be reached now ({said}). Start again when they can.") from error
-                    raise UnreadableError(
-                        f"{version.model} version {version.version}: its files can not be read from {place}. "
-                        f"Bring them back from a backup, or go back a version: {typed('nightloom', 'rollback', version.name)}"
-                    ) from error
-            found = next(Path(copied).rglob(holds), None)
-            if found is None:
-                return None
-            try:
-                _check(found.parent, version, holds)
-            except DamagedError as damage:
-                raise UnreadableError(
-                    f"{version.model} version {version.version} is damaged where MLflow keeps it, at {place}: "
-                    f"{damage.path.name}: {damage.found}. Bring the file back from a backup, or go back a version: "
-                    f"{typed('nightloom', 'rollback', version.name)}"
-                ) from damage
-            try:
-                found.parent.rename(folder)
-            except OSError:
-                if not folder.exists():  # else another process fetched it first
-                    raise
-        return folder
 
     def _reached(self) -> AbstractContextManager[None]:
         return self.tracking.reached()
@@ -336,29 +286,6 @@ class Registered:
         return sorted((_version(one, aliases) for one in found), key=lambda one: one.number, reverse=True)
 
 
-def _check(folder: Path, version: Version, holds: str) -> None:
-    """Check a version's files by their own manifest, which names the damaged one, and by the version's tag.
-
-    Raises:
-        DamagedError: they are not those that were registered.
-    """
-    if not (folder / holds).is_file():
-        raise DamagedError(folder / holds, "it is missing")
-    if holds == SERVING_FILE:
-        ServingManifest.read(folder)
-        return
-    if (folder / manifest.FILE).is_file():
-        manifest.Manifest.read(folder).check(folder)
-    expected = version.tags.get(FILES_TAG)
-    if expected is not None and (found := folder_digest(folder)) != expected:
-        raise DamagedError(folder, f"over all files {differs(found, expected)}")
-
-
-def _place(version: Version, home: Path) -> Path:
-    """Where a fetched version is kept."""
-    return home / f"{version.model}-v{version.version}-{version.run_id[:8]}"
-
-
 def _aliases(model: Any) -> dict[str, str]:
     """Alias -> version of MLflow's registered model, without stale ones."""
     return Ledger(model.tags).meant({alias: str(number) for alias, number in model.aliases.items()})
@@ -377,17 +304,3 @@ def _places(logged: Any) -> tuple[str, str]:
 
 def _older(version: Version, champion: Version | None) -> bool:
     return champion is None or version.number < champion.number
-
-
-def _away(error: BaseException) -> bool:
-    """Whether it was the connection that failed, and not what is at its other end."""
-    import requests
-
-    while True:
-        if isinstance(error, (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)):
-            return True
-        if isinstance(error, NightloomError):
-            return not isinstance(error, InputError)
-        if error.__context__ is None:
-            return type(error).__name__ in ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError")
-        error = error.__context__

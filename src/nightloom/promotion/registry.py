@@ -25,13 +25,13 @@ from nightloom.promotion.registered import (
     ANCHOR,
     CHALLENGER,
     CHAMPION,
-    FILES_TAG,
     PREVIOUS,
     SAW_FORGOTTEN,
     TRAINED_TAG,
     Registered,
     Version,
 )
+from nightloom.promotion.version_files import FILES_TAG
 from nightloom.runs.processes import alive
 
 DESCRIPTION_LENGTH = 5000

@@ -11,7 +11,8 @@ from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
 from nightloom.packaging.bundle import Bundle
 from nightloom.promotion.ledger import Intent
-from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, SAW_FORGOTTEN, TRAINED_TAG, Registered, UnreadableError, Version
+from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, SAW_FORGOTTEN, TRAINED_TAG, Registered, Version
+from nightloom.promotion.version_files import UnreadableError
 
 if TYPE_CHECKING:
     from nightloom.config import PromotionConfig

@@ -22,9 +22,10 @@ from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_format import FORMAT
-from nightloom.promotion.registered import FILES_TAG, TRAINED_TAG, Version
+from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import stand
+from nightloom.promotion.version_files import FILES_TAG
 from nightloom.serving.engine import Engine
 from nightloom.serving.warm import check
 from tests.small_bundle import headed_bundle, small_bundle

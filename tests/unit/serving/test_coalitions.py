@@ -8,30 +8,12 @@ import numpy as np
 import pytest
 
 from nightloom.models.scorers.registry import CLASSES
-from nightloom.packaging.bundle import Bundle
-from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.coalitions import log_softmax, subsets
 from nightloom.serving.engine import Engine
 from nightloom.serving.new_items import NewItem
-from tests.serving_bundle import N_ITEMS, START, serving_bundle, some_query, with_positive
+from tests.serving_bundle import N_ITEMS, START, some_query, with_positive
 
 CLOSE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Bundle and engine by the arguments of `serving_bundle`."""
-    made: dict[str, tuple[Bundle, Engine]] = {}
-
-    def pair(**said: Any) -> tuple[Bundle, Engine]:
-        if repr(said) not in made:
-            folder = tmp_path_factory.mktemp("pair")
-            bundle = serving_bundle(folder / "bundle", **said)
-            write_serving(bundle, folder / "serving")
-            made[repr(said)] = Bundle.load(bundle), Engine.open(folder / "serving")
-        return made[repr(said)]
-
-    return pair
 
 
 def some_coalitions(events: int, seed: int = 0) -> np.ndarray:

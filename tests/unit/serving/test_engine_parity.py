@@ -10,29 +10,11 @@ import pytest
 from nightloom.core.errors import InputError
 from nightloom.core.queries import Query
 from nightloom.models.scorers.registry import CLASSES
-from nightloom.packaging.bundle import Bundle
-from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.engine import Engine
-from tests.serving_bundle import N_ITEMS, serving_bundle, some_query, with_positive
+from tests.serving_bundle import N_ITEMS, some_query, with_positive
 
 LENGTHS = (0, 1, 50, 199, 400)
 CLOSE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Bundle and engine by the arguments of `serving_bundle`."""
-    made: dict[str, tuple[Bundle, Engine]] = {}
-
-    def pair(**said: Any) -> tuple[Bundle, Engine]:
-        if repr(said) not in made:
-            folder = tmp_path_factory.mktemp("pair")
-            bundle = serving_bundle(folder / "bundle", **said)
-            write_serving(bundle, folder / "serving")
-            made[repr(said)] = Bundle.load(bundle), Engine.open(folder / "serving")
-        return made[repr(said)]
-
-    return pair
 
 
 def same(engine: Engine, found: tuple[np.ndarray, np.ndarray], wanted: list[tuple[str, float]]) -> None:
