@@ -30,10 +30,10 @@ from nightloom.explain.fit import RIDGE, LongRun, fit, long_runs, quality
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.runs.stages import Manifest
-from nightloom.serving.attribution import PLAYERS, Estimator, history_contributions
-from nightloom.serving.coalitions import log_softmax, subsets
-from nightloom.serving.engine import Engine
-from nightloom.serving.reasons import reasons
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.attribution import PLAYERS, Estimator, history_contributions
+from nightloom.serving.reasons.coalitions import log_softmax, subsets
+from nightloom.serving.reasons.reasons import reasons
 
 FITTED, TESTED, ASKED, LONG = 40, 200, 6_000, 10
 """Users of the fit and of the test; evaluations of a long run; items of an answer that is timed."""

@@ -26,8 +26,8 @@ from nightloom.explain.explain import FIT_SAMPLES
 from nightloom.explain.fidelity import BUDGETS, measures
 from nightloom.explain.fit import fit, long_runs
 from nightloom.explain.shapley import shapley_values
-from nightloom.serving.attribution import PLAYERS, Estimator, contributions
-from nightloom.serving.coalitions import Coalitions, subsets
+from nightloom.serving.reasons.attribution import PLAYERS, Estimator, contributions
+from nightloom.serving.reasons.coalitions import Coalitions, subsets
 
 LONG, RESAMPLES = 2_000, 2_000
 """Evaluations of a long run; bootstrap resamples."""

@@ -32,11 +32,11 @@ from nightloom.core.sequences import Histories
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.promotion.registry import Registry
-from nightloom.serving.catalogue import LiveCatalogue
-from nightloom.serving.engine import Engine
-from nightloom.serving.members import Graph, Member, Popularity
-from nightloom.serving.ranker import Ranker
-from nightloom.serving.warm import warm
+from nightloom.serving.items.catalogue import LiveCatalogue
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.members import Graph, Member, Popularity
+from nightloom.serving.model.ranker import Ranker
+from nightloom.serving.model.warm import warm
 
 K, HISTORY, USERS, DAY = 20, 50, 500, 86_400
 ROUNDS, EACH = 20, 20
@@ -57,7 +57,7 @@ used = psutil.Process().memory_info().rss / 1e6
 print(json.dumps([time.perf_counter() - began, time.process_time() - cpu, used]))
 """
 BODIES = {
-    "engine": "from nightloom.serving.engine import Engine\nfrom nightloom.core.queries import Query\n"
+    "engine": "from nightloom.serving.model.engine import Engine\nfrom nightloom.core.queries import Query\n"
     "engine = Engine.open(Path(sys.argv[1]))\nengine.recommend(Query(engine.item_ids[:50], list(range(50))), 20)",
     "Bundle.recommend": "from nightloom.packaging.bundle import Bundle\nfrom nightloom.core.queries import Query\n"
     "bundle = Bundle.load(Path(sys.argv[1]))\nbundle.recommend([Query(bundle.item_ids[:50].tolist(), list(range(50)))], 20)",
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             "",
             *table(START, starts),
             "",
-            "Kernels were compiled before (`nightloom.serving.warm`).",
+            "Kernels were compiled before (`nightloom.serving.model.warm`).",
             "",
             *([*table(("made-up items", "scored", "CPU ms"), made_up), ""] if made_up else []),
             f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), load average {os.getloadavg()[0]:.1f}. Command:",

@@ -37,7 +37,7 @@ from benchmarks.service_process import champion_of
 from benchmarks.serving_engine import table
 from benchmarks.serving_load import users_of
 from nightloom.promotion.registry import Registry
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
 
 K, HISTORY, USERS, DAY = 20, 50, 2_000, 86_400
 WORKERS = 2

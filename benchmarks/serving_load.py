@@ -34,7 +34,7 @@ import psutil
 
 from benchmarks.service_process import Running, champion_of, running
 from nightloom.client import Client
-from nightloom.serving.artefact import Artefact
+from nightloom.serving.model.artefact import Artefact
 from nightloom.serving.settings import CHAMPION, Champion
 
 HEAD = (

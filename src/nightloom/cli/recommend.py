@@ -19,7 +19,7 @@ from nightloom.core.shell import typed
 if TYPE_CHECKING:
     from nightloom.core.queries import Query
     from nightloom.packaging.bundle import Bundle
-    from nightloom.serving.engine import Engine
+    from nightloom.serving.model.engine import Engine
 
 EXPLAINED = 3
 """Recommendations that --why explains."""
@@ -68,8 +68,8 @@ def _print_reasons(model: str, root: Path, bundle: Bundle, query: Query, items: 
     """Why some items are recommended, a sentence or two each."""
     import numpy as np
 
-    from nightloom.serving.reason_words import verb_of
-    from nightloom.serving.reasons import reasons, told
+    from nightloom.serving.reasons.reason_words import verb_of
+    from nightloom.serving.reasons.reasons import reasons, told
 
     with engine_of(model, root, bundle) as engine:
         game = engine.coalitions(query)
@@ -88,7 +88,7 @@ def _print_reasons(model: str, root: Path, bundle: Bundle, query: Query, items: 
 def engine_of(model: str, root: Path, bundle: Bundle) -> Iterator[Engine]:
     """The engine of a model that `bundle_of` found: from the champion's serving artefact, or one that is made of the folder."""
     from nightloom.packaging.serving_artefact import write_serving
-    from nightloom.serving.engine import Engine
+    from nightloom.serving.model.engine import Engine
 
     champion = None if Path(model).is_dir() else registry(root).champion(model)
     if champion is not None:

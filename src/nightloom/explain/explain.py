@@ -27,9 +27,9 @@ from nightloom.explain.shapley import Shapley, shapley
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import EXPLAINER
-from nightloom.serving.attribution import Estimator, history_contributions
-from nightloom.serving.coalitions import history_players
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.attribution import Estimator, history_contributions
+from nightloom.serving.reasons.coalitions import history_players
 
 DAY = 86_400
 LISTED = 6

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.serving.coalitions import Coalitions
+from nightloom.serving.reasons.coalitions import Coalitions
 
 BUDGETS = (1, 2, 3, 4, 5)
 """Numbers of events that are removed, or kept."""

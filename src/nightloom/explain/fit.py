@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.explain.shapley import shapley_values
-from nightloom.serving.attribution import PLAYERS, UNKNOWN, Contributions, Estimator, contributions
-from nightloom.serving.coalitions import Coalitions, history_players, subsets
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.attribution import PLAYERS, UNKNOWN, Contributions, Estimator, contributions
+from nightloom.serving.reasons.coalitions import Coalitions, history_players, subsets
 
 RIDGE = 1e-2
 """Penalty, as a share of each contribution's mean square."""

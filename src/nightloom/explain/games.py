@@ -1,4 +1,4 @@
-"""The game of an item's fields. That of the history's events is `nightloom.serving.coalitions`, which the service plays too.
+"""The game of an item's fields. That of the history's events is `nightloom.serving.reasons.coalitions`, which the service plays too.
 
 The worth of a coalition is the logarithm of the item's probability: the softmax of final scores over the catalogue. It says why this
 item is recommended rather than others: what raises all scores alike explains nothing.
@@ -21,7 +21,7 @@ from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import inference
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.serving.coalitions import log_softmax
+from nightloom.serving.reasons.coalitions import log_softmax
 
 CELLS = 4_000_000
 """Most scores (histories times items) in memory at once."""

@@ -9,7 +9,7 @@ The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is
 - `catalogue.safetensors`: the items' columns, as in the bundle;
 - `texts.safetensors`: directions of the items' texts, by which they are searched in words, where a text encoder serves;
 - `text_encoder/`: that encoder, where the language model was tuned for this version; else versions share one, which lies apart;
-- `explainer.json`: how the values of reasons are estimated (`nightloom.serving.attribution`); a service without it is cautious;
+- `explainer.json`: how the values of reasons are estimated (`nightloom.serving.reasons.attribution`); a service without it is cautious;
 - `probes.json`: a few requests with the bundle's answers, by which whoever opens the artefact sees that it answers alike.
 """
 

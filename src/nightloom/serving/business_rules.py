@@ -19,8 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from nightloom.core.errors import InputError
-from nightloom.serving.filters import Filter
-from nightloom.serving.moments import WHOLE, Time
+from nightloom.serving.items.filters import Filter
+from nightloom.serving.model.moments import WHOLE, Time
 
 ItemId = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
 

@@ -19,18 +19,18 @@ from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.core.queries import Query
 from nightloom.encoders.exported import ExportedEncoder, opened
 from nightloom.packaging.serving_format import TEXTS
-from nightloom.serving.artefact import Artefact
-from nightloom.serving.engine import Engine
-from nightloom.serving.known_items import KnownItems
-from nightloom.serving.new_items import NewItem
-from nightloom.serving.search import Search
+from nightloom.serving.items.known_items import KnownItems
+from nightloom.serving.items.new_items import NewItem
+from nightloom.serving.model.artefact import Artefact
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.warm import check
+from nightloom.serving.search.search import Search
+from nightloom.serving.search.word_index import WordIndex
 from nightloom.serving.settings import Champion
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
 from nightloom.serving.store.writes import HideForgotten
 from nightloom.serving.stored import Rules
-from nightloom.serving.warm import check
 from nightloom.serving.withheld import Awaited, Robots
-from nightloom.serving.word_index import WordIndex
 
 FloatArray = NDArray[np.float32]
 LONGEST_HISTORY = 100_000

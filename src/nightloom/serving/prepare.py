@@ -88,7 +88,7 @@ def _check(artefact: Path, *, again: bool) -> None:
     mark = artefact.with_name(f".{artefact.name}.checked-{__version__}")
     if mark.exists() and not again:
         return
-    command = [sys.executable, "-m", "nightloom.serving.warm", str(artefact)]
+    command = [sys.executable, "-m", "nightloom.serving.model.warm", str(artefact)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.serving.business_rules import KINDS, AnyRule, Boost, Bury, Cap, Pin
-from nightloom.serving.known_items import KnownItems
+from nightloom.serving.items.known_items import KnownItems
 from nightloom.serving.refusals import Conflict
 
 FAR = 1000.0

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
 from nightloom.serving.business_rules import AnyRule
-from nightloom.serving.engine import Engine
-from nightloom.serving.explain import MOST_EXPLAINED, chosen_by_hand, explained
-from nightloom.serving.in_words import InWords
-from nightloom.serving.known_items import mark_of
+from nightloom.serving.items.known_items import mark_of
 from nightloom.serving.live import LiveModel
-from nightloom.serving.ranker import Answer
-from nightloom.serving.reason_words import Language
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.ranker import Answer
+from nightloom.serving.reasons.explain import MOST_EXPLAINED, chosen_by_hand, explained
+from nightloom.serving.reasons.reason_words import Language
 from nightloom.serving.refusals import Conflict
 from nightloom.serving.rule_effects import Applied
+from nightloom.serving.search.in_words import InWords
 from nightloom.serving.store import Ack, Store
 from nightloom.serving.store.writes import Write
 from nightloom.serving.tokens import Shown, Signer

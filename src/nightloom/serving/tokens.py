@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nightloom.serving.known_items import mark_of
+from nightloom.serving.items.known_items import mark_of
 from nightloom.serving.refusals import Forged
 
 SECRET = "NIGHTLOOM_SECRET"

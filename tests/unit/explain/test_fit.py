@@ -10,8 +10,8 @@ import pytest
 
 from nightloom.explain.fit import FEWEST_HISTORIES, LongRun, fit, long_runs, quality
 from nightloom.packaging.serving_artefact import write_serving
-from nightloom.serving.attribution import SIMPSON, Contributions, Estimator
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.attribution import SIMPSON, Contributions, Estimator
 from tests.serving_bundle import known_histories, serving_bundle
 
 

@@ -15,7 +15,7 @@ from nightloom.explain.fidelity import BUDGETS, measures, removals, summarise
 from nightloom.explain.games import field_game, field_players, without_fields
 from nightloom.explain.shapley import shapley
 from nightloom.models.sequential.content_fusion import ItemContent
-from nightloom.serving.coalitions import history_players, log_softmax, subsets
+from nightloom.serving.reasons.coalitions import history_players, log_softmax, subsets
 from tests.described_bundle import described_bundle
 
 

@@ -26,8 +26,8 @@ from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import stand
 from nightloom.promotion.version_files import FILES_TAG
-from nightloom.serving.engine import Engine
-from nightloom.serving.warm import check
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.warm import check
 from tests.small_bundle import headed_bundle, small_bundle
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}

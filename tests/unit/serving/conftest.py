@@ -10,7 +10,7 @@ import pytest
 
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
 from tests.service_app import Worker, make_served, name_champion
 from tests.serving_bundle import serving_bundle
 

@@ -17,18 +17,18 @@ from nightloom.core.errors import InputError, NightloomError
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import label_arrays, write_serving
 from nightloom.packaging.serving_format import FILE
-from nightloom.serving.engine import Engine
-from nightloom.serving.jit import kernel
-from nightloom.serving.warm import check
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.jit import kernel
+from nightloom.serving.model.warm import check
 from tests.serving_bundle import serving_bundle
 
 ANSWER = """
 import json, sys
 from pathlib import Path
 from nightloom.core.queries import Query
-from nightloom.serving.engine import Engine
-from nightloom.serving.jit import kernel
-from nightloom.serving.warm import check
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.jit import kernel
+from nightloom.serving.model.warm import check
 engine = Engine.open(Path(sys.argv[1]))
 items, _ = engine.recommend(Query(["i1", "i2"]), 5)
 heavy = {"torch", "pandas", "pyarrow", "prefect", "great_expectations", "mlflow", "transformers", "pydantic"}
@@ -130,9 +130,9 @@ def test_an_engine_that_answers_otherwise_is_found_out(artefact: Path) -> None:
 WARM = """
 import sys
 from pathlib import Path
-from nightloom.serving.warm import warm
+from nightloom.serving.model.warm import warm
 warm(Path(sys.argv[1]))
-from nightloom.serving import counters, growing, new_items, rerank, scoring, transformer
+from nightloom.serving.model import counters, growing, new_items, rerank, scoring, transformer
 modules = (counters, growing, new_items, rerank, scoring, transformer)
 kernels = [one for module in modules for one in vars(module).values() if hasattr(one, "stats") and one.__module__ == module.__name__]
 print(sum(sum(one.stats.cache_misses.values()) for one in kernels))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nightloom.models.scorers.registry import CLASSES
-from nightloom.serving.coalitions import log_softmax, subsets
-from nightloom.serving.engine import Engine
-from nightloom.serving.new_items import NewItem
+from nightloom.serving.items.new_items import NewItem
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.coalitions import log_softmax, subsets
 from tests.serving_bundle import N_ITEMS, START, some_query, with_positive
 
 CLOSE = 1e-4

@@ -10,7 +10,7 @@ import pytest
 from nightloom.core.errors import InputError
 from nightloom.core.queries import Query
 from nightloom.models.scorers.registry import CLASSES
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
 from tests.serving_bundle import N_ITEMS, some_query, with_positive
 
 LENGTHS = (0, 1, 50, 199, 400)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nightloom.packaging.serving_artefact import write_serving
-from nightloom.serving.engine import Engine
-from nightloom.serving.new_items import NewItem
+from nightloom.serving.items.new_items import NewItem
+from nightloom.serving.model.engine import Engine
 from tests.serving_bundle import N_ITEMS, START, TEXT_DIM, serving_bundle, some_query
 
 ROUNDS = 60

@@ -18,7 +18,7 @@ from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.popularity import Popularity
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
 from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, known_histories, serving_bundle, some_query
 
 USERS, EVENTS_BY_DAY, CLOSE = 40, 1000, 1e-5

@@ -17,9 +17,9 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.models.scorers.item_graph import strongest
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
-from nightloom.serving.engine import Engine
-from nightloom.serving.new_items import NewItem
-from nightloom.serving.scoring import moments
+from nightloom.serving.items.new_items import NewItem
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.scoring import moments
 from tests.serving_bundle import N_ITEMS, START, TEXT_DIM, serving_bundle, some_query
 
 HALF = 5e-4

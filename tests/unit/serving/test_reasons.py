@@ -12,10 +12,10 @@ import pytest
 from nightloom.client import Item, _item
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
-from nightloom.serving.attribution import Estimator, contributions, history_contributions
-from nightloom.serving.coalitions import history_players, log_softmax
-from nightloom.serving.reason_words import language_of, sentence, verb_of
-from nightloom.serving.reasons import SURE, reasons
+from nightloom.serving.reasons.attribution import Estimator, contributions, history_contributions
+from nightloom.serving.reasons.coalitions import history_players, log_softmax
+from nightloom.serving.reasons.reason_words import language_of, sentence, verb_of
+from nightloom.serving.reasons.reasons import SURE, reasons
 from tests.service_app import Worker, ids
 from tests.serving_bundle import EVENTS, N_ITEMS, START
 

@@ -12,7 +12,7 @@ import pytest
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
-from nightloom.serving.engine import Engine
+from nightloom.serving.model.engine import Engine
 from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, serving_bundle, some_query, with_positive
 
 CLOSE = 1e-5
@@ -106,7 +106,7 @@ def test_an_event_costs_one_token(folder: Path, monkeypatch: pytest.MonkeyPatch)
     timed = engine.clock.has_time
     engine.recommend_user("ann", 5, now=NOW)
     read: list[int] = []
-    from nightloom.serving import users
+    from nightloom.serving.model import users
 
     whole = users.extend
     monkeypatch.setattr(users, "extend", lambda *said: (read.append(len(said[2].items) - said[3]), whole(*said))[1])

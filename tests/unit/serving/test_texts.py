@@ -15,7 +15,7 @@ from nightloom.encoders.text import TextEncoder
 from nightloom.encoders.vectors import Vectors
 from nightloom.packaging.bundle import Bundle
 from nightloom.serving.live import LiveModel
-from nightloom.serving.search import KINDS
+from nightloom.serving.search.search import KINDS
 from tests.service_app import Worker, ids, make_served, name_champion
 from tests.serving_bundle import N_ITEMS
 from tests.tiny_models import tiny_bert

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from nightloom.serving.word_index import WordIndex
-from nightloom.serving.words import indexed, words_of
+from nightloom.serving.search.word_index import WordIndex
+from nightloom.serving.search.words import indexed, words_of
 
 KINDS = {"title": "text", "genres": "tags", "made_in": "category", "year": "number", "plot": "text"}
 

@@ -12,7 +12,7 @@ from nightloom.explain.games import field_game, field_players
 from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.reranker import Numbers, candidates_of
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.serving.coalitions import log_softmax, subsets
+from nightloom.serving.reasons.coalitions import log_softmax, subsets
 from nightloom.training.reranking import choose_reranker
 from tests.described_bundle import described_bundle
 from tests.unit.models.test_sequential import N_ITEMS, small_recommender

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from nightloom.core.errors import InputError
 from nightloom.serving.api.answers import answer
 from nightloom.serving.api.models import Id, ItemBody
+from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.live import LiveModel
-from nightloom.serving.new_items import NewItem
 from nightloom.serving.refusals import Conflict
 from nightloom.serving.service import Service
 from nightloom.serving.store import Item

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nightloom.serving.business_rules import Rule
-from nightloom.serving.filters import Filter
-from nightloom.serving.moments import LATEST, WHOLE, Time
-from nightloom.serving.reason_words import Language
+from nightloom.serving.items.filters import Filter
+from nightloom.serving.model.moments import LATEST, WHOLE, Time
+from nightloom.serving.reasons.reason_words import Language
 
 LONGEST_ID, MOST_ITEMS, MOST_EVENTS, MOST_HISTORY, BIGGEST_K = 512, 1_000, 1_000, 2_000, 200
 """Characters of an id; items to rank; events of a request; events of a history; items of an answer."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from nightloom.serving.api.answers import answer
 from nightloom.serving.api.models import BIGGEST_K, Id, RecommendRequest, Words
-from nightloom.serving.reason_words import language_of
+from nightloom.serving.reasons.reason_words import language_of
 from nightloom.serving.service import Service
 
 router = APIRouter(tags=["recommend"])

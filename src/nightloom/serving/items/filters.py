@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nightloom.serving.known_items import KnownItems
+from nightloom.serving.items.known_items import KnownItems
 from nightloom.serving.refusals import Conflict
 
 DEEPEST = 8

@@ -16,19 +16,19 @@ from nightloom.core.errors import InputError
 from nightloom.core.queries import Query, build_histories
 from nightloom.core.sequences import Histories
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS
-from nightloom.serving.artefact import Artefact, part
-from nightloom.serving.attribution import Estimator
-from nightloom.serving.catalogue import LiveCatalogue
-from nightloom.serving.coalitions import Coalitions
-from nightloom.serving.counters import LiveCounters
-from nightloom.serving.growing import aligned
-from nightloom.serving.labels import LabelHead
-from nightloom.serving.members import Graph, ItemEdges, Member, Popularity, members_of
-from nightloom.serving.new_items import ItemMaker, NewItem, TextSpace
-from nightloom.serving.ranker import Answer, Ranker, best_of
-from nightloom.serving.rerank import Reranker
-from nightloom.serving.transformer import Network, tokens_of, user_vector
-from nightloom.serving.users import StoredUser, UserCache
+from nightloom.serving.items.catalogue import LiveCatalogue
+from nightloom.serving.items.growing import aligned
+from nightloom.serving.items.new_items import ItemMaker, NewItem, TextSpace
+from nightloom.serving.model.artefact import Artefact, part
+from nightloom.serving.model.counters import LiveCounters
+from nightloom.serving.model.labels import LabelHead
+from nightloom.serving.model.members import Graph, ItemEdges, Member, Popularity, members_of
+from nightloom.serving.model.ranker import Answer, Ranker, best_of
+from nightloom.serving.model.rerank import Reranker
+from nightloom.serving.model.transformer import Network, tokens_of, user_vector
+from nightloom.serving.model.users import StoredUser, UserCache
+from nightloom.serving.reasons.attribution import Estimator
+from nightloom.serving.reasons.coalitions import Coalitions
 
 FloatArray = NDArray[np.float32]
 CACHE_BYTES = 256 << 20

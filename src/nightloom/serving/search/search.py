@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.int8_rows import int8_rows
-from nightloom.serving.growing import Growing
-from nightloom.serving.jit import kernel
-from nightloom.serving.word_index import WordIndex
+from nightloom.serving.items.growing import Growing
+from nightloom.serving.model.jit import kernel
+from nightloom.serving.search.word_index import WordIndex
 
 FloatArray = NDArray[np.float32]
 POOL = 200

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.score_fusion import weights_at
-from nightloom.serving.catalogue import LiveCatalogue
-from nightloom.serving.members import Member
-from nightloom.serving.rerank import Reranker
-from nightloom.serving.scoring import best, fuse, standardised, standards
+from nightloom.serving.items.catalogue import LiveCatalogue
+from nightloom.serving.model.members import Member
+from nightloom.serving.model.rerank import Reranker
+from nightloom.serving.model.scoring import best, fuse, standardised, standards
 
 FloatArray = NDArray[np.float32]
 Answer = tuple[NDArray[np.int64], FloatArray]
@@ -102,7 +102,7 @@ def fusion_weights(weights: Mapping[str, float], newcomer_weights: Mapping[str, 
 
 
 def best_of(scores: FloatArray, pool: NDArray[np.int64], allowed: NDArray[np.bool_], seen: NDArray[np.int32], k: int) -> Answer:
-    """The k best of some items, and their scores; arguments as in `nightloom.serving.scoring.best`."""
+    """The k best of some items, and their scores; arguments as in `nightloom.serving.model.scoring.best`."""
     k = min(k, len(pool))
     items, values = np.empty(k, np.int64), np.empty(k, np.float32)
     many = best(scores, pool, allowed, seen, k, items, values)

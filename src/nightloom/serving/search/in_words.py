@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.serving.ranker import Answer
+from nightloom.serving.model.ranker import Answer
 from nightloom.serving.rule_effects import FAR
-from nightloom.serving.search import KINDS, Pool, Search, blended
+from nightloom.serving.search.search import KINDS, Pool, Search, blended
 
 FloatArray = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.serving.live import LiveModel
-from nightloom.serving.reason_words import Language, pinned_sentence, verb_of
-from nightloom.serving.reasons import Reasons, reasons, told
+from nightloom.serving.reasons.reason_words import Language, pinned_sentence, verb_of
+from nightloom.serving.reasons.reasons import Reasons, reasons, told
 
 MOST_EXPLAINED = 50
 """Items of an answer that are explained."""
@@ -44,7 +44,7 @@ def explained(
         candidates: the items that alone were ranked; None: all.
         before: items on earlier pages.
         language: of the sentences.
-        both_signs: see `nightloom.serving.reasons.told`.
+        both_signs: see `nightloom.serving.reasons.reasons.told`.
         ruled: whether business rules moved items: then nothing is said of the first places of the list.
     """
     if not len(dense):

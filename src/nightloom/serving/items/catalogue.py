@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.moments import VectorMoments
-from nightloom.serving.growing import Growing
+from nightloom.serving.items.growing import Growing
 
 FloatArray = NDArray[np.float32]
 

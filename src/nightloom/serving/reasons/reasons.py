@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.serving.attribution import Contributions, Estimator, history_contributions
-from nightloom.serving.coalitions import Coalitions
-from nightloom.serving.reason_words import Language, sentence
+from nightloom.serving.reasons.attribution import Contributions, Estimator, history_contributions
+from nightloom.serving.reasons.coalitions import Coalitions
+from nightloom.serving.reasons.reason_words import Language, sentence
 
 SURE = 2.0
 """Standard errors."""
@@ -152,7 +152,7 @@ def told(
         one: its reasons.
         ids: item id of each event.
         titles: title of each event's item.
-        verbs: what was done with it (`nightloom.serving.reason_words.VERBS`).
+        verbs: what was done with it (`nightloom.serving.reasons.reason_words.VERBS`).
         language: of the sentence.
         both_signs: whether events that speak against the item are told too, and standard errors; visitors get neither.
     """

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.models.heads.item_counters import DAY, NEVER, SPAN, midnight
-from nightloom.serving.growing import Growing, more_room, wider
-from nightloom.serving.jit import kernel
+from nightloom.serving.items.growing import Growing, more_room, wider
+from nightloom.serving.model.jit import kernel
 
 IntArray = NDArray[np.int64]
 

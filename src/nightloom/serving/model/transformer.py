@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
-from nightloom.serving.growing import aligned_empty
-from nightloom.serving.jit import inlined, kernel
+from nightloom.serving.items.growing import aligned_empty
+from nightloom.serving.model.jit import inlined, kernel
 
 FloatArray = NDArray[np.float32]
 BOS = -1
@@ -148,7 +148,7 @@ def product(x: Any, w: Any, out: Any) -> None:
 
 @inlined
 def scratch(n: Any, m: Any) -> Any:
-    """As `nightloom.serving.growing.aligned_empty`, float32 [n, m]."""
+    """As `nightloom.serving.items.growing.aligned_empty`, float32 [n, m]."""
     flat = np.empty(n * m + 16, np.float32)
     first = (64 - flat.ctypes.data % 64) % 64 // 4
     return flat[first : first + n * m].reshape(n, m)

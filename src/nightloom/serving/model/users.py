@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
-from nightloom.serving.growing import aligned_empty, more_room, wider
-from nightloom.serving.transformer import BOS, UNKNOWN, Network, Tokens, extend, rounded
+from nightloom.serving.items.growing import aligned_empty, more_room, wider
+from nightloom.serving.model.transformer import BOS, UNKNOWN, Network, Tokens, extend, rounded
 
 FloatArray = NDArray[np.float32]
 COLUMNS = {"items": np.int32, "codes": np.int16, "negative": np.bool_, "times": np.int64, "asked": np.int64, "seen": np.bool_}

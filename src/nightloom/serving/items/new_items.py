@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.item_text import missing, values_of
-from nightloom.serving.growing import EdgeRows, Growing
-from nightloom.serving.jit import kernel
+from nightloom.serving.items.growing import EdgeRows, Growing
+from nightloom.serving.model.jit import kernel
 
 FloatArray = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nightloom.core.calibration import Line
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.label_counters import LabelCounters
-from nightloom.serving.counters import LiveCounters
+from nightloom.serving.model.counters import LiveCounters
 
 EPSILON = 1e-5
 

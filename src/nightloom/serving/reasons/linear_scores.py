@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories, Links
 from nightloom.models.scorers.friends import STRANGER
-from nightloom.serving.members import Factors, Friends, ItemEdges, Member, Popularity, Repeats
+from nightloom.serving.model.members import Factors, Friends, ItemEdges, Member, Popularity, Repeats
 
 FloatArray = NDArray[np.float32]
 Masks = NDArray[np.bool_]

@@ -17,8 +17,8 @@ from nightloom.core.sequences import Histories
 from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.friends import Friends as FriendVotes
 from nightloom.models.scorers.item_graph import TRACE
-from nightloom.serving.growing import EdgeRows, Growing
-from nightloom.serving.scoring import follow_edges
+from nightloom.serving.items.growing import EdgeRows, Growing
+from nightloom.serving.model.scoring import follow_edges
 
 FloatArray = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]

@@ -6,7 +6,7 @@ fusion weights are those of its length. What makes this fast:
 - coalitions are read in the order of their tokens, and each goes on from the keys and values of the beginning that it shares with the
   one before; the last block is computed for the last token alone (`coalition_vectors`);
 - a scorer's scores are a few rows over the catalogue, times coefficients that depend on the coalition
-  (`nightloom.serving.linear_scores`), so mean and spread are closed forms of the rows' sums and Gram matrix;
+  (`nightloom.serving.reasons.linear_scores`), so mean and spread are closed forms of the rows' sums and Gram matrix;
 - then all is one matrix product; it depends on no item, so ten items cost what one does.
 """
 
@@ -23,14 +23,14 @@ from nightloom.core.moments import RESOLUTION
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.score_fusion import weights_at
-from nightloom.serving.catalogue import LiveCatalogue
-from nightloom.serving.growing import aligned_empty
-from nightloom.serving.jit import kernel
-from nightloom.serving.linear_scores import linear_scores
-from nightloom.serving.members import Member
-from nightloom.serving.ranker import NOTHING_SEEN, best_of, filled
-from nightloom.serving.rerank import Reranker
-from nightloom.serving.transformer import Network, Tokens, extend, rounded, tokens_of
+from nightloom.serving.items.catalogue import LiveCatalogue
+from nightloom.serving.items.growing import aligned_empty
+from nightloom.serving.model.jit import kernel
+from nightloom.serving.model.members import Member
+from nightloom.serving.model.ranker import NOTHING_SEEN, best_of, filled
+from nightloom.serving.model.rerank import Reranker
+from nightloom.serving.model.transformer import Network, Tokens, extend, rounded, tokens_of
+from nightloom.serving.reasons.linear_scores import linear_scores
 
 FloatArray = NDArray[np.float32]
 Masks = NDArray[np.bool_]
@@ -163,7 +163,7 @@ class Coalitions:
         return found
 
     def _reranked(self, reranker: Reranker, fused: FloatArray, keep: NDArray[np.bool_], columns: Mapping[str, Any]) -> FloatArray:
-        """As `nightloom.serving.ranker.Ranker.rank`, for one coalition."""
+        """As `nightloom.serving.model.ranker.Ranker.rank`, for one coalition."""
         history, pool = self.history, self.catalogue.everything
         items, times = history.items[keep], history.times[keep]
         left_out = items[history.seen[keep]] if reranker.exclude_seen else NOTHING_SEEN
@@ -204,7 +204,7 @@ def subsets(history: Histories, keep: Masks) -> Histories:
 
 
 def _one_over(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
-    """As `nightloom.serving.scoring.usable`, of many."""
+    """As `nightloom.serving.model.scoring.usable`, of many."""
     varies = std > RESOLUTION * np.hypot(mean, std)
     return np.where(varies, 1 / np.where(varies, std, 1), 1)
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.serving.coalitions import Coalitions, history_players
+from nightloom.serving.reasons.coalitions import Coalitions, history_players
 
 FloatArray = NDArray[np.float64]
 PLAYERS = 50

@@ -1,8 +1,8 @@
 """Before an artefact serves: that it answers as its bundle does, and that all kernels are compiled.
 
-    python -m nightloom.serving.warm FOLDER
+    python -m nightloom.serving.model.warm FOLDER
 
-Compiling takes half a minute of one core once for an installation; numba keeps the code (see `nightloom.serving.jit`). Promotion does
+Compiling takes half a minute of one core once for an installation; numba keeps the code (see `nightloom.serving.model.jit`). Promotion does
 this, so that a service starts in a second.
 """
 
@@ -16,11 +16,11 @@ import numpy as np
 
 from nightloom.core.errors import NightloomError
 from nightloom.core.queries import Query
-from nightloom.serving.artefact import Artefact
-from nightloom.serving.engine import Engine
-from nightloom.serving.new_items import NewItem
-from nightloom.serving.reasons import reasons
-from nightloom.serving.search import near
+from nightloom.serving.items.new_items import NewItem
+from nightloom.serving.model.artefact import Artefact
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.reasons import reasons
+from nightloom.serving.search.search import near
 
 CLOSE = 1e-4
 """Scores of the engine and of the bundle differ by no more."""

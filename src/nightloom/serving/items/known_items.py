@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.columns import Columns
 from nightloom.core.item_text import missing
-from nightloom.serving.growing import Growing
+from nightloom.serving.items.growing import Growing
 from nightloom.serving.store import Item
 
 HIDDEN = ("item_id", "text")

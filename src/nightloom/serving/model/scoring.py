@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nightloom.core.moments import RESOLUTION
-from nightloom.serving.jit import inlined, kernel
+from nightloom.serving.model.jit import inlined, kernel
 
 
 @kernel

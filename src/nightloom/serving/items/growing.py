@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.ragged import offsets_of
-from nightloom.serving.jit import kernel
+from nightloom.serving.model.jit import kernel
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 SPARE = 8

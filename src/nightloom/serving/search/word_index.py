@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.item_text import missing, values_of
-from nightloom.serving.growing import Growing
-from nightloom.serving.words import indexed, words_of
+from nightloom.serving.items.growing import Growing
+from nightloom.serving.search.words import indexed, words_of
 
 IN_TITLE, IN_ATTRIBUTE, BEGUN = 1.0, 0.8, 0.9
 """What a word of the query counts that is found in the title or in an attribute; of one that is only begun, so much of that."""

@@ -1,0 +1,1 @@
+"""A champion in numpy and numba: encoder, scorers, fusion, re-ranker, cached users."""

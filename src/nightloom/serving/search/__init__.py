@@ -1,0 +1,1 @@
+"""Asking in words: titles and attributes, meaning, and what a person likes."""
