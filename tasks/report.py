@@ -15,12 +15,15 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from nightloom.core.blocklist import Blocklist, blocklist_of
 from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import write_json, write_text
 from nightloom.core.secrets import hidden_in, public
 from nightloom.encoders.load_pretrained import replaced
 from nightloom.evaluation.held_out import ASKED
+from nightloom.evaluation.samples import without_blocked
 from nightloom.models.sequential.recommender import SequentialRecommender
+from nightloom.packaging.reader import BundleReader
 from nightloom.promotion.registered import SAW_FORGOTTEN
 from nightloom.promotion.registry import Registry
 from nightloom.report import figures, words
@@ -105,7 +108,11 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         images=by_name["load_pretrained"].figures["images"],
         explanations=_read(explained.path / "reasons.json"),
         checks=_read(checked.path / "checks.json"),
-        sample_lists=_read(evaluated.path / "sample_lists.json"),
+        sample_lists=without_blocked(
+            _read(evaluated.path / "sample_lists.json"),
+            BundleReader.load(tuned.path / night.config.evaluation.protocols[0] / "bundle"),
+            Blocklist.read(blocklist_of(night.root, night.config.name)),
+        ),
         links=_mlflow_links(night, run) | {"data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
         model=SequentialRecommender.family,

@@ -24,11 +24,12 @@ def suspects(
     """Write a list of items to review, by words or a classifier. Nothing is blocked: that is what the blocklist is for."""
     from nightloom.cli.recommend import bundle_of
     from nightloom.core.suspects import Suspect, by_classifier, by_words, classifier_of
-    from nightloom.packaging.bundle import Bundle, known_columns
+    from nightloom.packaging.reader import BundleReader
+    from nightloom.packaging.shown import known_columns
 
     if words is None and classifier is None:
         raise InputError("name --words FILE, --classifier package.module:function, or both.")
-    items = known_columns(Bundle.load(bundle_of(model, root, look_up=False)[0]))
+    items = known_columns(BundleReader.load(bundle_of(model, root, look_up=False)[0]))
     found = list[Suspect]()
     if words is not None:
         try:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from nightloom.cli.app import MLRUNS, Root, app, console, plain
-from nightloom.cli.recommend import bundle_of, engine_of, named, stored
+from nightloom.cli.recommend import bundle_of, engine_of, named, shown_of, stored
 from nightloom.core.errors import InputError
 
 SHOWN = 15
@@ -49,9 +49,17 @@ def explain(
         raise InputError(
             f"'{recommended}' is not in the catalogue of {len(bundle.index):,} items. Its ids look like '{bundle.item_ids[0]}'."
         )
-    dense = bundle.index[recommended if recommended is not None else bundle.recommend([query], 1)[0][0][0]]
+    shown = shown_of(model, root, bundle)
+    if recommended is not None:
+        dense = bundle.index[recommended]
+        if shown is not None and not shown[dense]:
+            raise InputError("this item is blocked, so nothing is said of it. Name another, or see the blocklist.")
+    elif best := bundle.recommend([query], 1, allowed=shown)[0]:
+        dense = bundle.index[best[0][0]]
+    else:
+        raise InputError("nothing is left to recommend: the history and the blocklist hold the whole catalogue. Name an item.")
     with engine_of(model, root, bundle) as engine:
-        found = explain_item(bundle, engine, asked, dense, max_events=events, samples=samples, precision=precision)
+        found = explain_item(bundle, engine, asked, dense, max_events=events, samples=samples, precision=precision, shown=shown)
     console().print(found.sentence, markup=False, soft_wrap=True)
     for kind, heading in (("event", "event of the history"), ("field", "field of the item")):
         table = Table(heading, "value", "standard error", "share")

@@ -17,6 +17,9 @@ from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from nightloom.core.queries import Query
     from nightloom.packaging.bundle import Bundle
     from nightloom.serving.model.engine import Engine
@@ -39,8 +42,7 @@ def recommend(
     root: Root = MLRUNS,
 ) -> None:
     """Recommend for a user, or for a history of item ids."""
-    from nightloom.core.blocklist import FOLDER as BLOCKLISTS
-    from nightloom.packaging.bundle import Bundle, blocked_mask
+    from nightloom.packaging.bundle import Bundle
 
     if user is not None and (history or item):
         raise InputError("name either --user, whose history is looked up, or the history itself.")
@@ -49,22 +51,42 @@ def recommend(
     query = named(bundle, history, item or []) if user is None else stored(bundle, events, user)
     names = bundle.titles()
     titled = not (names == bundle.item_ids).all()
-    blocklist = None if Path(model).is_dir() else root / BLOCKLISTS / f"{model}.yaml"
-    answers = bundle.recommend([query], k, exclude_seen=not seen, allowed=blocked_mask(bundle, blocklist))
+    shown = shown_of(model, root, bundle)
+    answers = bundle.recommend([query], k, exclude_seen=not seen, allowed=shown)
     probabilities = bundle.answer_probabilities([query], answers)
     table = Table("rank", "item", *(["title"] if titled else []), "score", *(name.replace("_", " ") for name in probabilities))
     for place, (best, score) in enumerate(answers[0]):
         figures = [f"{score:.4f}", *(f"{column[0][place]:.4f}" for column in probabilities.values())]
         table.add_row(str(place + 1), plain(best), *([plain(str(names[bundle.index[best]]))] if titled else []), *figures)
     if user is not None:
-        latest = ", ".join(str(names[bundle.index[one]]) for one in query.history[-3:] if one in bundle.index)
+        latest = ", ".join(
+            str(names[at]) for one in query.history[-3:] if (at := bundle.index.get(one)) is not None and (shown is None or shown[at])
+        )
         console().print(f"User {user}: {len(query.history):,} events, the latest: {latest or 'none'}", markup=False)
     console().print(table)
     if why:
-        _print_reasons(model, root, bundle, query, [best for best, _ in answers[0][:EXPLAINED]], exclude_seen=not seen)
+        _print_reasons(model, root, bundle, query, [best for best, _ in answers[0][:EXPLAINED]], shown, exclude_seen=not seen)
 
 
-def _print_reasons(model: str, root: Path, bundle: Bundle, query: Query, items: list[str], *, exclude_seen: bool) -> None:
+def shown_of(model: str, root: Path, bundle: Bundle) -> NDArray[np.bool_] | None:
+    """The items of a model that `bundle_of` found that its blocklist, or that of the environment, leaves; None where it blocks none."""
+    from nightloom.core.blocklist import VARIABLE, Blocklist, blocklist_of
+    from nightloom.packaging.shown import shown_mask
+
+    path = Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None if Path(model).is_dir() else blocklist_of(root, model)
+    return shown_mask(bundle, Blocklist.read(path))
+
+
+def _print_reasons(
+    model: str,
+    root: Path,
+    bundle: Bundle,
+    query: Query,
+    items: list[str],
+    shown: NDArray[np.bool_] | None,
+    *,
+    exclude_seen: bool,
+) -> None:
     """Why some items are recommended, a sentence or two each."""
     import numpy as np
 
@@ -72,10 +94,12 @@ def _print_reasons(model: str, root: Path, bundle: Bundle, query: Query, items: 
     from nightloom.serving.reasons.reasons import reasons, told
 
     with engine_of(model, root, bundle) as engine:
-        game = engine.coalitions(query)
+        game = engine.coalitions(query, allowed=shown)
         history = game.history
         hidden = history.items[history.seen] if exclude_seen else np.zeros(0, dtype=np.int32)
         found = reasons(game, np.array([bundle.index[one] for one in items]), engine.estimator, hidden)
+        if shown is not None:
+            found = [one.saying_nothing_of(set(np.flatnonzero(~shown[history.items]).tolist())) for one in found]
         titles = bundle.titles()[history.items].tolist()
         names, codes = engine.names.known, history.event_types.tolist()
         verbs = [verb_of(names[code], positive=good) for code, good in zip(codes, history.positive.tolist(), strict=True)]

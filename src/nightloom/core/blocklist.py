@@ -11,6 +11,8 @@ put no blanks between words, wherever it stands. The list says what is blocked, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -21,11 +23,23 @@ from typing import Any
 from nightloom.core.errors import InputError
 
 FOLDER = "blocklists"
+VARIABLE = "NIGHTLOOM_BLOCKLIST"
+"""Environment variable that names another file, for models that are asked outside their mlruns folder."""
 TOLD = ("items", "values", "words")
 INVISIBLE = dict.fromkeys([0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF])
 """Characters that nobody sees: soft hyphen, zero-width blanks and joiners, marks of direction, byte order mark."""
 TOGETHER = re.compile(r"[\u2e80-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 """A character of a script that is written without blanks."""
+
+
+def blocklist_of(root: Path, name: str) -> Path:
+    """Where the list of a recommender lies.
+
+    Args:
+        root: the mlruns folder.
+        name: of the recommender.
+    """
+    return root / FOLDER / f"{name}.yaml"
 
 
 def normal(text: str) -> str:
@@ -48,13 +62,13 @@ class Blocklist:
     words: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, path: Path) -> Blocklist:
+    def read(cls, path: Path | None) -> Blocklist:
         """Read a list; nothing is blocked where there is no file.
 
         Raises:
             InputError: the file is none; names the key and what to write.
         """
-        if not path.is_file():
+        if path is None or not path.is_file():
             return cls()
         import yaml  # here, since a model that nothing is kept from does without
 
@@ -76,6 +90,14 @@ class Blocklist:
 
     def __bool__(self) -> bool:
         return bool(self.items or self.values or self.words)
+
+    @property
+    def digest(self) -> str:
+        """Of what is blocked; empty where nothing is. What is made with one list is made anew with another."""
+        if not self:
+            return ""
+        said = [sorted(self.items), sorted((column, sorted(values)) for column, values in self.values.items()), sorted(self.words)]
+        return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
 
     def reason(self, item_id: str, columns: Mapping[str, Any], separator: str = "|") -> str | None:
         """Why an item is blocked; None where it is not.

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.config import ExplainConfig
+from nightloom.core.blocklist import Blocklist
 from nightloom.core.files import write_json
 from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Sequences
@@ -22,11 +23,12 @@ from nightloom.explain import plots, shap_plots
 from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.fit import fit, long_runs
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players
-from nightloom.explain.reasons import Reason, sentence, shares
+from nightloom.explain.reasons import HIDDEN, Reason, sentence, shares
 from nightloom.explain.shapley import Shapley, shapley
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import EXPLAINER
+from nightloom.packaging.shown import shown_mask
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import Estimator, history_contributions
 from nightloom.serving.reasons.coalitions import history_players
@@ -98,6 +100,7 @@ def explain(
     protocol: str,
     exclude_seen: bool,
     seed: int,
+    blocklist: Blocklist | None = None,
 ) -> dict[str, Any]:
     """Explain the first recommendation of some test users of one protocol.
 
@@ -110,6 +113,7 @@ def explain(
         protocol: which split.
         exclude_seen: whether items of the history are left out of the recommendations.
         seed: of the choice of users and of the sampling.
+        blocklist: what is not to be shown; none of it is recommended, or named as a reason.
 
     Returns:
         Figures: `users`, `model_evaluations`, `largest_gap` (of the efficiency axiom, zero but for rounding),
@@ -125,12 +129,13 @@ def explain(
     users = pd.read_parquet(prepared / "users.parquet", columns=["user_id"])["user_id"].to_numpy(dtype=object)
     rows = pick(queries, explain.users, seed)
     histories = replace(queries.histories.take(rows).packed(), prefixes=None)  # coalitions of events are beginnings of nothing
-    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]
+    shown = None if blocklist is None else shown_mask(model, blocklist)
+    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen, allowed=shown)[0][:, 0]
     found: list[Explanation] = []
     for at in np.flatnonzero(best >= 0).tolist():
         history, item, user_id = histories.take(slice(at, at + 1)), int(best[at]), users[queries.users[rows[at]]]
         budget = explain.max_events, explain.samples, explain.precision
-        one = explain_item(model, engine, history, item, *budget, seed=seed, user_id=user_id)
+        one = explain_item(model, engine, history, item, *budget, seed=seed, user_id=user_id, shown=shown)
         hidden = history.items[history.seen] if exclude_seen else np.zeros(0, dtype=np.int32)
         found.append(replace(one, removals=removals(engine.coalitions_of(history), item, one.ranked, hidden, seed)))
         if progress:
@@ -143,7 +148,7 @@ def explain(
     fidelity = summarise([one.removals for one in found])
     _write(found, fidelity, protocol, folder)
     if found:
-        _draw(found, _overview(model, engine, fitted_to, estimator, exclude_seen=exclude_seen), folder / "plots")
+        _draw(found, _overview(model, engine, fitted_to, estimator, shown, exclude_seen=exclude_seen), folder / "plots")
     games = [game for one in found for game in (one.events, one.fields)]
     return {
         "users": len(found),
@@ -166,6 +171,7 @@ def explain_item(
     *,
     seed: int = 0,
     user_id: str = "",
+    shown: NDArray[np.bool_] | None = None,
 ) -> Explanation:
     """Explain why one item is recommended for one history.
 
@@ -179,6 +185,7 @@ def explain_item(
         precision: sampling ends where the mean standard error is this share of the mean absolute value.
         seed: of the sampled coalitions.
         user_id: whose history it is, for display.
+        shown: bool [items], what may be shown; events of other items are told without a name. None: all.
     """
     recommender, names = model.recommender, model.titles()
     game, items = engine.coalitions_of(history), np.array([item])
@@ -189,12 +196,18 @@ def explain_item(
     players = field_players(recommender, model.spec, item)
     worth = field_game(recommender, history, item, model.spec, players)
     fields = shapley(worth, len(players), min(samples, MOST_FIELDS), seed, precision)
-    reasons = [*_event_reasons(history, older, events, drops, model, names), *_field_reasons(item, players, fields, model)]
+    reasons = [*_event_reasons(history, older, events, drops, model, names, shown), *_field_reasons(item, players, fields, model)]
     return Explanation(user_id, model.item_ids[item], names[item], reasons, events, fields, older)
 
 
 def _event_reasons(
-    history: Histories, older: int, found: Shapley, drops: NDArray[np.float64], model: Bundle, names: NDArray[np.object_]
+    history: Histories,
+    older: int,
+    found: Shapley,
+    drops: NDArray[np.float64],
+    model: Bundle,
+    names: NDArray[np.object_],
+    shown: NDArray[np.bool_] | None,
 ) -> list[Reason]:
     figures = list(zip(found.values.tolist(), found.errors.tolist(), shares(found.values).tolist(), strict=True))
     said = f"{older:,} older event{'s' if older > 1 else ''}"
@@ -204,7 +217,8 @@ def _event_reasons(
         item = int(history.items[at])
         age = (now - int(history.times[at])) / DAY if now > 0 else None
         drop = float(drops[at - older + int(older > 0)])
-        reasons.append(Reason("event", model.item_ids[item], names[item], *figure, position=events - at, age_days=age, drop=drop))
+        player, label = (model.item_ids[item], names[item]) if shown is None or shown[item] else (HIDDEN, HIDDEN)
+        reasons.append(Reason("event", player, label, *figure, position=events - at, age_days=age, drop=drop))
     return reasons
 
 
@@ -259,12 +273,12 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
 
 
 def _overview(
-    model: Bundle, engine: Engine, histories: Histories, estimator: Estimator, *, exclude_seen: bool
+    model: Bundle, engine: Engine, histories: Histories, estimator: Estimator, shown: NDArray[np.bool_] | None, *, exclude_seen: bool
 ) -> tuple[list[Row], list[Row]]:
     """Of first recommendations for further histories: values of fields, exact where they are few, and of events as the service has them."""
     fields: list[Row] = []
     events: list[Row] = []
-    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen)[0][:, 0]
+    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen, allowed=shown)[0][:, 0]
     for at in np.flatnonzero(best >= 0).tolist():
         history, item = histories.take(slice(at, at + 1)), int(best[at])
         players = field_players(model.recommender, model.spec, item)

@@ -14,6 +14,8 @@ WORTH_NAMING = 0.08
 """Smallest share that a sentence names."""
 FOR_ANYBODY = 0.75
 """Where an empty history reaches this share of the probability, the sentence says that the item is likely for every user."""
+HIDDEN = "an item that is not shown"
+"""Player and label of an event whose item is blocked. Its value stays, so that values add up."""
 SURE = 2.0
 """Standard errors above which a value has to be for the event to be named."""
 
@@ -46,8 +48,8 @@ class Reason:
 
     @property
     def sure(self) -> bool:
-        """Whether it may be named as what speaks for the item: above two standard errors, and the item falls without it."""
-        return self.value > SURE * self.error and (self.drop is None or self.drop > 0)
+        """Whether it may be named as what speaks for the item: above two standard errors, the item falls without it, and it is shown."""
+        return self.player != HIDDEN and self.value > SURE * self.error and (self.drop is None or self.drop > 0)
 
 
 def shares(values: np.ndarray) -> np.ndarray:
@@ -71,7 +73,7 @@ def sentence(title: str, reasons: Sequence[Reason], log_probability: float, with
     ranked = sorted(reasons, key=lambda reason: -abs(reason.value))
     events = [reason.label for reason in ranked if reason.kind == "event" and reason.share >= WORTH_NAMING and reason.sure][:NAMED]
     fields = [reason.label for reason in ranked if reason.kind == "field" and reason.share >= WORTH_NAMING]
-    against = [reason.label for reason in ranked if reason.share <= -2 * WORTH_NAMING]
+    against = [reason.label for reason in ranked if reason.share <= -2 * WORTH_NAMING and reason.player != HIDDEN]
     if without_history >= log_probability + np.log(FOR_ANYBODY):
         text = f"{title} is as likely for every user at this time, whatever the history"
         text += f"; of the history, {_join(events)} add{'s' if len(events) == 1 else ''} most." if events else "."

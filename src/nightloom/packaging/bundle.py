@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from nightloom.core.blocklist import Blocklist
 from nightloom.core.errors import InputError
 from nightloom.core.queries import Query, build_histories
 from nightloom.core.ragged import offsets_of, owners
@@ -187,27 +185,6 @@ class Bundle(BundleReader):
                 text[new] = torch.from_numpy(encoder.encode(items["text"].iloc[new].tolist()))
                 has_text[new] = True
         return text, has_text
-
-
-def blocked_mask(bundle: Bundle, path: Path | None) -> NDArray[np.bool_] | None:
-    """The items that a blocklist leaves, bool [items], for `recommend`; None where it blocks none.
-
-    Raises:
-        InputError: the file is no blocklist.
-    """
-    blocklist = Blocklist() if path is None else Blocklist.read(path)
-    if not blocklist:
-        return None
-    separator = bundle.spec.tags_separator
-    return np.array([blocklist.reason(item, columns, separator) is None for item, columns in known_columns(bundle)], dtype=np.bool_)
-
-
-def known_columns(bundle: Bundle) -> list[tuple[str, dict[str, Any]]]:
-    """The id of each item, and its described columns without what is missing."""
-    columns = [name for name in bundle.items.columns if name not in ("item_id", "text")]
-    rows: list[dict[Any, Any]] = bundle.items[columns].to_dict("records")
-    known = ({str(name): value for name, value in row.items() if isinstance(value, list) or not pd.isna(value)} for row in rows)
-    return list(zip(bundle.item_ids.tolist(), known, strict=True))
 
 
 def _fitting(vectors: NDArray[np.float32], mask: NDArray[np.bool_], width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,10 +12,12 @@ from typing import Any
 import mlflow
 import pandas as pd
 
+from nightloom.core.blocklist import VARIABLE, Blocklist
 from nightloom.core.errors import InputError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.data.preparation.stored import look_up
-from nightloom.packaging.bundle import Bundle, blocked_mask
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.shown import shown_mask
 
 RENAMED = {"asked_at": "request_time"}
 """Input columns of the version before -> their names now."""
@@ -61,7 +63,7 @@ class Recommender(mlflow.pyfunc.PythonModel):
         users = {str(row["user_id"]) for row in rows if _given(row, "user_id") and not _given(row, "history")}
         stored = self._stored(users, _store(context)) if users else {}
         queries = [_query(row, stored) for row in rows]
-        allowed = blocked_mask(self.bundle, _blocklist(context))
+        allowed = shown_mask(self.bundle, Blocklist.read(_blocklist(context)))
         found = self.bundle.recommend(queries, settings["k"], exclude_seen=settings["exclude_seen"], allowed=allowed)
         answers = {"items": [[item for item, _ in one] for one in found], "scores": [[score for _, score in one] for one in found]}
         return pd.DataFrame(answers | self.bundle.answer_probabilities(queries, found))
@@ -137,7 +139,7 @@ def _query(row: Mapping[Any, Any], stored: Mapping[str, Query]) -> Query:
 
 def _blocklist(context: Any) -> Path | None:
     """The file that says what is never shown, where it was when the model was made; it is read at each call."""
-    named = os.environ.get("NIGHTLOOM_BLOCKLIST") or (context.model_config or {}).get("blocklist")
+    named = os.environ.get(VARIABLE) or (context.model_config or {}).get("blocklist")
     return Path(named) if named else None
 
 

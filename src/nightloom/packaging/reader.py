@@ -85,6 +85,11 @@ class BundleReader:
         """Fusion weight of each scorer; the network has the rest."""
         return self.manifest.weights
 
+    @cached_property
+    def tags_separator(self) -> str:
+        """What stands between the tags of one cell."""
+        return str(self._json(SPEC).get("tags_separator", "|"))
+
     def titles(self) -> NDArray[np.object_]:
         """What a person calls each item: its first text column, or its id where that is empty, object [items]."""
         kinds: Mapping[str, str] = self._json(SPEC)["kinds"]

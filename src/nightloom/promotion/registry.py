@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from nightloom.core.blocklist import FOLDER as BLOCKLISTS
+from nightloom.core.blocklist import blocklist_of
 from nightloom.core.digests import folder_digest
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
@@ -104,7 +104,7 @@ class Registry(Registered):
             if files is not None and not tuned:
                 text_encoders.keep(self.tracking, name, files)
             write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None, explainer)
-            blocklist = self.root / BLOCKLISTS / f"{name}.yaml"
+            blocklist = blocklist_of(self.root, name)
             served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)
             return self.register_served(name, served, run_id, tags, card, intent=intent)
 

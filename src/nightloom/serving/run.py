@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightloom.core.blocklist import FOLDER as BLOCKLISTS
+from nightloom.core.blocklist import blocklist_of
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
@@ -100,7 +100,7 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     finder = Finder(name, root, registry, folder)
     if not (folder / PREPARED).exists():
         finder.find()
-    blocklist = root / BLOCKLISTS / f"{name}.yaml"
+    blocklist = blocklist_of(root, name)
     settings = Settings(folder, store_file(root, name), central_address(), place.access_log, rules=place.rules, blocklist=blocklist)
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 
 from nightloom.config import config_from_dict
+from nightloom.core.blocklist import Blocklist
 from nightloom.core.sequences import Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.explain.explain import COLUMNS, explain
-from nightloom.explain.reasons import Reason, sentence, shares
+from nightloom.explain.reasons import HIDDEN, Reason, sentence, shares
 from tests.described_bundle import described_bundle, described_prepared
 from tests.sections import of_explain
 
@@ -112,6 +114,27 @@ def test_the_same_night_explains_the_same(made, tmp_path):
     root, _, figures, _ = made
     assert explain(root / "prepared", root / "bundle", tmp_path, **of_explain(config())) == figures
     assert (tmp_path / "reasons.json").read_text() == (root / "out" / "reasons.json").read_text()
+
+
+def test_what_is_blocked_is_neither_explained_nor_named(made, tmp_path):
+    root, bundle, _, _ = made
+    sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
+    named = {bundle.index[event["player"]] for one in sample for event in one["events"] if event["player"] in bundle.index}
+    blocked = {bundle.item_ids[item] for item in sorted(named)[::2]} | {one["item_id"] for one in sample[:2]}
+    explain(root / "prepared", root / "bundle", tmp_path, **of_explain(config()), blocklist=Blocklist(items=frozenset(blocked)))
+    titles = {bundle.titles()[bundle.index[item]] for item in blocked}
+    table = pd.read_parquet(tmp_path / "reasons.parquet")
+    assert len(table)
+    assert not {*table["item_id"], *table["player"]} & blocked
+    assert not {*table["title"], *table["label"]} & titles
+    assert HIDDEN in set(table["label"])
+    for path in (tmp_path / "reasons.json", tmp_path / "plots" / "shap_text.html"):
+        said = path.read_text()
+        assert not [one for one in titles if re.search(rf"{re.escape(one)}(?!\d)", said)], path
+    for one in json.loads((tmp_path / "reasons.json").read_text())["sample"]:  # values still add up
+        events = table[(table["user_id"] == one["user_id"]) & (table["player_kind"] == "event")]
+        assert events["value"].sum() == pytest.approx(one["log_probability"] - one["log_probability_without_history"], abs=1e-5)
+        assert HIDDEN not in one["sentence"]
 
 
 def test_no_users_asked_for_gives_empty_files(made, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nightloom.core.blocklist import Blocklist
 from nightloom.core.errors import InputError
-from nightloom.packaging.bundle import Bundle, blocked_mask
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.shown import shown_mask
 from tests.service_app import USERS, Worker, event, ids, make_served, name_champion
 from tests.serving_bundle import EVENTS, N_ITEMS, START
 
@@ -35,7 +38,7 @@ def write(home: Path, items: set[str], values: dict[str, list[str]] | None = Non
 
 def blocked(made: Path, home: Path) -> set[str]:
     bundle = Bundle.load(made / "bundle")
-    mask = blocked_mask(bundle, home / "blocked.yaml")
+    mask = shown_mask(bundle, Blocklist.read(home / "blocked.yaml"))
     assert mask is not None
     return {item for item, open_ in zip(bundle.item_ids, mask.tolist(), strict=True) if not open_}
 
@@ -47,7 +50,7 @@ def named(content: Any) -> set[str]:
     if isinstance(content, list):
         return {name for one in content for name in named(one)}
     if isinstance(content, str):
-        return {f"i{content.removeprefix('Title ')}" if content.startswith("Title ") else content}
+        return {content, *(f"i{number}" for number in re.findall(r"Title (\d+)", content))}
     return set()
 
 
@@ -66,7 +69,17 @@ ASKED = st.one_of(
             "rules": st.lists(ITEM, min_size=1, max_size=9).map(lambda pins: [{"name": "pins", "pin": pins}]),
         },
     ).map(lambda body: ("POST", "/recommend", body)),
-    st.integers(0, USERS).map(lambda user: ("POST", "/recommend", {"user_id": f"u{user}", "k": 200})),
+    st.fixed_dictionaries(
+        {"history": HISTORY, "k": st.integers(1, 50), "explain": st.sampled_from([True, "both"]), "exclude_seen": st.booleans()},
+        optional={"language": st.sampled_from(["en", "zh"]), "query": st.sampled_from(["title", "Title 33", "red", "i7"])},
+    ).map(lambda body: ("POST", "/recommend", body)),
+    st.tuples(st.integers(0, USERS), st.sampled_from([False, True, "both"])).map(
+        lambda one: ("POST", "/recommend", {"user_id": f"u{one[0]}", "k": 50 if one[1] else 200, "explain": one[1]})
+    ),
+    st.tuples(st.sampled_from(["title", "Title%2033", "red", "i7", "blue"]), st.integers(0, USERS)).map(
+        lambda one: ("GET", f"/search?q={one[0]}&user_id=u{one[1]}&k=200", None)
+    ),
+    ITEM.map(lambda item: ("PATCH", f"/items/{item}", {"price": 3.5})),
     st.lists(ITEM, min_size=1, max_size=4).map(lambda seeds: ("GET", f"/similar?k=200&{'&'.join(f'items={one}' for one in seeds)}", None)),
     st.sampled_from(["", "title", "33", "i"]).map(lambda words: ("GET", f"/items?q={words}&limit=200", None)),
     ITEM.map(lambda item: ("GET", f"/items/{item}", None)),
@@ -83,7 +96,7 @@ def test_no_endpoint_names_what_is_blocked(made: Path, tmp_path: Path) -> None:
     with Worker(tmp_path, blocklist=tmp_path / "blocked.yaml") as worker:
         answered = dict[str, int]()
 
-        @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+        @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
         @given(ASKED)
         def asked(request: tuple[str, str, Any]) -> None:
             method, path, body = request
@@ -93,13 +106,15 @@ def test_no_endpoint_names_what_is_blocked(made: Path, tmp_path: Path) -> None:
             kind = path.split("?")[0].split("/")[1]
             answered[kind] = answered.get(kind, 0) + 1
             content = found.json()
+            if method == "PATCH":  # it says the id that was asked for, and nothing of a blocked item
+                content = content["columns"]
             if kind == "users":  # what a person did is the person's; it has no title
                 content = [{**one, "item_id": ""} for one in content["events"]]
             assert not named(content) & gone, path
 
         asked()
         assert answered["recommend"] > 20
-        assert min(answered.get(kind, 0) for kind in ("items", "users", "similar")) > 5
+        assert min(answered.get(kind, 0) for kind in ("items", "users", "similar", "search")) > 5
 
 
 def test_what_is_said_of_an_item_by_day_is_looked_at(made: Path, tmp_path: Path) -> None:
@@ -139,5 +154,6 @@ def test_the_registered_model_leaves_out_the_same(made: Path, tmp_path: Path) ->
     bundle, gone = Bundle.load(made / "bundle"), blocked(made, tmp_path)
     from nightloom.core.queries import Query
 
-    (answer,) = bundle.recommend([Query(["i9"], request_time=START)], N_ITEMS, allowed=blocked_mask(bundle, tmp_path / "blocked.yaml"))
+    shown = shown_mask(bundle, Blocklist.read(tmp_path / "blocked.yaml"))
+    (answer,) = bundle.recommend([Query(["i9"], request_time=START)], N_ITEMS, allowed=shown)
     assert {item for item, _ in answer} == set(bundle.item_ids) - gone - {"i9"}

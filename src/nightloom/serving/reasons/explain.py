@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightloom.core.queries import Query
 from nightloom.serving.live import LiveModel
 from nightloom.serving.reasons.reason_words import Language, pinned_sentence, verb_of
-from nightloom.serving.reasons.reasons import Reasons, reasons, told
+from nightloom.serving.reasons.reasons import reasons, told
 
 MOST_EXPLAINED = 50
 """Items of an answer that are explained."""
@@ -62,19 +62,11 @@ def explained(
     ids, titles = [model.items.ids[item] for item in events], [model.items.title(item) for item in events]
     names = engine.names.known
     verbs = [verb_of(names[code], positive=bool(good)) for code, good in zip(history.event_types, history.positive, strict=True)]
-    if unspoken := {place for place, item in enumerate(events) if item in model.items.blocked}:
-        found = [_unspoken(one, unspoken) for one in found]
+    if hidden_events := {place for place, item in enumerate(events) if item in model.items.blocked}:
+        found = [one.saying_nothing_of(hidden_events) for one in found]
     if ruled:
         found = [replace(one, top=0, without=()) for one in found]
     return [told(one, ids, titles, verbs, language, both_signs=both_signs) for one in found]
-
-
-def _unspoken(one: Reasons, events: Set[int]) -> Reasons:
-    """Reasons that say nothing of some events, whose items are blocked."""
-    values = one.values.copy()
-    values[list(events)] = 0
-    without = () if events & set(one.without) else one.without
-    return replace(one, values=values, named=[event for event in one.named if event not in events], without=without)
 
 
 def chosen_by_hand(language: Language, rank: int) -> dict[str, Any]:

@@ -6,8 +6,8 @@ would not be in the list without some events is said only if these were left out
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ class Reasons:
     without: Sequence[int]
     one_decides: bool
     apart: int
+
+    def saying_nothing_of(self, events: Set[int]) -> Reasons:
+        """The reasons without some events, whose items are not to be shown."""
+        values = self.values.copy()
+        values[list(events)] = 0
+        without = () if events & set(self.without) else self.without
+        return replace(self, values=values, named=[event for event in self.named if event not in events], without=without)
 
 
 def reasons(
