@@ -111,7 +111,8 @@ def test_a_broken_or_foreign_list_of_shards_is_refused(model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["./no/such/folder", "/no/such/folder", "a/b/c", "../x", "name with spaces"])
-def test_a_path_that_is_no_folder_is_refused_before_any_network(name: str) -> None:
+def test_a_path_that_is_no_folder_is_refused_before_any_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no folder"):
         resolve(name)
 

@@ -132,7 +132,8 @@ import sys
 from pathlib import Path
 from nightloom.serving.model.warm import warm
 warm(Path(sys.argv[1]))
-from nightloom.serving.model import counters, growing, new_items, rerank, scoring, transformer
+from nightloom.serving.items import growing, new_items
+from nightloom.serving.model import counters, rerank, scoring, transformer
 modules = (counters, growing, new_items, rerank, scoring, transformer)
 kernels = [one for module in modules for one in vars(module).values() if hasattr(one, "stats") and one.__module__ == module.__name__]
 print(sum(sum(one.stats.cache_misses.values()) for one in kernels))
