@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -49,7 +50,7 @@ class EventNames:
         place = {name: code for code, name in enumerate(self.known)}
         return np.array([place.get(name, place[self.default]) for name in names], dtype=np.int16)
 
-    @property
+    @cached_property
     def any(self) -> bool:
         """Whether the model learned from a table without names, so that an event of any name is like those it knows."""
         return list(self.known) == [UNNAMED]

@@ -23,6 +23,7 @@ from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
 from nightloom.serving.business_rules import RuleBook
 from nightloom.serving.live import LiveModel
+from nightloom.serving.pauses import Pauses
 from nightloom.serving.service import Service
 from nightloom.serving.settings import CHAMPION, PREPARED, Champion, Settings
 from nightloom.serving.store import Store
@@ -33,6 +34,8 @@ LOOK_SECONDS = 0.25
 CHAMPION_SECONDS = 0.02
 """How often a worker that starts looks whether the parent process has asked the registry."""
 LEAVE_SECONDS = 1.0
+WARM_SECONDS = 5.0
+"""How long another version may make itself ready for the users of the one that serves; others wait for it when they ask."""
 log = logging.getLogger("nightloom.serving")
 
 
@@ -114,6 +117,16 @@ def open_model(champion: Champion, store: Store, blocklist: Path | None = None) 
     return live
 
 
+def _open_beside(former: LiveModel, champion: Champion, store: Store, blocklist: Path | None) -> LiveModel:
+    """Another champion, opened while one answers, and made ready for the users that it was asked about."""
+    live = LiveModel(champion, store, blocklist, Pauses())
+    live.catch_up()
+    live.warm(former.engine.cached_users(), WARM_SECONDS)
+    live.catch_up()
+    live.opened()
+    return live
+
+
 def _read_rules(service: Service, book: RuleBook | None) -> None:
     """Read the business rules where their file has changed; a broken one leaves those in force that were."""
     try:
@@ -137,7 +150,7 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None) ->
             if said.version in (former.champion.version, refused):
                 continue
             refused = said.version  # not tried again, unless another one came in between
-            fresh = await asyncio.to_thread(open_model, said, service.store, settings.blocklist)
+            fresh = await asyncio.to_thread(_open_beside, former, said, service.store, settings.blocklist)
             fresh.catch_up()
             service.live, service.problem, refused = fresh, None, None
             former.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.artefact import Artefact
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.warm import check
+from nightloom.serving.pauses import without_pause
 from nightloom.serving.search.search import Search
 from nightloom.serving.search.word_index import WordIndex
 from nightloom.serving.settings import Champion
@@ -45,14 +47,17 @@ class LiveModel:
         champion: what to open.
         store: where the day's rows are.
         blocklist: file that says what is never shown; it is read again when it changes. None: nothing is blocked.
+        pause: called between small steps of work, until the model serves (`opened`).
 
     Raises:
         InputError: the artefact is damaged, or the snapshot is none, or the blocklist.
         NightloomError: the engine does not answer as the bundle that the artefact was made of.
     """
 
-    def __init__(self, champion: Champion, store: Store, blocklist: Path | None = None) -> None:
-        self.champion = champion
+    def __init__(
+        self, champion: Champion, store: Store, blocklist: Path | None = None, pause: Callable[[], None] = without_pause
+    ) -> None:
+        self.champion, self._pause = champion, pause
         self.engine = Engine(Artefact.open(champion.folder), self._stored)
         check(self.engine)
         artefact = self.engine.artefact
@@ -63,6 +68,7 @@ class LiveModel:
         words = WordIndex(self._kinds, self._separator, self.items.title_column)
         for dense in range(len(self.items)):
             words.put(dense, self.items.of(dense))
+            pause()
         self.search = Search(words, texts)
         self.view = store.view(champion.snapshot)
         self.pseudonyms = pseudonyms_of(champion.snapshot)
@@ -88,11 +94,24 @@ class LiveModel:
                 many += 1
                 self._through = self.view.cursor - 1
                 self._apply(change)
+                self._pause()
         finally:
             if many:
                 self._through = self.view.cursor
                 self.learned += many
         return many
+
+    def warm(self, users: Iterable[str], seconds: float) -> None:
+        """Make ready for users, those first who are likeliest to ask, as long as there is time and room."""
+        ends = time.monotonic() + seconds
+        for user in users:
+            if time.monotonic() > ends or not self.engine.warm_user(user):
+                break
+            self._pause()
+
+    def opened(self) -> None:
+        """From now on it serves, and pauses no more."""
+        self._pause = without_pause
 
     def key_of(self, user_id: str) -> str:
         """The key under which a person is stored: the id, or its pseudonym where the champion's snapshot holds those."""

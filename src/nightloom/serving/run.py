@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import json
 import logging
@@ -34,6 +35,8 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What the linear algebra libraries under numpy read when they are loaded."""
 LOOK_SECONDS = 2.0
 """How often the registry is asked which version is the champion."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread of a worker keeps the interpreter's lock from one that answers; Python's own 5 ms are longer than an answer takes."""
 log = logging.getLogger("nightloom.serving")
 
 
@@ -137,7 +140,10 @@ def worker(settings: Settings) -> Any:
     from nightloom.serving.app import create_app  # the parent process needs no web framework
 
     configure_log(settings.access_log)
-    return create_app(settings)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    app = create_app(settings)
+    gc.freeze()  # what was imported stays: looking through all of it for garbage stops the answers for some 100 ms each time
+    return app
 
 
 class Finder:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from nightloom.core.queries import Query
+from nightloom.serving.live import LiveModel
+from nightloom.serving.model.engine import Engine
+from nightloom.serving.settings import Champion
+from nightloom.serving.store import Event, Store
+from nightloom.serving.store.writes import AddEvents
 from tests.service_app import Worker, event, ids, make_served, name_champion
+from tests.serving_bundle import N_ITEMS, START
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,52 @@ def test_a_new_version_takes_over_with_what_was_learned(home: Path, made: Path, 
         name_champion(home, made, "1")
         until(worker, lambda: worker("GET", "/readyz").json()["version"] == "1")
         assert worker.ask(user_id="u1")["items"] == before["items"]
+
+
+def test_a_new_version_is_ready_for_the_users_of_the_one_before(home: Path, second: Path) -> None:
+    with Worker(home) as worker:
+        asked = [f"u{user}" for user in (3, 1, 2)]
+        for user in asked:
+            worker.ask(user_id=user)
+        worker.tell(event("e1", "u1", "i1"))
+        name_champion(home, second, "2")
+        until(worker, lambda: worker.service.model.champion.version == "2")
+        users = worker.service.model.engine.users
+        assert users.recent() == ["u1", "u2", "u3"], "the most recent ones go last where there is no room"
+        for user in asked:
+            one = users.get(user)
+            assert one.keys is not None
+            assert one.encoded == one.n - 1, "all but the last token, which depends on the time of the request"
+        with Worker(home) as fresh:
+            assert fresh.ask(user_id="u1", now=START + 100)["items"] == worker.ask(user_id="u1", now=START + 100)["items"]
+
+
+def test_no_more_users_are_made_ready_than_there_is_room_for(made: Path) -> None:
+    engine = Engine.open(made / "serving", lambda user: Query(["i1"] * 20, event_types=["buy"] * 20), cache_bytes=40_000)
+    ready = []
+    while engine.warm_user(f"u{len(ready)}"):
+        ready.append(f"u{len(ready)}")
+        assert len(ready) < 1000
+    assert len(ready) >= 2
+    assert engine.cached_users() == ready, "those that came first stay"
+    assert engine.users.nbytes <= 40_000
+
+
+def test_opening_pauses_between_small_steps_until_it_serves(home: Path, made: Path) -> None:
+    store, steps = Store.open(home / "shop.db"), list[int]()
+    try:
+        live = LiveModel(Champion("shop", "1", made / "serving", made / "snapshot"), store, pause=lambda: steps.append(1))
+        assert len(steps) >= N_ITEMS
+        live.warm(["u1", "u2"], 60)
+        assert live.engine.cached_users() == ["u1", "u2"]
+        live.opened()
+        before = len(steps)
+        store.submit(AddEvents([Event("e1", "u1", "i1", "buy", START * 1000, None)])).result()
+        assert live.catch_up() == 1
+        assert len(steps) == before
+    finally:
+        live.close()
+        store.close()
 
 
 @pytest.mark.parametrize("fault", ["damaged", "other answers", "gone"])

@@ -300,6 +300,22 @@ class Engine:
         with self._lock:
             self.catalogue.block(dense, blocked)
 
+    def warm_user(self, user: str) -> bool:
+        """Load and encode a stored user, as one who was asked about before all that are in the cache; false where there is no room."""
+        with self._lock:
+            here = self.users.peek(user)
+            one = self._load(user) if here is None else here
+            one.encode(self.net, self.catalogue.vectors, self.max_history)
+            if here is None:
+                return self.users.offer(user, one)
+            self.users.measure(user)
+            return True
+
+    def cached_users(self) -> list[str]:
+        """Users in the cache, the most recent first."""
+        with self._lock:
+            return self.users.recent()
+
     def forget_user(self, user: str) -> None:
         """Let a user go from the cache: the next call asks the store."""
         with self._lock:

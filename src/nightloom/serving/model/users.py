@@ -51,6 +51,11 @@ class StoredUser:
         return sum(one.nbytes for one in kept)
 
     @property
+    def encoded(self) -> int:
+        """Tokens of the window whose keys and values are there."""
+        return self._kept
+
+    @property
     def items(self) -> NDArray[np.int32]:
         """The history's items, oldest first, int32 [events]."""
         return self._columns["items"][1 : self.n]
@@ -181,6 +186,24 @@ class UserCache:
         self._users[key] = (user, 0)
         self.measure(key)
         return user
+
+    def recent(self) -> list[str]:
+        """Keys, the most recent first."""
+        return list(reversed(self._users))
+
+    def peek(self, key: str) -> StoredUser | None:
+        """The user of a key if it is here; which one is the most recent stays as it is."""
+        found = self._users.get(key)
+        return None if found is None else found[0]
+
+    def offer(self, key: str, user: StoredUser) -> bool:
+        """Take a user who is not here as the least recent one; false where there is no room."""
+        if self.nbytes + user.nbytes > self.capacity:
+            return False
+        self._users[key] = (user, user.nbytes)
+        self._users.move_to_end(key, last=False)
+        self.nbytes += user.nbytes
+        return True
 
     def measure(self, key: str) -> None:
         """Count what a user takes after it has changed, and let others go where that is too much."""
