@@ -74,7 +74,7 @@ class Worker:
 
     def __init__(self, home: Path, keys: dict[str, str] | None = None, **said: Any) -> None:
         self.guard = create_app(Settings(home, home / "shop.db", **said), Keys(keys or {}))
-        self.app: Any = self.guard.app
+        self.app: Any = self.guard.app.app
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from nightloom import __version__
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.serving.api import bulk, events, items, problems, recommend, storefront, system, users
+from nightloom.serving.api.direct import Direct
 from nightloom.serving.api.guard import Guard
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
@@ -61,7 +62,7 @@ def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
     problems.install(app)
     for one in (recommend, bulk, events, items, users, system, storefront):
         app.include_router(one.router)
-    return Guard(app, Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
+    return Guard(Direct(app), Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
 
 
 @contextlib.asynccontextmanager

@@ -54,9 +54,7 @@ class LiveModel:
         NightloomError: the engine does not answer as the bundle that the artefact was made of.
     """
 
-    def __init__(
-        self, champion: Champion, store: Store, blocklist: Path | None = None, pause: Callable[[], None] = without_pause
-    ) -> None:
+    def __init__(self, champion: Champion, store: Store, blocklist: Path | None = None, pause: Callable[[], None] = without_pause) -> None:
         self.champion, self._pause = champion, pause
         self.engine = Engine(Artefact.open(champion.folder), self._stored)
         check(self.engine)

@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
+from nightloom.serving.asked import check, fallback_of, who_of
 from nightloom.serving.business_rules import AnyRule
 from nightloom.serving.items.known_items import mark_of
 from nightloom.serving.live import LiveModel
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.ranker import Answer
-from nightloom.serving.reasons.explain import MOST_EXPLAINED, chosen_by_hand, explained
+from nightloom.serving.reasons.explain import chosen_by_hand, explaining
 from nightloom.serving.reasons.reason_words import Language
 from nightloom.serving.refusals import Conflict
 from nightloom.serving.rule_effects import Applied
@@ -34,7 +35,7 @@ Mask = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
 MOST_SHOWN = 2_000
 """Items over all pages of one recommendation."""
-UNKNOWN_USER, EMPTY_HISTORY, UNKNOWN_ITEMS = "unknown_user", "empty_history", "unknown_items"
+Why = Callable[[], Sequence[dict[str, Any]]]
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Service:
         problem: why the last version that was to serve does not.
         rules: business rules that hold for every request.
         rules_problem: why the file of rules, as it is now, is not in force.
+        reasoning: one answer at a time is given its reasons, in a thread of its own.
     """
 
     store: Store
@@ -56,6 +58,7 @@ class Service:
     problem: str | None = None
     rules: Sequence[AnyRule] = ()
     rules_problem: str | None = None
+    reasoning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     @property
     def model(self) -> LiveModel:
@@ -87,8 +90,19 @@ class Service:
         model = self.model
         return None if text is None or model.encoder is None else await asyncio.to_thread(model.meaning, text)
 
-    def recommend(self, asked: RecommendRequest, meaning: FloatArray | None = None, language: Language = "en") -> dict[str, Any]:
-        """The answer to a request.
+    async def answer(self, asked: RecommendRequest, language: Language = "en") -> dict[str, Any]:
+        """The answer to a request; what takes longer is done in threads, while others are answered. As `recommend` besides."""
+        answer, why = self.recommend(asked, await self.meaning(asked.query), language)
+        if why is not None:
+            async with self.reasoning:
+                told = await asyncio.to_thread(why)
+            answer["items"] = [{**line, "reason": reason} for line, reason in zip(answer["items"], told, strict=True)]
+        return answer
+
+    def recommend(
+        self, asked: RecommendRequest, meaning: FloatArray | None = None, language: Language = "en"
+    ) -> tuple[dict[str, Any], Why | None]:
+        """The answer to a request but for the reasons, and what finds these, in any thread; None where none are asked for.
 
         Args:
             asked: the request.
@@ -103,7 +117,7 @@ class Service:
         if asked.user_id is not None and model.pseudonyms is not None:
             asked = asked.model_copy(update={"user_id": model.key_of(asked.user_id)})
         engine, items = model.engine, model.items
-        _check(asked, model.rules.knows)
+        check(asked, model.rules.knows)
         steps = {"catalogue": len(items)}
         before = self._page(asked)
         allowed, candidates = self._allowed(model, asked, before, steps)
@@ -114,8 +128,8 @@ class Service:
         rules = None
         if self.rules or asked.rules:
             rules = Applied(self.rules, asked.rules, items, moment if asked.now is None else asked.now * 1000)
-        who = _who(asked)
-        fallback = _fallback(engine, who)
+        who = who_of(asked)
+        fallback = fallback_of(engine, who)
 
         def liked(many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None) -> Answer:
             limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among, "lift": lift}
@@ -150,6 +164,7 @@ class Service:
             "fallback": fallback,
             "filled": len(found) == asked.k,
         }
+        why: Why | None = None
         if asked.explain:
             more: dict[str, Any] = {
                 "before": len(before),
@@ -157,22 +172,26 @@ class Service:
                 "ruled": bool(rules) or words is not None,
             }
             more |= {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
-            told = self._reasons(model, asked, who, found, pinned, **more)
-            answer["items"] = [{**line, "reason": why} for line, why in zip(answer["items"], told, strict=True)]
+            why = self._reasons(model, asked, who, found, pinned, **more)
         if asked.debug:
             done = rules.explained(found, rank(asked.k)[0].tolist()) if rules else []
             answer["debug"] = steps | {"exclude_seen": exclude_seen, "reranked": engine.reranked, "rules": done}
         if words is not None:
             answer["meaning"] = meaning is not None
-        return answer
+        return answer, why
 
     @staticmethod
     def _reasons(
         model: LiveModel, asked: RecommendRequest, who: Query | str, found: Sequence[int], pinned: Container[int], **said: Any
-    ) -> list[dict[str, Any]]:
-        """Why each item is in the answer."""
-        told = explained(model, who, np.array(found, dtype=np.int64), now=asked.now, both_signs=asked.explain == "both", **said)
-        return [chosen_by_hand(said["language"], why["rank"]) if place in pinned else why for place, why in zip(found, told, strict=True)]
+    ) -> Why:
+        """What finds why each item is in the answer."""
+        explained = explaining(model, who, np.array(found, dtype=np.int64), now=asked.now, both_signs=asked.explain == "both", **said)
+
+        def why() -> list[dict[str, Any]]:
+            told = zip(found, explained(), strict=True)
+            return [chosen_by_hand(said["language"], one["rank"]) if place in pinned else one for place, one in told]
+
+        return why
 
     def _page(self, asked: RecommendRequest) -> Sequence[int]:
         """Marks of the items that earlier pages showed."""
@@ -227,13 +246,6 @@ def _open_to(engine: Engine, allowed: Mask | None, candidates: NDArray[np.int64]
     return only
 
 
-def _who(asked: RecommendRequest) -> Query | str:
-    """Whose list is asked for: a stored user, or a history."""
-    if asked.user_id is not None and asked.history is None:
-        return asked.user_id
-    return Query(asked.history or [], asked.times, asked.events, request_time=asked.now)
-
-
 def _lines(
     model: LiveModel,
     found: Sequence[int],
@@ -246,7 +258,7 @@ def _lines(
     items, engine = model.items, model.engine
     lines: list[dict[str, Any]] = [{"item_id": items.ids[place], "score": score} for place, score in zip(found, scores, strict=True)]
     if engine.labelled:
-        who, dense = _who(asked), np.array(found, dtype=np.int64)
+        who, dense = who_of(asked), np.array(found, dtype=np.int64)
         if isinstance(who, str):
             labels = engine.label_probabilities_of_user(who, dense, now=asked.now)
         else:
@@ -266,35 +278,3 @@ def _lines(
             known = items.of(place)
             line["columns"] = {name: known[name] for name in asked.columns if name in known}
     return lines
-
-
-def _fallback(engine: Engine, who: Query | str) -> str | None:
-    """Why nothing is known of the one who asks; None where something is."""
-    if isinstance(who, str):
-        return None if len(engine.users.get(who).items) else UNKNOWN_USER
-    if any(item in engine.item_index for item in who.history):
-        return None
-    return UNKNOWN_ITEMS if who.history else EMPTY_HISTORY
-
-
-def _check(asked: RecommendRequest, knows: Callable[[str], bool]) -> None:
-    """Refuse fields that contradict each other, or the model.
-
-    Raises:
-        Conflict: names the field.
-    """
-    history = asked.history
-    for name in ("times", "events"):
-        given = getattr(asked, name)
-        if given is None:
-            continue
-        if history is None:
-            raise Conflict(f"{name}: they belong to a history")
-        if len(given) != len(history):
-            raise Conflict(f"{name}: {len(given)} for {len(history)} events of the history")
-    if asked.times is not None and asked.now is not None and asked.now < max(asked.times, default=0):
-        raise Conflict("now: it is before the latest event of the history")
-    if asked.explain and asked.k > MOST_EXPLAINED:
-        raise Conflict(f"explain: at most {MOST_EXPLAINED} items are explained at a time. Lower k and go on with page.")
-    if unknown := [name for name in asked.events or () if not knows(name)]:
-        raise Conflict(f"events: the model knows no event {unknown[0]!r}")

@@ -46,6 +46,7 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", CSP.encode()),
 ]
+CROWDED = problem(429, "The service has more requests than it can answer in time. Try again in a second.", headers=SOON)
 log = logging.getLogger("nightloom.access")
 faults = logging.getLogger("nightloom.serving")
 
@@ -68,6 +69,9 @@ class Guard:
         """One request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if self._crowded(scope["path"]):
+            await self._turn_away(scope, send)
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
@@ -115,13 +119,27 @@ class Guard:
                 said = {"id": request_id, "method": scope["method"], "path": path, "status": status, "ms": round(seconds * 1000, 2)}
                 log.info(json.dumps(said))
 
+    def _crowded(self, path: str) -> bool:
+        """Whether one more request of a path is too many."""
+        return (self._now >= self._at_once and not _probe(path)) or (path in PACED and self.pace.full)
+
+    async def _turn_away(self, scope: Scope, send: Send) -> None:
+        """Tell a request to come back, unread: the less a refusal costs, the more is left for answers."""
+        self.metrics.rejected += 1
+        self.metrics.count(scope["method"], "other", CROWDED.status_code, 0.0)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = _request_id(given)
+        headers = [*CROWDED.raw_headers, *HEADERS, (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": CROWDED.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": CROWDED.body})
+        if log.isEnabledFor(logging.INFO):
+            said = {"id": request_id, "method": scope["method"], "path": "other", "status": CROWDED.status_code, "ms": 0.0}
+            log.info(json.dumps(said))
+
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> App | None:
         """The answer where the request is not let in."""
         path, method = scope["path"], scope["method"]
-        probe = path in OPEN or path.startswith(f"{OPEN[-1]}/")
-        if (self._now > self._at_once and not probe) or (path in PACED and self.pace.full):
-            self.metrics.rejected += 1
-            return problem(429, "The service has more requests than it can answer in time. Try again in a second.", headers=SOON)
+        probe = _probe(path)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or (int(length) > BIGGEST_BODY and path != STREAMED):
             return problem(413, f"A request has {BIGGEST_BODY:,} bytes at most.")
@@ -129,6 +147,11 @@ class Guard:
             status, words = said
             return problem(status, words, headers={"www-authenticate": "Bearer"} if status == 401 else None)
         return None
+
+
+def _probe(path: str) -> bool:
+    """Whether a path needs no key, and is answered however many ask."""
+    return path in OPEN or path.startswith(f"{OPEN[-1]}/")
 
 
 def _request_id(given: bytes) -> str:

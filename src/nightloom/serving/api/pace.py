@@ -1,13 +1,21 @@
-"""How many requests a worker takes at a time, so that those it takes are answered in time."""
+"""How many requests a worker takes at a time, so that those it takes are answered in time.
+
+A crowd that comes at once is taken, and soon over. Where the crowd stays, requests come faster than they can be answered: each that is
+taken then makes all wait that come after it, so few are. (CoDel tells the two apart alike, by the shortest wait of the last moments.)
+"""
 
 from __future__ import annotations
 
 import time
 
-LONGEST_WAIT = 0.03
-"""Seconds that the last of the requests under way waits for those before it."""
-FEWEST = 16
+LONGEST_WAIT = 0.01
+"""Seconds that the last of the requests under way waits for those before it, where a crowd stays."""
+FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
+STANDING = 0.1
+"""Seconds after which a crowd is one that stays."""
+CALM = 2
+"""Requests at a time that are no crowd."""
 SMOOTHING = 0.05
 """What one request says of the pace."""
 
@@ -24,18 +32,24 @@ class Pace:
         self.now = 0
         self.seconds = LONGEST_WAIT / most
         """Between the ends of two requests, while others are under way."""
-        self._last = 0.0
+        self._last, self._calm = 0.0, time.perf_counter()
+        self._highest = 0
 
     @property
     def full(self) -> bool:
         """Whether one more request would have to wait too long."""
+        if self.now < FEWEST:
+            return False
+        if time.perf_counter() - self._calm < STANDING:
+            return self.now >= self.most
         return self.now >= min(max(round(LONGEST_WAIT / self.seconds), FEWEST), self.most)
 
     def begin(self) -> None:
         """A request is taken."""
         if not self.now:
-            self._last = time.perf_counter()
+            self._last, self._highest = time.perf_counter(), 0
         self.now += 1
+        self._highest = max(self._highest, self.now)
 
     def end(self) -> None:
         """A request is answered. One long pause, such as of a change of versions, counts little."""
@@ -44,3 +58,5 @@ class Pace:
         self._last = moment
         self.seconds += SMOOTHING * (took - self.seconds)
         self.now -= 1
+        if not self.now and self._highest <= CALM:
+            self._calm = moment

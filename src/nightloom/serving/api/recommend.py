@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.exceptions import HTTPException
@@ -13,20 +13,31 @@ from nightloom.serving.api.models import BIGGEST_K, Id, RecommendRequest, Words
 from nightloom.serving.reasons.reason_words import language_of
 from nightloom.serving.service import Service
 
+PATH = "/recommend"
 router = APIRouter(tags=["recommend"])
 
 
-@router.post("/recommend")
-async def recommend(body: RecommendRequest, request: Request) -> Response:
-    """The best items for a user or a history, with a token that feedback refers to."""
-    service: Service = request.app.state.service
-    language = language_of(request.headers.get("accept-language", ""))
-    found = service.recommend(body, await service.meaning(body.query), language)
-    counts = request.app.state.metrics.counts
+async def recommended(state: Any, asked: RecommendRequest, languages: str) -> dict[str, Any]:
+    """The answer to a request, counted.
+
+    Args:
+        state: of the app.
+        asked: the request.
+        languages: its header `Accept-Language`.
+    """
+    service: Service = state.service
+    found = await service.answer(asked, language_of(languages))
+    counts = state.metrics.counts
     counts["recommendations_total"] += 1
     if found["fallback"]:
         counts["fallbacks_total"] += 1
-    return answer(found)
+    return found
+
+
+@router.post(PATH)
+async def recommend(body: RecommendRequest, request: Request) -> Response:
+    """The best items for a user or a history, with a token that feedback refers to."""
+    return answer(await recommended(request.app.state, body, request.headers.get("accept-language", "")))
 
 
 @router.get("/search")
@@ -41,7 +52,7 @@ async def search(
     service: Service = request.app.state.service
     asked = RecommendRequest(query=words, user_id=user_id, k=k, page=page, exclude_seen=False)
     request.app.state.metrics.counts["searches_total"] += 1
-    return answer(service.recommend(asked, await service.meaning(words)))
+    return answer(await service.answer(asked))
 
 
 @router.get("/similar")

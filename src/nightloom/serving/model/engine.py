@@ -177,7 +177,7 @@ class Engine:
             return self._label_head().probabilities(histories, vector, self.catalogue.vectors[items], items)
 
     def coalitions(self, query: Query | str, *, now: int | None = None, allowed: NDArray[np.bool_] | None = None) -> Coalitions:
-        """Scores of the catalogue for coalitions of a history's events. Nothing may be applied to the engine while it is used.
+        """Scores of the catalogue for coalitions of a history's events, as the engine is now; any one thread may use it afterwards.
 
         Args:
             query: the history and the request, or the key of a stored user.
@@ -199,7 +199,8 @@ class Engine:
         """As `coalitions`, of one history of dense items."""
         ranker = self._ranker
         weights = (ranker.weights, ranker.newcomer_weights)
-        return Coalitions(self.net, self.max_history, self.catalogue, self.members, *weights, self._reranker, histories, allowed)
+        model = (self.net, self.max_history, self.catalogue, self.members, *weights, self._reranker)
+        return Coalitions(*model, histories, allowed, self._lock)
 
     def similar(self, items: Sequence[int] | NDArray[np.int64], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Answer:
         """The k items nearest to some others: cosine of item vectors, averaged over the others, which are left out.

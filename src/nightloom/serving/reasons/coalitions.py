@@ -13,6 +13,7 @@ fusion weights are those of its length. What makes this fast:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,9 @@ class Coalitions:
         reranker: reorders the best items; None without one.
         history: one history.
         allowed: bool [items], what may be recommended; the re-ranker's candidates are of these.
+        lock: held while the re-ranker reads its counters, which events change.
+
+    Items and events that come later change nothing, so that another thread may go on with it.
     """
 
     def __init__(
@@ -64,12 +68,16 @@ class Coalitions:
         reranker: Reranker | None,
         history: Histories,
         allowed: NDArray[np.bool_] | None = None,
+        lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        self.net, self.max_history, self.catalogue, self.history = net, max_history, catalogue, history
+        self.net, self.max_history, self._lock = net, max_history, lock or nullcontext()
+        self.history = subsets(history, np.ones((1, len(history.items)), dtype=np.bool_))
+        self._vectors, self._everything = catalogue.vectors, catalogue.everything
+        self._mean, self._covariance = catalogue.mean, catalogue.covariance
         self.weights, self.newcomer_weights, self.reranker = weights, newcomer_weights, reranker
         self._open = catalogue.open_to(allowed)
-        self._tokens = tokens_of(history, len(history.items) + 1, timed=len(net.gaps) > 0)
-        self._parts = {name: linear_scores(member, history, len(catalogue)) for name, member in members.items()}
+        self._tokens = tokens_of(self.history, self.events + 1, timed=len(net.gaps) > 0)
+        self._parts = {name: linear_scores(member, self.history, len(catalogue)) for name, member in members.items()}
         self._rows = np.concatenate([np.zeros((0, len(catalogue)), np.float32), *(part.rows for part in self._parts.values())])
         self.evaluations = 0
         """Coalitions that were scored so far."""
@@ -90,11 +98,10 @@ class Coalitions:
         lengths = keep.sum(1)
         weights = weights_at(self.weights, self.newcomer_weights, lengths)
         own = np.ones(len(keep), np.float32) - sum(weights.values(), np.zeros(len(keep), np.float32))
-        vectors, catalogue = self.catalogue.vectors, self.catalogue
         wide = users.astype(np.float64)
-        centre = wide @ catalogue.mean
-        slope = _one_over(centre, np.sqrt(np.maximum(np.einsum("nd,nd->n", wide @ catalogue.covariance, wide), 0)))
-        fused: FloatArray = np.matmul(users * (own * slope).astype(np.float32)[:, None], vectors.T)
+        centre = wide @ self._mean
+        slope = _one_over(centre, np.sqrt(np.maximum(np.einsum("nd,nd->n", wide @ self._covariance, wide), 0)))
+        fused: FloatArray = np.matmul(users * (own * slope).astype(np.float32)[:, None], self._vectors.T)
         shift: NDArray[np.float64] = own * slope * centre
         lines, factors = {}, []
         for name, part in self._parts.items():
@@ -149,22 +156,22 @@ class Coalitions:
 
     def _blocks(self, keep: Masks) -> Iterator[FloatArray]:
         """`scores` of so many coalitions at a time as memory allows; at least one block."""
-        step = max(1, CELLS // max(len(self.catalogue), 1))
+        step = max(1, CELLS // max(len(self._vectors), 1))
         for at in range(0, max(len(keep), 1), step):
             yield self.scores(keep[at : at + step])
 
     def _user_vectors(self, keep: Masks) -> FloatArray:
-        found = np.empty((len(keep), self.catalogue.vectors.shape[1]), np.float32)
+        found = np.empty((len(keep), self._vectors.shape[1]), np.float32)
         room, (blocks, dim) = rounded(min(self.events + 1, self.max_history)), self.net.kv.shape[:2]
         order = np.lexsort((~keep).T[::-1]) if self.events else np.arange(len(keep))  # like beginnings side by side
         keys, values = aligned_empty((blocks, dim, room)), aligned_empty((blocks, room, dim))
         now = int(self._tokens.asked[-1])
-        coalition_vectors(self.net, self.catalogue.vectors, self._tokens, keep, order, self.max_history, now, keys, values, found)
+        coalition_vectors(self.net, self._vectors, self._tokens, keep, order, self.max_history, now, keys, values, found)
         return found
 
     def _reranked(self, reranker: Reranker, fused: FloatArray, keep: NDArray[np.bool_], columns: Mapping[str, Any]) -> FloatArray:
         """As `nightloom.serving.model.ranker.Ranker.rank`, for one coalition."""
-        history, pool = self.history, self.catalogue.everything
+        history, pool = self.history, self._everything
         items, times = history.items[keep], history.times[keep]
         left_out = items[history.seen[keep]] if reranker.exclude_seen else NOTHING_SEEN
         chosen, top = best_of(fused, pool, self._open, left_out, reranker.candidates)
@@ -172,9 +179,10 @@ class Coalitions:
         lines = [top]
         for name in reranker.members:
             values, mean, slope = columns[name]
-            own = self.catalogue.vectors[chosen] @ values if name == "network" else values @ self._parts[name].rows[:, chosen]
+            own = self._vectors[chosen] @ values if name == "network" else values @ self._parts[name].rows[:, chosen]
             lines.append(((own - mean) * slope).astype(np.float32))
-        odds = reranker.log_odds(np.stack(lines), chosen, items, times, int(history.request_time[0]))
+        with self._lock:
+            odds = reranker.log_odds(np.stack(lines), chosen, items, times, int(history.request_time[0]))
         return reranker.merged(fused, odds, chosen)
 
 

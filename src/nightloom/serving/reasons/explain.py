@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ MOST_EXPLAINED = 50
 """Items of an answer that are explained."""
 
 
-def explained(
+def explaining(
     model: LiveModel,
     asked: Query | str,
     dense: NDArray[np.int64],
@@ -31,8 +31,8 @@ def explained(
     language: Language,
     both_signs: bool,
     ruled: bool = False,
-) -> Sequence[dict[str, Any]]:
-    """The reasons of recommended items, one for each.
+) -> Callable[[], Sequence[dict[str, Any]]]:
+    """Finds the reasons of recommended items, one for each, as the model is now: what it gives back takes long, and any thread may call it.
 
     Args:
         model: what recommended them.
@@ -48,7 +48,7 @@ def explained(
         ruled: whether business rules moved items: then nothing is said of the first places of the list.
     """
     if not len(dense):
-        return []
+        return list
     engine = model.engine
     if candidates is not None:
         chosen = np.zeros(len(engine.catalogue), dtype=np.bool_)
@@ -57,16 +57,21 @@ def explained(
     game = engine.coalitions(asked, now=now, allowed=allowed)
     history = game.history
     hidden = history.items[history.seen] if exclude_seen else np.zeros(0, dtype=np.int32)
-    found = reasons(game, dense, engine.estimator, hidden, before)
     events = history.items.tolist()
     ids, titles = [model.items.ids[item] for item in events], [model.items.title(item) for item in events]
     names = engine.names.known
     verbs = [verb_of(names[code], positive=bool(good)) for code, good in zip(history.event_types, history.positive, strict=True)]
-    if hidden_events := {place for place, item in enumerate(events) if item in model.items.blocked}:
-        found = [one.saying_nothing_of(hidden_events) for one in found]
-    if ruled:
-        found = [replace(one, top=0, without=()) for one in found]
-    return [told(one, ids, titles, verbs, language, both_signs=both_signs) for one in found]
+    hidden_events = {place for place, item in enumerate(events) if item in model.items.blocked}
+
+    def explained() -> Sequence[dict[str, Any]]:
+        found = reasons(game, dense, engine.estimator, hidden, before)
+        if hidden_events:
+            found = [one.saying_nothing_of(hidden_events) for one in found]
+        if ruled:
+            found = [replace(one, top=0, without=()) for one in found]
+        return [told(one, ids, titles, verbs, language, both_signs=both_signs) for one in found]
+
+    return explained
 
 
 def chosen_by_hand(language: Language, rank: int) -> dict[str, Any]:
