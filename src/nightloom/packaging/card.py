@@ -21,6 +21,7 @@ MEMBERS = {
     "network": "causal transformer over the history",
     "graph": "which item follows which",
     "cooccurrence": "which items the same users chose",
+    "linear": "what people chose, told by what else they chose",
     "text_neighbours": "items whose text is near those of the history",
     "popularity": "how many users chose an item",
     "repeats": "how often the user chose an item before",

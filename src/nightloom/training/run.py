@@ -260,6 +260,7 @@ class Training:
     def _fusion(self, recommender: SequentialRecommender, histories: Histories) -> Fusion:
         """Fusion weights of the scorers that apply here, chosen on validation; one worker builds the scorers."""
         silent = {
+            "linear": self.sequences.has_time,
             "repeats": self.exclude_seen,
             "text_neighbours": not (self.config.model.use_text and bool(recommender.content.has_text.any())),
             "friends": not len(self.sequences.link_users),

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories, Links
+from nightloom.models.baselines.ease import EASE
 from nightloom.models.scorers.cooccurrence import Cooccurrence
 from nightloom.models.scorers.friends import STRANGER, Friends
+from nightloom.models.scorers.linear import Linear
 from nightloom.models.scorers.registry import CLASSES
 from nightloom.models.scorers.repeats import Repeats
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
@@ -32,6 +34,33 @@ def test_pairs_are_counted_by_users_whatever_the_block(histories: list[list[int]
     both, users = interacted.T @ interacted, interacted.sum(0)
     expected = both / (users + 2)[:, None] * ~np.eye(8, dtype=bool)
     np.testing.assert_allclose(strengths(found, [[item] for item in range(8)]), expected, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(lists, st.sampled_from([20, 1 << 22]))
+def test_over_pairs_that_people_chose_it_is_the_linear_baseline(histories: list[list[int]], cells: int) -> None:
+    train, every = Histories.of_items(histories), [[item] for item in range(8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nightloom.models.scorers.sparse.BLOCK_CELLS", cells)
+        found = strengths(Linear(l2=3).fit(train, 8), every)
+    baseline = EASE(l2=3).fit(train, 8)
+    expected = np.zeros((8, 8))
+    expected[np.ix_(baseline.seen, baseline.seen)] = baseline.weights
+    together = np.array([[any({a, b} <= set(one) for one in histories) for a in range(8)] for b in range(8)])
+    expected[~together] = 0  # what nobody has both chosen is no edge
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_only_the_weights_furthest_from_zero_of_the_items_chosen_most_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Histories.of_items([[0, 1], [0, 1], [0, 1, 4], [2, 3], [2, 1], [2, 0]])
+    whole, kept = Linear(l2=1).fit(train, 5), Linear(l2=1, neighbours=1).fit(train, 5)
+    assert (np.diff(kept.offsets) <= 1).all()
+    for item in range(5):
+        far = np.abs(whole.weights[whole.offsets[item] : whole.offsets[item + 1]]).max()
+        assert abs(kept.weights[kept.offsets[item]]) == far
+    monkeypatch.setattr("nightloom.models.scorers.linear.MOST_ITEMS", 3)
+    few = Linear(l2=1).fit(train, 5)
+    assert set(few.targets.tolist()) | set(owners(few.offsets).tolist()) == {0, 1, 2}
 
 
 def test_only_the_latest_and_positive_events_are_counted() -> None:
@@ -115,5 +144,6 @@ def test_scores_are_standardised_query_by_query(queries: int, items: int, seed: 
 
 def test_no_pair_of_few_people_is_kept() -> None:
     lists = [[0, 1, 2]] * 4 + [[0, 1]]
-    found = Cooccurrence(min_support=5).fit(Histories.of_items(lists), 3)
-    assert set(zip(owners(found.offsets).tolist(), found.targets.tolist(), strict=True)) == {(0, 1), (1, 0)}
+    for scorer in (Cooccurrence(min_support=5), Linear(l2=1, min_support=5)):
+        found = scorer.fit(Histories.of_items(lists), 3)
+        assert set(zip(owners(found.offsets).tolist(), found.targets.tolist(), strict=True)) == {(0, 1), (1, 0)}

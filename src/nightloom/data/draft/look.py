@@ -59,6 +59,10 @@ class Look:
     notes: list[str] = field(default_factory=list)
 
 
+NAME = "the table"
+"""What messages call it."""
+
+
 def look_at(place: str) -> list[Look]:
     """The table at a place, or the tables of an SQLite file.
 
@@ -68,22 +72,29 @@ def look_at(place: str) -> list[Look]:
     Raises:
         InputError: it is missing, or nothing that can be read.
     """
+    try:
+        return _looks(place)
+    except InputError as error:  # readers name a key of the config, and there is none yet
+        raise InputError(str(error).replace(f"`data.{NAME}`", "what you gave").replace("the config file", "where you are")) from error
+
+
+def _looks(place: str) -> list[Look]:
     if "://" in place:
         return [_query(place, place.partition("?")[2].partition("=")[2])]
     path = Path(place).expanduser()
     if _starts(path, SQLITE):
         return _sqlite(path)
-    parts = parts_at(place, "the table")
+    parts = parts_at(place, NAME)
     first, several = parts[0], len(parts) > 1
-    content = content_of(first.path, "the table", first.member)
-    form = form_of(content, first.path, "the table", first.member)
+    content = content_of(first.path, NAME, first.member)
+    form = form_of(content, first.path, NAME, first.member)
     notes = [f"The folder is one table of {len(parts):,} files; it was judged by {first.path.name}."] if path.is_dir() else []
     if form == "text":
         look = _text(content[:SAMPLE_BYTES], str(first))
     elif form == "parquet" and not first.columns:
         look = _parquet(first.path)
     else:
-        frame = read_part(first, DataConfig(events=place), "the table").frame
+        frame = read_part(first, DataConfig(events=place), NAME).frame
         look = Look(place, path.name, frame.head(SAMPLE_ROWS).reset_index(drop=True), len(frame) <= SAMPLE_ROWS)
     look.place, look.name, look.notes = str(path.resolve()), path.name, [*notes, *look.notes]
     look.whole = look.whole and not several
@@ -106,7 +117,7 @@ def _sqlite(path: Path) -> list[Look]:
 
 def _query(address: str, name: str) -> Look:
     sample = re.sub(r"([?&])table=([\w.]+)$", rf"\1query=SELECT * FROM \2 LIMIT {SAMPLE_ROWS}", address)
-    frame, _ = read_sql(sample, "the table")
+    frame, _ = read_sql(sample, NAME)
     return Look(address, name, frame, len(frame) < SAMPLE_ROWS)
 
 

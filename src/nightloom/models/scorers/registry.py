@@ -12,6 +12,7 @@ from nightloom.models.scorers.cooccurrence import Cooccurrence
 from nightloom.models.scorers.friends import Friends
 from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.item_graph import ItemGraph
+from nightloom.models.scorers.linear import Linear
 from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.scorers.repeats import Repeats
 from nightloom.models.scorers.text_neighbours import TextNeighbours
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nightloom.models.sequential.content_fusion import ItemContent
 
 CLASSES: dict[str, type[Scorer]] = {
-    one.family: one for one in (TransitionGraph, Cooccurrence, TextNeighbours, Popularity, Repeats, Friends, ALS)
+    one.family: one for one in (TransitionGraph, Cooccurrence, Linear, TextNeighbours, Popularity, Repeats, Friends, ALS)
 }
 """Name -> class."""
 

@@ -255,6 +255,7 @@ def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str,
     makers: dict[str, Callable[[], Member]] = {
         "graph": lambda: Graph(arrays["graph"], settings["graph"]),
         "cooccurrence": lambda: ItemEdges(arrays["cooccurrence"], settings["cooccurrence"]),
+        "linear": lambda: ItemEdges(arrays["linear"], settings["linear"]),
         "text_neighbours": lambda: ItemEdges(arrays["text_neighbours"], settings["text_neighbours"]),
         "popularity": lambda: Popularity(arrays["popularity"]["counts"]),
         "repeats": Repeats,
