@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,8 +68,8 @@ def read_text(content: Content, data: DataConfig, name: str, place: str) -> RawT
     def parse(quoted: bool) -> _Parsed:
         try:
             return _parse(body, form, quoted, UNIT if several else form.separator)
-        except pa.ArrowException as error:
-            if "UTF8" in str(error):
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
                 raise not_in_encoding(text, encoding, place, name) from error
             hint = ". A quote that is never closed looks so, too" if quoted else ""
             raise InputError(f"{name}: {place} cannot be read as CSV with separator {form.separator!r}: {error}{hint}") from error
@@ -95,16 +98,43 @@ def _parse(body: Content | memoryview, form: TextForm, quoted: bool, separator: 
 
     if not len(body):
         return _Parsed(pa.table({column: pa.array([], pa.string()) for column in form.columns}))
-    table = pyarrow.csv.read_csv(
-        pa.BufferReader(pa.py_buffer(body)),
-        # Threads would lose the numbers of ragged rows.
-        pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=form.columns),
-        pyarrow.csv.ParseOptions(
-            delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, invalid_row_handler=set_aside
-        ),
-        pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(form.columns, pa.string()), null_values=[""], strings_can_be_null=True),
-    )
+    with _undecodable_rows_raised():
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(pa.py_buffer(body)),
+            # Threads would lose the numbers of ragged rows.
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=form.columns),
+            pyarrow.csv.ParseOptions(
+                delimiter=separator, quote_char='"' if quoted else False, newlines_in_values=quoted, invalid_row_handler=set_aside
+            ),
+            pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(form.columns, pa.string()), null_values=[""], strings_can_be_null=True),
+        )
     return _Parsed(table, ragged)
+
+
+@contextmanager
+def _undecodable_rows_raised() -> Iterator[None]:
+    """Raise what Arrow only writes to stderr: that a ragged row, which it hands over as text, is none.
+
+    Raises:
+        UnicodeDecodeError: there is such a row.
+    """
+    found, before = [], sys.unraisablehook
+
+    def keep(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, UnicodeDecodeError):
+            found.append(unraisable.exc_value)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise (found[0] if found else error) from error
+    finally:
+        sys.unraisablehook = before
+    if found:
+        raise found[0]
 
 
 def _multiline(column: pa.ChunkedArray) -> np.ndarray:

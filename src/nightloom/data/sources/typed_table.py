@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-import zipfile
 from typing import Any
 
 import pandas as pd
@@ -41,12 +40,15 @@ def read_columns(content: Content, form: str, name: str, place: str) -> RawTable
     source = pa.BufferReader(pa.py_buffer(content))
     try:
         table = pq.ParquetFile(source).read() if form == "parquet" else pyarrow.feather.read_table(source, memory_map=False)
-    except (pa.ArrowException, OSError) as error:
+        table = table.replace_schema_metadata(None)  # what pandas noted of itself is not read, nor its damage
+        table.validate(full=True)
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         spoken = "Parquet" if form == "parquet" else "Arrow"
         raise InputError(
             f"{name}: {place} ({len(content):,} bytes) is not a whole {spoken} file ({error}). Was it cut short? Write it again."
         ) from error
-    table = table.select([index for index, column in enumerate(table.column_names) if not column.startswith("__index_level_")])
+    table = table.select([index for index, column in enumerate(names) if not column.startswith("__index_level_")])
     unique(table.column_names, place, name)
     return RawTable.of(table.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get), place)
 
@@ -67,7 +69,7 @@ def read_workbook(content: Content, name: str, place: str, header: bool) -> RawT
             book = openpyxl.load_workbook(io.BytesIO(content[:]), read_only=True, data_only=True)
             sheets = {sheet.title: [list(row) for row in sheet.iter_rows(values_only=True)] for sheet in book.worksheets}
             book.close()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # openpyxl lets through what zipfile, zlib and its parser raise at damage
         raise InputError(f"{name}: {place} is not a whole Excel workbook ({error}). Save it again.") from error
     filled = {title: kept for title, rows in sheets.items() if (kept := _filled(rows))}
     if len(filled) != 1:
