@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -10,10 +11,9 @@ from prefect.tasks import exponential_backoff
 
 from nightloom.core.errors import InputError
 from nightloom.data.collect import collect as read_sources
-from nightloom.privacy.forget import forget
-from nightloom.runs.forgotten import Forgotten
+from nightloom.privacy.forget import forget, forgotten_elsewhere
 from nightloom.runs.nights import fetch_latest
-from nightloom.runs.service_store import store_file
+from nightloom.runs.service_store import central_address, store_file
 from nightloom.runs.stages import Manifest, Night, PeakMemory
 from nightloom.serving.store.erase import wishes
 from tasks.progress import log_done, report_progress, worth_retrying
@@ -25,16 +25,19 @@ def _forget_who_asked(night: Night) -> None:
     Where another run is at work nothing is done: the rows read below leave these people out all the same, and the next night is asked.
     """
     name = night.config.name
-    for number, (user, day) in enumerate(wishes(store_file(night.root, name)), 1):
-        act = Forgotten.load(night.root.resolve(), name).act(user)
-        if act and act.done and act.day >= day:  # where machines share rows the id stays in the store
-            continue
+    asked = [user for user, _ in wishes(store_file(night.root, name), central_address())]
+    for number, (user, elsewhere) in enumerate([*((user, False) for user in asked), *_others(night, asked)], 1):
         try:
-            done = forget(name, user, night.root)
+            done = forget(name, user, night.root, elsewhere=elsewhere)
         except InputError as error:
             report_progress(f"collect: who asked the service to be forgotten is still in files of earlier nights. {error}")
             return
         report_progress(f"collect: person {number} who asked the service to be forgotten taken out of {done.files:,} files")
+
+
+def _others(night: Night, asked: Sequence[str]) -> list[tuple[str, bool]]:
+    """Who was forgotten on another machine that shares the store, and is still in files of this one."""
+    return [(user, True) for user in forgotten_elsewhere(night.config.name, night.root) if user not in asked]
 
 
 @task(

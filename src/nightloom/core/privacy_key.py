@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from nightloom.core.errors import InputError
 VARIABLE = "NIGHTLOOM_PRIVACY_KEY"
 FILE = "privacy.key"
 SHORTEST = 16
+MARK = "forgotten:"
+"""What a mark of somebody who was forgotten begins with; no id of a person does."""
 
 
 def key_of_environment() -> bytes | None:
@@ -74,6 +77,29 @@ def keyed_hash(key: bytes, purpose: str, text: str) -> str:
 def fingerprint(key: bytes) -> str:
     """What tells keys apart and does not tell the key, 16 hex digits."""
     return keyed_hash(key, "fingerprint", "")[:16]
+
+
+def forgotten_hash(key: bytes, user: str) -> str:
+    """What stands for somebody who was forgotten."""
+    return keyed_hash(key, "forgotten", user)
+
+
+def forgotten_mark(key: bytes, user: str) -> str:
+    """The same as a row's id in the service's store; it says by which key it was made."""
+    return f"{MARK}{fingerprint(key)}:{forgotten_hash(key, user)}"
+
+
+def hashes_in(marks: Iterable[str], key: bytes, what: str) -> set[str]:
+    """The hashes of some marks.
+
+    Raises:
+        InputError: another key made one; names `what`.
+    """
+    found = [mark.removeprefix(MARK).partition(":") for mark in marks]
+    for made_by, apart, _ in found:
+        if apart:  # those of the version before say no key, and are of this machine
+            check_fingerprint(key, made_by, what)
+    return {hash_ or made_by for made_by, _, hash_ in found}
 
 
 def check_fingerprint(key: bytes, expected: str, what: str) -> None:

@@ -61,7 +61,8 @@ def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], 
                 source[table] = tables[table].place
                 progress(f"read {len(tables[table].frame):,} {table} from {source[table]}")
     made = canonical(tables, data)
-    listed = Forgotten.load(root, name)
+    day = read_store(data.store, name, root)
+    listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
     made, forgotten = without_people(made, listed)
     if data.pseudonyms:
         pseudonyms = _pseudonyms(root / "snapshots" / name)
@@ -74,7 +75,7 @@ def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], 
     for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
-    if (day := read_store(data.store, name, root)) is not None:
+    if day is not None:
         made, dropped = with_store(made, day, data)
         made, waiting = without_people(made, listed.unfinished())  # what came after the person was forgotten counts, once that is done
         if waiting:

@@ -20,11 +20,12 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.parquet as pq
 
 from nightloom.core.digests import check_listing, listing, read_sealed, write_sealed
-from nightloom.core.privacy_key import key_of_environment
+from nightloom.core.privacy_key import hashes_in, key_of_environment, privacy_key
 from nightloom.core.pseudonyms import Pseudonyms
 from nightloom.data.tables.snapshot import SAID
 from nightloom.data.tables.without_people import PEOPLE
 from nightloom.privacy.redact import redact, without_rows
+from nightloom.privacy.remote_files import redact_runs
 from nightloom.promotion.registered import CLICKS, SAW_FORGOTTEN, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.trim import TRIMMED
@@ -32,7 +33,7 @@ from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import not_in_use
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.runs.storage import Storage
-from nightloom.serving.store.erase import erase_from_base, erase_from_store
+from nightloom.serving.store.erase import compact, erase_from_base, erase_from_store, marks_in
 
 KEPT_STAGES = ("load_pretrained",)
 """Stages that read nothing of people. The others are deleted: they are made again from what is left."""
@@ -59,7 +60,7 @@ class Done:
     left: tuple[str, ...] = ()
 
 
-def forget(name: str, user: str, root: Path, progress: Progress = lambda _: None) -> Done:
+def forget(name: str, user: str, root: Path, progress: Progress = lambda _: None, *, elsewhere: bool = False) -> Done:
     """Take a person out of everything that is kept of a recommender.
 
     Args:
@@ -67,6 +68,7 @@ def forget(name: str, user: str, root: Path, progress: Progress = lambda _: None
         user: the id, as the sources have it.
         root: the mlruns folder.
         progress: gets a line for each step, never the id.
+        elsewhere: whether another machine that shares the store has cleared it: what the person did since counts.
 
     Raises:
         InputError: a night is at work, or the list of forgotten people was made by another key.
@@ -74,7 +76,7 @@ def forget(name: str, user: str, root: Path, progress: Progress = lambda _: None
     """
     root, done = root.resolve(), list[Done]()
     for one in (user, *_pseudonyms(user)):
-        done.append(_forget(name, one, root, progress))
+        done.append(_forget(name, one, root, progress, elsewhere=elsewhere))
     versions = {(one.model, one.version): one for part in done for one in part.versions}
     left = tuple(dict.fromkeys(line for part in done for line in part.left))
     return Done(sum(one.rows for one in done), sum(one.files for one in done), tuple(versions.values()), left)
@@ -86,7 +88,33 @@ def _pseudonyms(user: str) -> tuple[str, ...]:
     return () if key is None else (Pseudonyms(key)(user),)
 
 
-def _forget(name: str, user: str, root: Path, progress: Progress) -> Done:
+def forgotten_elsewhere(name: str, root: Path) -> list[str]:
+    """Ids in this machine's snapshots of people whom another machine that shares the store has forgotten; the others go to the list.
+
+    Raises:
+        InputError: the machines have different keys.
+        NightloomError: the store can not be reached.
+    """
+    root = root.resolve()
+    marks = marks_in(store_file(root, name), central_address())
+    if not marks:
+        return []
+    listed = Forgotten.load(root, name)
+    known = {act.hash for act in listed.acts if act.done}
+    new = hashes_in(marks, privacy_key(root), "people who were forgotten on another machine") - known
+    here: dict[str, str] = {}
+    if new:
+        for snapshot in _snapshots(root, name):
+            for table, columns in PEOPLE.items():
+                if (path := snapshot / f"{table}.parquet").is_file():
+                    ids = {one for column in columns for one in pq.read_table(path, columns=[column])[column].unique().to_pylist() if one}
+                    here |= {listed.hash(one): one for one in ids}
+    for hash_ in sorted(new - set(here)):
+        listed = listed.noted_by_hash(hash_, done=True)
+    return [here[hash_] for hash_ in sorted(new & set(here))]
+
+
+def _forget(name: str, user: str, root: Path, progress: Progress, *, elsewhere: bool) -> Done:
     """The same of one name of a person: the id, or a pseudonym."""
     with not_in_use(root):
         listed = Forgotten.load(root, name).noted(user)
@@ -94,7 +122,11 @@ def _forget(name: str, user: str, root: Path, progress: Progress) -> Done:
         registry = Registry(root) if _registered(root) else None
         versions = _mark(registry, name, user, root) if registry else ()
         listed = listed.noted(user, [one.version for one in versions])
-        rows, files = erase_from_store(store_file(root, name), user, None if central_address() else listed.hash(user)), 0
+        rows, files = 0, 0
+        if elsewhere:
+            compact(store_file(root, name))
+        else:
+            rows = erase_from_store(store_file(root, name), user, listed.mark(user), central_address())
         progress(f"{rows:,} rows of the service's store deleted")
         for snapshot in _snapshots(root, name):
             files += _redact_snapshot(snapshot, user)
@@ -110,7 +142,7 @@ def _forget(name: str, user: str, root: Path, progress: Progress) -> Done:
             progress("files of MLflow gone through")
         files += _publish(root, name)
         if central_address():
-            left.append("PostgreSQL and the store's file keep the id alone, by which other machines know whom they must not send again.")
+            left.append("Other machines that share PostgreSQL have their own files: their next night goes through them.")
         listed.noted(user, done=True)
     return Done(rows, files, versions, tuple(left))
 
@@ -213,10 +245,13 @@ def _redact_artifacts(registry: Registry, name: str, user: str, left: list[str])
     many = 0
     for experiment in registry.experiments(name):
         at = urlsplit(experiment.artifact_location)
-        if at.scheme not in ("", "file"):
-            left.append(f"Files of MLflow at {experiment.artifact_location} were not gone through: they are not on this machine.")
-            continue
-        many += sum(redact(path, user) for path in _files(Path(unquote(at.path))) if "models" not in path.parts)
+        folder = Path(unquote(at.path)) if at.scheme in ("", "file") else None
+        if folder is None:
+            many += redact_runs(registry, experiment.experiment_id, user)
+        elif folder.is_dir():
+            many += sum(redact(path, user) for path in _files(folder) if "models" not in path.parts)
+        elif registry.tracking.uri.startswith("http"):
+            left.append(f"Files of MLflow in {folder} were not gone through: that folder is not on this machine.")
     return many
 
 

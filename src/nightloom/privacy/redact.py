@@ -10,7 +10,7 @@ import csv
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,7 @@ def telling(user: str) -> bool:
 
 def redact(path: Path, user: str) -> bool:
     """Take an id out of a file; whether it was there. A kill leaves the file as it was or as it shall be."""
-    kinds: dict[str, Callable[[Path, str], bool]] = {
-        ".parquet": _parquet,
-        ".csv": _csv,
-        ".json": _json,
-        ".zip": _zip,
-        **dict.fromkeys(TEXTS, _text),
-    }
-    todo = kinds.get(path.suffix)
+    todo = KINDS.get(path.suffix)
     return todo(path, user) if todo and path.is_file() and not path.is_symlink() else False
 
 
@@ -184,3 +177,13 @@ def _zip(path: Path, user: str) -> bool:
             for info, content in made:
                 packed.writestr(info, content, info.compress_type)
     return changed
+
+
+KINDS: Mapping[str, Callable[[Path, str], bool]] = {
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".json": _json,
+    ".zip": _zip,
+    **dict.fromkeys(TEXTS, _text),
+}
+"""Ending of a file's name -> what takes an id out of such a file; files of other kinds hold none."""

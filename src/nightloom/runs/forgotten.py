@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from nightloom.core.digests import read_sealed, write_sealed
-from nightloom.core.privacy_key import check_fingerprint, fingerprint, keyed_hash, privacy_key
+from nightloom.core.privacy_key import MARK, check_fingerprint, fingerprint, forgotten_hash, forgotten_mark, hashes_in, privacy_key
 from nightloom.runs.storage import Storage
 
 FOLDER = "forgotten"
-PURPOSE = "forgotten"
 SEPARATORS = re.compile(r"[,;|\t \"'{}\[\]:=]+")
 """What stands between values in the text of a row that could not be read."""
 
@@ -84,7 +83,7 @@ class Forgotten:
 
     def hash(self, user: str) -> str:
         """The keyed hash of an id."""
-        return keyed_hash(privacy_key(self.root), PURPOSE, user)
+        return forgotten_hash(privacy_key(self.root), user)
 
     def act(self, user: str) -> Act | None:
         """What is known of an id's act; None where there was none."""
@@ -96,7 +95,23 @@ class Forgotten:
         if not self.acts:
             return set()
         hashes, key = {one.hash for one in self.acts}, privacy_key(self.root)
-        return {one for one in ids if keyed_hash(key, PURPOSE, one) in hashes}
+        return {one for one in ids if forgotten_hash(key, one) in hashes}
+
+    def mark(self, user: str) -> str:
+        """What stands for an id in the service's store once the person is forgotten."""
+        return forgotten_mark(privacy_key(self.root), user)
+
+    def with_marks(self, marks: Iterable[str]) -> Self:
+        """The list with people whom another machine has forgotten, by the marks in the store that both share.
+
+        Raises:
+            InputError: another key made a mark: nobody could be found by it.
+        """
+        if not (said := [one for one in marks if one.startswith(MARK)]):
+            return self
+        found = hashes_in(said, privacy_key(self.root), "the service's store: people who were forgotten")
+        known = {one.hash for one in self.acts}
+        return replace(self, acts=(*self.acts, *(Act(one, "", done=True) for one in sorted(found - known))))
 
     def in_raw(self, raws: Sequence[str]) -> list[bool]:
         """Of rows that could not be read, whether one of the values in their text is on the list."""
@@ -106,11 +121,15 @@ class Forgotten:
 
     def noted(self, user: str, versions: Sequence[str] = (), *, done: bool = False) -> Self:
         """Write an act to the list; one that is there gets more versions, and is done when all was gone through."""
-        wanted, before = self.hash(user), self.act(user)
+        return self.noted_by_hash(self.hash(user), versions, done=done)
+
+    def noted_by_hash(self, hash_: str, versions: Sequence[str] = (), *, done: bool = False) -> Self:
+        """The same of somebody of whom the hash alone is known."""
+        before = next((one for one in self.acts if one.hash == hash_), None)
         today = datetime.now(UTC).strftime("%Y-%m-%d")
         seen = tuple(sorted({*(before.versions if before else ()), *versions}, key=int))
-        act = Act(wanted, today, seen, done)
-        list_ = replace(self, acts=(*(one for one in self.acts if one.hash != wanted), act))
+        act = Act(hash_, today, seen, done)
+        list_ = replace(self, acts=(*(one for one in self.acts if one.hash != hash_), act))
         place, storage = _place(self.name), Storage.of(self.root)
         content: dict[str, Any] = {"key": fingerprint(privacy_key(self.root)), "acts": [asdict(one) for one in list_.acts]}
         (self.root / place).parent.mkdir(parents=True, exist_ok=True)

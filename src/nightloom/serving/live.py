@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nightloom.core.blocklist import Blocklist
 from nightloom.core.errors import InputError
 from nightloom.core.item_text import compose
+from nightloom.core.privacy_key import MARK
 from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.core.queries import Query
 from nightloom.encoders.exported import ExportedEncoder, opened
@@ -30,7 +31,6 @@ from nightloom.serving.search.search import Search
 from nightloom.serving.search.word_index import WordIndex
 from nightloom.serving.settings import Champion
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
-from nightloom.serving.store.writes import HideForgotten
 from nightloom.serving.stored import Rules
 from nightloom.serving.withheld import Awaited, Robots
 
@@ -182,7 +182,7 @@ class LiveModel:
         elif isinstance(change, Item):
             self._put(change)
         elif isinstance(change, Forgotten):
-            if change.user_id.startswith(HideForgotten.MARK):  # whose it is nobody can tell any more
+            if change.user_id.startswith(MARK):  # whose it is nobody can tell any more
                 self.engine.forget_users()
             else:
                 self._forget(change.user_id)

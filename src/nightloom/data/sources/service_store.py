@@ -44,7 +44,7 @@ class StoreRows:
         through: writer -> last number that is among the rows.
         events: `EVENTS`, in the order of time, then arrival, then id: the same rows come in the same order from every machine.
         items: by id.
-        forgotten: users whose earlier rows, in whatever table, do not count.
+        forgotten: users whose earlier rows, in whatever table, do not count; or marks of them (`nightloom.core.privacy_key.MARK`).
     """
 
     place: str

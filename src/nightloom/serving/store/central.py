@@ -14,7 +14,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nightloom.core.errors import InputError
+from nightloom.core.privacy_key import MARK
 from nightloom.runs.service_store import EVENTS_URL, central_schema
+from nightloom.serving.store.marks import Marks
 from nightloom.serving.store.schema import CENTRAL
 
 VERSIONS = "store_version"
@@ -43,13 +45,14 @@ class Central:
     Args:
         url: SQLAlchemy address; the password may be in the environment (NIGHTLOOM_SQL_PASSWORD).
         name: of the recommender; its tables are in a schema of their own.
+        marks: by which people are known who were forgotten. None: what is pushed is nobody's.
 
     Raises:
         InputError: the address is none of PostgreSQL.
     """
 
-    def __init__(self, url: str, name: str) -> None:
-        self.schema = central_schema(name)
+    def __init__(self, url: str, name: str, marks: Marks | None = None) -> None:
+        self.schema, self._marks = central_schema(name), marks
         self._engine = engine(url).execution_options(schema_translate_map={None: self.schema})
         self._migrated = False
 
@@ -116,8 +119,53 @@ class Central:
                     raise Foreign from None
                 raise
             _clear(connection, rows)
+            self._clear_marked(connection, rows)
             head = insert(tables["writers"]).values(writer=writer, number=last)
             connection.execute(head.on_conflict_do_update(index_elements=["writer"], set_={"number": last}))
+
+    def _clear_marked(self, connection: sa.Connection, rows: Rows) -> None:
+        """Remove what comes of people who were forgotten, from a machine that did not know.
+
+        Raises:
+            InputError: another key made a mark: nobody could be known by it, so nothing is taken.
+        """
+        users = {row["user_id"] for name in ("events", "feedback") for row in rows.get(name, ())} - {None}
+        forgotten = CENTRAL.tables["forgotten"]
+        if self._marks is None or not users:
+            return
+        is_mark = forgotten.c.user_id.startswith(MARK, autoescape=True)
+        one_a_key = sa.select(sa.func.min(forgotten.c.user_id)).where(is_mark)
+        made_by = connection.scalars(one_a_key.group_by(sa.func.split_part(forgotten.c.user_id, ":", 2))).all()
+        if not made_by:
+            return
+        self._marks.check(made_by)
+        of = self._marks.among(users)
+        chosen = sa.select(forgotten.c.user_id, forgotten.c.received).where(forgotten.c.user_id.in_(of))
+        for mark, received in connection.execute(chosen).tuples().all():
+            _delete(connection, of[mark], received)
+
+    def forgotten(self) -> list[tuple[str, int]]:
+        """Ids of people who asked to be forgotten, marks of those who were, and when, in milliseconds."""
+        self.ready()
+        table = CENTRAL.tables["forgotten"]
+        with self._engine.connect() as connection:
+            chosen = sa.select(table.c.user_id, table.c.received).order_by(table.c.received, table.c.user_id)
+            return [(user, received) for user, received in connection.execute(chosen)]
+
+    def erase(self, user: str, mark: str) -> None:
+        """Remove a person's rows and the id itself; the mark, which has come before, stays in their place.
+
+        Raises:
+            NightloomError: PostgreSQL does not answer.
+        """
+        self.ready()
+        forgotten = CENTRAL.tables["forgotten"]
+        with self._engine.begin() as connection:
+            self._lock(connection)
+            received = connection.scalar(sa.select(forgotten.c.received).where(forgotten.c.user_id == mark))
+            if received is not None:
+                _delete(connection, user, received)
+                connection.execute(sa.delete(forgotten).where(forgotten.c.user_id == user))
 
     def heads(self) -> dict[int, int]:
         """Writer -> last number, of all."""
@@ -197,6 +245,13 @@ def _upsert(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> Any:
         return statement.on_conflict_do_nothing(index_elements=[KEYS[table.name]])
     changed = {column.name: new[column.name] for column in table.columns if not column.primary_key}
     return statement.on_conflict_do_update(index_elements=[KEYS[table.name]], set_=changed, where=wins[table.name]())
+
+
+def _delete(connection: sa.Connection, user: str, received: int) -> None:
+    """Delete what was received of a person until some moment."""
+    for name in ("events", "feedback"):
+        table = CENTRAL.tables[name]
+        connection.execute(sa.delete(table).where(table.c.user_id == user, table.c.received <= received))
 
 
 def _clear(connection: sa.Connection, rows: Rows) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from nightloom.core.privacy_key import MARK
 from nightloom.serving.store.central import KEYS, ROWS, Central, Foreign, Rows, told
 from nightloom.serving.store.database import connect, lock_of, new_writer, turn
+from nightloom.serving.store.marks import Marks
 from nightloom.serving.store.schema import CENTRAL
 from nightloom.serving.store.writer import begin
 
@@ -159,6 +161,7 @@ def _fetch(connection: sqlite3.Connection, path: Path, central: Central) -> None
 
 def _absorb(connection: sqlite3.Connection, path: Path, writer: int, rows: Rows, through: int) -> None:
     """Write another machine's rows into the file, with the note of how far they go."""
+    marks = Marks(path)
     with turn(path):
         run = connection.execute
         run("BEGIN IMMEDIATE")
@@ -166,7 +169,7 @@ def _absorb(connection: sqlite3.Connection, path: Path, writer: int, rows: Rows,
             transaction = begin(connection)
             told_of = [(row["number"], name, row) for name, said in rows.items() for row in said]
             for _, name, row in sorted(told_of, key=lambda one: one[0]):
-                _take_in(connection, name, row, transaction.take())
+                _take_in(connection, name, row, transaction.take(), marks)
             run("UPDATE state SET sequence = ?", (transaction.sequence,))
             run(
                 "INSERT INTO writers (writer, number) VALUES (?, ?) ON CONFLICT (writer) DO UPDATE SET number = excluded.number",
@@ -179,11 +182,12 @@ def _absorb(connection: sqlite3.Connection, path: Path, writer: int, rows: Rows,
             raise
 
 
-def _take_in(connection: sqlite3.Connection, name: str, row: Mapping[str, Any], sequence: int) -> None:
+def _take_in(connection: sqlite3.Connection, name: str, row: Mapping[str, Any], sequence: int, marks: Marks) -> None:
     run, key = connection.execute, row[KEYS[name]]
     if name in ("events", "feedback"):
         asked = run("SELECT received FROM forgotten WHERE user_id = ?", (row["user_id"],)).fetchone()
-        if asked is not None and row["received"] <= asked[0]:
+        by_mark = None if row["user_id"] is None else marks.received(connection, row["user_id"])
+        if row["received"] <= max(asked[0] if asked else -1, -1 if by_mark is None else by_mark):
             return
         _insert(connection, name, row, sequence, "INSERT OR IGNORE")
         if name == "events" and row["deleted"]:
@@ -199,8 +203,22 @@ def _take_in(connection: sqlite3.Connection, name: str, row: Mapping[str, Any], 
         return
     _insert(connection, name, row, sequence, "INSERT OR REPLACE")
     if name == "forgotten":
-        for table in ("events", "feedback"):
-            run(f"DELETE FROM {table} WHERE user_id = ? AND received <= ?", (key, row["received"]))
+        for user in _meant(connection, key, marks):
+            for table in ("events", "feedback"):
+                run(f"DELETE FROM {table} WHERE user_id = ? AND received <= ?", (user, row["received"]))
+
+
+def _meant(connection: sqlite3.Connection, key: str, marks: Marks) -> list[str]:
+    """The people with rows here whom an id, or a mark, means.
+
+    Raises:
+        InputError: another key made the mark.
+    """
+    if not key.startswith(MARK):
+        return [key]
+    marks.check([key])
+    users = connection.execute("SELECT user_id FROM events UNION SELECT user_id FROM feedback WHERE user_id IS NOT NULL")
+    return [user for (user,) in users.fetchall() if marks.of(user) == key]
 
 
 def _insert(connection: sqlite3.Connection, name: str, row: Mapping[str, Any], sequence: int, verb: str) -> None:

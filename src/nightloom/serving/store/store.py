@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from nightloom.serving.store.confirmed import Confirmed
 from nightloom.serving.store.database import connect, create
+from nightloom.serving.store.marks import Marks
 from nightloom.serving.store.rows import Acknowledged, Event, Feedback, Item
 from nightloom.serving.store.view import View
 from nightloom.serving.store.writer import Writer
@@ -80,7 +81,7 @@ class Store:
         if url is not None:
             from nightloom.serving.store.central import Central  # here, since SQLAlchemy is not needed without
 
-            central = Central(url, path.stem)
+            central = Central(url, path.stem, Marks(path))
         create(path)
         return cls(path, central, ack)
 

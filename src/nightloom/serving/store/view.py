@@ -13,6 +13,7 @@ from typing import Any
 from nightloom.core.errors import InputError
 from nightloom.serving.store.base import Base, describe
 from nightloom.serving.store.database import connect
+from nightloom.serving.store.marks import IS_MARK, Marks
 from nightloom.serving.store.rows import Change, DeletedEvent, Event, Feedback, Forgotten
 from nightloom.serving.store.writes import ITEM_COLUMNS, item_of
 
@@ -53,6 +54,7 @@ class View:
     def __init__(self, path: Path, base: Path | None = None, through: Mapping[int, int] | None = None) -> None:
         self._base = None if base is None else Base(base, path)
         self._through = dict(through or {}) if base is None else store_rows(base)
+        self._marks = Marks(path)
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._connection = connect(path, reads_only=True)  # of `changes` alone: data_version must see every commit of others
@@ -187,9 +189,17 @@ class View:
     def _hidden(self, user_id: str) -> tuple[bool, set[Any]]:
         """Whether the snapshot's events of a user do not count, and those that do not since the store has them, or had them deleted."""
         run = self._reader.execute
-        if run("SELECT 1 FROM forgotten WHERE user_id = ?", (user_id,)).fetchone() is not None:
+        if run("SELECT 1 FROM forgotten WHERE user_id = ?", (user_id,)).fetchone() is not None or self._marked(user_id):
             return True, set()
         return False, set(run("SELECT item_id, event, timestamp FROM events WHERE user_id = ?", (user_id,)).fetchall())
+
+    def _marked(self, user_id: str) -> bool:
+        """Whether a mark that the snapshot does not know of yet stands for a user."""
+        run = self._reader.execute
+        if run(f"SELECT 1 FROM forgotten WHERE {IS_MARK} LIMIT 1").fetchone() is None:
+            return False
+        row = run("SELECT writer, number FROM forgotten WHERE user_id = ?", (self._marks.of(user_id),)).fetchone()
+        return row is not None and row[1] > self._through.get(row[0], 0)
 
     def close(self) -> None:
         """Close the connections."""

@@ -7,8 +7,9 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from nightloom.core.privacy_key import MARK
 from nightloom.serving.store.errors import WriteRefused
 from nightloom.serving.store.rows import Acknowledged, Event, Feedback, Item
 
@@ -222,51 +223,38 @@ class DeleteItem:
 
 @dataclass(frozen=True)
 class Forget:
-    """Remove all rows of a user, and remember that those of the snapshot do not count; says how many rows went."""
+    """Remove all rows of a user, and remember that those of the snapshot do not count; says how many rows went.
+
+    Attributes:
+        user_id: whose.
+        mark: what stands for the id from now on (`nightloom.core.privacy_key.forgotten_mark`). None: the id itself, as long as it is in
+            snapshots and other files, which the next night goes through.
+    """
 
     user_id: str
+    mark: str | None = None
     rows: int = 1
 
     def __post_init__(self) -> None:
         _check(user_id=self.user_id)
+        if self.user_id.startswith(MARK):
+            raise WriteRefused(f"user_id: no id of a person begins with {MARK}")
 
     def run(self, transaction: Transaction) -> int:
         """Delete and note."""
         run, gone = transaction.connection.execute, 0
         for table in ("events", "feedback"):
             gone += run(f"DELETE FROM {table} WHERE user_id = ?", (self.user_id,)).rowcount
+        if self.mark is not None:
+            run("DELETE FROM forgotten WHERE user_id = ?", (self.user_id,))
         at = transaction.take()
         run(
             "INSERT INTO forgotten (sequence, user_id, received, writer, number) VALUES (?, ?, ?, ?, ?) ON CONFLICT (user_id) DO UPDATE "
             "SET sequence = excluded.sequence, received = excluded.received, writer = excluded.writer, number = excluded.number",
-            (at, self.user_id, transaction.now, transaction.writer, at),
+            (at, self.mark or self.user_id, transaction.now, transaction.writer, at),
         )
         transaction.now += 1  # what the same group adds for this user afterwards counts again
         return gone
-
-
-@dataclass(frozen=True)
-class HideForgotten:
-    """Put a keyed hash in the place of the id of somebody who was forgotten, once the snapshots hold nothing of the person either.
-
-    The row stays, so that readers let go of what they keep of people in memory.
-    """
-
-    user_id: str
-    hash: str
-    rows: int = 1
-    MARK: ClassVar[str] = "forgotten:"
-    """What stands before a hash."""
-
-    def run(self, transaction: Transaction) -> None:
-        """Replace."""
-        run = transaction.connection.execute
-        if run("DELETE FROM forgotten WHERE user_id = ?", (self.user_id,)).rowcount:
-            at = transaction.take()
-            run(
-                "INSERT OR REPLACE INTO forgotten (sequence, user_id, received, writer, number) VALUES (?, ?, ?, ?, ?)",
-                (at, f"{self.MARK}{self.hash}", transaction.now, transaction.writer, at),
-            )
 
 
 ITEM_COLUMNS = "item_id, columns, whole, deleted, version, changed"
