@@ -11,6 +11,7 @@ from prefect.tasks import exponential_backoff
 
 from nightloom.core.errors import InputError
 from nightloom.data.collect import collect as read_sources
+from nightloom.data.sources.service_store import read_votes
 from nightloom.privacy.forget import forget, forgotten_elsewhere
 from nightloom.runs.nights import fetch_latest
 from nightloom.runs.service_store import central_address, store_file
@@ -64,6 +65,7 @@ def collect(night: Night) -> Manifest:
         "notes": snapshot.source.get("notes", []),
         "features": dict(snapshot.features),
         "licence": snapshot.licence,
+        "reason_votes": read_votes(night.config.data.store, night.config.name, night.root),
     }
     manifest = Manifest(
         stage="collect",

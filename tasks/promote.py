@@ -94,6 +94,7 @@ def promote(
                     asked={name: evaluated.figures[name][protocol] for name in ASKED},
                     membership=evaluated.figures["membership"].get(protocol),
                     counts=collected.figures["counts"],
+                    reason_votes=collected.figures["reason_votes"],
                     licence=collected.figures["licence"],
                 )
                 example = [BundleReader.load(bundle).item_ids[:3].tolist()]

@@ -107,6 +107,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         period=(checked.figures["oldest"], checked.figures["newest"]),
         images=by_name["load_pretrained"].figures["images"],
         explanations=_read(explained.path / "reasons.json"),
+        reason_votes=collected.figures["reason_votes"],
         checks=_read(checked.path / "checks.json"),
         sample_lists=without_blocked(
             _read(evaluated.path / "sample_lists.json"),
@@ -122,7 +123,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots)
-    Tracking(night.root).log_reasons(run, explained.path, explained.figures)
+    Tracking(night.root).log_reasons(run, explained.path, explained.figures, collected.figures["reason_votes"])
     finish(night)
     return content
 

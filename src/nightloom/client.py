@@ -54,12 +54,14 @@ class Reason:
         events: of the history, the strongest first.
         without: `items` without which it would not be in the first `top` places; None where none were found.
         rank: of the item.
+        kind: of the reason, which feedback on it names.
     """
 
     text: str
     events: Sequence[ReasonEvent]
     without: Mapping[str, Any] | None
     rank: int
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Client:
         self._send("DELETE", f"/events/{_quoted(event_id)}")
 
     def add_feedback(self, feedback_id: str, token: str, kind: str, timestamp: float, **more: Any) -> None:
-        """Say what became of a recommendation; `more` is `item_id`, `user_id`, `depth`, `value`."""
+        """Say what became of a recommendation; `more` is `item_id`, `user_id`, `depth`, `value`, `reason`."""
         self._send("POST", "/feedback", {"feedback_id": feedback_id, "token": token, "kind": kind, "timestamp": timestamp, **more})
 
     def put_item(self, item_id: str, columns: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,36 @@ from typing import Any
 import pytest
 
 from benchmarks.service_process import running
+from nightloom.data.sources.service_store import read_votes
 from tests.chromium import CHROMIUM, FLAGS
 from tests.service_app import make_served, name_champion
 
 FIRST = "document.querySelector('#items li > span:nth-child(2)').innerText.split('\\n')[0]"
 
 
+VOTING = [
+    ("en-GB", "Is this reason helpful?", "Not helpful", "Thank you."),
+    ("zh-CN", "这条理由有帮助吗？", "没帮助", "谢谢您的反馈。"),  # noqa: RUF001
+]
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storefront")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
     """A service with one worker."""
-    folder = tmp_path_factory.mktemp("storefront")
     name_champion(folder, make_served(folder / "made"))
     with running(folder) as service:
         yield service.address
+
+
+@pytest.fixture
+def store(folder: Path) -> Path:
+    """The service's file."""
+    return next(path for path in folder.glob("*.db") if "-base-" not in path.name)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +109,41 @@ def test_choosing_and_dismissing(browser: Any, address: str, width: int, tmp_pat
     page.close()
 
 
+@pytest.mark.parametrize(("locale", "ask", "no", "thanks"), VOTING)
+def test_a_vote_on_a_reason_is_stored(browser: Any, address: str, store: Path, locale: str, ask: str, no: str, thanks: str) -> None:
+    context = browser.new_context(locale=locale, viewport={"width": 360, "height": 800})
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#items li")
+    page.get_by_label("Search by title").fill("title 14")
+    page.get_by_role("button", name="Choose Title 14", exact=True).click()
+    page.wait_for_selector("#items details.why summary")
+    box = page.locator("#items details.why").first
+    text = box.locator("summary").inner_text()
+    assert text.startswith(("因为", "根据") if locale == "zh-CN" else ("Because", "Recommended"))
+    title = titles(page)[0]
+    before = votes(store)
+    box.locator("summary").click()
+    group = page.get_by_role("group", name=f"{ask} {title}", exact=True)
+    assert group.is_visible()
+    size = group.get_by_role("button", name=no, exact=True).bounding_box()
+    assert size is not None
+    assert min(size["width"], size["height"]) >= 24  # WCAG 2.2, target size
+    group.get_by_role("button", name=no, exact=True).press("Enter")
+    assert group.get_by_role("status").inner_text() == thanks
+    until(page, lambda: votes(store) - before == {"not_helpful": 1})
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    context.close()
+
+
+def votes(store: Path) -> Counter[str]:
+    """Votes by what they say, as the next night counts them."""
+    found = Counter[str]()
+    for said in read_votes(str(store), "shop", store.parent).values():
+        found.update(said)
+    return +found
+
+
 def test_titles_are_text(browser: Any, address: str) -> None:
     from nightloom.client import Client
 
@@ -124,6 +177,8 @@ def test_axe_finds_nothing(browser: Any, address: str, width: int, scheme: Any) 
     page.wait_for_selector("#chosen li")
     page.locator("#items details.why summary").first.click()
     assert faults() == [], "with a choice and its bars"
+    page.locator("#items .vote button").first.click()
+    assert faults() == [], "with a vote"
     page.get_by_role("button", name="Similar to").first.click()
     page.wait_for_selector("#near[open] li")
     assert faults() == [], "with the dialogue"

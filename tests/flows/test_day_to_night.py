@@ -112,6 +112,11 @@ def test_the_day_is_in_the_next_night_and_its_model_answers_otherwise(served: Si
     chosen = answer.items[2].item_id
     client.add_feedback("f1", answer.token, "rating", TODAY + 3700, item_id=chosen, value=5)
     client.add_feedback("f2", answer.token, "impression", TODAY + 3700, depth=5)
+    told_why = client.recommend("u20", k=3, now=TODAY + 3600, explain=True)
+    kinds = [item.reason.kind for item in told_why.items if item.reason]
+    for number, (item, kind) in enumerate(zip(told_why.items, kinds, strict=True)):
+        vote = "helpful" if number else "not_helpful"
+        client.add_feedback(f"r{number}", told_why.token, vote, TODAY + 3700, item_id=item.item_id, reason=kind)
     people = [*FANS[:3], "stranger", "u20"]
     by_day = {user: scores(client, user) for user in people}
     assert all("new" in found for found in by_day.values())
@@ -128,6 +133,17 @@ def test_the_day_is_in_the_next_night_and_its_model_answers_otherwise(served: Si
     assert len(tables.events) == USERS * EVENTS + len(wanted)
     assert tables.items is not None
     assert tables.items.set_index("item_id").loc["new"].tolist() == ["The star of the night", "comedy|war"]
+
+    votes = {kind: {"helpful": kinds[1:].count(kind), "not_helpful": kinds[:1].count(kind)} for kind in kinds}
+    assert report["reason_votes"] == votes
+    page = (home / "mlruns" / "nights" / "mine" / "latest" / "report.html").read_text()
+    assert "What people say of reasons" in page
+    tracked = mlflow.MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+    figures = tracked.get_run(report["links"]["mlflow_run_id"]).data.metrics
+    for kind, said in votes.items():
+        assert {vote: figures[f"reasons/{vote}_{kind}"] for vote in said} == said
+    card = tracked.get_model_version("nightloom-mine", "2").description
+    assert "What people said of reasons so far" in card
 
     ends = time.monotonic() + 60
     while (version := client.recommend(FANS[0]).version) != "2":

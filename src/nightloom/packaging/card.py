@@ -13,6 +13,7 @@ from nightloom.core.asked import asked as count
 from nightloom.core.asked import told
 from nightloom.core.attacked import attacked
 from nightloom.core.markup import plain_markdown
+from nightloom.core.reason_votes import SAID, VOTES
 from nightloom.core.secrets import hidden
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
@@ -45,6 +46,7 @@ def model_card(
     asked: Mapping[str, Any] | None = None,
     membership: Mapping[str, Any] | None = None,
     counts: Mapping[str, int] | None = None,
+    reason_votes: Mapping[str, Mapping[str, int]] | None = None,
     licence: str | None = None,
 ) -> str:
     """A model card in Markdown.
@@ -59,6 +61,7 @@ def model_card(
         asked: how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
         membership: what `nightloom.evaluation.membership.measure_membership` gave.
         counts: table -> rows of the snapshot.
+        reason_votes: kind of reason -> vote -> how often (`nightloom.core.reason_votes`).
         licence: terms of the data.
     """
     protocol = config.evaluation.protocols[0]
@@ -86,6 +89,7 @@ def model_card(
             f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
         ),
         *_compared(f"## Against the former champion, slice by slice ({label})", guarded),
+        *_voted(reason_votes or {}),
         "## What it gives away",
         _privacy(config, membership),
         "## Made from",
@@ -101,6 +105,12 @@ def model_card(
         "- Groups that are small in the data are served with less certainty: see the slices.",
     ]
     return hidden("\n\n".join(parts) + "\n")
+
+
+def _voted(votes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What people said of the reasons of the models before; nothing where nobody did."""
+    rows = [[SAID[kind], *(f"{votes[kind][vote]:,}" for vote in VOTES)] for kind in SAID if kind in votes]
+    return ["## What people said of reasons so far", _table(["reason", "helpful", "not helpful"], rows)] if rows else []
 
 
 def _privacy(config: RunConfig, membership: Mapping[str, Any] | None) -> str:

@@ -42,6 +42,7 @@ def build_report(
     period: Sequence[str | int] | None = None,
     images: Mapping[str, Any] | None = None,
     explanations: Mapping[str, Any] | None = None,
+    reason_votes: Mapping[str, Mapping[str, int]] | None = None,
     checks: Sequence[Mapping[str, Any]] | None = None,
     sample_lists: Mapping[str, Any] | None = None,
     links: Mapping[str, str | None] | None = None,
@@ -72,6 +73,7 @@ def build_report(
         period: times (ISO 8601) of the oldest and of the newest good event; their order where events have no time.
         images: figures of the catalogue's pictures, where it has any (`nightloom.encoders.load_images`).
         explanations: content of `reasons.json`.
+        reason_votes: kind of reason -> vote -> how often (`nightloom.core.reason_votes`).
         checks: content of `checks.json`.
         sample_lists: content of `sample_lists.json`.
         links: where to look next; known keys are folder, data_docs, mlflow_run_id, mlflow_url, mlflow_runs and
@@ -117,6 +119,7 @@ def build_report(
         "quarantine_reasons": quarantine_reasons or {},
         "images": images or {},
         "explanations": explanations or {},
+        "reason_votes": reason_votes or {},
         "checks": checks or [],
         "sample_lists": sample_lists or {},
         "refused": {"stage": refused[0], "message": refused[1]} if refused else None,

@@ -81,6 +81,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         curves=charts.curves(report),
         weights={protocol: parts.fusion_weights(found) for protocol, found in report["training"].items()},
         explanations=_explanations(report),
+        votes=parts.votes(report),
         pictures=words.pictures(report),
         data_notes=words.data_notes(report),
         period=words.period(report),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nightloom.core.attacked import attacked
+from nightloom.core.reason_votes import SAID
 from nightloom.report.words import spoken
 
 
@@ -67,3 +68,9 @@ def given_away(training: Mapping[str, Any]) -> str:
     """How well an attack tells whether an event was learned from; empty where that was not measured."""
     found = training.get("membership")
     return attacked(found) if found else ""
+
+
+def votes(report: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """(kind of reason in words, votes that it is helpful, votes that it is not)."""
+    found: Mapping[str, Mapping[str, int]] = report.get("reason_votes") or {}
+    return [(said, found[kind]["helpful"], found[kind]["not_helpful"]) for kind, said in SAID.items() if kind in found]

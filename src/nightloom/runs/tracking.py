@@ -303,18 +303,20 @@ class Tracking:
         for at in range(0, len(params), PARAMS_AT_ONCE):
             self.client.log_batch(run, params=params[at : at + PARAMS_AT_ONCE])
 
-    def log_reasons(self, run: str, folder: Path, figures: Mapping[str, Any]) -> None:
-        """Log how faithful a night's reasons are, their plots and their table, without user ids.
+    def log_reasons(self, run: str, folder: Path, figures: Mapping[str, Any], votes: Mapping[str, Mapping[str, int]] | None = None) -> None:
+        """Log how faithful a night's reasons are, how helpful people found them, their plots and their table, without user ids.
 
         Args:
             run: the night's.
             folder: of stage explain.
             figures: of the stage.
+            votes: kind of reason -> vote -> how often (`nightloom.core.reason_votes`).
         """
         import pandas as pd
 
         points = [(f"fidelity/{name}", float(row[name]), int(row["removed"])) for row in figures["fidelity"] for name in FIDELITY]
         points += [(f"explain/{name}", float(value), 0) for name, value in (figures["estimator"] or {}).items()]
+        points += [(f"reasons/{vote}_{kind}", float(many), 0) for kind, said in (votes or {}).items() for vote, many in said.items()]
         with self.reached():
             self._log_metrics(run, points)
             for path in sorted((folder / "plots").iterdir()):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nightloom.serving.store import Feedback
 from nightloom.serving.tokens import Signer
 from tests.service_app import Worker, event, ids
 from tests.serving_bundle import START
@@ -133,3 +134,31 @@ def test_a_forgotten_user_is_unknown_to_all_workers(home: Path) -> None:
             assert worker("GET", "/users/u4").json()["events"] == []
         other.tell(event("e2", "u4", "i2", at=START + 99))
         assert one.ask(user_id="u4")["fallback"] is None
+
+
+def test_feedback_on_a_reason_says_its_kind(worker: Worker) -> None:
+    answer = worker.ask(history=["i3", "i4", "i5"], k=5, explain=True)
+    said = {"token": answer["token"], "timestamp": START, "item_id": ids(answer)[1]}
+    kind = answer["items"][1]["reason"]["kind"]
+    assert kind in ("events", "without", "whole")
+    good = {"feedback_id": "r1", "kind": "helpful", "reason": kind, **said}
+    stored = worker("POST", "/feedback", good)
+    assert stored.json() == {"stored": 1, "duplicates": 0, "position": 2, "event": None}
+    assert worker("POST", "/feedback", good).json()["duplicates"] == 1
+    for wrong, status in (
+        ({"kind": "helpful"}, 409),  # of what kind?
+        ({"kind": "click", "reason": kind}, 409),
+        ({"kind": "helpful", "reason": "stars"}, 422),
+        ({"kind": "helpful", "reason": kind, "item_id": "i3"}, 409),  # not shown
+        ({"kind": "not_helpful", "reason": kind, "token": answer["token"][:-4] + "AAAA"}, 403),
+    ):
+        refused = worker("POST", "/feedback", {**said, "feedback_id": "r2", **wrong})
+        assert refused.status_code == status, refused.text
+    (row,) = [one for one in worker.service.store.view().changes() if isinstance(one, Feedback)]
+    assert (row.kind, row.item_id, row.token) == (f"helpful:{kind}", said["item_id"], answer["token"])
+
+
+def test_what_is_pinned_and_what_everybody_gets_have_kinds_of_their_own(worker: Worker) -> None:
+    rules = [{"name": "christmas", "pin": ["i77"], "at": 1}]
+    kinds = [item["reason"]["kind"] for item in worker.ask(k=3, explain=True, rules=rules)["items"]]
+    assert kinds == ["editors", "newcomer", "newcomer"]

@@ -167,7 +167,13 @@ def test_accept_language(header: str, wanted: str) -> None:
 
 def test_an_empty_history_is_owned_up_to(worker: Worker) -> None:
     why = worker.ask(history=[], k=2, explain=True)["items"][0]["reason"]
-    assert why == {"text": "There is no history yet: this is recommended to everybody.", "events": [], "without": None, "rank": 1}
+    assert why == {
+        "text": "There is no history yet: this is recommended to everybody.",
+        "kind": "newcomer",
+        "events": [],
+        "without": None,
+        "rank": 1,
+    }
 
 
 def test_stored_users_pages_filters_and_given_items(worker: Worker) -> None:

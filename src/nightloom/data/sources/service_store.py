@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from nightloom.core.errors import InputError
+from nightloom.core.reason_votes import VOTES, Votes, count_votes
 from nightloom.data.sources.sql import PASSWORD, cause, reading_engine, shown
 from nightloom.runs.service_store import EVENTS_URL, central_address, central_schema, store_file
 
@@ -68,6 +70,34 @@ def read_store(store: str, name: str, root: Path) -> StoreRows | None:
     Raises:
         InputError: a store that was named is not there, or can not be read.
     """
+    where = _where(store, name, root)
+    found = None if where is None else _read(*where)
+    if found is None and store not in (OWN, NONE):
+        raise InputError(f"data.store: there is no store of a recommender '{store}'. Start its service once, or write {OWN} or {NONE}.")
+    return found
+
+
+def read_votes(store: str, name: str, root: Path) -> Votes:
+    """What people said of reasons, by kind; empty where the service has kept nothing. Arguments and errors as of `read_store`."""
+    where = _where(store, name, root)
+    if where is None:
+        return {}
+    engine, place, schema = where
+    feedback = sa.table("feedback", *(sa.column(name) for name in ("kind", "token", "item_id", "received", "feedback_id")), schema=schema)
+    with _readable(engine, place, schema), engine.connect() as connection:
+        if schema is not None and not sa.inspect(connection).has_table("feedback", schema=schema):
+            return {}
+        chosen = sa.select(feedback.c.kind, feedback.c.token, feedback.c.item_id)
+        chosen = chosen.where(sa.or_(*(feedback.c.kind.startswith(f"{vote}:", autoescape=True) for vote in VOTES)))
+        return count_votes(connection.execute(chosen.order_by(feedback.c.received, feedback.c.feedback_id)).tuples())
+
+
+def _where(store: str, name: str, root: Path) -> tuple[sa.Engine, str, str | None] | None:
+    """An engine for a store, what messages call it, and its schema; None where there is none to read.
+
+    Raises:
+        InputError: a file that was named is not there, or the address can not be understood.
+    """
     if store == NONE:
         return None
     address = central_address()
@@ -75,16 +105,12 @@ def read_store(store: str, name: str, root: Path) -> StoreRows | None:
         path = Path(store).expanduser()
         if not path.is_file():
             raise InputError(f"data.store: {path} does not exist. Name the file of a service's store, a recommender, {OWN} or {NONE}.")
-        return _read(reading_engine(make_url(f"sqlite:///{path}")), str(path), None)
+        return reading_engine(make_url(f"sqlite:///{path}")), str(path), None
     wanted = name if store == OWN else store
     if address is not None:
-        found = _read(_central(address), f"PostgreSQL ({EVENTS_URL}), schema {central_schema(wanted)}", central_schema(wanted))
-    else:
-        path = store_file(root, wanted)
-        found = _read(reading_engine(make_url(f"sqlite:///{path}")), str(path), None) if path.is_file() else None
-    if found is None and store != OWN:
-        raise InputError(f"data.store: there is no store of a recommender '{store}'. Start its service once, or write {OWN} or {NONE}.")
-    return found
+        return _central(address), f"PostgreSQL ({EVENTS_URL}), schema {central_schema(wanted)}", central_schema(wanted)
+    path = store_file(root, wanted)
+    return (reading_engine(make_url(f"sqlite:///{path}")), str(path), None) if path.is_file() else None
 
 
 def _central(address: str) -> sa.Engine:
@@ -109,23 +135,31 @@ def _read(engine: sa.Engine, place: str, schema: str | None) -> StoreRows | None
 
     events, items = table("events", *EVENTS, "deleted"), table("items", "item_id", "columns", "whole", "deleted")
     writers, forgotten = table("writers", "writer", "number"), table("forgotten", "user_id")
+    with _readable(engine, place, schema), engine.connect() as connection:
+        if schema is not None and not sa.inspect(connection).has_table("writers", schema=schema):
+            return None
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        through = dict(connection.execute(sa.select(writers.c.writer, writers.c.number)).tuples().all())
+        chosen = sa.select(*(events.c[column] for column in EVENTS)).where(events.c.deleted == 0)
+        rows = connection.execution_options(yield_per=100_000).execute(
+            chosen.order_by(events.c.timestamp, events.c.received, events.c.event_id)
+        )
+        parts = [pd.DataFrame([tuple(row) for row in part], columns=list(EVENTS)) for part in rows.partitions()]
+        said = [
+            SaidItem(row.item_id, json.loads(row[1]), bool(row.whole), bool(row.deleted))
+            for row in connection.execute(sa.select(*items.c).order_by(items.c.item_id))
+        ]
+        gone = frozenset(connection.scalars(sa.select(forgotten.c.user_id)))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(EVENTS))
+    return StoreRows(place if schema else shown(engine.url) or place, through, frame, said, gone)
+
+
+@contextmanager
+def _readable(engine: sa.Engine, place: str, schema: str | None) -> Iterator[None]:
+    """Say plainly what to do where the store can not be read in the block; the engine is done with afterwards."""
     try:
-        with engine.connect() as connection:
-            if schema is not None and not sa.inspect(connection).has_table("writers", schema=schema):
-                return None
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN")
-            through = dict(connection.execute(sa.select(writers.c.writer, writers.c.number)).tuples().all())
-            chosen = sa.select(*(events.c[column] for column in EVENTS)).where(events.c.deleted == 0)
-            rows = connection.execution_options(yield_per=100_000).execute(
-                chosen.order_by(events.c.timestamp, events.c.received, events.c.event_id)
-            )
-            parts = [pd.DataFrame([tuple(row) for row in part], columns=list(EVENTS)) for part in rows.partitions()]
-            said = [
-                SaidItem(row.item_id, json.loads(row[1]), bool(row.whole), bool(row.deleted))
-                for row in connection.execute(sa.select(*items.c).order_by(items.c.item_id))
-            ]
-            gone = frozenset(connection.scalars(sa.select(forgotten.c.user_id)))
+        yield
     except SQLAlchemyError as error:
         raise InputError(
             f"data.store: {place} can not be read: {cause(error, engine.url)}. If it is no longer wanted, write data.store: {NONE}. "
@@ -133,5 +167,3 @@ def _read(engine: sa.Engine, place: str, schema: str | None) -> StoreRows | None
         ) from None
     finally:
         engine.dispose()
-    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(EVENTS))
-    return StoreRows(place if schema else shown(engine.url) or place, through, frame, said, gone)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from nightloom.core.reason_votes import VOTES, stored
 from nightloom.serving.api.answers import answer
 from nightloom.serving.api.models import Acknowledged, EventsRequest, FeedbackRequest, Id, NewEvent
 from nightloom.serving.refusals import Conflict
@@ -59,6 +60,9 @@ async def add_feedback(body: FeedbackRequest, request: Request) -> Response:
         raise Conflict(f"item_id: feedback of kind {body.kind} names one")
     if body.value is None and body.kind == "rating":
         raise Conflict("value: a rating has one")
+    vote = next((one for one in VOTES if one == body.kind), None)
+    if (vote is None) != (body.reason is None):
+        raise Conflict("reason: feedback on a reason, and no other, says of which kind it was")
     shown = service.signer.read(body.token, "token")
     given = None if body.user_id is None else service.model.key_of(body.user_id)
     if given is not None and shown.user is not None and given != shown.user:
@@ -70,7 +74,7 @@ async def add_feedback(body: FeedbackRequest, request: Request) -> Response:
     user = given if given is not None else shown.user
     feedback = Feedback(
         body.feedback_id,
-        body.kind,
+        body.kind if vote is None or body.reason is None else stored(vote, body.reason),
         body.token,
         body.timestamp,
         user,

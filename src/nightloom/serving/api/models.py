@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nightloom.core.reason_votes import ReasonKind
 from nightloom.serving.business_rules import Rule
 from nightloom.serving.items.filters import Filter
 from nightloom.serving.model.moments import LATEST, WHOLE, Time
@@ -120,7 +121,10 @@ class FeedbackRequest(Body):
     )
     feedback_id: Id
     token: Annotated[str, Field(min_length=1, max_length=16_384)]
-    kind: Literal["impression", "click", "purchase", "rating", "dismiss", "not_interested"]
+    kind: Literal["impression", "click", "purchase", "rating", "dismiss", "not_interested", "helpful", "not_helpful"]
+    """`helpful` and `not_helpful` are said of the reason of an item."""
+    reason: ReasonKind | None = None
+    """`kind` of that reason in the answer."""
     timestamp: Time
     item_id: Id | None = None
     user_id: Id | None = None

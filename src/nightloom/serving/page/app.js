@@ -1,5 +1,5 @@
 "use strict";
-// What is chosen and dismissed lives in this page alone; dismissals are sent as feedback, under the answer's token.
+// What is chosen and dismissed lives in this page alone; dismissals, and votes on reasons, are sent as feedback, under the answer's token.
 const at = (id) => document.getElementById(id);
 const chosen = [], gone = new Set();
 let shown = [], asked = 0, next = null, wanted = "", typed = 0;
@@ -63,7 +63,33 @@ function reason(item) {
     line.append(make("span", one.title), bar, make("span", `${Math.round(100 * share)} %`, { className: "place" }));
     return line;
   }));
+  bars.append(voteOn(item));
   return [box];
+}
+
+const words = navigator.language.startsWith("zh")
+  ? { ask: "这条理由有帮助吗？", helpful: "有帮助", not_helpful: "没帮助", thanks: "谢谢您的反馈。", lang: "zh" }
+  : { ask: "Is this reason helpful?", helpful: "Helpful", not_helpful: "Not helpful", thanks: "Thank you.", lang: "en" };
+const voted = new Set();
+
+// Two small buttons below a reason; a vote is sent once for each answer and item.
+function voteOn(item) {
+  const box = make("div", "", { className: "vote", role: "group", lang: words.lang }), mark = `${item.token} ${item.item_id}`;
+  box.setAttribute("aria-label", `${words.ask} ${item.title || item.item_id}`);
+  const thank = () => box.replaceChildren(make("span", words.thanks, { role: "status" }));
+  if (voted.has(mark)) thank();
+  else box.append(make("span", words.ask), ...["helpful", "not_helpful"].map((kind) => button(words[kind], words[kind], () => {
+    voted.add(mark);
+    thank();
+    feedback(item, { kind, reason: item.reason.kind });
+  })));
+  return box;
+}
+
+function feedback(item, said) {
+  const id = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
+  const body = { feedback_id: id, token: item.token, item_id: item.item_id, timestamp: Date.now() / 1000, ...said };
+  call("/feedback", body).catch(() => {});
 }
 
 function showItems() {
@@ -129,8 +155,7 @@ function dismiss(item) {
   gone.add(item.item_id);
   showChosen();
   showItems();
-  const said = { feedback_id: crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`, token: item.token, kind: "dismiss" };
-  call("/feedback", { ...said, item_id: item.item_id, timestamp: Date.now() / 1000 }).catch(() => {});
+  feedback(item, { kind: "dismiss" });
 }
 
 async function near(item) {

@@ -76,4 +76,4 @@ def explaining(
 
 def chosen_by_hand(language: Language, rank: int) -> dict[str, Any]:
     """The reason of an item that a business rule has pinned; `rank` is the one that it would have."""
-    return {"text": pinned_sentence(language), "events": [], "without": None, "rank": rank}
+    return {"text": pinned_sentence(language), "kind": "editors", "events": [], "without": None, "rank": rank}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.reason_votes import ReasonKind
 from nightloom.serving.reasons.attribution import Contributions, Estimator, history_contributions
 from nightloom.serving.reasons.coalitions import Coalitions
 from nightloom.serving.reasons.reason_words import Language, sentence
@@ -184,4 +185,5 @@ def told(
         line |= {"share": value / total if total else 0.0, "named": event in spoken}
         lines.append(line | ({"value": value, "error": float(one.errors[event])} if both_signs else {}))
     gone: Mapping[str, Any] | None = {"items": list(dict.fromkeys(ids[event] for event in without)), "top": one.top} if without else None
-    return {"text": text, "events": lines, "without": gone, "rank": one.rank}
+    kind: ReasonKind = "newcomer" if not len(ids) else "without" if gone else "events" if spoken else "whole"
+    return {"text": text, "kind": kind, "events": lines, "without": gone, "rank": one.rank}

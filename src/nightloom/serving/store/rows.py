@@ -43,7 +43,7 @@ class Feedback:
 
     Attributes:
         feedback_id: the sender's own; stored once, however often it is sent.
-        kind: click, purchase, rating, dismiss, not_interested, impression ...
+        kind: click, purchase, rating, dismiss, not_interested, impression, or a vote on a reason (`nightloom.core.reason_votes.stored`).
         token: of the recommendation.
         position: of the item in the list, from 1.
         depth: how many items of the list were seen.
