@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from nightloom.core.files import write_json
 from nightloom.core.privacy_key import fingerprint, privacy_key
 from nightloom.data.preparation.impressions import Impressions, impressions
 from nightloom.experiments.click_baselines import calibration_plot, differences, fit_and_measure
-from nightloom.report.clicks import NOTE, apart, markdown, rows
+from nightloom.explain.click_trees import FILE as TREES
+from nightloom.explain.click_trees import explain_trees
+from nightloom.report.clicks import NOTE, apart, markdown, rows, trees
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.provenance import run_tags
@@ -48,9 +51,9 @@ def fit_clicks(night: Night, family: str, prepared: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         said = {"clicks": read.clicks, "seed": read.training.seed, "confidence": read.promotion.confidence}
-        return fit_and_measure(Impressions.load(prepared.path), family, folder, report_progress, **said)
+        return fit_and_measure(Impressions.load(prepared.path), family, folder, report_progress, explain_trees, **said)
 
-    manifest = run_stage(night, f"clicks_{family}", body, inputs=[prepared], config=read.values, code=[fit_and_measure])
+    manifest = run_stage(night, f"clicks_{family}", body, inputs=[prepared], config=read.values, code=[fit_and_measure, explain_trees])
     test = manifest.figures["test"]
     return log_done(manifest, f"AUC {test['auc']:.4f}, log-loss {test['log_loss']:.4f}")
 
@@ -72,10 +75,13 @@ def compare_clicks(night: Night, run: str, collected: Manifest, fitted: Sequence
         params = {"seed": found["seed"], "calibrator": found["calibrator"], "step": found["step"]}
         files = sorted(path for path in one.path.iterdir() if path.suffix in (".json", ".parquet", ".safetensors"))
         runs[found["family"]] = tracking.log_family(run, found["family"], metrics, tags=tags, params=params, files=files)
+        tracking.log_plots(runs[found["family"]], one.path / "plots")
     results, confidence = [one.figures for one in fitted], night.config.promotion.confidence
     tell(create_table_artifact, rows(results), key=artifact_key("clicks", night.config.name), description=f"Clicks, {night.night}")
     folders = {one.figures["family"]: one.path for one in fitted}
     text = markdown(night.config.name, results, apart(differences(folders, confidence), confidence), NOTE)
+    looked_at = next((folder / TREES for folder in folders.values() if (folder / TREES).is_file()), None)
+    text += "" if looked_at is None else trees(json.loads(looked_at.read_text(encoding="utf-8")))
     night.folder.mkdir(parents=True, exist_ok=True)
     (night.folder / "clicks.md").write_text(text, encoding="utf-8")
     write_json(night.folder / "clicks.json", results)

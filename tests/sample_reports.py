@@ -167,6 +167,19 @@ def sample_lists(champion: bool = True) -> dict[str, Any]:
     return {"protocol": "streaming", "users": users, "known_ranks": 20} | figures
 
 
+MAP: dict[str, Any] = {
+    "column": "genres",
+    "categories": ["Drama", "Comedy", "other"],
+    "explained": [0.31, 0.12],
+    "points": [
+        {"x": 0.1 + 0.2 * (place % 5), "y": 0.1 + 0.2 * (place // 5), "category": place % 3}
+        | ({"title": f"Film {place}"} if place < 9 else {})
+        for place in range(25)
+    ],
+}
+"""A map of the item space."""
+
+
 def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> dict[str, Any]:
     """A whole report; `ending` is promoted, first, rejected, dry_run, disabled or refused."""
     common: dict[str, Any] = {
@@ -202,7 +215,8 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
         **measures(champion=not first),
         decision=decision("reject" if ending == "rejected" else "promote", champion=not first),
         versions=versions,
-        explanations=REASONS,
+        explanations={**REASONS, "map": MAP},
+        reason_votes={"events": {"helpful": 12, "not_helpful": 3}, "newcomer": {"helpful": 0, "not_helpful": 1}},
         checks=CHECKS,
         sample_lists=sample_lists(champion=not first),
     )
@@ -232,6 +246,9 @@ def hostile_report(ending: str = "promoted") -> dict[str, Any]:
         one |= {"user_id": HOSTILE, "item_id": HOSTILE, "title": HOSTILE, "sentence": HOSTILE}
         for part in (*one["events"], *one["fields"]):
             part["label"] = HOSTILE
+    if content["explanations"]:
+        places = [{**point, "title": HOSTILE} for point in MAP["points"]]
+        content["explanations"]["map"] = {**MAP, "column": HOSTILE, "categories": [HOSTILE, HOSTILE, "other"], "points": places}
     content["quarantine_reasons"] = {"events": {HOSTILE: 13}}
     content["images"] = {"items": 9, "with_image": 3, "unreadable": 1, "examples": [HOSTILE]}
     content["licence"] = HOSTILE

@@ -43,6 +43,9 @@ def test_the_flow_fits_measures_and_keeps_all(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "mlruns" / "nights" / "made-ads").glob("*-clicks")
     assert "minus lightgbm (95%, paired): AUC" in (folder / "clicks.md").read_text()
     assert (folder / "calibration.png").stat().st_size > 5000
+    assert "## What LightGBM looks at" in (folder / "clicks.md").read_text()
+    plots = {path.name for path in (tmp_path / "mlruns" / "artifacts").rglob("reasons/shap_trees_*.png")}
+    assert plots == {"shap_trees_bar.png", "shap_trees_beeswarm.png"}
     results = {one["family"]: one for one in json.loads((folder / "clicks.json").read_text())}
     (probabilities,) = (tmp_path / "mlruns" / "stages" / "made-ads" / "clicks_head").glob("*/probabilities.parquet")
     kept = pd.read_parquet(probabilities)

@@ -32,6 +32,7 @@ def fit_and_measure(
     family: str,
     folder: Path,
     progress: Callable[[str, float], None] = lambda _words, _share: None,
+    explain: Callable[[Fitted, Impressions, Path, int], None] = lambda _fitted, _rows, _folder, _seed: None,
     *,
     clicks: ClicksConfig,
     seed: int,
@@ -44,6 +45,7 @@ def fit_and_measure(
         family: one of `nightloom.models.ctr.names.FAMILIES`.
         folder: where to write; it exists.
         progress: gets what is done, and which share of it.
+        explain: gets the fitted model, the rows, the folder and the seed.
         clicks: how click models are fitted.
         seed: of the fit.
         confidence: of the intervals.
@@ -78,6 +80,7 @@ def fit_and_measure(
     if isinstance(fitted.model, ClickHead):
         save(folder, fitted.model, fitted.encoder, fitted.choice.calibrator)
     write_json(folder / "result.json", result)
+    explain(fitted, rows, folder, seed)
     return result
 
 

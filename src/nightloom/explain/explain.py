@@ -19,10 +19,12 @@ from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.evaluation.samples import pick
-from nightloom.explain import plots, shap_plots
+from nightloom.explain import plots
 from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.fit import fit, long_runs
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players
+from nightloom.explain.item_map import item_map, main_column
+from nightloom.explain.overview import draw, overview, overview_of
 from nightloom.explain.reasons import HIDDEN, Reason, sentence, shares
 from nightloom.explain.shapley import Shapley, shapley
 from nightloom.packaging.bundle import Bundle
@@ -30,7 +32,6 @@ from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import EXPLAINER
 from nightloom.packaging.shown import shown_mask
 from nightloom.serving.model.engine import Engine
-from nightloom.serving.reasons.attribution import Estimator, history_contributions
 from nightloom.serving.reasons.coalitions import history_players
 
 DAY = 86_400
@@ -42,10 +43,6 @@ FIT_SAMPLES = 600
 """Model evaluations of a history that the service's estimator is fitted to: many histories of middling precision say most."""
 MOST_FIELDS = 4096
 """Most model evaluations of an item's fields: all coalitions of 12."""
-OVERVIEW_SAMPLES = 64
-"""Model evaluations of the fields of a recommendation that is only a dot of a plot: all coalitions of 6."""
-Row = tuple[float, Mapping[str, float]]
-"""A game of an overview: the worth of nobody, and player -> value."""
 COLUMNS = ["user_id", "item_id", "title", "player_kind", "player", "label", "position", "age_days", "value", "error", "share", "drop"]
 """Columns of reasons.parquet."""
 
@@ -146,9 +143,13 @@ def explain(
     estimator = fit(long_runs(engine, fitted_to, FIT_SAMPLES, seed))
     write_json(folder / EXPLAINER, asdict(estimator))
     fidelity = summarise([one.removals for one in found])
-    _write(found, fidelity, protocol, folder)
+    _write(found, fidelity, protocol, folder, _map(model, sequences, shown))
     if found:
-        _draw(found, _overview(model, engine, fitted_to, estimator, shown, exclude_seen=exclude_seen), folder / "plots")
+        explained_rows = rows[best >= 0]
+        seen = queries.histories.take(np.concatenate([explained_rows, others])).packed()
+        lengths = queries.histories.lengths[explained_rows].tolist()
+        further = overview(model, engine, fitted_to, estimator, shown, exclude_seen=exclude_seen)
+        draw(folder / "plots", model, found, replace(seen, prefixes=None), overview_of(found, lengths) + further, seed)
     games = [game for one in found for game in (one.events, one.fields)]
     return {
         "users": len(found),
@@ -243,7 +244,15 @@ def _field_reasons(item: int, players: list[str], found: Shapley, model: Bundle)
     return [Reason("field", name, label(name), *figure) for name, figure in zip(players, figures, strict=True)]
 
 
-def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: str, folder: Path) -> None:
+def _map(model: Bundle, sequences: Sequences, shown: NDArray[np.bool_] | None) -> dict[str, Any] | None:
+    """The map of the item space."""
+    known = {name: model.catalogue[name] for name in model.catalogue.names}
+    column, categories = main_column(model.spec.kinds, known, model.tags_separator)
+    popularity = np.bincount(sequences.items, minlength=sequences.n_items)
+    return item_map(model.recommender.item_vectors().numpy(), popularity, model.titles().tolist(), column, categories, shown)
+
+
+def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: str, folder: Path, map_: Mapping[str, Any] | None) -> None:
     about = ("user_id", "item_id", "title")
     rows = [
         {name: getattr(one, name) for name in about} | asdict(reason) | {"player_kind": reason.kind}
@@ -263,36 +272,10 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
         }
         for one in found
     ]
-    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample, "fidelity": fidelity})
+    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample, "fidelity": fidelity, "map": map_})
     (folder / "plots").mkdir(exist_ok=True)
     for number, one in enumerate(found[:PLOTTED], start=1):
         title = drawable(*(f"{name}, for user {one.user_id}" for name in (one.title, one.item_id)), f"recommendation {number}")
         plots.recommendation(folder / "plots" / f"reasons_{number}.png", title, one.reasons)
     if found:
         plots.summary(folder / "plots" / "reasons_summary.png", [one.reasons for one in found])
-
-
-def _overview(
-    model: Bundle, engine: Engine, histories: Histories, estimator: Estimator, shown: NDArray[np.bool_] | None, *, exclude_seen: bool
-) -> tuple[list[Row], list[Row]]:
-    """Of first recommendations for further histories: values of fields, exact where they are few, and of events as the service has them."""
-    fields: list[Row] = []
-    events: list[Row] = []
-    best = model.recommender.recommend(histories, 1, exclude_seen=exclude_seen, allowed=shown)[0][:, 0]
-    for at in np.flatnonzero(best >= 0).tolist():
-        history, item = histories.take(slice(at, at + 1)), int(best[at])
-        players = field_players(model.recommender, model.spec, item)
-        found = shapley(field_game(model.recommender, history, item, model.spec, players), len(players), OVERVIEW_SAMPLES)
-        fields.append((found.none, dict(zip(players, found.values.tolist(), strict=True))))
-        older, seen = history_contributions(engine.coalitions_of(history), np.array([item]), history.items)
-        values = seen.values(estimator)[int(older > 0) :, 0].tolist()
-        events.append((float(seen.none[0]), {str(place): value for place, value in enumerate(reversed(values), start=1)}))
-    return fields, events
-
-
-def _draw(found: list[Explanation], further: tuple[list[Row], list[Row]], folder: Path) -> None:
-    """shap's plots: of the first recommendation, and of all."""
-    fields = [(one.fields.none, {reason.player: reason.value for reason in one.of("field")}) for one in found]
-    events = [(one.events.none, {str(reason.position): reason.value for reason in one.of("event") if reason.position}) for one in found]
-    first = [reason for reason in found[0].reasons if reason.kind == "event"]
-    shap_plots.draw(folder, found[0].events, first, [*fields, *further[0]], [*events, *further[1]])

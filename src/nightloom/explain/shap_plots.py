@@ -70,8 +70,8 @@ def draw(folder: Path, first: Shapley, reasons: Sequence[Reason], fields: Sequen
 
     labels = [_label(one, place) for place, one in enumerate(reasons, start=1)]
     one = to_shap(first, labels)
-    _saved(folder / "shap_waterfall.png", lambda: shap.plots.waterfall(one, max_display=SHOWN, show=False))
-    _saved(
+    saved(folder / "shap_waterfall.png", lambda: shap.plots.waterfall(one, max_display=SHOWN, show=False))
+    saved(
         folder / "shap_decision.png",
         lambda: shap.plots.decision(
             one.base_values, one.values[None], feature_names=labels, feature_display_range=slice(-1, -SHOWN - 1, -1), show=False
@@ -81,20 +81,39 @@ def draw(folder: Path, first: Shapley, reasons: Sequence[Reason], fields: Sequen
     write_text(folder / TEXT_PLOT, _text_page(shap.plots.text(words, display=False)))
     if len(fields) > 1:
         names = sorted({name for _, players in fields for name in players})
-        table = table_to_shap(fields, [_short(drawable(name.replace("_", " "), f"field {at}")) for at, name in enumerate(names)])
+        table = table_to_shap(fields, [shown_name(name, f"field {at}") for at, name in enumerate(names)])
         table.values = table_to_shap(fields, names).values
-        _saved(folder / "shap_beeswarm.png", lambda: shap.plots.beeswarm(table, max_display=SHOWN, show=False, color="#0072B2"))
-        _saved(folder / "shap_bar.png", lambda: shap.plots.bar(table, max_display=SHOWN, show=False))
-        _saved(folder / "shap_heatmap.png", lambda: shap.plots.heatmap(table, max_display=SHOWN, show=False))
+        saved(folder / "shap_beeswarm.png", lambda: shap.plots.beeswarm(table, max_display=SHOWN, show=False, color="#0072B2"))
+        saved(folder / "shap_bar.png", lambda: shap.plots.bar(table, max_display=SHOWN, show=False))
+        saved(folder / "shap_heatmap.png", lambda: shap.plots.heatmap(table, max_display=SHOWN, show=False))
         positions = table_to_shap(events, [str(place) for place in range(1, LATEST + 1)])
         positions.feature_names = [f"event {place}, 1 the latest" if place == 1 else f"event {place}" for place in range(1, LATEST + 1)]
-        _saved(
+        saved(
             folder / "shap_positions.png",
             lambda: shap.plots.beeswarm(positions, order=np.arange(LATEST), max_display=LATEST, show=False, color="#0072B2"),
         )
 
 
-def _saved(path: Path, plot: Callable[[], Any]) -> None:
+def draw_segments(folder: Path, segments: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]]) -> None:
+    """`shap_segments.png`: mean size of each field's value by segment of users; nothing without segments.
+
+    Args:
+        folder: where to.
+        segments: name -> of each recommendation, the worth without any field, and field -> value.
+    """
+    import shap
+
+    if not segments:
+        return
+    names = sorted({name for rows in segments.values() for _, players in rows for name in players})
+    shown = [shown_name(name, f"field {at}") for at, name in enumerate(names, start=1)]
+    tables = {segment: table_to_shap(rows, names) for segment, rows in segments.items()}
+    for table in tables.values():
+        table.feature_names = shown
+    saved(folder / "shap_segments.png", lambda: shap.plots.bar(tables, max_display=SHOWN, show=False))
+
+
+def saved(path: Path, plot: Callable[[], Any]) -> None:
     """Draw with pyplot on a figure of its own, and close it."""
     from matplotlib import pyplot
 
@@ -108,6 +127,11 @@ def _saved(path: Path, plot: Callable[[], Any]) -> None:
 
 def _text_page(body: str) -> str:
     return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Events</title></head><body>{body}</body></html>\n'
+
+
+def shown_name(name: str, otherwise: str) -> str:
+    """The name of a column or field that fits a plot; what stands for it where no font here can draw it."""
+    return _short(drawable(name.replace("_", " "), otherwise))
 
 
 def _label(one: Reason, place: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from nightloom.core.markup import plain_markdown
+
 COLUMNS = (
     "model",
     "AUC",
@@ -20,6 +22,8 @@ COLUMNS = (
     "calibration",
     "CPU s",
 )
+COLUMNS_SHOWN = 12
+"""Columns of which it is said how much they count."""
 NOTE = (
     "Test part: AUC (more is better), log-loss in nats, normalised entropy NE and expected calibration error ECE (less is better; ten bins "
     "of equal mass). `ECE of true probabilities` is the ECE that the true probabilities would have on so many rows. All settings and the "
@@ -85,3 +89,10 @@ def shown(title: str, results: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows(results):
         table.add_row(*(row[column] for column in kept))
     return table
+
+
+def trees(found: Mapping[str, Any]) -> str:
+    """What LightGBM's answers rest on, as Markdown: the columns that count most (`nightloom.explain.click_trees`)."""
+    lines = [f"| {plain_markdown(one['column'])} | {one['mean_size']:.4f} |" for one in found["columns"][:COLUMNS_SHOWN]]
+    said = f"Mean size of each column's Shapley value, in log-odds, over {found['rows']:,} test rows (shap: TreeExplainer)."
+    return "\n".join(["", "## What LightGBM looks at", "", said, "", "| column | mean size |", "|---|---|", *lines, ""])

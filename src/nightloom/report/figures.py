@@ -19,7 +19,11 @@ CAPTIONS = {
     "shap_beeswarm": "Fields of the recommended items, a dot a recommendation (shap: beeswarm)",
     "shap_bar": "Mean size of each field's value (shap: bar)",
     "shap_heatmap": "Fields by recommendation (shap: heatmap)",
+    "shap_segments": "Mean size of each field's value, for users with short and with long histories (shap: bar)",
     "shap_positions": "Events by position of the history, a dot a recommendation (shap: beeswarm)",
+    "shap_reranker": "What the re-ranker looks at in the items that it puts first, in log-odds (shap: Permutation, beeswarm)",
+    "shap_words_1": "Words of a recommended item's text (shap: Partition with a masker of texts)",
+    "shap_words_2": "Words of another one's",
 }
 """Stem of a file's name, without its protocol -> caption. The others are drawn by the report's own tables, bars and curves."""
 

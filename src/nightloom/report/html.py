@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nightloom.report import charts, contract, figures, glossary, parts, words
+from nightloom.report import charts, contract, figures, glossary, item_map, parts, words
 
 TABLE = (*words.MAIN_METRICS, "recall_at_10", "coverage_at_10", "novelty_at_10", "popularity_bias_at_10")
 """Columns of the table of models, those that were measured."""
@@ -82,6 +82,8 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         weights={protocol: parts.fusion_weights(found) for protocol, found in report["training"].items()},
         explanations=_explanations(report),
         votes=parts.votes(report),
+        maps=item_map.item_maps(report),
+        map_legend=item_map.legend(report),
         pictures=words.pictures(report),
         data_notes=words.data_notes(report),
         period=words.period(report),

@@ -303,6 +303,12 @@ class Tracking:
         for at in range(0, len(params), PARAMS_AT_ONCE):
             self.client.log_batch(run, params=params[at : at + PARAMS_AT_ONCE])
 
+    def log_plots(self, run: str, folder: Path) -> None:
+        """Log the plots of a folder, if there is one, under `reasons/` of a run."""
+        with self.reached():
+            for path in sorted(folder.glob("*.png")):
+                self.client.log_artifact(run, str(path), "reasons")
+
     def log_reasons(self, run: str, folder: Path, figures: Mapping[str, Any], votes: Mapping[str, Mapping[str, int]] | None = None) -> None:
         """Log how faithful a night's reasons are, how helpful people found them, their plots and their table, without user ids.
 

@@ -27,6 +27,7 @@ KEYS = {
         "quarantine_reasons",
         "images",
         "explanations",
+        "reason_votes",
         "checks",
         "sample_lists",
         "refused",

@@ -96,6 +96,10 @@ class Boosted(ClickModel):
         self.models = self._grow(train, clicked, ROUNDS[place], self.with_codes, self.members)
         return self
 
+    def table(self, rows: Inputs) -> FloatArray:
+        """Rows as the trees read them: counters and numbers, then codes where the step has them."""
+        return self._table(rows, self.with_codes)
+
     def log_odds(self, rows: Inputs) -> FloatArray:
         """Mean raw score."""
         return self._answer(self.models, rows, self.with_codes)

@@ -127,10 +127,7 @@ class Reranker:
             items: int64 [n, k], the items that are scored; None: the whole catalogue.
         """
         found = self.fallback(fused).astype(np.float32)
-        best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, allowed=allowed, items=items)
-        columns = [np.take_along_axis(table, best, 1) for table in (fused, *(members[name] for name in self.members))]
-        chosen = best if items is None else np.take_along_axis(items, best, 1)
-        inputs = describe(columns, chosen, self._dated(histories), self.item_counters, ablated)
+        best, inputs = self.candidates(fused, members, histories, ablated, allowed, items)
         odds = self.log_odds(inputs)
         # The others stay behind all candidates, in their own order: a line through the scores of all queries can not tell how low this
         # query's candidates are.
@@ -138,6 +135,21 @@ class Reranker:
         found += np.minimum(odds.min(1, keepdims=True, initial=np.inf) - edge, 0)
         np.put_along_axis(found, best, odds, 1)
         return found
+
+    def candidates(
+        self,
+        fused: FloatArray,
+        members: Mapping[str, FloatArray],
+        histories: Histories,
+        ablated: int | None = None,
+        allowed: Allowed | None = None,
+        items: NDArray[np.int64] | None = None,
+    ) -> tuple[NDArray[np.int64], FloatArray]:
+        """Columns of the candidates, int64 [n, candidates], and what `describe` says of them; arguments as in `rescore`."""
+        best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, allowed=allowed, items=items)
+        columns = [np.take_along_axis(table, best, 1) for table in (fused, *(members[name] for name in self.members))]
+        chosen = best if items is None else np.take_along_axis(items, best, 1)
+        return best, describe(columns, chosen, self._dated(histories), self.item_counters, ablated)
 
     def log_odds(self, described: FloatArray) -> FloatArray:
         """Log-odds of the features of `describe`, [n, candidates, columns] -> float32 [n, candidates]."""

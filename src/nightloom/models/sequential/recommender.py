@@ -152,6 +152,14 @@ class SequentialRecommender(Recommender):
             return fused
         return self.reranker.rescore(fused, members, histories, ablated, allowed, items)
 
+    def reranker_features(self, histories: Histories) -> NDArray[np.float32] | None:
+        """What the re-ranker reads of its candidates, float32 [n, candidates, columns]; None without one."""
+        if self.reranker is None:
+            return None
+        members = {NETWORK: standard(self.network_scores(histories))}
+        members |= {name: standard(scores) for name, scores in self.scorer_scores(histories).items()}
+        return self.reranker.candidates(fuse(members, self.weights_at(histories.lengths)), members, histories)[1]
+
     def weights_at(self, lengths: NDArray[np.integer]) -> dict[str, NDArray[np.float32]]:
         """Fusion weights of the scorers for histories of some lengths, int [n]: scorer -> float32 [n]."""
         return weights_at(self.weights, self.weights if self.newcomer_weights is None else self.newcomer_weights, lengths)
