@@ -14,6 +14,7 @@ import pandas as pd
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
+from nightloom.data.tables.coded import spelt_column
 from nightloom.data.tables.pictures import UNREADABLE
 from nightloom.data.tables.schema import Tables
 
@@ -54,12 +55,12 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
 
 def unique(column: str) -> RowRule:
     """The first row with an id stays; the others go to the quarantine."""
-    return RowRule(column, "appears more than once", lambda table: table[column].duplicated() & table[column].notna())
+    return RowRule(column, "appears more than once", lambda table: table[column].duplicated() & table[column].notna(), reads=(column,))
 
 
 def known(column: str, ids: pd.Series, where: str) -> RowRule:
     """A foreign key: the id is in another table."""
-    return RowRule(column, f"not in {where}", lambda table: table[column].notna() & ~table[column].isin(ids))
+    return RowRule(column, f"not in {where}", lambda table: table[column].notna() & ~table[column].isin(ids), reads=(column,))
 
 
 def given(column: str) -> RowRule:
@@ -195,7 +196,8 @@ def _pictures(tables: Tables, config: RunConfig) -> tuple[TableRule, ...]:
 
 
 def _ends(tables: Tables) -> tuple[RowRule, ...]:
-    users = pd.concat([tables.events["user_id"], *([tables.users["user_id"]] if tables.users is not None else [])]).drop_duplicates()
+    active = spelt_column(tables.events["user_id"].drop_duplicates())
+    users = pd.concat([active, *([tables.users["user_id"]] if tables.users is not None else [])]).drop_duplicates()
     return (
         known("user_id", users, "users or events"),
         known("other_id", users, "users or events"),

@@ -6,6 +6,7 @@ import pandas as pd
 
 from expectations.engine import gx, gxe
 from nightloom.config import RunConfig
+from nightloom.data.tables.coded import is_coded
 from nightloom.data.tables.schema import REQUIRED, Tables
 
 
@@ -46,7 +47,7 @@ def kind_of(values: pd.Series) -> str:
     """The type of a column's values, in one word."""
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         return "time"
-    if isinstance(values.dtype, pd.StringDtype):
+    if isinstance(values.dtype, pd.StringDtype) or is_coded(values):
         return "text"
     inferred = pd.api.types.infer_dtype(values, skipna=True)
     return {"string": "text", "empty": "text", "floating": "number"}.get(inferred, inferred)

@@ -18,7 +18,9 @@ UNTITLED = "look at the titles of the catalogue; news is mostly new, and without
 def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
     """Contracts by table name; arguments as in `base.contracts`."""
     found = base.contracts(tables, config, last, now)
-    found["events"] = base.more(found["events"], (RowRule("event", "an impression of what the same reader clicked", _contradicts),))
+    reads = ("user_id", "item_id", "event", *(["timestamp"] if "timestamp" in tables.events else []))
+    contradicting = RowRule("event", "an impression of what the same reader clicked", _contradicts, reads=reads)
+    found["events"] = base.more(found["events"], (contradicting,))
     if tables.items is not None and "title" in tables.items:
         found["items"] = base.more(found["items"], table=(base.titled("news", UNTITLED),))
     return found

@@ -11,6 +11,7 @@ from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
 from nightloom.data.tables.schema import Tables
 
+LINE = ("event", "value")
 UNTITLED = "look at the titles of the catalogue; products without one are told apart by id and brand alone"
 
 
@@ -18,7 +19,7 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
     """Contracts by table name; arguments as in `base.contracts`."""
     found = base.contracts(tables, config, last, now)
     if "value" in tables.events:
-        stars = RowRule("value", "a rating without stars", lambda table: (table["event"] == "rating") & table["value"].isna())
+        stars = RowRule("value", "a rating without stars", lambda table: (table["event"] == "rating") & table["value"].isna(), reads=LINE)
         differ = TableRule(
             "value",
             "more than one number of stars",

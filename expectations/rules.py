@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from expectations.engine import FailureSeverity, gxe
+from nightloom.data.tables.coded import spelt
 
 FLAG = "ok__"
 """Prefix of helper columns: whether each row keeps a rule that reads more than its own column."""
@@ -26,12 +29,14 @@ class RowRule:
         breaks: table -> bool [rows], true where the rule is broken; Great Expectations gets it as a helper column. For rules
             that look at other rows or tables, or that a large value_set would make slow.
         expectation: a column map expectation, which itself finds the rows that break it.
+        reads: the columns that `breaks` gets; empty: all of the table. Of a large table the fewer the better, as their text is spelt out.
     """
 
     column: str
     name: str
     breaks: Callable[[pd.DataFrame], pd.Series] | None = None
     expectation: Any = None
+    reads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.breaks is None) == (self.expectation is None):
@@ -41,6 +46,13 @@ class RowRule:
     def flag(self) -> str:
         """Name of the helper column."""
         return f"{FLAG}{self.column}_{self.name}".replace(" ", "_")
+
+    def broken(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Where `breaks` says that the rule is broken, bool [rows]; text may be coded (`nightloom.data.tables.coded`)."""
+        if self.breaks is None:
+            raise ValueError(f"rule '{self.column}: {self.name}' is an expectation, which Great Expectations judges")
+        found = self.breaks(spelt(table[list(self.reads)] if self.reads else table))
+        return found.to_numpy(dtype=bool, na_value=False)
 
     def expected(self) -> Any:
         """The expectation for Great Expectations."""

@@ -24,6 +24,7 @@ from nightloom.config import RunConfig
 from nightloom.core.errors import ContractBroken, InputError
 from nightloom.core.files import write_json
 from nightloom.data.preparation.labels import positive
+from nightloom.data.tables.coded import coded, read_coded, write_spelt
 from nightloom.data.tables.pictures import link, linked
 from nightloom.data.tables.quarantine import Breach, separate, shown, write_quarantine
 from nightloom.data.tables.schema import Tables
@@ -32,7 +33,7 @@ ORDER = ("items", "users", "events", "links")
 """Referenced tables come first, so that a foreign key needs a good row."""
 
 EXAMPLES = 5
-NOT_SUITES = ("columns", "engine", "rules", "run")
+NOT_SUITES = ("coded_text", "columns", "engine", "rules", "run")
 
 
 @dataclass
@@ -85,18 +86,19 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
     """
     suite, present = _suite(config.validation.suite), tables.present()
     engine = Engine(folder / "data_docs")
+    present["events"] = coded(present["events"])
     outcomes = {name: Outcome(len(present[name]) + len(tables.rejected.get(name, ()))) for name in ORDER if name in present}
     for name, outcome in outcomes.items():
         _check_columns(engine, name, tables, config, outcome)
     fit = not any(outcome.stops for outcome in outcomes.values())
-    checked = replace(tables)  # a copy, whose tables become the good rows one by one
+    checked = replace(tables, events=present["events"])  # a copy, whose tables become the good rows one by one
     for name, outcome in outcomes.items():
         rejected, bad = tables.rejected.get(name), None
         if fit:
             contract = suite.contracts(checked, config, last, now)[name]
             good, bad = _check_rows(engine, name, present[name].reset_index(drop=True), contract, outcome)
             _check_table(engine, name, _with_helpers(name, good, tables, config), contract, outcome)
-            good.to_parquet(folder / f"{name}.parquet", index=False)
+            write_spelt(good, folder / f"{name}.parquet")
             setattr(checked, name, good)
         outcome.file, outcome.quarantined = write_quarantine(folder / "quarantine", name, bad, rejected)
         limit = config.validation.of_table("max_bad_share", name)
@@ -114,9 +116,10 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
     return _figures(outcomes, checked, config)
 
 
-def read_checked(folder: Path) -> Tables:
-    """The good rows that `check` wrote."""
-    found = {name: pd.read_parquet(path) for name in ("events", "items", "users", "links") if (path := folder / f"{name}.parquet").exists()}
+def read_checked(folder: Path, *, as_codes: bool = False) -> Tables:
+    """The good rows that `check` wrote; the text of events is coded where that is asked for (`nightloom.data.tables.coded`)."""
+    places = {name: path for name in ("events", "items", "users", "links") if (path := folder / f"{name}.parquet").exists()}
+    found = {name: read_coded(path) if as_codes and name == "events" else pd.read_parquet(path) for name, path in places.items()}
     features = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["features"]
     return Tables(found["events"], found.get("items"), found.get("users"), found.get("links"), features=features, pictures=linked(folder))
 
@@ -144,7 +147,7 @@ def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig,
 
 def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contract, outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Check the row rules; returns the good rows, and the bad ones with their reasons."""
-    marked = {rule.flag: ~rule.breaks(table).to_numpy(dtype=bool, na_value=False) for rule in contract.rows if rule.breaks is not None}
+    marked = {rule.flag: ~rule.broken(table) for rule in contract.rows if rule.breaks is not None}
     frame = table.assign(**marked)
     rules = [(rule, rule.expected()) for rule in contract.rows]
     results = engine.validate(frame, gx.ExpectationSuite(name=f"{name}, rows", expectations=[expected for _, expected in rules]))

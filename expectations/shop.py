@@ -15,6 +15,7 @@ from nightloom.data.tables.schema import Tables
 
 MOST_RETURNS = 0.2
 """Share of returns beyond which something is wrong with the goods or with the table."""
+LINE = ("event", "value")
 UNTITLED = "look at the descriptions of the goods; those without one are told apart by id alone"
 UNPRICED = "look at the prices of the catalogue; goods without one were never sold for money"
 
@@ -34,10 +35,11 @@ def _rows(events: pd.DataFrame) -> tuple[RowRule, ...]:
     """Rules of an invoice line, of the columns that are there; what is missing is not judged."""
     rules = []
     if "value" in events:
-        rules.append(
-            RowRule("value", "a purchase of no or a negative quantity", lambda t: (t["event"] == "purchase") & t["value"].le(0)),
+        sold = RowRule(
+            "value", "a purchase of no or a negative quantity", lambda t: (t["event"] == "purchase") & t["value"].le(0), reads=LINE
         )
-        rules.append(RowRule("value", "a return of no or a positive quantity", lambda t: (t["event"] == "return") & t["value"].ge(0)))
+        back = RowRule("value", "a return of no or a positive quantity", lambda t: (t["event"] == "return") & t["value"].ge(0), reads=LINE)
+        rules += [sold, back]
     if "price" in events and pd.api.types.is_numeric_dtype(events["price"].dtype):
         rules.append(base.between("price", "negative", low=0))
     return tuple(rules)

@@ -12,17 +12,21 @@ from nightloom.data.tables.schema import Tables
 
 UNNAMED = "look at the names of the catalogue; artists without one are told apart by id and tags alone"
 PAIR = ["user_id", "other_id"]
+WHO = ("event", "item_id", "user_id")
 
 
 def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
     """Contracts by table name; arguments as in `base.contracts`."""
     found = base.contracts(tables, config, last, now)
     rules = [
-        RowRule("item_id", "follows himself", lambda t: (t["event"] == "follow") & (t["item_id"] == t["user_id"])),
-        RowRule("item_id", "another in an event `self`", lambda t: (t["event"] == "self") & (t["item_id"] != t["user_id"])),
+        RowRule("item_id", "follows himself", lambda t: (t["event"] == "follow") & (t["item_id"] == t["user_id"]), reads=WHO),
+        RowRule("item_id", "another in an event `self`", lambda t: (t["event"] == "self") & (t["item_id"] != t["user_id"]), reads=WHO),
     ]
     if "value" in tables.events:
-        rules.append(RowRule("value", "a listen without a count above zero", lambda t: (t["event"] == "listen") & ~t["value"].gt(0)))
+        uncounted = RowRule(
+            "value", "a listen without a count above zero", lambda t: (t["event"] == "listen") & ~t["value"].gt(0), reads=("event", "value")
+        )
+        rules.append(uncounted)
     found["events"] = base.more(found["events"], tuple(rules))
     if tables.items is not None and "name" in tables.items:
         found["items"] = base.more(found["items"], table=(base.titled("artists", UNNAMED, "name"),))

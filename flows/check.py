@@ -52,7 +52,7 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
     shutil.rmtree(night.folder, ignore_errors=True)
     night.folder.mkdir(parents=True)
     found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "notes": snapshot.source.get("notes", []), "refused": None}
-    found["checked"] = check(read_snapshot(snapshot.path), config, night.folder, night.last_rows(), datetime.now(UTC))
+    found["checked"] = check(read_snapshot(snapshot.path, as_codes=True), config, night.folder, night.last_rows(), datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         try:
             tables, separator = read_checked(night.folder), config.data.tags_separator

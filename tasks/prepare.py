@@ -22,7 +22,11 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         return pack(
-            read_checked(checked.path), folder, prepare=read.prepare, evaluation=read.evaluation, tags_separator=read.data.tags_separator
+            read_checked(checked.path, as_codes=True),
+            folder,
+            prepare=read.prepare,
+            evaluation=read.evaluation,
+            tags_separator=read.data.tags_separator,
         )
 
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=read.values, code=[read_checked, pack])

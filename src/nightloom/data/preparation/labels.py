@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.yaml_words import scalar
+from nightloom.data.tables.coded import spelt_column
 
 if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
@@ -26,13 +27,14 @@ def check_names(events: pd.DataFrame, config: PrepareConfig) -> None:
     Raises:
         InputError: a name is not among the events' names; says which are near.
     """
-    there = events["event"].value_counts()
-    lower = {str(name).strip().casefold(): str(name) for name in reversed(there.index.tolist())}
+    names = set(events["event"].unique())
     for key in ("positive_events", "seen_events"):
         said = getattr(config, key) or ()
-        unknown = [name for name in said if name not in there.index]
+        unknown = [name for name in said if name not in names]
         if not unknown:
             continue
+        there = spelt_column(events["event"]).value_counts()
+        lower = {str(name).strip().casefold(): str(name) for name in reversed(there.index.tolist())}
         near = {name: found[0] for name in unknown if (found := difflib.get_close_matches(name.strip().casefold(), lower, n=1))}
         hints = "".join(f" Did you mean {lower[found]!r}?" for found in near.values())
         mended = dict.fromkeys(lower[near[name]] if name in near else name for name in said if name in there.index or name in near)
@@ -89,7 +91,7 @@ def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
     """
     chosen = is_positive(events, config)
     if not chosen.any():
-        seen = ", ".join(str(name) for name in events["event"].value_counts().index[:10]) or "none"
+        seen = ", ".join(str(name) for name in spelt_column(events["event"]).value_counts().index[:10]) or "none"
         raise InputError(
             f"events: none of {len(events):,} events is positive under prepare.positive_events={config.positive_events} and "
             f"prepare.positive_min_value={config.positive_min_value}; event names there are: {seen}. Change these keys."

@@ -21,6 +21,7 @@ from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, clean, ev
 from nightloom.data.preparation.items import FeatureSpec, compose_text
 from nightloom.data.preparation.labels import check_names, positive, seen
 from nightloom.data.preparation.split import Split, leave_one_out, random, temporal
+from nightloom.data.tables.coded import factorize, places_in, spelt_column, write_spelt
 from nightloom.data.tables.pictures import link
 from nightloom.data.tables.schema import Tables
 
@@ -40,7 +41,7 @@ def prepare(
     included); dense users follow their first event. Events are sorted stably: by time, then by row.
 
     Args:
-        tables: canonical, validated tables.
+        tables: canonical, validated tables; the text of events may be coded (`nightloom.data.tables.coded`).
         folder: where to write; it exists.
         prepare: rules of cleaning, labels and splits.
         evaluation: its protocols, and whether items of the history may be held out.
@@ -68,9 +69,9 @@ def prepare(
             "items: the catalogue has one item, so there is nothing to rank and every model would be perfect. Look at item_id; for "
             f"probabilities of a click on what was shown use: {typed('python', '-m', 'flows.clicks', '--help')}"
         )
-    item_codes = pd.Index(items["item_id"]).get_indexer(events["item_id"])
+    item_codes = places_in(events["item_id"], pd.Index(items["item_id"])).astype(np.int32)
     if (item_codes < 0).any():
-        unknown = events["item_id"][item_codes < 0]
+        unknown = spelt_column(events["item_id"][item_codes < 0])
         raise InputError(
             f"events: {len(unknown):,} rows have an item_id that is not in the items table, for example {unknown.iloc[0]!r}. "
             "Add the items, or leave those events out."
@@ -78,13 +79,13 @@ def prepare(
     times = event_times(events)
     has_time = "timestamp" in events
     order = np.argsort(times, kind="stable")
-    user_codes, user_ids = pd.factorize(events["user_id"].iloc[order])
+    user_codes, user_ids = factorize(events["user_id"].iloc[order])
     order = order[np.argsort(user_codes, kind="stable")]
     offsets = offsets_of(np.bincount(user_codes))
     clock = times[order] // 1000 if has_time else times[order]
     event_types = sorted(events["event"].unique().tolist())
-    event_type_codes = pd.Index(event_types).get_indexer(events["event"])[order].astype(np.int16)
-    labels, item_codes, seen_mask = labels[order], item_codes[order].astype(np.int32), seen(events, prepare)[order]
+    event_type_codes = places_in(events["event"], pd.Index(event_types)).astype(np.int16)[order]
+    labels, item_codes, seen_mask = labels[order], item_codes[order], seen(events, prepare)[order]
 
     meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
     meta["latest_event"] = int(clock.max()) if has_time else None  # of all events, so that a model knows when its data end
@@ -120,7 +121,7 @@ def prepare(
     items.assign(text=text).to_parquet(folder / "items.parquet", index=False)
     write_catalogue(items.assign(text=text), folder)
     _users(tables, user_ids).to_parquet(folder / "users.parquet", index=False)
-    removed.to_parquet(folder / "removed.parquet", index=False)
+    write_spelt(removed, folder / "removed.parquet")
 
     figures = {
         "events": len(events),
@@ -140,7 +141,7 @@ def _catalogue(tables: Tables) -> pd.DataFrame:
     """One row an item: its id and described columns."""
     if tables.items is None:
         order = np.argsort(event_times(tables.events), kind="stable")
-        return pd.DataFrame({"item_id": tables.events["item_id"].iloc[order].unique()})
+        return pd.DataFrame({"item_id": spelt_column(tables.events["item_id"].iloc[order].drop_duplicates()).reset_index(drop=True)})
     if tables.features.get("text", "text") != "text":
         raise InputError("items: a column named `text` must hold text, since that name is kept for it. Rename it in data.columns.items.")
     described = [column for column in tables.items if column in tables.features and column != "item_id"]

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.data.tables.coded import spelt
+
 CSV_ROWS = 10_000
 """Quarantines up to this size are also written as CSV, so that a person can open them."""
 
@@ -32,7 +34,7 @@ class Breach:
 
 
 def separate(table: pd.DataFrame, breaches: Sequence[Breach]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Part the good rows from the bad ones; both keep their order and, together, are the table.
+    """Part the good rows from the bad ones; both keep their order and, together, are the table. Text of the bad ones is spelt out.
 
     Returns:
         The good rows, and the bad rows with `reason`: "column: rule (value)", several joined by "; ".
@@ -40,13 +42,14 @@ def separate(table: pd.DataFrame, breaches: Sequence[Breach]) -> tuple[pd.DataFr
     bad = np.zeros(len(table), dtype=bool)
     for breach in breaches:
         bad |= breach.rows
-    reasons = np.full(len(table), "", dtype=object)
+    aside = spelt(table[bad].reset_index(drop=True))
+    reasons = np.full(len(aside), "", dtype=object)
     for breach in breaches:
-        told = np.array([f"{breach.column}: {breach.rule} ({shown(value)})" for value in table[breach.column][breach.rows]], dtype=object)
-        first = reasons[breach.rows] == ""
-        reasons[breach.rows] = np.where(first, told, reasons[breach.rows] + "; " + told) if len(told) else told
-    aside = table[bad].reset_index(drop=True)
-    aside["reason"] = pd.Series(reasons[bad], dtype="str")
+        rows = breach.rows[bad]
+        told = np.array([f"{breach.column}: {breach.rule} ({shown(value)})" for value in aside[breach.column][rows]], dtype=object)
+        first = reasons[rows] == ""
+        reasons[rows] = np.where(first, told, reasons[rows] + "; " + told) if len(told) else told
+    aside["reason"] = pd.Series(reasons, dtype="str")
     return table[~bad].reset_index(drop=True), aside
 
 

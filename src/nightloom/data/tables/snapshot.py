@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nightloom.core.digests import check_file, check_listing, listing, read_sealed, set_aside, write_sealed
 from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import whole_file, whole_folder
+from nightloom.data.tables.coded import read_coded
 from nightloom.data.tables.pictures import PICTURES, linked
 from nightloom.data.tables.schema import Tables
 
@@ -180,15 +181,20 @@ def _write_places(pictures: pd.DataFrame | None, folder: Path) -> None:
             pictures.to_parquet(temporary, index=False)
 
 
-def read_snapshot(path: Path) -> Tables:
+def read_snapshot(path: Path, *, as_codes: bool = False) -> Tables:
     """Read the tables of a snapshot, whose files are checked first.
+
+    Args:
+        path: the snapshot's folder.
+        as_codes: whether the text of events is coded (`nightloom.data.tables.coded`).
 
     Raises:
         DamagedError: a file is missing or no longer what was written.
         InputError: the folder is no snapshot.
     """
     snapshot = Snapshot.load(path)
-    tables = {name: pd.read_parquet(path / f"{name}.parquet") for name in snapshot.counts}
+    places = {name: path / f"{name}.parquet" for name in snapshot.counts}
+    tables = {name: read_coded(place) if as_codes and name == "events" else pd.read_parquet(place) for name, place in places.items()}
     rejected = {name: pd.read_parquet(path / f"rejected_{name}.parquet") for name in snapshot.rejected}
     return Tables(
         tables["events"],

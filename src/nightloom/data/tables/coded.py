@@ -1,0 +1,92 @@
+"""Tables whose text is coded: each distinct value once, and an integer a row. A large table of events is held so.
+
+In memory and in time a row then costs its few integers: what is asked of a text is asked once of each distinct value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+ROW_GROUP = 1 << 20
+"""Rows of a row group, as pandas writes them."""
+
+
+def coded(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its text columns as categories; other columns as they are."""
+    return table.assign(**{str(name): _categories(column) for name, column in table.items() if isinstance(column.dtype, pd.StringDtype)})
+
+
+def spelt(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with text columns as they were before `coded`."""
+    return table.assign(**{str(name): spelt_column(column) for name, column in table.items() if is_coded(column)})
+
+
+def spelt_column(column: pd.Series) -> pd.Series:
+    """A column as it was before `coded`."""
+    return column.astype("str") if is_coded(column) else column
+
+
+def is_coded(column: pd.Series) -> bool:
+    """Whether a column is text, held as categories."""
+    return isinstance(column.dtype, pd.CategoricalDtype) and isinstance(column.dtype.categories.dtype, pd.StringDtype)
+
+
+def codes_of(column: pd.Series) -> NDArray[Any]:
+    """An integer a row, the same where a column has the same value, from 0 on; -1 where it has none."""
+    return column.cat.codes.to_numpy().astype(np.int32, copy=False) if is_coded(column) else pd.factorize(column)[0]
+
+
+def places_in(column: pd.Series, ids: pd.Index) -> NDArray[np.int64]:
+    """Where each row's value stands among some ids, int64 [rows]; -1 where it does not."""
+    if not is_coded(column):
+        return ids.get_indexer(pd.Index(column)).astype(np.int64)
+    return np.append(ids.get_indexer(column.cat.categories), -1).astype(np.int64)[column.cat.codes.to_numpy()]
+
+
+def factorize(column: pd.Series) -> tuple[NDArray[np.int64], pd.Index]:
+    """As `pandas.factorize`: codes in the order of the values' first rows, and the values, as text."""
+    codes, values = pd.factorize(column)
+    return codes, values.astype("str")
+
+
+def holding(column: pd.Series, regex: str) -> pd.Series:
+    """Whether each value of a coded column, of which none is missing, holds what a regular expression describes."""
+    distinct = column.cat.categories.to_series().str.contains(regex).to_numpy(dtype=bool)
+    return pd.Series(distinct[column.cat.codes.to_numpy()], index=column.index)
+
+
+def read_coded(path: Path) -> pd.DataFrame:
+    """Read a table of canonical columns that was written as Parquet, its text coded."""
+    columns = {}
+    for field in pq.read_schema(path):  # one after the other, so that no second copy of the table is made
+        text = pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
+        whole = pq.read_table(path, columns=[field.name], read_dictionary=[field.name] if text else None)
+        read = whole.unify_dictionaries().to_pandas(ignore_metadata=text)[field.name]
+        columns[field.name] = read if is_coded(read) or not text else _categories(read)  # a table without rows has no dictionary
+    return pd.DataFrame(columns, copy=False)
+
+
+def write_spelt(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, its text spelt out, as pandas would write it; of a coded one no more than a row group is spelt at once."""
+    if not any(is_coded(column) for _, column in table.items()) or any(column.dtype == object for _, column in table.items()):
+        spelt(table).to_parquet(path, index=False)
+        return
+    with pq.ParquetWriter(path, pa.Schema.from_pandas(spelt(table.iloc[:0]), preserve_index=False)) as writer:
+        for first in range(0, max(len(table), 1), ROW_GROUP):
+            part = spelt(table.iloc[first : first + ROW_GROUP].reset_index(drop=True))
+            writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False), row_group_size=ROW_GROUP)
+
+
+def _categories(column: pd.Series) -> pd.Series:
+    found = pa.array(column, from_pandas=True)
+    whole = found if isinstance(found, pa.Array) else found.combine_chunks()
+    coded_text = whole.dictionary_encode()
+    codes = coded_text.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return pd.Series(pd.Categorical.from_codes(codes, pd.Index(coded_text.dictionary.to_pandas(), dtype="str")), index=column.index)
