@@ -221,7 +221,7 @@ def made_up_row(n_items: int) -> tuple[str, ...]:
         "seen": counts,
     }
     settings = {"reach": 3, "decay": 0.7, "backward": 0.5, "recency": 0.7, "memory": 32}
-    members: dict[str, Member] = {"graph": Graph(edges, settings), "popularity": Popularity(counts)}
+    members: dict[str, Member] = {"graph": Graph(edges, settings), "popularity": Popularity(counts, np.zeros(len(counts), np.float32))}
     weights = {"graph": 0.2, "popularity": 0.1}
     ranker = Ranker(catalogue, members, weights, weights, None)
     asked = [Histories.of_items([random.integers(0, n_items, HISTORY).tolist()]) for _ in range(100)]

@@ -24,7 +24,7 @@ from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.reranker import COUNTERS, Numbers, Reranker
 from nightloom.models.scorers.als import ALS
-from nightloom.models.scorers.registry import CLASSES, fit_scorers
+from nightloom.models.scorers.registry import CLASSES, expect, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -134,6 +134,7 @@ def serving_bundle(
     fitted = fit_scorers(list(scorers), known, content, min_support)
     if ALS.family in fitted:  # so little data leave no factors by the default regularisation
         fitted[ALS.family] = ALS(factors=12, regularization=0.1, recency=0.99, memory=100).fit(known, N_ITEMS)
+        expect(fitted.values(), content)
     counters, labelled = ItemCounters.of(known, N_ITEMS, 60), LabelCounters.of(known, N_ITEMS, 60)
     if by_day:
         counters, labelled = counters.by_day(), labelled.by_day()

@@ -19,6 +19,7 @@ from nightloom.core.sequences import Histories
 from nightloom.data.preparation.catalogue import read_catalogue
 from nightloom.data.preparation.items import FeatureSpec
 from nightloom.encoders.vectors import Vectors
+from nightloom.models.scorers.registry import expect
 from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -125,7 +126,7 @@ class Bundle(BundleReader):
 
         Items known by id keep all that the model has learned of them. The vectors of the others come from their
         text, pictures and attributes. Scorers keep what they know of the items that both catalogues have, and
-        neighbours by text are searched anew.
+        neighbours by text are searched anew, and of new items is expected what is known of theirs.
 
         Args:
             items: the other catalogue, row i for dense item i: `item_id`, described columns, `text`.
@@ -157,6 +158,8 @@ class Bundle(BundleReader):
         for one in scorers.values():
             if isinstance(one, TextNeighbours):
                 one.read(other.text, other.has_text)
+        if recommender.net.fusion.use_text:
+            expect(scorers.values(), other, here < 0)
         reranker = None if recommender.reranker is None else recommender.reranker.reindex(there, len(ids))
         labels = None if recommender.labels is None else recommender.labels.reindex(there, len(ids))
         return SequentialRecommender(

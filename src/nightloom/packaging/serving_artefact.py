@@ -176,21 +176,27 @@ def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
                 parts["seen"] = one.seen
             found |= {f"{name}.{part}": array for part, array in parts.items()}
         elif isinstance(one, Popularity):
-            found[f"{name}.counts"] = one.counts
+            found |= {f"{name}.counts": one.counts, f"{name}.expected": one.expected}
         elif isinstance(one, ALS):
             found |= {f"{name}.vectors": one.vectors, f"{name}.gram": one.gram}
     return found
 
 
 def new_item_arrays(recommender: SequentialRecommender) -> Arrays:
-    """The weights of item fusion, and where there are neighbours by text: the whitening and the unit vectors that they are found by."""
+    """The weights of item fusion; where neighbours by text count, the whitening and the unit vectors that they are found by.
+
+    They count as a scorer, or say what others expect of a new item; `neighbours.known` marks the items that somebody has acted on.
+    """
     found: Arrays = {f"fusion.{name}": _of(value) for name, value in recommender.net.fusion.state_dict().items() if name != "ids.weight"}
+    scorers = [recommender.scorers[name] for name in recommender.weights]
     found["fusion.unknown_id"] = _of(recommender.net.fusion.ids.weight[0])
-    if TextNeighbours.family in recommender.weights:
+    counts = [one.popularity if isinstance(one, ALS) else one.counts for one in scorers if isinstance(one, ALS | Popularity)]
+    if TextNeighbours.family in recommender.weights or (counts and recommender.net.fusion.use_text):
         content = recommender.content
         space = TextNeighbours.space(content.text, content.has_text)
         found |= {f"neighbours.{name}": _of(value) for name, value in space.arrays().items()}
         found["neighbours.unit"] = _of(space(content.text, content.has_text))
+        found["neighbours.known"] = counts[0] > 0 if counts else np.zeros(len(content), dtype=np.bool_)
     return found
 
 

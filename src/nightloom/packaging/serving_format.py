@@ -25,7 +25,7 @@ from nightloom.core.digests import check_listing, listing, read_sealed, write_se
 from nightloom.core.errors import DamagedError, InputError
 
 FILE = "serving.json"
-FORMAT = 2
+FORMAT = 3
 FOLDER = "serving"
 """Name of the artefact among the files of a registered version."""
 NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new_items.safetensors"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nightloom.core.calibration import Line
 from nightloom.core.errors import InputError, TrainingError
+from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories, Sequences
 from nightloom.core.streaming import IN_TIME, STREAMING, queries_of
 from nightloom.data.preparation.items import ItemFeatures
@@ -115,7 +116,9 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
-        recommender.scorers = fit_scorers(list(fusion.weights), whole, recommender.content, self.config.model.min_support)
+        recommender.scorers = fit_scorers(
+            list(fusion.weights), whole, recommender.content, self.config.model.min_support, reads_text=self.config.model.use_text
+        )
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole).by_day())
         if calibration is not None:
@@ -257,6 +260,11 @@ class Training:
         cpu = torch.device("cpu")
         return SequentialRecommender(recommender.config, recommender.shape, recommender.net.to(cpu), content.to(cpu), {}, {})
 
+    def _scorers(self, names: list[str], train: Histories, content: ItemContent) -> dict[str, Scorer]:
+        """Scorers as the config wants them."""
+        model = self.config.model
+        return fit_scorers(names, train, content, model.min_support, reads_text=model.use_text)
+
     def _fusion(self, recommender: SequentialRecommender, histories: Histories) -> Fusion:
         """Fusion weights of the scorers that apply here, chosen on validation; one worker builds the scorers."""
         silent = {
@@ -268,7 +276,9 @@ class Training:
         names = [name for name in self.config.model.scorers if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
-            recommender.scorers = fit_scorers(names, histories, recommender.content, self.config.model.min_support)
+            recommender.scorers = fit_scorers(
+                names, histories, recommender.content, self.config.model.min_support, reads_text=self.config.model.use_text
+            )
             known = None if self.run.mode in (None, WARM) else SHARES
             fusion = choose_fusion(recommender, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)

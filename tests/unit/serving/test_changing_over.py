@@ -73,7 +73,7 @@ def test_a_new_version_is_ready_for_the_users_of_the_one_before(home: Path, seco
 
 def test_no_more_users_are_made_ready_than_there_is_room_for(made: Path) -> None:
     engine = Engine.open(made / "serving", lambda user: Query(["i1"] * 20, event_types=["buy"] * 20), cache_bytes=40_000)
-    ready = []
+    ready = list[str]()
     while engine.warm_user(f"u{len(ready)}"):
         ready.append(f"u{len(ready)}")
         assert len(ready) < 1000

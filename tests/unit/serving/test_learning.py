@@ -15,7 +15,7 @@ from nightloom.core.ragged import offsets_of, owners
 from nightloom.core.sequences import Histories
 from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.scorers.graph import TransitionGraph
-from nightloom.models.scorers.popularity import Popularity
+from nightloom.models.scorers.popularity import Popularity, positive_counts
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
@@ -77,10 +77,13 @@ def live(engine: Engine, home: Path, diaries: list[list[Row]], seed: int, *, lat
 
 
 def refitted(home: Path, known: Histories) -> Bundle:
-    """The bundle with what events change fitted anew; co-occurrence and factors stay."""
+    """The bundle with what events change fitted anew; co-occurrence, factors and what is expected of items without events stay."""
     bundle = Bundle.load(home / "bundle")
     model = bundle.recommender
-    model.scorers = {**model.scorers, "graph": TransitionGraph().fit(known, N_ITEMS), "popularity": Popularity().fit(known, N_ITEMS)}
+    before = model.scorers["popularity"]
+    assert isinstance(before, Popularity)
+    popularity = Popularity()._keep(positive_counts(known, N_ITEMS), before.expected)
+    model.scorers = {**model.scorers, "graph": TransitionGraph().fit(known, N_ITEMS), "popularity": popularity}
     assert model.reranker is not None
     model.reranker = replace(model.reranker, item_counters=ItemCounters.of(known, N_ITEMS, 60))
     assert model.labels is not None

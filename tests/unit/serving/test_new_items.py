@@ -14,7 +14,10 @@ from nightloom.core.errors import InputError
 from nightloom.core.moments import VectorMoments
 from nightloom.core.queries import Query
 from nightloom.encoders.vectors import Vectors
+from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.item_graph import strongest
+from nightloom.models.scorers.newcomers import NEIGHBOURS, expected
+from nightloom.models.scorers.popularity import Popularity
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.items.new_items import NewItem
@@ -88,6 +91,60 @@ def test_an_item_without_factors_is_ranked_as_by_the_night(tmp_path: Path) -> No
     again = np.empty(N_ITEMS + 2, np.float32)
     engine.members["als"].score(histories, again)
     np.testing.assert_array_equal(again, scores)
+
+
+@pytest.mark.parametrize("scorers", [("als", "popularity"), ("als", "popularity", "text_neighbours", "graph")], ids=["alone", "neighbours"])
+def test_what_is_expected_of_an_item_is_what_the_night_expects(tmp_path: Path, scorers: tuple[str, ...]) -> None:
+    bundle = Bundle.load(serving_bundle(tmp_path / "bundle", scorers=scorers))
+    write_serving(bundle.folder, tmp_path / "serving")
+    engine, als, popularity = Engine.open(tmp_path / "serving"), *(bundle.recommender.scorers[name] for name in ("als", "popularity"))
+    assert isinstance(als, ALS)
+    assert isinstance(popularity, Popularity)
+    before = np.exp(popularity.base.values) - 1
+    for number in range(5):
+        engine.put_item(NewItem(f"new {number}", {}, None if number == 2 else text(number)))
+    assert engine._texts is not None
+    unit = torch.from_numpy(engine._texts._unit.array.copy())
+    known = np.append(popularity.counts > 0, np.zeros(5, dtype=bool))
+    assert (before[~known[:N_ITEMS]] > 0).any(), "so does the night, of items that nobody has acted on"
+    scores = np.empty((2, N_ITEMS + 5), np.float32)
+    vectors = engine.members["als"]._vectors.array  # type: ignore[attr-defined]
+    engine.members["popularity"].score(engine._read(Query()), scores[0])
+    for item in range(N_ITEMS, N_ITEMS + 5):
+        _, target, cosines = strongest((unit[item, None] @ unit[: item + 1].T).numpy(), item, NEIGHBOURS)  # of those that were there
+        near, weights = target[known[target]], cosines[known[target]] ** 2
+        np.testing.assert_allclose(vectors[item, :-1], expected(weights, als.vectors[near, :-1]), atol=1e-5)
+        assert scores[0, item] == pytest.approx(expected(weights, np.log1p(popularity.counts[near])[:, None])[0], abs=1e-5)
+        assert (scores[0, item] > 0) == (item != N_ITEMS + 2)
+    query = Query(["i3", "new 0", "i9"], [START] * 3, request_time=START + 5)
+    items = pd.concat([bundle.items, pd.DataFrame([{"item_id": f"new {number}"} for number in range(5)]).astype(object)], ignore_index=True)
+    other: Any = bundle.reindex(items, None).scorers["als"]
+    other.vectors[N_ITEMS:] = vectors[N_ITEMS:]
+    engine.members["als"].score(engine._read(query), scores[1])
+    np.testing.assert_allclose(scores[1], other.scores(engine._read(query))[0], atol=1e-5)
+
+
+def test_a_copy_is_expected_to_be_liked_as_what_it_copies_and_its_first_event_does_not_take_it_down(home: Path) -> None:
+    engine, content = Engine.open(home / "serving"), Bundle.load(home / "bundle").recommender.content
+    counts = engine.members["popularity"]._counts.array.copy()  # type: ignore[attr-defined]
+    best = int(np.argmax(np.where(content.has_text.numpy(), counts[:N_ITEMS], 0)))
+
+    def score(dense: int) -> float:
+        scores = np.empty(len(engine.catalogue), np.float32)
+        engine.members["popularity"].score(engine._read(Query()), scores)
+        return float(scores[dense])
+
+    near, far = engine.put_item(NewItem("copy", {}, content.text[best].numpy())), engine.put_item(NewItem("none", {}, None))
+    assert 0.6 * np.log1p(counts[best]) < score(near) < 1.1 * np.log1p(counts[best])
+    assert score(far) == 0
+    before = score(near)
+    engine.apply("ann", "copy", 1, START, positive=True)
+    assert score(near) == before
+    for number in range(3 * int(counts[best])):
+        engine.apply(f"u{number}", "copy", 1, START + number, positive=True)
+    assert score(near) == pytest.approx(np.log1p(3 * int(counts[best]) + 1))
+    engine.put_item(NewItem("none", {}, content.text[best].numpy()))
+    assert score(far) > before / 2, "its text came later"
 
 
 def test_many_are_put_and_all_is_still_answered(home: Path) -> None:

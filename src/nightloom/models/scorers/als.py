@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from nightloom.core.ragged import ages, offsets_among, offsets_of, owners
 from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.popularity import positive_counts
+
+if TYPE_CHECKING:
+    from nightloom.models.scorers.newcomers import Newcomers
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
@@ -80,17 +83,24 @@ class ALS(Scorer):
             items = self._solved(users, user[order], ones, by_item)
         return self._keep(items, positive_counts(train, n_items))
 
+    def expect(self, newcomers: Newcomers) -> None:
+        """Give items that nobody has acted on the factors that are expected of them."""
+        self.vectors[newcomers.items, :-1] = newcomers.expect(self.vectors[:, :-1])
+        self.moments = VectorMoments(self.vectors)
+
     def _keep(self, factors: FloatArray, popularity: IntArray) -> Self:
         """Keep the item factors; a last column holds the trace of popularity."""
         self.n_items, self.popularity = len(popularity), popularity
         trace = TRACE * popularity / max(int(popularity.max(initial=0)), 1)
         self.vectors = np.column_stack([factors, trace]).astype(np.float32)
-        self.gram = _gram(factors, self.regularization)
+        self.gram = _gram(factors[popularity > 0], self.regularization)  # what is expected of the others says nothing of histories
         self.moments = VectorMoments(self.vectors)
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
-        """Inner products of the history's factors and each item's, float32 [len(histories), n_items]; about 0 for items never seen."""
+        """Inner products of the history's factors and each item's, float32 [len(histories), n_items]; about 0 for items of which nothing is
+        known or expected.
+        """
         return self.user_vectors(histories) @ self.vectors.T
 
     def candidate_scores(self, histories: Histories, candidates: NDArray[np.int64]) -> tuple[NDArray[np.float32], Moments]:
@@ -131,7 +141,7 @@ class ALS(Scorer):
         return found
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
-        """The same over another catalogue; new items have no factors yet."""
+        """The same over another catalogue; its new items have no factors yet."""
         factors, popularity = np.zeros((n_items, self.factors), dtype=np.float32), np.zeros(n_items, dtype=np.int64)
         here = np.flatnonzero(rows >= 0)
         factors[rows[here]], popularity[rows[here]] = self.vectors[here, :-1], self.popularity[here]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.sparse import NOTHING, Base, SparseScorer, Summands
+
+if TYPE_CHECKING:
+    from nightloom.models.scorers.newcomers import Newcomers
 
 
 def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
@@ -20,7 +23,11 @@ def positive_counts(histories: Histories, n_items: int) -> NDArray[np.int64]:
 class Popularity(SparseScorer):
     """Scores are log(1 + positive events): beside other members' scores the few items at the top do not drown the rest.
 
-    Every item can be ranked, those never seen last.
+    Every item can be ranked, those never seen last, unless something is expected of them.
+
+    Attributes:
+        counts: int64 [n_items].
+        expected: float32 [n_items], scores of items without positive events.
     """
 
     family: ClassVar[str] = "popularity"
@@ -29,8 +36,16 @@ class Popularity(SparseScorer):
         """Count positive events."""
         return self._keep(positive_counts(train, n_items))
 
-    def _keep(self, counts: NDArray[np.int64]) -> Self:
-        self.n_items, self.counts, self.base = len(counts), counts, Base(np.log1p(counts).astype(np.float32))
+    def expect(self, newcomers: Newcomers) -> None:
+        """Score items that nobody has acted on by what is known of their neighbours."""
+        expected = self.expected.copy()
+        expected[newcomers.items] = newcomers.expect(np.log1p(self.counts)[:, None])[:, 0]
+        self._keep(self.counts, expected)
+
+    def _keep(self, counts: NDArray[np.int64], expected: NDArray[np.float32] | None = None) -> Self:
+        self.n_items, self.counts = len(counts), counts
+        self.expected = np.zeros(len(counts), dtype=np.float32) if expected is None else expected
+        self.base = Base(np.where(counts > 0, np.log1p(counts), self.expected).astype(np.float32))
         return self
 
     def work(self, histories: Histories) -> NDArray[np.int64]:
@@ -42,17 +57,18 @@ class Popularity(SparseScorer):
         return NOTHING
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
-        """The same counts over another catalogue."""
-        counts = np.zeros(n_items, dtype=np.int64)
-        counts[rows[rows >= 0]] = self.counts[rows >= 0]
-        return type(self)()._keep(counts)
+        """The same over another catalogue; nothing is expected of its new items yet."""
+        counts, expected = np.zeros(n_items, dtype=np.int64), np.zeros(n_items, dtype=np.float32)
+        here = rows >= 0
+        counts[rows[here]], expected[rows[here]] = self.counts[here], self.expected[here]
+        return type(self)()._keep(counts, expected)
 
     def save(self, folder: Path) -> None:
         """Write `popularity.npz`."""
-        np.savez(folder / "popularity.npz", counts=self.counts)
+        np.savez(folder / "popularity.npz", counts=self.counts, expected=self.expected)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         with np.load(folder / "popularity.npz", allow_pickle=False) as arrays:
-            return cls()._keep(arrays["counts"])
+            return cls()._keep(arrays["counts"], arrays.get("expected"))  # one of before had none

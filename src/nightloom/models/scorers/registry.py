@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nightloom.core.recommender import Scorer
 from nightloom.core.sequences import Histories
@@ -13,6 +16,7 @@ from nightloom.models.scorers.friends import Friends
 from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.item_graph import ItemGraph
 from nightloom.models.scorers.linear import Linear
+from nightloom.models.scorers.newcomers import Newcomers
 from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.scorers.repeats import Repeats
 from nightloom.models.scorers.text_neighbours import TextNeighbours
@@ -26,7 +30,9 @@ CLASSES: dict[str, type[Scorer]] = {
 """Name -> class."""
 
 
-def fit_scorers(names: Sequence[str], train: Histories, content: ItemContent, min_support: int = 1) -> dict[str, Scorer]:
+def fit_scorers(
+    names: Sequence[str], train: Histories, content: ItemContent, min_support: int = 1, *, reads_text: bool = True
+) -> dict[str, Scorer]:
     """Build some scorers over a catalogue.
 
     Args:
@@ -34,6 +40,7 @@ def fit_scorers(names: Sequence[str], train: Histories, content: ItemContent, mi
         train: what they learn from.
         content: the catalogue, on the CPU.
         min_support: users that an edge between items must rest on; see `ItemGraph`.
+        reads_text: whether texts say what is expected of items that nobody has acted on.
     """
     found: dict[str, Scorer] = {}
     for name in names:
@@ -43,4 +50,23 @@ def fit_scorers(names: Sequence[str], train: Histories, content: ItemContent, mi
         elif isinstance(one, ItemGraph):
             one.min_support = min_support
         found[name] = one.fit(train, len(content))
+    if reads_text:
+        expect(found.values(), content)
     return found
+
+
+def expect(scorers: Iterable[Scorer], content: ItemContent, fresh: NDArray[np.bool_] | None = None) -> None:
+    """Have scorers that learn of each item by itself expect something of those that nobody has acted on (`newcomers`).
+
+    Args:
+        scorers: over the catalogue.
+        content: the catalogue, on the CPU.
+        fresh: bool [items], which are new to the scorers; of the others is expected what was before. None: all.
+    """
+    known: NDArray[np.bool_] | None = None
+    for one in scorers:
+        if isinstance(one, ALS | Popularity):
+            acted_on = (one.popularity if isinstance(one, ALS) else one.counts) > 0
+            if known is None or (known != acted_on).any():
+                known, newcomers = acted_on, Newcomers.find(content.text, content.has_text, acted_on, fresh)
+            one.expect(newcomers)

@@ -87,7 +87,8 @@ class SequentialRecommender(Recommender):
             raise InputError(
                 f"the model ranks {self.n_items:,} items, not {n_items:,}. Move it to the new catalogue with Bundle.reindex first."
             )
-        self.scorers = fit_scorers(list(self.scorers), train, self.content, getattr(self.config, "min_support", 1))  # models of before
+        support = getattr(self.config, "min_support", 1)  # models of before
+        self.scorers = fit_scorers(list(self.scorers), train, self.content, support, reads_text=self.net.fusion.use_text)
         if self.reranker is not None:
             days = self.reranker.item_counters.kept_days  # leave-one-out asks at any time, and keeps all
             self.reranker = replace(self.reranker, item_counters=ItemCounters.of(train, n_items, days))

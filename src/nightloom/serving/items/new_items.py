@@ -129,17 +129,21 @@ class TextSpace:
     """
 
     def __init__(self, arrays: Arrays, neighbours: int) -> None:
+        self._known = arrays["neighbours.known"]
         self.mean, self.directions = arrays["neighbours.mean"], arrays.get("neighbours.directions")
         self._unit = Growing(arrays["neighbours.unit"])
         self.neighbours = neighbours
 
-    def put(self, item: int, text: FloatArray | None, edges: EdgeRows) -> None:
+    def put(self, item: int, text: FloatArray | None, edges: EdgeRows | None) -> tuple[NDArray[np.int64], FloatArray]:
         """Take an item's text, and make it a neighbour of those that it is near to, as if the neighbours were searched anew.
 
         Args:
             item: dense item: the next one, or one that is put once more, whose former neighbours are kept.
             text: float32 [text_dim]; None without text.
-            edges: of `text_neighbours`; they have a row for the item.
+            edges: of `text_neighbours`; they have a row for the item. None: it is no scorer here.
+
+        Returns:
+            The item's neighbours among those that somebody had acted on by night, dense, and the squares of their cosines.
         """
         unit = np.zeros(self._unit.array.shape[1], dtype=np.float32)
         if text is not None:
@@ -154,10 +158,14 @@ class TextSpace:
         near[item] = 0
         mine = np.argsort(-near, kind="stable")[: self.neighbours]
         mine = mine[near[mine] > 0]
-        edges.clear(item)
-        edges.add(np.full(len(mine), item), mine, near[mine])
-        theirs = _nearer(edges.start, edges.length, edges.targets, edges.weights, near, item, self.neighbours)
-        edges.add(theirs, np.full(len(theirs), item), near[theirs])
+        if edges is not None:
+            edges.clear(item)
+            edges.add(np.full(len(mine), item), mine, near[mine])
+            theirs = _nearer(edges.start, edges.length, edges.targets, edges.weights, near, item, self.neighbours)
+            edges.add(theirs, np.full(len(theirs), item), near[theirs])
+        mine = mine[mine < len(self._known)]
+        mine = mine[self._known[mine]]
+        return mine, near[mine]
 
 
 @kernel

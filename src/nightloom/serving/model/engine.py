@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nightloom.core.errors import InputError
 from nightloom.core.queries import Query, build_histories
 from nightloom.core.sequences import Histories
+from nightloom.models.scorers.newcomers import NEIGHBOURS
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS
 from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.items.growing import aligned
@@ -22,7 +23,7 @@ from nightloom.serving.items.new_items import ItemMaker, NewItem, TextSpace
 from nightloom.serving.model.artefact import Artefact, part
 from nightloom.serving.model.counters import LiveCounters
 from nightloom.serving.model.labels import LabelHead
-from nightloom.serving.model.members import Graph, ItemEdges, Member, Popularity, members_of
+from nightloom.serving.model.members import Factors, Graph, ItemEdges, Member, Popularity, members_of
 from nightloom.serving.model.ranker import Answer, Ranker, best_of
 from nightloom.serving.model.rerank import Reranker
 from nightloom.serving.model.transformer import Network, tokens_of, user_vector
@@ -63,7 +64,8 @@ class Engine:
         self.members: dict[str, Member] = members_of({name: part(scorers, name) for name in said.scorers}, said.scorers)
         self.estimator = Estimator() if artefact.explainer is None else Estimator.of(artefact.explainer)
         self._maker = ItemMaker(new, said.features)
-        self._texts = TextSpace(new, said.scorers["text_neighbours"]["neighbours"]) if "text_neighbours" in said.scorers else None
+        neighbours = said.scorers.get("text_neighbours", {}).get("neighbours", NEIGHBOURS)
+        self._texts = TextSpace(new, neighbours) if "neighbours.unit" in new else None
         self._reranker, self._labels = _heads(artefact)
         self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker)
         self.users = UserCache(self._load, cache_bytes)
@@ -270,7 +272,7 @@ class Engine:
         """Take an item into the catalogue, or back into it, and give its dense id; nothing is rebuilt.
 
         An item that training knew keeps its vector, whatever its columns say now. One that came by day gets the vector that its text,
-        picture and columns make without an id.
+        picture and columns make without an id, and the popularity and factors that are expected of it by its text.
 
         Raises:
             InputError: a vector does not fit the model's encoder, or what stands in a column of numbers is none.
@@ -286,9 +288,13 @@ class Engine:
             elif dense >= self.catalogue.trained:
                 self.users.forget()
             edges = self.members.get("text_neighbours")
-            if isinstance(edges, ItemEdges) and self._texts is not None and dense >= self.catalogue.trained:
-                self._texts.put(dense, item.text, edges.edges)
-                edges.base.set(dense, int(item.text is not None))
+            if self._texts is not None and dense >= self.catalogue.trained:
+                near = self._texts.put(dense, item.text, edges.edges if isinstance(edges, ItemEdges) else None)
+                if isinstance(edges, ItemEdges):
+                    edges.base.set(dense, int(item.text is not None))
+                for member in self.members.values():
+                    if isinstance(member, Factors | Popularity):
+                        member.expect(dense, *near)
             return dense
 
     def remove_item(self, item_id: str) -> bool:

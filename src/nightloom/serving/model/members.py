@@ -17,6 +17,7 @@ from nightloom.core.sequences import Histories
 from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.friends import Friends as FriendVotes
 from nightloom.models.scorers.item_graph import TRACE
+from nightloom.models.scorers.newcomers import expected
 from nightloom.serving.items.growing import EdgeRows, Growing
 from nightloom.serving.model.scoring import follow_edges
 
@@ -169,14 +170,18 @@ class Graph(ItemEdges):
 
 
 class Popularity:
-    """Scorer `popularity`: log(1 + positive events).
+    """Scorer `popularity`: log(1 + positive events), or what is expected of an item without any.
+
+    An item that comes by day scores at least as expected until the next night: its first event must not take it down.
 
     Args:
         counts: int64 [n].
+        expected: float32 [n], scores of items without positive events.
     """
 
-    def __init__(self, counts: NDArray[np.int64]) -> None:
-        self._counts, self._values = Growing(counts), Growing(np.log1p(counts).astype(np.float32))
+    def __init__(self, counts: NDArray[np.int64], expected: FloatArray) -> None:
+        self._counts, self._expected, self._trained = Growing(counts), Growing(expected), len(counts)
+        self._values = Growing(np.where(counts > 0, np.log1p(counts), expected).astype(np.float32))
 
     def score(self, histories: Histories, out: FloatArray) -> None:  # noqa: ARG002  # the same for all
         """See `Member`."""
@@ -184,13 +189,20 @@ class Popularity:
 
     def append(self) -> None:
         """See `Member`."""
-        self._counts.append(0)
-        self._values.append(0)
+        for one in (self._counts, self._expected, self._values):
+            one.append(0)
+
+    def expect(self, item: int, neighbours: NDArray[np.int64], cosines: FloatArray) -> None:
+        """Expect of an item that came by day what is known of others (`nightloom.models.scorers.newcomers`)."""
+        self._expected.array[item] = expected(cosines, np.log1p(self._counts.array[neighbours])[:, None])[0]
+        self.count(item, 0)
 
     def count(self, item: int, change: int) -> None:
         """Change the count of an item."""
         self._counts.array[item] += change
-        self._values.array[item] = np.log1p(self._counts.array[item])
+        many, least = self._counts.array[item], self._expected.array[item]
+        own = np.log1p(many)
+        self._values.array[item] = (own if many > 0 else least) if item < self._trained else max(own, least)
 
 
 class Repeats:
@@ -223,7 +235,8 @@ class Friends:
 class Factors:
     """Scorer `als`: item factors that events do not change, asked by a history's factors.
 
-    An item that comes by day has none: it scores 0, counts in mean and spread, and as an event it only ages the others.
+    An item that comes by day has those that are expected of it by its text. Without any it scores 0, counts in mean and spread, and as an
+    event it only ages the others.
 
     Args:
         arrays: `vectors`, float32 [n, factors + 1], the last column the trace of popularity, and `gram`, float32 [factors, factors].
@@ -244,6 +257,11 @@ class Factors:
         self._vectors.append(0)
         self.solver.vectors = self._vectors.array
 
+    def expect(self, item: int, neighbours: NDArray[np.int64], cosines: FloatArray) -> None:
+        """As in `Popularity`."""
+        vectors = self._vectors.array
+        vectors[item, :-1] = expected(cosines, vectors[neighbours, :-1])
+
 
 def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Member]:
     """The scorers of an artefact by name.
@@ -257,7 +275,7 @@ def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str,
         "cooccurrence": lambda: ItemEdges(arrays["cooccurrence"], settings["cooccurrence"]),
         "linear": lambda: ItemEdges(arrays["linear"], settings["linear"]),
         "text_neighbours": lambda: ItemEdges(arrays["text_neighbours"], settings["text_neighbours"]),
-        "popularity": lambda: Popularity(arrays["popularity"]["counts"]),
+        "popularity": lambda: Popularity(arrays["popularity"]["counts"], arrays["popularity"]["expected"]),
         "repeats": Repeats,
         "friends": Friends,
         "als": lambda: Factors(arrays["als"], settings["als"]),
