@@ -10,7 +10,6 @@ import json
 import threading
 import warnings
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +97,3 @@ def quiet_openvino() -> Any:
         warnings.simplefilter("ignore")
         import openvino
     return openvino
-
-
-@lru_cache(maxsize=2)
-def opened(folder: Path) -> ExportedEncoder:
-    """The encoder of a folder, opened once: versions that share one share its memory, too.
-
-    Raises:
-        InputError: as `ExportedEncoder`.
-    """
-    return ExportedEncoder(folder)

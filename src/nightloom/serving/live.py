@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.blocklist import Blocklist
-from nightloom.core.errors import InputError
+from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.item_text import compose
 from nightloom.core.privacy_key import MARK
 from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.core.queries import Query
-from nightloom.encoders.exported import ExportedEncoder, opened
+from nightloom.encoders.shared import SharedEncoder, shared
 from nightloom.packaging.serving_format import TEXTS
 from nightloom.serving.items.known_items import KnownItems
 from nightloom.serving.items.new_items import NewItem
@@ -152,7 +152,13 @@ class LiveModel:
 
     def meaning(self, text: str | None) -> FloatArray | None:
         """The vector of a text; None without one, and where the service reads no texts. A new text takes milliseconds, in any thread."""
-        return None if text is None or self.encoder is None else self.encoder.vector(text)
+        if text is None or self.encoder is None:
+            return None
+        try:
+            return self.encoder.vector(text)
+        except NightloomError as error:
+            log.error("a text is not read: %s", error)
+            return None
 
     def text_of(self, columns: Mapping[str, Any]) -> str | None:
         """An item's text, as the night composes it."""
@@ -259,11 +265,11 @@ class LiveModel:
                 self.awaited.discard(event.event_id)
 
 
-def _opened(folder: Path) -> ExportedEncoder | None:
+def _opened(folder: Path) -> SharedEncoder | None:
     """The text encoder, or none where it can not be read: the service then does without."""
     try:
-        return opened(folder)
-    except InputError as error:
+        return shared(folder)
+    except NightloomError as error:
         log.warning("the service reads no texts: %s", error)
         return None
 
