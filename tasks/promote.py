@@ -16,10 +16,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from nightloom.core.errors import NightloomError
-from nightloom.evaluation.held_out import ASKED
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
-from nightloom.packaging.card import model_card
 from nightloom.packaging.reader import BundleReader
 from nightloom.packaging.serving_format import EXPLAINER
 from nightloom.promotion.earlier import earlier_nights
@@ -32,6 +30,7 @@ from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.serving.prepare import prepare
+from tasks.cards import card_of_data, card_of_model
 from tasks.evaluate import standing
 from tasks.progress import log_done, report_progress, worth_retrying
 
@@ -83,20 +82,7 @@ def promote(
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: trained}
                 bundle = tuned.path / protocol / "bundle"
-                slices = json.loads((evaluated.path / "slices.json").read_text(encoding="utf-8"))
-                card = model_card(
-                    config,
-                    evaluated.figures["metrics"],
-                    decision,
-                    tags,
-                    training=tuned.figures[protocol],
-                    slices=slices.get(SequentialRecommender.family, {}).get(protocol),
-                    asked={name: evaluated.figures[name][protocol] for name in ASKED},
-                    membership=evaluated.figures["membership"].get(protocol),
-                    counts=collected.figures["counts"],
-                    reason_votes=collected.figures["reason_votes"],
-                    licence=collected.figures["licence"],
-                )
+                card = card_of_model(night, decision, tags, collected=collected, tuned=tuned, evaluated=evaluated, explained=explained)
                 example = [BundleReader.load(bundle).item_ids[:3].tolist()]
                 store = collected.path / "events.parquet"
                 version = registry.register(
@@ -110,6 +96,7 @@ def promote(
                     exclude_seen=config.evaluation.exclude_seen,
                     intent=found.intent(best=decision["moves_anchor"]),
                     explainer=explained.path / EXPLAINER,
+                    data_card=card_of_data(night, collected),
                 )
                 registry.promote(version)
                 _ready(registry, version, night)

@@ -20,10 +20,11 @@ from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import write_json, write_text
 from nightloom.core.secrets import hidden_in, public
 from nightloom.encoders.load_pretrained import replaced
+from nightloom.evaluation import movers, samples
 from nightloom.evaluation.held_out import ASKED
-from nightloom.evaluation.samples import without_blocked
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.reader import BundleReader
+from nightloom.packaging.shown import blocked_ids
 from nightloom.promotion.registered import SAW_FORGOTTEN
 from nightloom.promotion.registry import Registry
 from nightloom.report import figures, words
@@ -35,6 +36,7 @@ from nightloom.runs.nights import finish, publish_folder, stages_whole
 from nightloom.runs.provenance import git_state, run_tags
 from nightloom.runs.stages import Manifest, Night
 from nightloom.runs.tracking import Tracking
+from tasks.cards import DATA, MODEL, card_of_data, card_of_model
 from tasks.progress import artifact_key, name_run, tell
 from tasks.validate import stale
 
@@ -82,6 +84,8 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     evaluated, promoted = by_name["evaluate"], by_name["promote"]
     explained = by_name["explain"]
     collected.save(night.folder / "manifests" / "collect.json")
+    bundle = BundleReader.load(tuned.path / night.config.evaluation.protocols[0] / "bundle")
+    blocked = blocked_ids(bundle, Blocklist.read(blocklist_of(night.root, night.config.name)))
     content = build_report(
         night,
         stages,
@@ -109,20 +113,23 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         explanations=_read(explained.path / "reasons.json"),
         reason_votes=collected.figures["reason_votes"],
         checks=_read(checked.path / "checks.json"),
-        sample_lists=without_blocked(
-            _read(evaluated.path / "sample_lists.json"),
-            BundleReader.load(tuned.path / night.config.evaluation.protocols[0] / "bundle"),
-            Blocklist.read(blocklist_of(night.root, night.config.name)),
-        ),
+        sample_lists=samples.without_blocked(_read(evaluated.path / "sample_lists.json"), blocked),
+        movers=movers.without_blocked(_read(evaluated.path / "movers.json") or {"rises": [], "falls": []}, blocked),
         links=_mlflow_links(night, run) | {"data_docs": str(night.folder / "data_docs" / "index.html")},
         licence=collected.figures["licence"],
         model=SequentialRecommender.family,
     )
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
     content |= {"removed": by_name["prepare"].figures["removed"], "notes": hidden_in(collected.figures["notes"])}
+    tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night}
+    stages_said = {"collected": collected, "tuned": tuned, "evaluated": evaluated, "explained": explained}
+    cards = {
+        MODEL: card_of_model(night, promoted.figures["decision"], tags, **stages_said),
+        DATA: card_of_data(night, collected),
+    }
     plots = figures.shown((evaluated.path, explained.path), night.config.evaluation.protocols)
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
-    _publish(night, run, content, plots)
+    _publish(night, run, content, plots, cards)
     Tracking(night.root).log_reasons(run, explained.path, explained.figures, collected.figures["reason_votes"])
     finish(night)
     return content
@@ -150,7 +157,7 @@ def refusals_reported(night: Night, run: str, collected: Manifest) -> Iterator[N
             refused=(refused, str(error)),
             model=SequentialRecommender.family,
         )
-        _publish(night, run, content | {"code": code_version()}, {})
+        _publish(night, run, content | {"code": code_version()}, {}, {})
         publish_folder(night)
         raise
 
@@ -195,13 +202,17 @@ def _registry_differs(night: Night, report: dict[str, Any]) -> bool:
     return bool(report["gate"].get("held")) and registry.hold(night.config.name) is None
 
 
-def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path]) -> None:
-    """The report as files in the night's folder, and what became of the night in MLflow's run and in Prefect's."""
+def _publish(night: Night, run: str, content: dict[str, Any], plots: dict[str, Path], cards: Mapping[str, str]) -> None:
+    """The report and the cards as files in the night's folder, and what became of the night in MLflow's run and in Prefect's."""
+    for name, said in cards.items():
+        write_text(night.folder / name, said)
     write_json(night.folder / "report.json", content)
     write_text(night.folder / "report.html", render_html(content, plots, night.folder))
     tracking, headline = Tracking(night.root), words.headline(content)
     with tracking.reached():
         tracking.client.log_artifact(run, str(night.folder / "report.json"))
+        for name in cards:
+            tracking.client.log_artifact(run, str(night.folder / name), "cards")
         # In MLflow the page stands alone: links to files beside it would be dead.
         tracking.client.log_text(run, render_html(content, plots), "report.html")
     tracking.log_outcome(run, content["outcome"], content["gate"], headline, words.reasons(content))

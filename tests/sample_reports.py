@@ -167,6 +167,12 @@ def sample_lists(champion: bool = True) -> dict[str, Any]:
     return {"protocol": "streaming", "users": users, "known_ranks": 20} | figures
 
 
+MOVERS: dict[str, Any] = {
+    "users": 200,
+    "rises": [{"item_id": "7", "title": "Dark City", "rank": 12.2, "champion_rank": 40.1, "parts": {"network": 0.41, "graph": -0.1}}],
+    "falls": [{"item_id": "8", "title": "Sphere", "rank": 50.4, "champion_rank": 20.7, "parts": {"popularity": -0.3, "network": -0.2}}],
+}
+"""What rises and falls."""
 MAP: dict[str, Any] = {
     "column": "genres",
     "categories": ["Drama", "Comedy", "other"],
@@ -219,6 +225,7 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
         reason_votes={"events": {"helpful": 12, "not_helpful": 3}, "newcomer": {"helpful": 0, "not_helpful": 1}},
         checks=CHECKS,
         sample_lists=sample_lists(champion=not first),
+        movers={} if first else MOVERS,
     )
 
 
@@ -246,6 +253,8 @@ def hostile_report(ending: str = "promoted") -> dict[str, Any]:
         one |= {"user_id": HOSTILE, "item_id": HOSTILE, "title": HOSTILE, "sentence": HOSTILE}
         for part in (*one["events"], *one["fields"]):
             part["label"] = HOSTILE
+    for one in (*content["movers"].get("rises", []), *content["movers"].get("falls", [])):
+        one |= {"title": HOSTILE, "item_id": HOSTILE}
     if content["explanations"]:
         places = [{**point, "title": HOSTILE} for point in MAP["points"]]
         content["explanations"]["map"] = {**MAP, "column": HOSTILE, "categories": [HOSTILE, HOSTILE, "other"], "points": places}

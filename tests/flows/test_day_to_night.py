@@ -144,6 +144,11 @@ def test_the_day_is_in_the_next_night_and_its_model_answers_otherwise(served: Si
         assert {vote: figures[f"reasons/{vote}_{kind}"] for vote in said} == said
     card = tracked.get_model_version("nightloom-mine", "2").description
     assert "What people said of reasons so far" in card
+    kept = home / "mlruns" / "nights" / "mine" / "latest"
+    assert (kept / "model_card.md").read_text().startswith("# nightloom-mine\n")
+    data = (kept / "data_card.md").read_text()
+    assert f"Snapshot {report['data_hash'][:16]}" in data
+    assert {path.name for path in (home / "mlruns" / "artifacts").rglob("data_card.md")} == {"data_card.md"}
 
     ends = time.monotonic() + 60
     while (version := client.recommend(FANS[0]).version) != "2":

@@ -26,6 +26,7 @@ from nightloom.evaluation.held_out import ASKED, SCHEMA, HeldOut, held_out
 from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.live import measure_live
 from nightloom.evaluation.membership import measure_membership
+from nightloom.evaluation.movers import movers
 from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.evaluation.rivals import CHAMPION, Rival, load_rival
 from nightloom.evaluation.samples import USERS, pick, sample_lists
@@ -72,7 +73,8 @@ def evaluate(
         rivals: name (champion, anchor) -> bundle of a registered model, ranked under the first protocol. Held-out events that it may have
             learned from are left out of its results.
         pretrained: folder of stage load_pretrained, for items that a rival does not know.
-        folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json`, `sample_lists.json` and `plots/*.png`.
+        folder: gets `per_user.parquet`, `metrics.json`, `intervals.json`, `slices.json`, `sample_lists.json`, `movers.json` (null
+            without a champion) and `plots/*.png`.
         progress: gets a line in words for each model that was ranked.
         evaluation: protocols, baselines, and whether items of the history are left out.
         promotion: the gate's metric and confidence, which intervals and plots share.
@@ -139,6 +141,12 @@ def evaluate(
                 rows, mine = pick(held.queries, USERS, seed), tops[bundle.recommender.family]
                 sample_of_users = sample_lists(rows, held.user_ids, bundle, mine, tops.get(CHAMPION))
                 write_json(folder / "sample_lists.json", {"protocol": protocol} | sample_of_users)
+                moved = (
+                    movers(bundle, others[CHAMPION], held.queries, exclude_seen=evaluation.exclude_seen, seed=seed)
+                    if CHAMPION in others
+                    else None
+                )
+                write_json(folder / "movers.json", moved)
             for name, figure in _of_the_model(bundle, held, protocol, folder / "plots", evaluation, promotion, seed).items():
                 figures[name][protocol] = figure
             _draw(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.blocklist import Blocklist
 from nightloom.core.sequences import Queries
 from nightloom.packaging.bundle import Bundle
-from nightloom.packaging.reader import BundleReader
-from nightloom.packaging.shown import shown_mask
 
 USERS = 4
 """Users whose lists are kept."""
@@ -97,18 +94,13 @@ def sample_lists(
     return found
 
 
-def without_blocked(lists: Mapping[str, Any], bundle: BundleReader, blocklist: Blocklist) -> dict[str, Any]:
+def without_blocked(lists: Mapping[str, Any], blocked: Set[str]) -> dict[str, Any]:
     """The content of `sample_lists.json` without items that are not to be shown; the others keep their ranks.
 
     Args:
         lists: what `sample_lists` gave.
-        bundle: tonight's model.
-        blocklist: what is blocked.
+        blocked: their ids.
     """
-    shown = shown_mask(bundle, blocklist)
-    if shown is None:
-        return dict(lists)
-    blocked = {item for item, open_ in zip(bundle.item_ids.tolist(), shown.tolist(), strict=True) if not open_}
     users = [
         {**user} | {side: [item for item in user[side] if item["item_id"] not in blocked] for side in ("challenger", "champion")}
         for user in lists["users"]

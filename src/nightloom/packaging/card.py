@@ -15,6 +15,7 @@ from nightloom.core.attacked import attacked
 from nightloom.core.markup import plain_markdown
 from nightloom.core.reason_votes import SAID, VOTES
 from nightloom.core.secrets import hidden
+from nightloom.packaging.card_figures import faithful, groups, popularity, quality, removed, table
 
 COLUMNS = {"hr_at_10": "HR@10", "ndcg_at_10": "NDCG@10", "mrr_at_10": "MRR@10", "coverage_at_10": "coverage@10"}
 """Metrics in the table of models, where they were measured."""
@@ -31,6 +32,8 @@ MEMBERS = {
 }
 """What each member of the fused score looks at."""
 
+FAMILY = "nightloom"
+"""Whose card it is, among the models that were measured."""
 TINY = 1e-6
 """A fusion weight up to this is none: it is what rounding leaves of 1 less the others."""
 
@@ -44,8 +47,14 @@ def model_card(
     training: Mapping[str, Any],
     slices: Mapping[str, Mapping[str, float]] | None = None,
     asked: Mapping[str, Any] | None = None,
+    intervals: Mapping[str, Sequence[float]] | None = None,
+    fairness: Sequence[Mapping[str, Any]] | None = None,
+    fidelity: Sequence[Mapping[str, Any]] | None = None,
+    estimator: Mapping[str, Any] | None = None,
     membership: Mapping[str, Any] | None = None,
     counts: Mapping[str, int] | None = None,
+    left_out: Mapping[str, int] | None = None,
+    quarantined: Mapping[str, int] | None = None,
     reason_votes: Mapping[str, Mapping[str, int]] | None = None,
     licence: str | None = None,
 ) -> str:
@@ -59,8 +68,14 @@ def model_card(
         training: figures of the registered model's training; see `nightloom.training.run.Training`.
         slices: the model's own slices -> {"users", "events", metric...}.
         asked: how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
+        intervals: metric -> [low, high], of this model.
+        fairness: gaps between groups of people (`nightloom.evaluation.fairness.group_gaps`).
+        fidelity: of the reasons (`nightloom.explain.fidelity.summarise`).
+        estimator: how near the service's values are to long runs (`nightloom.explain.fit.quality`).
         membership: what `nightloom.evaluation.membership.measure_membership` gave.
         counts: table -> rows of the snapshot.
+        left_out: reason -> events that are not in what it learned from.
+        quarantined: table -> rows that the data contract set aside.
         reason_votes: kind of reason -> vote -> how often (`nightloom.core.reason_votes`).
         licence: terms of the data.
     """
@@ -77,13 +92,17 @@ def model_card(
         f"```python\nmodel = mlflow.pyfunc.load_model('models:/nightloom-{config.name}@champion')\n"
         "model.predict(pd.DataFrame({'history': [['item id', 'a later one']]}), params={'k': 10})\n```",
         f"## Measured ({protocol.replace('_', ' ')}, whole catalogue, {count(decision['users'], decision['queries'])})",
-        _table(
+        table(
             ["model", *(COLUMNS[name] for name in shown)],
             [[family, *(_figure(found.get(name)) for name in shown)] for family, found in measured.items()],
         ),
         *([told(asked)] if asked else []),
+        *quality(measured.get(FAMILY, {}), intervals or {}, config.promotion.confidence),
         *_sliced(f"## Slice by slice ({label})", slices or {}, decision["metric"]),
-        "## Why it was promoted",
+        *groups(fairness or (), label),
+        *popularity(measured.get(FAMILY, {})),
+        *faithful(fidelity or (), estimator),
+        "## Why it was promoted" if decision["decision"] == "promote" else "## Why it was not promoted",
         "\n".join(f"- {plain_markdown(reason.replace(decision['metric'], label))}" for reason in decision["reasons"]),
         *_compared(
             f"## Against each baseline ({label}, {config.promotion.confidence:.0%} interval of the difference)", decision["baselines"]
@@ -98,6 +117,8 @@ def model_card(
             + ([f"- licence of the data: {plain_markdown(licence)}"] if licence else [])
             + _hashes(tags)
         ),
+        "## What was removed",
+        "\n".join(removed(left_out or {}, quarantined or {})),
         "## Limits",
         "- It knows what its events hold: what was never shown was never chosen, and popular items are favoured.\n"
         "- Scores rank items for one user and can not be compared between users. The columns `probability` and "
@@ -110,7 +131,7 @@ def model_card(
 def _voted(votes: Mapping[str, Mapping[str, int]]) -> list[str]:
     """What people said of the reasons of the models before; nothing where nobody did."""
     rows = [[SAID[kind], *(f"{votes[kind][vote]:,}" for vote in VOTES)] for kind in SAID if kind in votes]
-    return ["## What people said of reasons so far", _table(["reason", "helpful", "not helpful"], rows)] if rows else []
+    return ["## What people said of reasons so far", table(["reason", "helpful", "not helpful"], rows)] if rows else []
 
 
 def _privacy(config: RunConfig, membership: Mapping[str, Any] | None) -> str:
@@ -142,7 +163,7 @@ def _scored(config: RunConfig, training: Mapping[str, Any]) -> list[str]:
     ]
     parts = [
         "## What a score is made of",
-        _table(["member", "fusion weight", "without a history", "validation NDCG@10 alone", "looks at"], rows),
+        table(["member", "fusion weight", "without a history", "validation NDCG@10 alone", "looks at"], rows),
     ]
     if max(network, newcomers["network"]) <= TINY:
         parts.append("The network has a fusion weight of 0 % and takes no part in the ranking: validation preferred the scorers alone.")
@@ -190,7 +211,7 @@ def _sliced(heading: str, slices: Mapping[str, Mapping[str, float]], metric: str
         for name, found in slices.items()
         if metric in found
     ]
-    return [heading, _table(["slice", "users", "events", "this model"], rows)] if rows else []
+    return [heading, table(["slice", "users", "events", "this model"], rows)] if rows else []
 
 
 def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -207,7 +228,7 @@ def _compared(heading: str, comparisons: Sequence[Mapping[str, Any]]) -> list[st
         ]
         for one in comparisons
     ]
-    return [heading, _table(["", "users", "queries", "this model", "the other", "difference", "interval"], rows)] if rows else []
+    return [heading, table(["", "users", "queries", "this model", "the other", "difference", "interval"], rows)] if rows else []
 
 
 def click_card(name: str, decision: Mapping[str, Any], tags: Mapping[str, str], licence: str | None = None) -> str:
@@ -235,9 +256,3 @@ def _hashes(tags: Mapping[str, str]) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(map(plain_markdown, line)) for line in (heads, *rows)]
-    lines.insert(1, ["---"] * len(heads))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -16,7 +16,7 @@ _MLFLOW_STATE = threading.Lock()
 """MLflow's address is the process's, so one model is logged at a time."""
 
 
-def log_model(client: Any, served: Served, run_id: str, tags: Mapping[str, str], card: str) -> Any:
+def log_model(client: Any, served: Served, run_id: str, tags: Mapping[str, str], card: str, data_card: str | None = None) -> Any:
     """Log a model with `mlflow.pyfunc.log_model`, and its run's metrics and data set with it.
 
     The logged model is pending until all its files are there. No version points at it yet, so a kill leaves none by halves.
@@ -27,6 +27,7 @@ def log_model(client: Any, served: Served, run_id: str, tags: Mapping[str, str],
         run_id: of the run that made it.
         tags: of the logged model.
         card: Markdown, kept beside the model.
+        data_card: likewise, of the data; None: there is none.
 
     Returns:
         MLflow's logged model.
@@ -51,7 +52,9 @@ def log_model(client: Any, served: Served, run_id: str, tags: Mapping[str, str],
             model_config=dict(served.settings),
         )
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
-        (Path(scratch) / "model_card.md").write_text(card, encoding="utf-8")
+        for name, said in (("model_card.md", card), ("data_card.md", data_card)):
+            if said is not None:
+                (Path(scratch) / name).write_text(said, encoding="utf-8")
         client.log_model_artifacts(logged.model_id, scratch)
     _log_metrics(client, run, logged.model_id)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

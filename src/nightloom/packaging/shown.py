@@ -23,6 +23,12 @@ def shown_mask(bundle: BundleReader, blocklist: Blocklist) -> NDArray[np.bool_] 
     return None if all(found) else np.array(found, dtype=np.bool_)
 
 
+def blocked_ids(bundle: BundleReader, blocklist: Blocklist) -> frozenset[str]:
+    """Ids of the items that are not to be shown."""
+    shown = shown_mask(bundle, blocklist)
+    return frozenset() if shown is None else frozenset(bundle.item_ids[~shown].tolist())
+
+
 def known_columns(bundle: BundleReader) -> list[tuple[str, dict[str, Any]]]:
     """The id of each item, and its described columns without what is missing."""
     table = bundle.catalogue

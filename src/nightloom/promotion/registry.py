@@ -72,6 +72,7 @@ class Registry(Registered):
         exclude_seen: bool = True,
         intent: Intent | None = None,
         explainer: Path | None = None,
+        data_card: str | None = None,
     ) -> Version:
         """Log the bundle, and its serving artefact, as a pyfunc under a run and register it as `challenger`, once.
 
@@ -90,6 +91,7 @@ class Registry(Registered):
             exclude_seen: whether items of the history are left out unless a request says otherwise.
             intent: what `promote` shall do; by it another process can, should this one be killed. None: only what its caller says.
             explainer: `explainer.json` of stage explain, for the serving artefact.
+            data_card: the card of the data, Markdown, kept beside the model's.
         """
         from nightloom.compress.text import text_export  # torch, which no other method needs
         from nightloom.packaging.bundle import Bundle
@@ -106,10 +108,18 @@ class Registry(Registered):
             write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None, explainer)
             blocklist = blocklist_of(self.root, name)
             served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)
-            return self.register_served(name, served, run_id, tags, card, intent=intent)
+            return self.register_served(name, served, run_id, tags, card, intent=intent, data_card=data_card)
 
     def register_served(
-        self, name: str, served: Served, run_id: str, tags: Mapping[str, str], card: str, *, intent: Intent | None = None
+        self,
+        name: str,
+        served: Served,
+        run_id: str,
+        tags: Mapping[str, str],
+        card: str,
+        *,
+        intent: Intent | None = None,
+        data_card: str | None = None,
     ) -> Version:
         """The same for any model that can be served; `name` is that of the registered model without `nightloom-`."""
         model = f"nightloom-{name}"
@@ -121,7 +131,7 @@ class Registry(Registered):
             made = [one for one in same if str(one.version) not in spent]
             if not made:
                 # One that was overtaken, or that others have followed, has its files already. It needs a number after theirs.
-                logged = None if same else log_model(self.client, served, run_id, tags, card)
+                logged = None if same else log_model(self.client, served, run_id, tags, card, data_card)
                 made = [
                     self.client.create_model_version(
                         model,

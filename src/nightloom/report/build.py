@@ -45,6 +45,7 @@ def build_report(
     reason_votes: Mapping[str, Mapping[str, int]] | None = None,
     checks: Sequence[Mapping[str, Any]] | None = None,
     sample_lists: Mapping[str, Any] | None = None,
+    movers: Mapping[str, Any] | None = None,
     links: Mapping[str, str | None] | None = None,
     licence: str | None = None,
     refused: tuple[str, str] | None = None,
@@ -76,6 +77,7 @@ def build_report(
         reason_votes: kind of reason -> vote -> how often (`nightloom.core.reason_votes`).
         checks: content of `checks.json`.
         sample_lists: content of `sample_lists.json`.
+        movers: content of `movers.json`.
         links: where to look next; known keys are folder, data_docs, mlflow_run_id, mlflow_url, mlflow_runs and
             prefect_url, any other key is shown by its own name.
         licence: terms of the data, shown wherever the report is.
@@ -122,6 +124,7 @@ def build_report(
         "reason_votes": reason_votes or {},
         "checks": checks or [],
         "sample_lists": sample_lists or {},
+        "movers": movers or {},
         "refused": {"stage": refused[0], "message": refused[1]} if refused else None,
         "links": {"folder": str(night.folder)} | dict(links or {}),
         "licence": licence,

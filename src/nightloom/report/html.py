@@ -20,6 +20,8 @@ RANKING = frozenset((*words.MAIN_METRICS, "recall_at_10", "coverage_at_10"))
 SHOWN_EXPLANATIONS = 4
 FILES = (
     ("report.json", "This report as data"),
+    ("model_card.md", "The card of tonight's model"),
+    ("data_card.md", "The card of tonight's data"),
     ("per_user.parquet", "The rank of every held-out item"),
     ("checks.json", "Every rule and what it found"),
     ("quarantine", "Rows that were set aside, with their reasons"),
@@ -76,6 +78,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         difference=charts.difference(report),
         changes=report["sample_lists"].get("users", []),
         changes_said=words.changed(report),
+        movers=parts.movers(report),
         tables=[_table(report, protocol) for protocol in report["protocols"] if words.models(report, protocol)],
         slices=_slices(report),
         curves=charts.curves(report),

@@ -9,6 +9,9 @@ from nightloom.core.attacked import attacked
 from nightloom.core.reason_votes import SAID
 from nightloom.report.words import spoken
 
+MOVED_BY = 2
+"""Parts of the score that are named for an item that moved, the largest."""
+
 
 def fusion_weights(training: Mapping[str, Any]) -> list[tuple[str, float, float, float]]:
     """(part of the score, its fusion weight, that without a history, validation NDCG@10 of it alone), the largest weight first.
@@ -74,3 +77,14 @@ def votes(report: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     """(kind of reason in words, votes that it is helpful, votes that it is not)."""
     found: Mapping[str, Mapping[str, int]] = report.get("reason_votes") or {}
     return [(said, found[kind]["helpful"], found[kind]["not_helpful"]) for kind, said in SAID.items() if kind in found]
+
+
+def movers(report: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(heading, items) of what rises and of what falls; each says by which parts of the score."""
+    found: Mapping[str, Any] = report.get("movers") or {}
+    lists = [("Rises", found.get("rises", [])), ("Falls", found.get("falls", []))]
+    return [(heading, [{**one, "why": _why(one["parts"])} for one in rows]) for heading, rows in lists if rows]
+
+
+def _why(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{spoken(name)} {value:+.2f}" for name, value in list(parts.items())[:MOVED_BY])

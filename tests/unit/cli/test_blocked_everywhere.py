@@ -16,6 +16,7 @@ from nightloom.data.preparation.items import FeatureSpec
 from nightloom.evaluation.samples import without_blocked
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.pyfunc_model import Recommender
+from nightloom.packaging.shown import blocked_ids
 from tests.small_bundle import random_bundle, small_config
 
 TITLES = (
@@ -122,11 +123,11 @@ def test_lists_in_the_report_leave_out_what_is_blocked(shop: SimpleNamespace) ->
         for rank, (one, title) in enumerate(zip(IDS, TITLES, strict=True), 1)
     ]
     lists = {"protocol": "temporal", "users": [{"user_id": "ann", "challenger": listed, "champion": listed[:6]}], "known_ranks": 10}
-    found = without_blocked(lists, Bundle.load(shop.bundle), Blocklist.read(shop.blocklist))
+    found = without_blocked(lists, blocked_ids(Bundle.load(shop.bundle), Blocklist.read(shop.blocklist)))
     assert leaks(json.dumps(found, ensure_ascii=False), gone) == set()
     assert [item["rank"] for item in found["users"][0]["challenger"]] == [place + 1 for place in range(len(IDS)) if place not in gone]
     assert found["known_ranks"] == 10
-    assert without_blocked(lists, Bundle.load(shop.bundle), Blocklist()) == lists
+    assert without_blocked(lists, blocked_ids(Bundle.load(shop.bundle), Blocklist())) == lists
 
 
 def test_a_history_and_a_blocklist_that_leave_nothing_are_refused(

@@ -17,13 +17,17 @@ from nightloom.config import RunConfig, config_from_dict
 from nightloom.core.attacked import SEARCH
 from nightloom.core.errors import InputError
 from nightloom.core.metrics import NAMES, from_frame
-from nightloom.core.sequences import Sequences
+from nightloom.core.sequences import Histories, Sequences
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.schema import Tables
 from nightloom.evaluation.evaluate import evaluate
 from nightloom.evaluation.membership import measure_membership
-from nightloom.evaluation.rivals import ANCHOR, CHAMPION
+from nightloom.evaluation.movers import movers
+from nightloom.evaluation.rivals import ANCHOR, CHAMPION, Rival
+from nightloom.evaluation.samples import pick
 from nightloom.models.scorers.graph import TransitionGraph
+from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
+from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.manifest import seal
 from nightloom.promotion.gate import decide, with_limits
@@ -215,6 +219,35 @@ def test_lists_are_measured_and_plots_drawn(tonight: SimpleNamespace) -> None:
     }
     assert {path.name for path in (tonight.folder / "plots").iterdir()} == drawn
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (tonight.folder / "plots").iterdir())
+
+
+def test_what_moves_is_told_by_the_parts_of_the_score(tonight: SimpleNamespace, tmp_path: Path) -> None:
+    bundle = Bundle.load(tonight.bundles["temporal"])
+    other = copy(bundle.recommender)
+    other.weights = dict.fromkeys(bundle.recommender.scorers, 0.9 / len(bundle.recommender.scorers))
+    other.newcomer_weights = None
+    held = Sequences.load(tonight.prepared / "sequences_temporal.npz").queries("test")
+    rival = Rival(bundle, other, np.zeros(len(held.targets), dtype=np.bool_), 1.0)
+    found = movers(bundle, rival, held, exclude_seen=True, seed=7)
+    assert found["users"] > 20
+    assert found["rises"] or found["falls"]
+    rows = pick(held, 200, 7)
+    histories = held.histories.take(rows).packed()
+    fused = [fuse(members_of(one, histories), one.weights_at(histories.lengths)) for one in (bundle.recommender, other)]
+    for one in (*found["rises"], *found["falls"]):
+        item = bundle.index[one["item_id"]]
+        free = ~np.array([item in histories.items[histories.offsets[row] : histories.offsets[row + 1]] for row in range(len(rows))])
+        assert sum(one["parts"].values()) == pytest.approx((fused[0] - fused[1])[free, item].mean(), abs=1e-4)
+    assert all(one["rank"] < one["champion_rank"] for one in found["rises"])
+    assert all(one["rank"] > one["champion_rank"] for one in found["falls"])
+    same = movers(bundle, replace(rival, model=bundle.recommender), held, exclude_seen=True, seed=7)
+    assert (same["rises"], same["falls"]) == ([], [])
+    assert json.loads((tonight.folder / "movers.json").read_text())["users"] > 0
+
+
+def members_of(model: SequentialRecommender, histories: Histories) -> dict[str, np.ndarray]:
+    scorers = model.scorer_scores(histories)
+    return {NETWORK: standard(model.network_scores(histories)), **{name: standard(one) for name, one in scorers.items()}}
 
 
 def test_a_sample_of_lists_is_set_beside_the_champions(tonight: SimpleNamespace, tmp_path: Path) -> None:

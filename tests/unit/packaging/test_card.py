@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from nightloom.core.attacked import SEARCH
 from nightloom.packaging.card import model_card
+from nightloom.packaging.data_card import data_card
 from nightloom.promotion.gate import decide
 from tests.sample_reports import HOSTILE
 from tests.small_bundle import small_config
@@ -130,3 +131,70 @@ def test_a_network_without_a_weight_is_not_praised() -> None:
 )
 def test_a_model_without_a_reranker(found: dict[str, Any], said: str) -> None:
     assert said in card_of(TRAINING | {"reranker": found})
+
+
+def test_the_card_holds_the_nights_figures() -> None:
+    config = small_config("films")
+    name = config.evaluation.protocols[0]
+    metrics = {"nightloom": {name: {"hr_at_10": 0.5, "ndcg_at_10": 0.25, "arp_at_10": 120.5, "gini_at_10": 0.81, "tail_items_at_10": 12.0}}}
+    groups = [
+        {"name": "F", "users": 20, "value": 0.3, "low": 0.2, "high": 0.4},
+        {"name": "M", "users": 30, "value": 0.2, "low": 0.1, "high": 0.3},
+    ]
+    fidelity = [{"removed": 1, "users": 8, "pos_at_5": 0.75, "cdcg": 0.61, "deletion": 0.7, "insertion": 0.95}]
+    card = model_card(
+        config,
+        metrics,
+        asdict(decide(rows(1), None, {}, config.promotion)),
+        {},
+        training=TRAINING,
+        intervals={"hr_at_10": (0.45, 0.55), "ndcg_at_10": (0.2, 0.3)},
+        fairness=[{"attribute": "sex", "groups": groups, "best": "F", "worst": "M", "gap": 0.1, "low": -0.05, "high": 0.25}],
+        fidelity=fidelity,
+        estimator={"histories": 40, "relative_rmse": 0.38, "top_1": 0.77},
+        left_out={"users who asked to be forgotten": 3, "repeat": 0},
+        quarantined={"events": 7, "items": 0},
+        reason_votes={"events": {"helpful": 12, "not_helpful": 3}},
+    )
+    for said in (
+        "| NDCG@10 | 0.2500 | 0.2000 to 0.3000 |",
+        "| sex | F: 0.3000 (20 users) | M: 0.2000 (30 users) | 0.1000 (-0.0500 to +0.2500) |",
+        "| distinct tail items that are shown | 12 |",
+        "| 1 | 8 | 0.750 | 0.610 | 0.700 | 0.950 |",
+        "name the same first event in 77% of the histories",
+        "- 3 events left out: users who asked to be forgotten",
+        "- 7 rows of events set aside by the data contract",
+        "| because of events that are named | 12 | 3 |",
+    ):
+        assert said in card, said
+    assert "left out: repeat" not in card
+
+
+def test_the_data_card_says_what_the_data_are() -> None:
+    prepared = {"events": 90, "users": 10, "items": 30, "positive": 60, "items_without_text": 2, "removed": {HOSTILE: 5}}
+    card = data_card(
+        small_config("films"),
+        data_hash="d" * 64,
+        counts={"events": 100, "items": 30},
+        period=("2020-01-01", "2020-06-30"),
+        features={"title": "text", HOSTILE: "tags"},
+        prepared=prepared,
+        left_out={"users who asked to be forgotten": 5},
+        quarantined={"events": 4},
+        rules=17,
+        notes=[HOSTILE],
+        licence="research only",
+    )
+    for said in (
+        "Snapshot dddddddddddddddd.",
+        "| events | 100 |",
+        "90 events of 10 users on 30 items (30.000 % of all pairs)",
+        "- from 2020-01-01 to 2020-06-30",
+        "- 5 events left out: users who asked to be forgotten",
+        "- 4 rows of events set aside by the data contract",
+        "has 17 rules",
+        "named by the ids that the source has",
+    ):
+        assert said in card, said
+    made = MarkdownIt("gfm-like", {"linkify": False}).render(card)
+    assert set(re.findall(r"<(\w+)", made)) <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td"}

@@ -30,6 +30,7 @@ KEYS = {
         "reason_votes",
         "checks",
         "sample_lists",
+        "movers",
         "refused",
         "links",
     ),
