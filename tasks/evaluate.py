@@ -60,7 +60,7 @@ def standing(night: Night, registry: Registry, trained: str) -> Standing:
     rules, report = night.config.promotion, night.latest / "report.json"
     if rules.mode == "disabled":
         return Standing()
-    if rules.mode == "enabled":
+    if rules.registers:
         registry.settle(night.config.name)
     last = json.loads(report.read_text(encoding="utf-8")).get("versions", {}).get("champion") if report.exists() else None
     return stand(registry, night.config.name, trained, night.root / "cache" / "champions", last)

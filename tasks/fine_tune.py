@@ -74,7 +74,7 @@ def _start(night: Night, prepared: Manifest) -> tuple[Version, Start] | None:
     if not config.training.warm_start or night.force or config.promotion.mode == "disabled":
         return None
     registry, tonight = Registry(night.root), (prepared.path / "meta.json").read_bytes()
-    if config.promotion.mode == "enabled":
+    if config.promotion.registers:
         registry.settle(config.name)
     for version in (registry.champion(config.name), registry.find(config.name, PREVIOUS)):
         if version is None:

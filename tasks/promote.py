@@ -25,6 +25,7 @@ from nightloom.promotion.gate import decide, held_back, with_limits
 from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
+from nightloom.promotion.review import review_tag
 from nightloom.promotion.standing import held
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
@@ -54,7 +55,7 @@ def promote(
     config = night.config
     protocol = config.evaluation.protocols[0]
     trained = f"{tuned.key} {protocol}"
-    enabled, registry = config.promotion.mode == "enabled", Registry(night.root)
+    registry = Registry(night.root)
     found = standing(night, registry, trained)
     if found.champion != evaluated.figures["champion"]:
         report_progress(f"promote: version {found.champion} stands now, not {evaluated.figures['champion']}. It is evaluated again.")
@@ -78,27 +79,29 @@ def promote(
             judged = held_back(judged, why)
         decision = asdict(judged)
         versions: dict[str, str | None] = {}
-        if enabled:
+        if config.promotion.registers:
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: trained}
                 bundle = tuned.path / protocol / "bundle"
                 card = card_of_model(night, decision, tags, collected=collected, tuned=tuned, evaluated=evaluated, explained=explained)
                 example = [BundleReader.load(bundle).item_ids[:3].tolist()]
                 store = collected.path / "events.parquet"
+                review, intent = config.promotion.mode == "review", found.intent(best=decision["moves_anchor"])
                 version = registry.register(
                     config.name,
                     bundle,
                     model_run,
-                    tags | quality_tags(decision),
+                    tags | quality_tags(decision) | (review_tag(intent) if review else {}),
                     card,
                     example,
                     events=store,
                     exclude_seen=config.evaluation.exclude_seen,
-                    intent=found.intent(best=decision["moves_anchor"]),
+                    intent=None if review else intent,
                     explainer=explained.path / EXPLAINER,
                     data_card=card_of_data(night, collected),
                 )
-                registry.promote(version)
+                if not review:
+                    registry.promote(version)
                 _ready(registry, version, night)
             versions = registry.aliases(config.name)
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")

@@ -24,6 +24,7 @@ from nightloom.promotion.click_gate import decide
 from nightloom.promotion.ledger import Intent
 from nightloom.promotion.registered import CLICKS
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
+from nightloom.promotion.review import review_tag
 from nightloom.promotion.standing import held
 from nightloom.promotion.version_files import UnreadableError
 from nightloom.runs.keys import ReadKeys
@@ -52,7 +53,7 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
                 report_progress(f"promote_clicks: {error}")
 
     def judged(folder: Path) -> dict[str, Any]:
-        if config.promotion.mode == "enabled":
+        if config.promotion.registers:
             registry.settle(name)
         champion = registry.champion(name) if config.promotion.mode != "disabled" else None
         if champion and tags.items() <= champion.tags.items():
@@ -80,13 +81,18 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
         decision = asdict(replace(judgement, decision="reject") if why else judgement)
         decision["reasons"] = [*([why] if why else []), *odd, *decision["reasons"]]
         write_json(folder / "decision.json", decision)
-        if config.promotion.mode == "enabled" and decision["decision"] == "promote":
+        if config.promotion.registers and decision["decision"] == "promote":
             served = write_click_files(places[HEAD], prepared.path, folder / "served")
             marks = tags | {"nightloom.night": night.night}
             card = click_card(name, decision, marks, collected.figures["licence"])
             intent = Intent(champion.version if champion else None, previous)
-            registry.promote(registry.register_served(name, click_head(served, night.root / FILE), head_run, marks, card, intent=intent))
-        return {"decision": decision, "versions": registry.aliases(name) if config.promotion.mode == "enabled" else {}}
+            review = config.promotion.mode == "review"
+            marks |= review_tag(intent) if review else {}
+            head = click_head(served, night.root / FILE)
+            version = registry.register_served(name, head, head_run, marks, card, intent=None if review else intent)
+            if not review:
+                registry.promote(version)
+        return {"decision": decision, "versions": registry.aliases(name) if config.promotion.registers else {}}
 
     # Promotion moves aliases, so each night does it for itself.
     read, inputs = ReadKeys(config, "promotion"), [prepared, *fitted]

@@ -187,7 +187,7 @@ MAP: dict[str, Any] = {
 
 
 def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> dict[str, Any]:
-    """A whole report; `ending` is promoted, first, rejected, dry_run, disabled or refused."""
+    """A whole report; `ending` is promoted, first, rejected, waits, dry_run, disabled or refused."""
     common: dict[str, Any] = {
         "data_hash": "8f2c" * 16,
         "git": {"commit": "0123abcd"},
@@ -203,14 +203,14 @@ def report(ending: str = "promoted", root: Path = Path("/nowhere/mlruns")) -> di
         },
         "licence": "MovieLens: research, non-commercial use (Harper and Konstan 2015).",
     }
-    here = night(root, {"dry_run": "dry_run", "disabled": "disabled"}.get(ending, "enabled"))
+    here = night(root, {"dry_run": "dry_run", "disabled": "disabled", "waits": "review"}.get(ending, "enabled"))
     if ending == "refused":
         message = "events.value: 5,000 of 100,000 rows (5.0 %) are not between 1 and 5, for example 'row 7: 99'. Correct the rows."
         stop = check("events", "", "at least 1,000 good events", "table", False, found="12", rows=12)
         return build_report(here, manifests(root)[:1], **common, refused=("validate", message), checks=[*CHECKS[:-1], stop])
     first = ending in ("first", "disabled")
     versions = {"champion": 3, "challenger": 3, "previous": 2}
-    if ending in ("rejected", "dry_run"):
+    if ending in ("rejected", "waits", "dry_run"):
         versions = {"champion": 2, "challenger": 3, "previous": 1}
     elif first:
         versions = {"champion": 1, "challenger": 1, "previous": None} if ending == "first" else {}

@@ -18,6 +18,7 @@ def versions(name: Annotated[str, typer.Argument(help="The config's name.")], ro
     """Registered versions of a recommender, the newest first: how good, how old, from which night, and why promoted."""
     from nightloom.promotion.quality import age, quality_of
     from nightloom.promotion.registered import CHAMPION
+    from nightloom.promotion.review import waiting
     from nightloom.report.words import metric_label
 
     registered = registry(root)
@@ -38,10 +39,21 @@ def versions(name: Annotated[str, typer.Argument(help="The config's name.")], ro
     if lost := registered.lost_champion(name):
         back = typed("nightloom", "rollback", name)
         said.append(f"Version {lost} was champion, and is not there any more. To have the previous one serve: {back}")
+    if waits := waiting(found, registered.aliases(name)[CHAMPION]):
+        said.append(f"Version {waits.version} waits for a second person: {typed('nightloom', 'approve', name)}")
     if move := ledger.unfinished:
         said.append(f"The last {move.act}, to version {(move.aliases or {})[CHAMPION]}, was cut short. The next night ends it.")
     for line in said:
         console().print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def approve(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+    """Promote the version that passed its gate and waits for a second person (`promotion.mode: review`)."""
+    from nightloom.promotion.review import approve as promote
+
+    version = promote(registry(root), name)
+    console().print(f"nightloom-{name}: version {version.version} is the champion.")
 
 
 @app.command()

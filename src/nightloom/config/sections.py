@@ -184,8 +184,9 @@ class PromotionConfig(Section):
 
     renamed: ClassVar[Mapping[str, str]] = {"must_beat_floors": "must_beat_baselines"}
 
-    mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
-    """enabled: promote on success; dry_run: decide and report, register nothing; disabled: no registry at all."""
+    mode: Literal["enabled", "review", "dry_run", "disabled"] = "enabled"
+    """enabled: promote on success; review: register, and a person promotes it by `nightloom approve NAME`; dry_run: decide and report,
+    register nothing; disabled: no registry at all."""
     metric: Literal["ndcg_at_10", "hr_at_10", "mrr_at_10", "recall_at_10"] = "ndcg_at_10"
     """Metric that decides."""
     margin: float = Field(0.02, ge=0, le=1)
@@ -204,3 +205,8 @@ class PromotionConfig(Section):
     """Whether a first champion must match every baseline within the margin, and no later one may fall significantly below one."""
     hold_nights: int = Field(7, ge=0)
     """Nights that a rollback holds back, if nobody releases it before (`nightloom release`); 0: until somebody does."""
+
+    @property
+    def registers(self) -> bool:
+        """Whether what passes the gate is registered."""
+        return self.mode in ("enabled", "review")

@@ -46,7 +46,7 @@ class ClickDecision:
     Attributes:
         decision: promote or reject. The caller acts on it as `mode` says.
         reasons: plain English, with figures; those against promotion come first.
-        mode: enabled, dry_run or disabled, from the config.
+        mode: enabled, review, dry_run or disabled, from the config.
         rows: test rows that the decision rests on.
         clicks: those of them that were clicked.
         challenger: its log-loss.

@@ -35,7 +35,7 @@ class Decision:
         decision: promote or reject. The caller acts on it as `mode` says.
         reasons: plain English, with figures; those against promotion come first.
         metric: metric that decides.
-        mode: enabled, dry_run or disabled, from the config.
+        mode: enabled, review, dry_run or disabled, from the config.
         users: held-out users that the decision rests on.
         queries: of these users; means are over them.
         challenger: the challenger's mean.

@@ -139,7 +139,7 @@ def held(registry: Registry, name: str, rules: PromotionConfig, night: str, trai
         trained: the challenger's `TRAINED_TAG`; None where it has none.
     """
     hold = registry.hold(name) if rules.mode != "disabled" else None
-    if hold and rules.mode == "enabled":
+    if hold and rules.registers:
         if rules.hold_nights and len({*hold.nights} - {night}) >= rules.hold_nights:
             registry.release(name)
             hold = None

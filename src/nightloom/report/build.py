@@ -16,7 +16,7 @@ import numpy as np
 from nightloom.core.secrets import hidden_in
 from nightloom.runs.stages import Manifest, Night
 
-Outcome = Literal["promoted", "rejected", "dry_run", "disabled", "refused"]
+Outcome = Literal["promoted", "waits", "rejected", "dry_run", "disabled", "refused"]
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -141,7 +141,9 @@ def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, 
         return "disabled"
     if mode == "dry_run":
         return "dry_run"
-    return "promoted" if decision["decision"] == "promote" else "rejected"
+    if decision["decision"] != "promote":
+        return "rejected"
+    return "waits" if mode == "review" else "promoted"
 
 
 def _gate(decision: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from rich.text import Text
 
 from nightloom.report import contract, words
 
-_STYLE = {"promoted": "bold green", "rejected": "bold yellow", "dry_run": "bold yellow", "refused": "bold red", "disabled": "bold"}
+_STYLE = {
+    "promoted": "bold green",
+    "waits": "bold green",
+    "rejected": "bold yellow",
+    "dry_run": "bold yellow",
+    "refused": "bold red",
+    "disabled": "bold",
+}
 
 
 def print_summary(report: Mapping[str, Any], console: Console) -> None:

@@ -125,6 +125,9 @@ def headline(report: Mapping[str, Any]) -> str:
         case "promoted":
             first = versions["previous"] is None and not has_champion(report)
             return f"Promoted: {champion} is the {'first' if first else 'new'} champion"
+        case "waits":
+            waits = f"Passed: {_version(versions['challenger'], 'the challenger')} waits for a second person to type"
+            return f"{waits} {typed('nightloom', 'approve', report['name'])}"
         case "rejected":
             stays = f"{champion} stays champion" if versions["champion"] is not None else "there is still no champion"
             if gate.get("held"):

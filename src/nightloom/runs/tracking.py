@@ -234,7 +234,7 @@ class Tracking:
 
         Args:
             run: the night's run.
-            outcome: promoted, rejected, dry_run, disabled or refused.
+            outcome: promoted, waits, rejected, dry_run, disabled or refused.
             gate: the gate's `Decision` as a dict; empty where the night never got there.
             headline: what happened, in one line.
             reasons: why, in sentences.

@@ -7,6 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from nightloom.promotion.ledger import Intent
+from nightloom.promotion.registry import Registry
+from nightloom.promotion.review import review_tag
+
 
 def test_versions_and_rollback(nightloom, home: SimpleNamespace) -> None:
     code, out, _ = nightloom("versions", "shop", "--root", home.root)
@@ -25,6 +29,18 @@ def test_versions_and_rollback(nightloom, home: SimpleNamespace) -> None:
     code, _, err = nightloom("release", "shop", "--root", home.root)
     assert (code, err.startswith("nightloom: nightloom-shop is not held")) == (2, True)
     assert "held" not in nightloom("versions", "shop", "--root", home.root)[1]
+
+
+def test_a_version_that_waits_for_a_second_person(nightloom, home: SimpleNamespace) -> None:
+    registry = Registry(home.root)
+    run = registry.tracking.client.create_run(registry.tracking.experiment("waits")).info.run_id
+    registry.register("waits", home.bundle, run, review_tag(Intent(None, None)), "card", [["i1"]])
+    code, out, _ = nightloom("versions", "waits", "--root", home.root)
+    assert (code, out.splitlines()[-1].startswith("Version 1 waits for a second person: ")) == (0, True)
+    code, out, _ = nightloom("approve", "waits", "--root", home.root)
+    assert (code, out) == (0, "nightloom-waits: version 1 is the champion.\n")
+    code, _, err = nightloom("approve", "waits", "--root", home.root)
+    assert (code, err.startswith("nightloom: nothing of nightloom-waits waits for approval. See: ")) == (2, True)
 
 
 @pytest.mark.parametrize("command", [("versions", "shop"), ("rollback", "shop"), ("recommend", "shop"), ("compare", "0" * 32, "shop")])

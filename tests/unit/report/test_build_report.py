@@ -36,7 +36,7 @@ KEYS = {
     ),
     *("licence", "config"),
 }
-ENDINGS = ("promoted", "first", "rejected", "dry_run", "disabled", "refused")
+ENDINGS = ("promoted", "first", "rejected", "waits", "dry_run", "disabled", "refused")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -17,7 +17,7 @@ from nightloom.report.markdown import markdown
 from nightloom.runs.run_content import outcome_content
 from tests.sample_reports import HOSTILE, hostile_report, report
 
-ENDINGS = ("promoted", "first", "rejected", "dry_run", "disabled", "refused")
+ENDINGS = ("promoted", "first", "rejected", "waits", "dry_run", "disabled", "refused")
 
 
 def printed(ending: str, terminal: bool = False) -> str:
@@ -46,6 +46,7 @@ def test_a_terminal_gets_colour():
         ("promoted", "Promoted: version 3 is the new champion"),
         ("first", "Promoted: version 1 is the first champion"),
         ("rejected", "Rejected: the challenger did not pass the gate, version 2 stays champion"),
+        ("waits", "Passed: version 3 waits for a second person to type"),
         ("dry_run", "Dry run: the challenger would be promoted; nothing was registered"),
         ("disabled", "promotion is disabled, so nothing was registered"),
         ("refused", "Stopped at validate: the input was refused and nothing was changed"),

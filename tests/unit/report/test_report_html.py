@@ -15,7 +15,7 @@ from tests.sample_reports import hostile_report, report
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 VOID = {"meta", "img", "br", "rect", "polyline", "circle"}
-ENDINGS = ("promoted", "first", "rejected", "dry_run", "disabled", "refused")
+ENDINGS = ("promoted", "first", "rejected", "waits", "dry_run", "disabled", "refused")
 
 
 class Page(HTMLParser):
