@@ -15,11 +15,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from nightloom.core.blocklist import Blocklist, blocklist_of
 from nightloom.core.errors import NightloomError
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.reader import BundleReader
 from nightloom.packaging.serving_format import EXPLAINER
+from nightloom.packaging.shown import blocked_ids
 from nightloom.promotion.earlier import earlier_nights
 from nightloom.promotion.gate import decide, held_back, with_limits
 from nightloom.promotion.quality import quality_tags
@@ -84,7 +86,9 @@ def promote(
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: trained}
                 bundle = tuned.path / protocol / "bundle"
                 card = card_of_model(night, decision, tags, collected=collected, tuned=tuned, evaluated=evaluated, explained=explained)
-                example = [BundleReader.load(bundle).item_ids[:3].tolist()]
+                reader = BundleReader.load(bundle)
+                blocked = blocked_ids(reader, Blocklist.read(blocklist_of(night.root, config.name)))
+                example = [[one for one in reader.item_ids.tolist() if one not in blocked][:3]]
                 store = collected.path / "events.parquet"
                 review, intent = config.promotion.mode == "review", found.intent(best=decision["moves_anchor"])
                 version = registry.register(
