@@ -47,8 +47,12 @@ class EventNames:
 
     def codes(self, names: Sequence[str]) -> NDArray[np.int16]:
         """The code of each name, int16 [len(names)]; that of the default where the model does not know it."""
-        place = {name: code for code, name in enumerate(self.known)}
-        return np.array([place.get(name, place[self.default]) for name in names], dtype=np.int16)
+        places, default = self._places, self._places[self.default]
+        return np.array([places.get(name, default) for name in names], dtype=np.int16)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: code for code, name in enumerate(self.known)}
 
     @cached_property
     def any(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -24,8 +25,8 @@ def aligned(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def aligned_empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """An array without values that begins at a multiple of 64 bytes."""
-    flat = np.empty(int(np.prod(shape)) + 16, dtype=np.float32)
-    first = -flat.ctypes.data % 64 // 4
+    flat = np.empty(math.prod(shape) + 16, dtype=np.float32)
+    first = -flat.__array_interface__["data"][0] % 64 // 4
     return flat[first : first + len(flat) - 16].reshape(shape)
 
 

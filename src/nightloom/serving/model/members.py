@@ -19,6 +19,7 @@ from nightloom.models.scorers.friends import Friends as FriendVotes
 from nightloom.models.scorers.item_graph import TRACE
 from nightloom.models.scorers.newcomers import expected
 from nightloom.serving.items.growing import EdgeRows, Growing
+from nightloom.serving.model.least_squares import solve_history
 from nightloom.serving.model.scoring import follow_edges
 
 FloatArray = NDArray[np.float32]
@@ -247,10 +248,14 @@ class Factors:
         self.solver = ALS(**settings)
         self._vectors = Growing(arrays["vectors"])
         self.solver.vectors, self.solver.gram = self._vectors.array, arrays["gram"]
+        self._decay = np.power(self.solver.recency, np.arange(self.solver.memory)).astype(np.float32)
 
     def score(self, histories: Histories, out: FloatArray) -> None:
         """See `Member`."""
-        np.matmul(self._vectors.array, self.solver.user_vectors(histories)[0], out=out)
+        vectors, items = self._vectors.array, histories.items[histories.positive]
+        user = np.ones(vectors.shape[1], np.float32)
+        solve_history(vectors, self.solver.gram, items[max(len(items) - len(self._decay), 0) :], self._decay, user)
+        np.matmul(vectors, user, out=out)
 
     def append(self) -> None:
         """See `Member`."""
