@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+from collections.abc import Iterator
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ from great_expectations.data_context.types.resource_identifiers import Expectati
 from great_expectations.execution_engine.pandas_execution_engine import hash_pandas_dataframe
 from great_expectations.expectations.metadata_types import FailureSeverity
 
+from expectations.by_value import Distinct, judges_alone
+
 # Some of its modules send all warnings of the process to a logger that nobody reads, when they are imported.
 logging.captureWarnings(False)
 
@@ -35,6 +38,8 @@ PLACES = {"result_format": "COMPLETE", "exclude_unexpected_values": True, "retur
 
 COLUMN_KEYS = ("column", "column_A", "column_B")
 """How an expectation names the columns that it reads, besides `column_list`."""
+
+ROWS_COUNT = {"expect_table_row_count_to_be_between", "expect_table_row_count_to_equal"}
 
 TABLES = ("partial_unexpected_list", "partial_unexpected_counts")
 """What Data Docs show of a result as a table of values."""
@@ -49,7 +54,6 @@ class Engine:
 
     def __init__(self, docs: Path) -> None:
         logging.getLogger("great_expectations").setLevel(logging.ERROR)
-        import expectations.coded_text  # noqa: F401  # only now: that it takes the place of a question is told to the log
 
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = {"globally": False}
@@ -65,7 +69,7 @@ class Engine:
         )
 
     def validate(self, frame: pd.DataFrame, suite: gx.ExpectationSuite) -> list[Any]:
-        """Judge a table by one suite. Each of its columns is handed over by itself: every condition copies the frame that it gets.
+        """Judge a table by one suite, each column by itself, since every condition copies the frame that it gets.
 
         Args:
             frame: the table.
@@ -79,13 +83,14 @@ class Engine:
         suite = self._context.suites.add(suite)
         batches = self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
         by_id: dict[str, Any] = {}
-        for columns, expectations in _by_columns(suite.expectations, frame).items():
-            batch = batches.get_batch(batch_parameters={"dataframe": frame[list(columns)]})
-            part = batch.validate(_part_of(suite, expectations), result_format="SUMMARY")
-            by_id |= {result.expectation_config.id: result for result in part.results}
-        results = [by_id[expectation.id] for expectation in suite.expectations]
-        self._keep(suite.name, results, part, frame)
-        return results
+        for part, distinct, expectations in _parts(frame, suite.expectations):
+            batch = batches.get_batch(batch_parameters={"dataframe": part})
+            found = batch.validate(_part_of(suite, expectations), result_format=PLACES if distinct else "SUMMARY")
+            results = {result.expectation_config.id: result for result in found.results}
+            by_id |= {one.id: distinct.counted(results[one.id], one) for one in expectations} if distinct else results
+        whole = [by_id[expectation.id] for expectation in suite.expectations]
+        self._keep(suite.name, whole, found, frame)
+        return whole
 
     def _keep(self, name: str, results: list[Any], part: Any, frame: pd.DataFrame) -> None:
         """Store the results of a suite's parts as those of one run over the whole table, for the Data Docs."""
@@ -100,7 +105,7 @@ class Engine:
                 "evaluated_expectations": len(results),
                 "successful_expectations": passed,
                 "unsuccessful_expectations": len(results) - passed,
-                "success_percent": 100 * passed / len(results),
+                "success_percent": passed / len(results) * 100,
             },
             meta={**part.meta, **said},
             batch_id=part.batch_id,
@@ -129,15 +134,15 @@ class Engine:
         suite = gx.ExpectationSuite(name=f"rows of {expectations[0].id}", expectations=[copy(one) for one in expectations])
         suite = self._context.suites.add(suite)  # gives each copy an id of its own
         batches = self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
-        results: list[Any] = []
-        for columns, parts in _by_columns(suite.expectations, frame).items():
-            batch = batches.get_batch(batch_parameters={"dataframe": frame[list(columns)]})
-            results += batch.validate(_part_of(suite, parts), result_format=PLACES).results
-        for result in results:
-            if "element_count" not in result.result:
-                raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
-        places = {result.expectation_config.id: result.result.get("unexpected_index_list") or [] for result in results}
-        return [frame.index.isin(places[expectation.id]) for expectation in suite.expectations]
+        rows: dict[str, NDArray[np.bool_]] = {}
+        for part, distinct, those in _parts(frame, suite.expectations):
+            batch = batches.get_batch(batch_parameters={"dataframe": part})
+            for result in batch.validate(_part_of(suite, those), result_format=PLACES).results:
+                if "element_count" not in result.result:
+                    raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
+                bad = part.index.isin(result.result.get("unexpected_index_list") or [])
+                rows[result.expectation_config.id] = distinct.rows(bad) if distinct else bad
+        return [rows[expectation.id] for expectation in suite.expectations]
 
     def write_docs(self) -> None:
         """Render all results so far; the first page is index.html.
@@ -153,15 +158,24 @@ class Engine:
         self._context.build_data_docs(site_names=[SITE])
 
 
-def _by_columns(expectations: list[Any], frame: pd.DataFrame) -> dict[tuple[str, ...], list[Any]]:
-    """The expectations, by the columns that each one reads; one that names none, or one that is not there, is asked of the whole table."""
+def _parts(frame: pd.DataFrame, expectations: list[Any]) -> Iterator[tuple[pd.DataFrame, Distinct | None, list[Any]]]:
+    """The expectations by what they are judged on: the distinct values of a column, a few columns, or all of the table.
+
+    An expectation that names no column, or one that is not there, is asked of the whole table, and of one column where rows alone count.
+    """
     parts: dict[tuple[str, ...], list[Any]] = {}
     for one in expectations:
         said = one.configuration.kwargs
         named = [said[key] for key in COLUMN_KEYS if said.get(key) is not None] + list(said.get("column_list") or ())
-        columns = tuple(dict.fromkeys(named))
+        columns = tuple(map(str, frame.columns[:1] if one.expectation_type in ROWS_COUNT else dict.fromkeys(named)))
         parts.setdefault(columns if columns and set(columns) <= set(frame) else tuple(map(str, frame)), []).append(one)
-    return parts
+    for columns, those in parts.items():
+        alone = [one for one in those if judges_alone(one)]
+        distinct = Distinct.of(frame[columns[0]]) if alone and len(columns) == 1 else None
+        if distinct:
+            yield distinct.values, distinct, alone
+        if rest := [one for one in those if not distinct or one not in alone]:
+            yield frame[list(columns)], None, rest
 
 
 def _part_of(suite: gx.ExpectationSuite, expectations: list[Any]) -> gx.ExpectationSuite:

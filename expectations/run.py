@@ -33,7 +33,7 @@ ORDER = ("items", "users", "events", "links")
 """Referenced tables come first, so that a foreign key needs a good row."""
 
 EXAMPLES = 5
-NOT_SUITES = ("coded_text", "columns", "engine", "rules", "run")
+NOT_SUITES = ("by_value", "columns", "engine", "rules", "run")
 
 
 @dataclass
@@ -84,22 +84,21 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         ContractBroken: a limit is passed or a column is wrong; names table, column, rule, count, examples, quarantine and remedy.
         InputError: there is no suite of that name.
     """
-    suite, present = _suite(config.validation.suite), tables.present()
-    engine = Engine(folder / "data_docs")
-    present["events"] = coded(present["events"])
-    outcomes = {name: Outcome(len(present[name]) + len(tables.rejected.get(name, ()))) for name in ORDER if name in present}
+    suite, engine = _suite(config.validation.suite), Engine(folder / "data_docs")
+    tables = replace(tables, events=coded(tables.events))  # a copy, whose tables become the good rows one by one
+    here = [name for name in ORDER if name in tables.present()]
+    outcomes = {name: Outcome(len(tables.present()[name]) + len(tables.rejected.get(name, ()))) for name in here}
     for name, outcome in outcomes.items():
         _check_columns(engine, name, tables, config, outcome)
     fit = not any(outcome.stops for outcome in outcomes.values())
-    checked = replace(tables, events=present["events"])  # a copy, whose tables become the good rows one by one
     for name, outcome in outcomes.items():
         rejected, bad = tables.rejected.get(name), None
         if fit:
-            contract = suite.contracts(checked, config, last, now)[name]
-            good, bad = _check_rows(engine, name, present[name].reset_index(drop=True), contract, outcome)
+            contract = suite.contracts(tables, config, last, now)[name]
+            good, bad = _check_rows(engine, name, tables.present()[name].reset_index(drop=True), contract, outcome)
+            setattr(tables, name, good)
             _check_table(engine, name, _with_helpers(name, good, tables, config), contract, outcome)
             write_spelt(good, folder / f"{name}.parquet")
-            setattr(checked, name, good)
         outcome.file, outcome.quarantined = write_quarantine(folder / "quarantine", name, bad, rejected)
         limit = config.validation.of_table("max_bad_share", name)
         if outcome.bad_share > limit:
@@ -113,7 +112,7 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         listed = "\n".join(f"- {line}" for line in stops)
         docs = folder / "data_docs" / "index.html"
         raise ContractBroken(f"the data contract is broken, nothing was trained:\n{listed}\nAll rules and what they found: {docs}", folder)
-    return _figures(outcomes, checked, config)
+    return _figures(outcomes, tables, config)
 
 
 def read_checked(folder: Path, *, as_codes: bool = False) -> Tables:

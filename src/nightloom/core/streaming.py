@@ -127,17 +127,31 @@ def askable(sequences: Sequences, part: str, *, exclude_seen: bool) -> NDArray[n
     )
     owner, place = owners(sequences.offsets), np.arange(len(sequences.items))
     first = first_of_moment(sequences, owner)
-    asked = sequences.positive & (place >= start[owner]) & (place < stop[owner])
-    pair = np.unique(owner * np.int64(sequences.n_items) + sequences.items, return_inverse=True)[1]
+    found = np.flatnonzero(sequences.positive & (place >= start[owner]) & (place < stop[owner]))
+    del place
     if exclude_seen:
-        seen_from = np.full(pair.max(initial=-1) + 1, len(place))  # the first event that makes the item seen by the user
-        np.minimum.at(seen_from, pair[sequences.seen], place[sequences.seen])
-        asked &= seen_from[pair] >= first
-    found = np.flatnonzero(asked)
-    order = found[np.lexsort((found, first[found], pair[found]))]
-    twice = (np.diff(pair[order], prepend=-1) == 0) & (np.diff(first[order], prepend=-1) == 0)
-    asked[order[twice]] = False
+        found = found[_seen_from(sequences, owner, found) >= first[found]]
+    pair = owner[found] * np.int64(sequences.n_items) + sequences.items[found]
+    order = np.lexsort((found, first[found], pair))
+    twice = (np.diff(pair[order], prepend=-1) == 0) & (np.diff(first[found[order]], prepend=-1) == 0)
+    asked = np.zeros(len(owner), dtype=bool)
+    asked[found[order[~twice]]] = True
     return asked
+
+
+def _seen_from(sequences: Sequences, owner: IntArray, events: IntArray) -> IntArray:
+    """Of each event's user and item the first event that makes the item seen, int64 [events]; past all events where none does."""
+    asked = np.zeros(sequences.n_users, dtype=bool)
+    asked[owner[events]] = True
+    seen = np.flatnonzero(sequences.seen & asked[owner])
+    pair = owner[seen] * np.int64(sequences.n_items) + sequences.items[seen]
+    order = np.argsort(pair, kind="stable")
+    pair, seen = pair[order], seen[order]
+    new = np.diff(pair, prepend=-1) != 0
+    pair, seen = np.append(pair[new], -1), np.append(seen[new], len(owner))
+    wanted = owner[events] * np.int64(sequences.n_items) + sequences.items[events]
+    at = np.searchsorted(pair[:-1], wanted)
+    return np.where(pair[at] == wanted, seen[at], len(owner))
 
 
 def first_of_moment(sequences: Sequences, owner: IntArray) -> IntArray:

@@ -30,7 +30,7 @@ DAY_MS = 86_400_000
 def event_times(events: pd.DataFrame) -> NDArray[np.int64]:
     """When each event happened: milliseconds since 1970 UTC, or the `order` column where there are no timestamps."""
     if "timestamp" in events:
-        return events["timestamp"].to_numpy(dtype="datetime64[ms]").astype(np.int64)
+        return events["timestamp"].to_numpy(dtype="datetime64[ms]").view(np.int64)
     return events["order"].to_numpy(dtype=np.int64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,14 @@ def prepare(
             table; the data can not be split; or the test would have no query.
     """
     check_names(tables.events, prepare)
+    items = _catalogue(tables)
     events, removed = clean(tables.events, prepare)
+    tables = replace(tables, events=tables.events.iloc[:0].copy())  # what is large is let go as soon as it has been read
     counts = removed["reason"].value_counts()
     removed_by_reason = {reason: int(counts.get(reason, 0)) for reason in REASONS}
     if events.empty:
         raise InputError(f"events: cleaning leaves none of {len(removed):,} events: {removed_by_reason}. Loosen the limits under prepare.")
     labels = positive(events, prepare)
-
-    items = _catalogue(tables)
     if len(items) < 2:
         raise InputError(
             "items: the catalogue has one item, so there is nothing to rank and every model would be perfect. Look at item_id; for "
@@ -86,6 +87,7 @@ def prepare(
     event_types = sorted(events["event"].unique().tolist())
     event_type_codes = places_in(events["event"], pd.Index(event_types)).astype(np.int16)[order]
     labels, item_codes, seen_mask = labels[order], item_codes[order], seen(events, prepare)[order]
+    del events, times, order, user_codes
 
     meta: dict[str, Any] = {"event_types": event_types, "has_time": has_time, "cutoffs": {}, "trained_until": {}, "counts": {}}
     meta["latest_event"] = int(clock.max()) if has_time else None  # of all events, so that a model knows when its data end
@@ -124,7 +126,7 @@ def prepare(
     write_spelt(removed, folder / "removed.parquet")
 
     figures = {
-        "events": len(events),
+        "events": len(labels),
         "users": len(user_ids),
         "items": len(items),
         "items_without_text": int(text.isna().sum()),

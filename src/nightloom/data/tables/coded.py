@@ -56,12 +56,6 @@ def factorize(column: pd.Series) -> tuple[NDArray[np.int64], pd.Index]:
     return codes, values.astype("str")
 
 
-def holding(column: pd.Series, regex: str) -> pd.Series:
-    """Whether each value of a coded column, of which none is missing, holds what a regular expression describes."""
-    distinct = column.cat.categories.to_series().str.contains(regex).to_numpy(dtype=bool)
-    return pd.Series(distinct[column.cat.codes.to_numpy()], index=column.index)
-
-
 def read_coded(path: Path) -> pd.DataFrame:
     """Read a table of canonical columns that was written as Parquet, its text coded."""
     columns = {}
