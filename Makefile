@@ -13,7 +13,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly serve test check audit ui bench-training bench-serving
+.PHONY: help setup nightly serve test check audit ui bench-training bench-serving bench-scale
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ bench-training: setup  ## training speed beside other libraries: PRESET=, ARGS=
 bench-serving: setup  ## the service beside others, and under load: NAME=
 	@$(BIN)/python -m benchmarks.serving_http $(NAME) --steady 120
 	@$(BIN)/python -m benchmarks.serving_load --name $(NAME)
+
+bench-scale: setup  ## collect, validate and prepare as events grow: ARGS="--events 1000000 10000000"
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 test: setup  ## the tests: ARGS=tests/unit/cli
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -53,7 +53,7 @@ class Distinct:
     def of(cls, column: pd.Series) -> Distinct | None:
         """The distinct values of a column of coded text or flags; None for any other, which may have as many as rows."""
         if is_coded(column):
-            codes, values = column.cat.codes.to_numpy(), column.cat.categories.to_series(index=range(len(column.cat.categories)))
+            codes, values = column.cat.codes.to_numpy(), column.cat.categories.to_series(index=pd.RangeIndex(len(column.cat.categories)))
         elif column.dtype == bool:
             codes, values = column.to_numpy().view(np.int8), pd.Series([False, True])
         else:

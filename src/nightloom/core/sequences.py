@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.arrays import map_arrays, write_arrays
 from nightloom.core.ragged import gather, offsets_of, owners
 
 if TYPE_CHECKING:
@@ -168,13 +169,13 @@ class Sequences:
 
     def save(self, path: Path) -> None:
         """Write as .npz without pickles."""
-        np.savez(path, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+        write_arrays(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
     def load(cls, path: Path) -> Sequences:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays}
+        """Read what `save` wrote; the arrays are mapped into memory, which processes share."""
+        arrays = map_arrays(path)
+        content: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays}
         return cls(**(content | {"n_items": int(content["n_items"])}))
 
     def train(self, *, with_validation: bool = False) -> Histories:
