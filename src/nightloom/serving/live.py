@@ -171,8 +171,9 @@ class LiveModel:
         return self.search.has_text(dense)
 
     def close(self) -> None:
-        """Close the store's reader."""
+        """Close the store's reader, and let go of the users, the most of its memory, at once."""
         self.view.close()
+        self.engine.forget_users()
 
     def _told(self, user: str) -> list[Event]:
         return self.view.history(user, LONGEST_HISTORY, self._through)

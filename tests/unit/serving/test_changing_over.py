@@ -59,8 +59,10 @@ def test_a_new_version_is_ready_for_the_users_of_the_one_before(home: Path, seco
         for user in asked:
             worker.ask(user_id=user)
         worker.tell(event("e1", "u1", "i1"))
+        former = worker.service.model
         name_champion(home, second, "2")
         until(worker, lambda: worker.service.model.champion.version == "2")
+        assert former.engine.users.nbytes == 0, "its memory is free for the new one"
         users = worker.service.model.engine.users
         assert users.recent() == ["u1", "u2", "u3"], "the most recent ones go last where there is no room"
         for user in asked:
