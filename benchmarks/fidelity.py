@@ -22,6 +22,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.explain import FITTED, Made, made_of
+from benchmarks.other_reasons import (
+    CLUSTER_SAMPLES,
+    SPIN_BASELINES,
+    SPIN_STEPS,
+    STEPS,
+    Inside,
+    chosen,
+    clustered,
+    oracle,
+    paths,
+)
 from nightloom.explain.explain import FIT_SAMPLES
 from nightloom.explain.fidelity import BUDGETS, measures
 from nightloom.explain.fit import fit, long_runs
@@ -41,12 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("mlruns"))
     parser.add_argument("--name", default="movies-small")
     parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--long", type=int, default=LONG, help="evaluations of the Shapley values by permutations; 0: leave them out")
     parser.add_argument("--table", type=Path)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="nightloom-bench-") as scratch:
         made = made_of(given.root, given.name, Path(scratch))
         estimator = fit(long_runs(made.engine, made.histories.take(slice(0, FITTED)), FIT_SAMPLES, seed=0))
-        rows = [row_of(made, estimator, at) for at in range(min(given.users, len(made.histories) - FITTED))]
+        rows = [row_of(made, estimator, at, given.long) for at in range(min(given.users, len(made.histories) - FITTED))]
     names = list(rows[0])
     found = {name: {metric: np.array([row[name][metric] for row in rows]) for metric in rows[0][name]} for name in names}
     head = ["method (evaluations)", *(name for metric in METRICS for name in (metric.upper(), f"{metric.upper()} area"))]
@@ -65,11 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "",
             *lines,
             "",
-            f"{SERVICE.strip('*')} less {RIVAL}, means over Ke:",
+            "Attention and paths are the network's own; scorers, which add to its scores, they do not see. SPIN-type: of eleven paths,",
+            "one from nothing and ten from other people's events, that with the lowest CDCG for the user. Oracle: the best of the eleven",
+            "for each user and each figure by itself, as published figures of SPINRec are; nothing that could be shown.",
             "",
-            *(f"- {difference(found, metric)}" for metric in METRICS),
+            f"{SERVICE.strip('*')} less others, means over Ke, paired, 95 %:",
             "",
-            "Not measured here: attention, path integration, clustered SHAP, SPIN-type.",
+            f"| less | {' | '.join(metric.upper() for metric in METRICS)} |",
+            "|" + "---|" * (1 + len(METRICS)),
+            *(f"| {other} | {' | '.join(difference(found, other, one) for one in METRICS)} |" for other in names if other != SERVICE),
             "",
             f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), load average {os.getloadavg()[0]:.1f}. Command:",
             "",
@@ -83,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def row_of(made: Made, estimator: Estimator, number: int) -> dict[str, dict[str, float]]:
-    """Measures of all methods for one user."""
+def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str, dict[str, float]]:
+    """Measures of all methods for one user; `long`: evaluations of the Shapley values by permutations."""
     engine, random = made.engine, np.random.default_rng(number)
     whole = made.histories.take(slice(FITTED + number, FITTED + number + 1))
     one = subsets(whole, np.arange(len(whole.items))[None] >= len(whole.items) - PLAYERS)
@@ -94,7 +110,6 @@ def row_of(made: Made, estimator: Estimator, number: int) -> dict[str, dict[str,
     item, events = int(np.argmax(scores)), game.events
     items, hidden = np.array([item]), whole.items
     found = contributions(game, np.arange(events), items, hidden)
-    sampled = shapley_values(lambda keep: game.log_probabilities(keep, items), events, LONG, seed=number)[0].values
     vectors = engine.catalogue.vectors
     lengths = np.linalg.norm(vectors, axis=1)
     cosine = vectors[one.items] @ vectors[item] / (lengths[one.items] * lengths[item])
@@ -105,10 +120,21 @@ def row_of(made: Made, estimator: Estimator, number: int) -> dict[str, dict[str,
         "single event alone (50)": supporting(found.alone[:, 0]),
         RIVAL: supporting(found.left_out[:, 0]),
         SERVICE: supporting(found.values(estimator)[:, 0]),
-        f"Shapley values by permutations ({LONG:,})": supporting(sampled),
         "greedy deletion (240)": greedy(game, item),
+        "attention of the last layer (1)": supporting(Inside(made.bundle.recommender, one).attention()),
+        f"clustered SHAP ({CLUSTER_SAMPLES})": supporting(clustered(game, item, vectors[one.items], number)),
     }
-    return measures(game, item, orders, hidden)
+    if long:
+        sampled = shapley_values(lambda keep: game.log_probabilities(keep, items), events, long, seed=number)[0].values
+        orders[f"Shapley values by permutations ({long:,})"] = supporting(sampled)
+    along = paths(made.bundle.recommender, one, item, made.histories.items, number)
+    candidates = {f"path {place}": supporting(values) for place, values in enumerate(along)}
+    measured = measures(game, item, orders | candidates, hidden)
+    tried = {name: measured.pop(name) for name in candidates}
+    measured[f"path integration ({STEPS} gradients)"] = tried["path 0"]
+    measured[f"SPIN-type, one criterion ({STEPS + SPIN_BASELINES * SPIN_STEPS} gradients)"] = tried[chosen(tried)]
+    measured["SPIN-type, oracle of 11"] = oracle(tried)
+    return measured
 
 
 def supporting(values: np.ndarray) -> list[int]:
@@ -131,12 +157,12 @@ def greedy(game: Coalitions, item: int) -> list[int]:
     return gone + [rest[at] for at in np.argsort(last, kind="stable")] if rest else gone
 
 
-def difference(found: dict[str, dict[str, np.ndarray]], metric: str) -> str:
-    """The paired difference of the service's estimate and leave-one-out, with its interval."""
-    apart = found[SERVICE][metric] - found[RIVAL][metric]
+def difference(found: dict[str, dict[str, np.ndarray]], other: str, metric: str) -> str:
+    """The paired difference of the service's estimate and another method, with its interval."""
+    apart = found[SERVICE][metric] - found[other][metric]
     drawn = np.random.default_rng(0).integers(0, len(apart), (RESAMPLES, len(apart)))
     low, high = np.percentile(apart[drawn].mean(1), (2.5, 97.5))
-    return f"{metric.upper()} {apart.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{apart.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 if __name__ == "__main__":

@@ -64,9 +64,9 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
         prepared = prepare(night, checked)
         pretrained = load_pretrained(night, prepared)
         tuned = fine_tune(night, run, collected, prepared, pretrained)
-        explained = explain(night, prepared, tuned)
         promoted = None
         while promoted is None:  # where another version became champion meanwhile, it is compared with that one
+            explained = explain(night, prepared, tuned)
             evaluated = evaluate(night, prepared, pretrained, tuned)
             model_run = log_families(night, run, collected, tuned, evaluated)
             promoted = promote(night, collected, tuned, evaluated, explained, model_run)

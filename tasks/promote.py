@@ -18,6 +18,8 @@ from prefect.tasks import exponential_backoff
 from nightloom.core.blocklist import Blocklist, blocklist_of
 from nightloom.core.errors import NightloomError
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
+from nightloom.explain.explain import FIDELITY
+from nightloom.explain.service_fidelity import CHALLENGER
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.reader import BundleReader
 from nightloom.packaging.serving_format import EXPLAINER
@@ -29,6 +31,7 @@ from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
 from nightloom.promotion.review import review_tag
 from nightloom.promotion.standing import held
+from nightloom.promotion.trust import fidelity_limits, group_limits, tail_limits, with_trust
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
@@ -77,6 +80,14 @@ def promote(
             earlier=earlier_nights(night.folder.parent, night.night, against, protocol, SequentialRecommender.family) if against else (),
         )
         judged = with_limits(judged, evaluated.figures["rivals"], found.notes)
+        gaps, tail = evaluated.figures["fairness"].get(protocol, []), evaluated.figures["tail"].get(protocol, {})
+        limits = group_limits(gaps, evaluated.figures["metrics"][SequentialRecommender.family][protocol], config.promotion)
+        limits += tail_limits(tail, config.promotion)
+        if against is not None and explained.figures["champion"] == against:
+            fidelity = dict(iter(pd.read_parquet(explained.path / FIDELITY).groupby("family")))
+            if CHAMPION in fidelity and CHALLENGER in fidelity:
+                limits += fidelity_limits(fidelity[CHALLENGER], fidelity[CHAMPION], config.promotion)
+        judged = with_trust(judged, limits)
         if why := held(registry, config.name, config.promotion, night.night, trained):
             judged = held_back(judged, why)
         decision = asdict(judged)
@@ -114,7 +125,9 @@ def promote(
     # Promotion moves aliases, so each night does it for itself.
     read = ReadKeys(config, "promotion", "evaluation")
     try:
-        manifest = run_stage(night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide], salt=night.night)
+        manifest = run_stage(
+            night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide, with_trust], salt=night.night
+        )
     except (OvertakenError, HeldError) as error:
         report_progress(f"promote: {error} It is evaluated again.")
         return None

@@ -97,6 +97,8 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         asked={protocol: {name: evaluated.figures[name][protocol] for name in ASKED} for protocol in night.config.evaluation.protocols},
         live=evaluated.figures["live"],
         fairness=evaluated.figures["fairness"],
+        trade_off=evaluated.figures["trade_off"],
+        newcomers=evaluated.figures["newcomers"],
         curves={protocol: _read(tuned.path / protocol / "curves.json") for protocol in night.config.evaluation.protocols},
         training={
             protocol: tuned.figures[protocol]

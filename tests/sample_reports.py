@@ -89,7 +89,25 @@ def measures(champion: bool = True) -> dict[str, Any]:
     return {
         "metrics": metrics, "intervals": intervals, "slices": slices, "curves": {"streaming": epochs}, "training": training,
         "asked": asked, "live": {"streaming": {"metrics": live, "intervals": {}}},
+        "trade_off": {"streaming": trade_off()}, "newcomers": {"streaming": newcomers()},
     }  # fmt: skip
+
+
+def trade_off() -> dict[str, Any]:
+    """As `nightloom.evaluation.trade_off` gives it."""
+    rows = [
+        {"strength": at / 10, "ndcg_at_10": 0.1 - 0.0004 * at * at, "relative": -0.004 * at * at, "low": -0.005 * at * at - 0.01 * (at > 0),
+         "high": -0.003 * at * at, "arp": 300.0 - 20 * at, "aplt": 0.05 + 0.03 * at, "tail_items": 200.0 + 30 * at, "gini": 0.8 - 0.02 * at}
+        for at in range(11)
+    ]  # fmt: skip
+    return {"queries": 3000, "chosen": 0.25, "rows": rows}
+
+
+def newcomers() -> dict[str, Any]:
+    """As `nightloom.evaluation.newcomers` gives it."""
+    off, on = ({"ndcg_at_10": value, "items": items, "shared": 1.0} for value, items in ((0.21, 10), (0.208, 74)))
+    said = {"queries": 96, "users": 88, "temperature": 0.1, "off": off, "on": on}
+    return said | {"difference": -0.002, "low": -0.011, "high": 0.006}
 
 
 def decision(kind: str = "promote", champion: bool = True) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.reranker import COUNTERS, Numbers, Reranker
 from nightloom.models.scorers.als import ALS
+from nightloom.models.scorers.popularity import positive_counts
+from nightloom.models.scorers.popularity_penalty import PopularityPenalty
 from nightloom.models.scorers.registry import CLASSES, expect, fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
@@ -71,6 +73,8 @@ def serving_bundle(
     min_support: int = 1,
     by_day: bool = False,
     encoder: str | None = None,
+    penalty: float = 0.0,
+    exploration: float = 0.0,
 ) -> Path:
     """Write a bundle, the same each time for the same arguments, and give its folder back.
 
@@ -106,7 +110,7 @@ def serving_bundle(
     (source / "meta.json").write_text(json.dumps(meta))
     known = known_histories(timed=timed)
     has_text = random.random(N_ITEMS) < 0.9
-    config = ModelConfig(dim=16, blocks=2, heads=2, max_history=max_history, use_time=use_time)
+    config = ModelConfig(dim=16, blocks=2, heads=2, max_history=max_history, use_time=use_time, exploration=exploration)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text = torch.randn(N_ITEMS, TEXT_DIM).numpy()
@@ -151,6 +155,7 @@ def serving_bundle(
             {name: 0.9 * (place + 1) / (len(scorers) * (len(scorers) + 1) / 2) for place, name in enumerate(scorers)}
             if newcomers
             else None,
+            PopularityPenalty.of(positive_counts(known, N_ITEMS), penalty, 0.1 if reranker else 1.0) if penalty else None,
         ),
         source,
         folder,

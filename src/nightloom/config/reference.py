@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Sequence
 from textwrap import fill
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
@@ -78,8 +79,12 @@ def _section(field: FieldInfo) -> type[Section] | None:
 
 def _values(field: FieldInfo) -> str:
     """What a key may be: type or choices, then its bounds."""
-    bounds = [f"{sign} {_number(getattr(mark, name))}" for kind, name, sign in _BOUNDS for mark in field.metadata if isinstance(mark, kind)]
-    return " ".join([_type(field.annotation), *([", ".join(bounds)] if bounds else [])])
+    return _bounded(field.annotation, field.metadata)
+
+
+def _bounded(kind: Any, marks: Sequence[Any]) -> str:
+    bounds = [f"{sign} {_number(getattr(mark, name))}" for limit, name, sign in _BOUNDS for mark in marks if isinstance(mark, limit)]
+    return " ".join([_type(kind), *([", ".join(bounds)] if bounds else [])])
 
 
 def _number(value: float) -> str:
@@ -90,6 +95,8 @@ def _type(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
+    if origin is Annotated:
+        return _bounded(arguments[0], arguments[1].metadata)
     if origin in (Union, types.UnionType):
         return " or ".join(_type(one) for one in arguments if one is not type(None))
     if origin is tuple:

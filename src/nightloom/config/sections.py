@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,14 @@ class ModelConfig(Section):
     """People that an edge between two items must rest on; rarer ones hold single people's histories. Less only for tiny data."""
     reranker: bool = True
     """Whether a re-ranker orders the 100 best by their probability, where validation shows a significant gain."""
+    popularity_penalty: Literal["auto"] | Annotated[float, Field(ge=0, le=10)] = 0.0
+    """What is taken off the final score for each standard deviation of an item's log popularity. auto: the most that popularity_loss
+    allows on validation; lists then reach further down the tail."""
+    popularity_loss: float = Field(0.02, ge=0, lt=1)
+    """Share of validation NDCG@10 that an `auto` penalty may cost, one standard error of that cost included."""
+    exploration: float = Field(0.0, ge=0, le=10)
+    """Variety for users without a history: the 100 best are drawn anew for each user and day, at this temperature in units of the fused
+    score. 0: all get the same list. The report says what it costs."""
 
     @model_validator(mode="after")
     def _shapes(self) -> ModelConfig:
@@ -177,6 +185,8 @@ class ExplainConfig(Section):
     """An explanation ends where the mean standard error of its values is this share of their mean size."""
     fit_users: int = Field(40, ge=0, le=10_000)
     """Further users to whose histories the service's estimator of reasons is fitted; fewer than 8: it stays cautious."""
+    fidelity_users: int = Field(100, ge=0, le=100_000)
+    """Users on whom the fidelity of the service's estimates is measured, of tonight's model and of the champion's; 0: not measured."""
 
 
 class PromotionConfig(Section):
@@ -203,6 +213,14 @@ class PromotionConfig(Section):
     """Slices with fewer users guard only where they would show a loss of a fifth."""
     must_beat_baselines: bool = True
     """Whether a first champion must match every baseline within the margin, and no later one may fall significantly below one."""
+    max_group_gap: float | None = Field(None, ge=0)
+    """Largest gap of the metric between two groups of people with one attribute, as a share of the model's mean. A gap stands against
+    promotion only where its interval, widened for the choice of the two groups, lies above. Empty: no limit."""
+    min_tail_share: float | None = Field(None, ge=0, le=1)
+    """Least share of tail items in lists of ten (aplt_at_10); it stands against promotion only where its interval lies below."""
+    fidelity_margin: float | None = Field(0.05, ge=0, le=1)
+    """How much less reasons may hold than the champion's: by how much CDCG, the rank that a recommendation keeps without the events that
+    are named as its reasons, may surely rise on the same users. Empty: not compared."""
     hold_nights: int = Field(7, ge=0)
     """Nights that a rollback holds back, if nobody releases it before (`nightloom release`); 0: until somebody does."""
 

@@ -27,10 +27,12 @@ from nightloom.evaluation.labels import measure_labels
 from nightloom.evaluation.live import measure_live
 from nightloom.evaluation.membership import measure_membership
 from nightloom.evaluation.movers import movers
+from nightloom.evaluation.newcomers import measure_newcomers
 from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.evaluation.rivals import CHAMPION, Rival, load_rival
 from nightloom.evaluation.samples import USERS, pick, sample_lists
 from nightloom.evaluation.statistics import interval, paired
+from nightloom.evaluation.trade_off import measure_trade_off
 from nightloom.models.baselines.named import build
 from nightloom.models.heads.reranker import CANDIDATES
 from nightloom.packaging.bundle import Bundle
@@ -86,7 +88,9 @@ def evaluate(
         `metrics`: family -> protocol -> metric. `live`: protocol -> `metrics` and `intervals` of the model with scorers kept up to date
         (see `measure_live`). Where the model has a re-ranker, `probabilities` by protocol (see `measure_probabilities`); with a label
         head `label_probabilities` (see `measure_labels`). `membership` by protocol (see `measure_membership`).
-        `fairness` by protocol: the gate's metric by group of people (see `group_gaps`).
+        `fairness` by protocol: the gate's metric by group of people (see `group_gaps`). `trade_off` by protocol: what a popularity penalty
+        costs and gives (see `measure_trade_off`). `newcomers` by protocol: lists without a history (see `measure_newcomers`).
+        `tail` by protocol: the share of tail items in lists of ten, `value`, `low` and `high`.
         `rivals`: name -> `Rival.figures`.
     """
     items = pd.read_parquet(prepared / "items.parquet")
@@ -100,6 +104,9 @@ def evaluate(
         "label_probabilities": {},
         "fairness": {},
         "membership": {},
+        "trade_off": {},
+        "newcomers": {},
+        "tail": {},
         "rivals": {},
     }
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
@@ -134,6 +141,7 @@ def evaluate(
                         resamples=promotion.resamples,
                         seed=seed,
                     )
+                    figures["tail"][protocol] = tail_share(ranked, test, promotion.confidence)
                 writer.write_table(test.rows(family, protocol, ranked))
                 if progress:
                     progress(f"{protocol}: {family} ranked for {test.said}")
@@ -185,6 +193,23 @@ def _of_the_model(
         title, place = f"Probabilities of a positive event, {protocol}", f"calibration_of_labels_{protocol}.png"
         found["label_probabilities"] = measure_labels(model, held.sequences, plots_folder / place, title)
     search = bundle.folder.parent / SEARCH_FILE
+    found["trade_off"] = measure_trade_off(
+        model,
+        held.queries,
+        held.popularity,
+        exclude_seen=evaluation.exclude_seen,
+        confidence=promotion.confidence,
+        resamples=promotion.resamples,
+        seed=seed,
+    )
+    found["newcomers"] = measure_newcomers(
+        model,
+        held.queries,
+        held.user_ids,
+        getattr(model.config, "exploration", 0.0),  # a model of before has none
+        confidence=promotion.confidence,
+        resamples=promotion.resamples,
+    )
     member = measure_membership(model, held.sequences, protocol, search, exclude_seen=evaluation.exclude_seen, seed=seed)
     found |= {"membership": member} if member else {}
     if protocol == STREAMING:
@@ -227,6 +252,16 @@ def note(
     spans = {name: interval(values, confidence, many) for name, values in parts.items() if len(values)}
     results.intervals.setdefault(family, {})[protocol] = spans
     results.slices.setdefault(family, {})[protocol] = slices.measure(ranked, held.queries.users, held.masks, held.item_slice)
+
+
+def tail_share(ranked: Ranked, held: HeldOut, confidence: float) -> dict[str, float]:
+    """The mean share of tail items in lists of ten, with its interval; empty without queries."""
+    if not len(held.queries):
+        return {}
+    shares = {"tail": lists.tail_shares(ranked.top[:, :10], held.popularity)}
+    parts, many = parts_of_users(shares, held.queries.users)
+    low, high = interval(parts["tail"], confidence, many)
+    return {"value": float(shares["tail"].mean()), "low": low, "high": high}
 
 
 def _draw(

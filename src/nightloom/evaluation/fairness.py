@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from nightloom.core.sequences import Histories
 from nightloom.core.streaming import Prefixes
@@ -45,7 +46,8 @@ def group_gaps(
 
     Returns:
         For each attribute with two groups or more `attribute`, `groups` (name, users, value, low, high), `best`, `worst`, and the `gap`
-        between the two, with `low` and `high`.
+        between the two, with `low` and `high`. `sure` is a lower end for whichever two groups chance might have made best and worst: that
+        of the interval widened for all pairs of groups (Bonferroni).
     """
     of: dict[str, dict[str, NDArray[np.bool_]]] = {}
     for name, mask in masks.items():
@@ -80,15 +82,21 @@ def _gap(
         low, high = np.percentile(drawn[name], [tail, 100 - tail])
         rows.append({"name": name, "users": len(many), "value": float(values[mask].mean()), "low": float(low), "high": float(high)})
     best, worst = max(rows, key=lambda row: row["value"]), min(rows, key=lambda row: row["value"])
-    low, high = np.percentile(drawn[best["name"]] - drawn[worst["name"]], [tail, 100 - tail])
+    pairs, gap = len(rows) * (len(rows) - 1) / 2, best["value"] - worst["value"]
+    apart = drawn[best["name"]] - drawn[worst["name"]]
+    low, high = np.percentile(apart, [tail, 100 - tail])
+    fewest = min(best["users"], worst["users"])
+    wide = student.ppf(1 - tail / 100 / pairs, fewest - 1) if fewest > 1 else np.inf  # so far out there are too few resamples
+    sure = gap - wide * apart.std() * np.sqrt(fewest / max(fewest - 1, 1))  # a bootstrap knows no degrees of freedom
     return {
         "attribute": attribute,
         "groups": rows,
         "best": best["name"],
         "worst": worst["name"],
-        "gap": best["value"] - worst["value"],
+        "gap": gap,
         "low": float(low),
         "high": float(high),
+        "sure": float(min(low, sure)),
     }
 
 

@@ -97,6 +97,14 @@ def of_the_tail(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> di
     }
 
 
+def tail_shares(shown: NDArray[np.integer], popularity: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of tail items, those never seen included, in each list, float64 [n]; 0 for an empty one. `aplt` is their mean."""
+    tail = np.isin(item_slices(popularity), ["tail items", "unseen items"])
+    listed = shown >= 0
+    found: NDArray[np.float64] = (tail[shown] & listed).sum(axis=1) / np.maximum(listed.sum(axis=1), 1)
+    return found
+
+
 def gini(shown: NDArray[np.integer], n_items: int) -> float:
     """Gini index of how often each item of the catalogue is shown: 0 all alike, towards 1 always the same few."""
     exposure = np.sort(np.bincount(shown[shown >= 0], minlength=n_items))

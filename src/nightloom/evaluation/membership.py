@@ -62,7 +62,7 @@ def measure_membership(
     parts = [_drawn(queries_of(protocol, sequences, part, exclude_seen=exclude_seen), seed) for part in ("validation", "test")]
     if min(len(part.targets) for part in parts) < FEWEST:
         return None
-    model, before = copy(recommender), _before(recommender, search)
+    model, before = copy(recommender), before_refit(recommender, search)
     model.reranker = None  # it orders a hundred items by the same scores
     popularity = np.log1p(positive_counts(sequences.train(with_validation=True), sequences.n_items))
     found: dict[str, list[FloatArray]] = {}
@@ -88,8 +88,8 @@ def _drawn(queries: Queries, seed: int) -> Queries:
     return queries.take(rows[np.argsort(queries.histories.lengths[rows], kind="stable")])
 
 
-def _before(recommender: SequentialRecommender, search: Path) -> SequentialRecommender | None:
-    """The network before the refit, over the same catalogue."""
+def before_refit(recommender: SequentialRecommender, search: Path) -> SequentialRecommender | None:
+    """The network before the refit, over the same catalogue, alone; None where its weights are not there."""
     if not search.is_file():
         return None
     tensors = load_file(search)

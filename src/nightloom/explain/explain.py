@@ -16,7 +16,7 @@ from nightloom.config import ExplainConfig
 from nightloom.core.blocklist import Blocklist
 from nightloom.core.files import write_json
 from nightloom.core.fonts import drawable
-from nightloom.core.sequences import Histories, Sequences
+from nightloom.core.sequences import Histories, Queries, Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.evaluation.samples import pick
 from nightloom.explain import plots
@@ -26,15 +26,18 @@ from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, f
 from nightloom.explain.item_map import item_map, main_column
 from nightloom.explain.overview import draw, overview, overview_of
 from nightloom.explain.reasons import HIDDEN, Reason, sentence, shares
+from nightloom.explain.service_fidelity import CHALLENGER, CHAMPION, as_known_to, fidelity_means, service_fidelity
 from nightloom.explain.shapley import Shapley, shapley
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.packaging.serving_format import EXPLAINER
 from nightloom.packaging.shown import shown_mask
 from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons.attribution import Estimator
 from nightloom.serving.reasons.coalitions import history_players
 
 DAY = 86_400
+FIDELITY = "fidelity.parquet"
 LISTED = 6
 """Events of a recommendation in reasons.json; reasons.parquet has all."""
 PLOTTED = 4
@@ -98,23 +101,27 @@ def explain(
     exclude_seen: bool,
     seed: int,
     blocklist: Blocklist | None = None,
+    champion: Path | None = None,
 ) -> dict[str, Any]:
     """Explain the first recommendation of some test users of one protocol.
 
     Args:
         prepared: folder of stage prepare.
         bundle: folder of the model under the protocol.
-        folder: gets `reasons.parquet`, `reasons.json`, `plots/*` and `explainer.json`, by which the service estimates values.
+        folder: gets `reasons.parquet`, `reasons.json`, `plots/*`, `fidelity.parquet` (see `service_fidelity`) and `explainer.json`, by
+            which the service estimates values.
         progress: gets a line in words for each recommendation that was explained.
         explain: how many users, and how closely their histories are looked at.
         protocol: which split.
         exclude_seen: whether items of the history are left out of the recommendations.
         seed: of the choice of users and of the sampling.
         blocklist: what is not to be shown; none of it is recommended, or named as a reason.
+        champion: serving artefact of the champion, whose estimates are measured on the same users; None without one.
 
     Returns:
         Figures: `users`, `model_evaluations`, `largest_gap` (of the efficiency axiom, zero but for rounding),
-        `largest_relative_error` (mean standard error over the mean absolute value), `fidelity` (see `fidelity.summarise`), and
+        `largest_relative_error` (mean standard error over the mean absolute value), `fidelity` (see `fidelity.summarise`),
+        `service_fidelity` (challenger, champion -> `users` and means of the measures of the service's estimates), and
         `estimator` (see `fit.quality`; null where there were too few histories to fit it).
     """
     model = Bundle.load(bundle)
@@ -142,6 +149,10 @@ def explain(
     fitted_to = replace(queries.histories.take(others).packed(), prefixes=None)
     estimator = fit(long_runs(engine, fitted_to, FIT_SAMPLES, seed))
     write_json(folder / EXPLAINER, asdict(estimator))
+    asked = pick(queries, explain.users + explain.fit_users + explain.fidelity_users, seed)
+    asked = asked[~np.isin(asked, [*rows, *others])]
+    measured = _service_fidelity(model, engine, estimator, queries.take(asked), users, champion)
+    measured.to_parquet(folder / FIDELITY, index=False)
     fidelity = summarise([one.removals for one in found])
     _write(found, fidelity, protocol, folder, _map(model, sequences, shown))
     if found:
@@ -157,8 +168,23 @@ def explain(
         "largest_gap": max((abs(game.gap) for game in games), default=0.0),
         "largest_relative_error": max((game.relative_error for game in games), default=0.0),
         "fidelity": fidelity,
+        "service_fidelity": fidelity_means(measured),
         "estimator": estimator.fitted,
     }
+
+
+def _service_fidelity(
+    model: Bundle, engine: Engine, estimator: Estimator, queries: Queries, users: NDArray[np.object_], champion: Path | None
+) -> pd.DataFrame:
+    """Rows of tonight's model and, where there is one, of the champion."""
+    histories = replace(queries.histories.packed(), prefixes=None, links=None)  # friends are no events of the history
+    names = users[queries.users].tolist()
+    rows = [service_fidelity(engine, estimator, histories, names, CHALLENGER)]
+    if champion is not None:
+        other = Engine.open(champion)
+        known = as_known_to(other, histories, model.item_ids.tolist(), model.meta["event_types"])
+        rows.append(service_fidelity(other, other.estimator, known, names, CHAMPION))
+    return pd.concat(rows, ignore_index=True)
 
 
 def explain_item(

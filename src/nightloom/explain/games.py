@@ -74,7 +74,7 @@ def field_game(recommender: SequentialRecommender, history: Histories, item: int
                     scores[~part[:, players.index(needs)], item] = -np.inf
             repeated = history.take(np.zeros(len(part), dtype=np.int64))
             final = recommender.finish(by_network, by_scorer, repeated)
-            if recommender.reranker is not None and ID in players:
+            if (recommender.reranker is not None or recommender.penalty is not None) and ID in players:
                 named = part[:, players.index(ID)]
                 final = np.where(named[:, None], final, recommender.finish(by_network, by_scorer, repeated, ablated=item))
             found.append(log_softmax(final, np.array([item]))[:, 0])

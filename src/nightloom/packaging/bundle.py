@@ -116,7 +116,10 @@ class Bundle(BundleReader):
         """
         found = {}
         if self.recommender.reranker is not None:  # scores are then log-odds
-            found["probability"] = [torch.tensor([score for _, score in one], dtype=torch.float64).sigmoid().tolist() for one in answers]
+            penalty = self.recommender.penalty
+            off = {} if penalty is None else dict(zip(self.item_ids.tolist(), penalty.values.tolist(), strict=True))
+            odds = [[score + off.get(item, 0.0) for item, score in one] for one in answers]
+            found["probability"] = [torch.tensor(one, dtype=torch.float64).sigmoid().tolist() for one in odds]
         if self.recommender.labels is not None:
             found["label_probability"] = self.probabilities(queries, [[item for item, _ in one] for one in answers])
         return found
@@ -172,6 +175,7 @@ class Bundle(BundleReader):
             reranker,
             labels,
             recommender.newcomer_weights,
+            None if recommender.penalty is None else recommender.penalty.reindex(there, len(ids)),
         )
 
     def _new_text(self, items: pd.DataFrame, here: NDArray[np.int64], given: Vectors) -> tuple[torch.Tensor, torch.Tensor]:

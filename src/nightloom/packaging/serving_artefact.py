@@ -43,6 +43,7 @@ from nightloom.packaging.serving_format import (
     LABELS,
     NETWORK,
     NEW_ITEMS,
+    PENALTY,
     PROBES,
     RERANKER,
     SCORERS,
@@ -106,6 +107,7 @@ def write_serving(
                 "blocks": config.blocks,
                 "max_history": config.max_history,
                 "labelled": recommender.net.label_head is not None,
+                "exploration": getattr(config, "exploration", 0.0) * recommender.fused_unit,  # a model of before has none
             },
             weights=dict(recommender.weights),
             newcomer_weights=dict(recommender.weights if recommender.newcomer_weights is None else recommender.newcomer_weights),
@@ -179,6 +181,8 @@ def scorer_arrays(recommender: SequentialRecommender, bundle: Path) -> Arrays:
             found |= {f"{name}.counts": one.counts, f"{name}.expected": one.expected}
         elif isinstance(one, ALS):
             found |= {f"{name}.vectors": one.vectors, f"{name}.gram": one.gram}
+    if recommender.penalty is not None:
+        found |= {f"{PENALTY}.values": recommender.penalty.values, f"{PENALTY}.unseen": np.array([recommender.penalty.unseen], np.float32)}
     return found
 
 

@@ -3,7 +3,8 @@
 The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is all that the service needs, offline. Files:
 
 - `network.safetensors`: item vectors, their mean and covariance, the encoder's weights laid out as its kernels read them;
-- `scorers.safetensors`: edges, counts and factors of the scorers that have a fusion weight, the graph's edges as raw counts;
+- `scorers.safetensors`: edges, counts and factors of the scorers that have a fusion weight, the graph's edges as raw counts, and the
+  popularity penalty of each item where there is one;
 - `new_items.safetensors`: what makes the vector, and the neighbours by text, of an item that comes later;
 - `reranker.safetensors`, `labels.safetensors`: the heads and their counters, where the bundle has them;
 - `catalogue.safetensors`: the items' columns, as in the bundle;
@@ -33,6 +34,8 @@ PROBES = "probes.json"
 RERANKER, LABELS = "reranker.safetensors", "labels.safetensors"
 TEXTS, TEXT_ENCODER = "texts.safetensors", "text_encoder"
 EXPLAINER = "explainer.json"
+PENALTY = "popularity_penalty"
+"""Prefix of its arrays among those of the scorers."""
 
 
 class OtherFormatError(InputError):
@@ -47,7 +50,8 @@ class ServingManifest:
         format: number of the format.
         nightloom: version of Nightloom that wrote it.
         bundle: SHA-256 of the `bundle.json` that it was made of.
-        model: `dim`, `heads`, `blocks`, `max_history`, and `labelled`: whether events that were not positive are marked.
+        model: `dim`, `heads`, `blocks`, `max_history`, `labelled`: whether events that were not positive are marked, and `exploration`: the
+            temperature at which lists without a history are drawn, in units of the final score.
         weights: scorer -> its fusion weight for long histories; the network has the rest.
         newcomer_weights: the same scorers -> fusion weight without a history; between the two they move smoothly.
         scorers: scorer -> its settings.

@@ -54,6 +54,7 @@ class Decision:
         smallest_loss: smallest loss against the champion that these users could show, as a share of its mean.
         equal_passes: probability that an equal model passes the margin on such users.
         held: why nothing is promoted whatever was found, in a sentence; empty where nothing is held.
+        limits: other limits that were checked (`nightloom.promotion.trust.Limit`).
     """
 
     decision: Literal["promote", "reject"]
@@ -78,6 +79,7 @@ class Decision:
     smallest_loss: float | None = None
     equal_passes: float | None = None
     held: str = ""
+    limits: tuple[Any, ...] = ()
 
 
 def decide(

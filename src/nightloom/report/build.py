@@ -32,6 +32,8 @@ def build_report(
     asked: Mapping[str, Mapping[str, Any]] | None = None,
     live: Mapping[str, Mapping[str, Any]] | None = None,
     fairness: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    trade_off: Mapping[str, Mapping[str, Any]] | None = None,
+    newcomers: Mapping[str, Mapping[str, Any]] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     training: Mapping[str, Mapping[str, Any]] | None = None,
     decision: Mapping[str, Any] | None = None,
@@ -64,6 +66,8 @@ def build_report(
         asked: protocol -> how much was asked, as `nightloom.evaluation.held_out.HeldOut.figures` gives it.
         live: protocol -> `metrics` and `intervals` of the model with scorers kept up to date (`nightloom.evaluation.live`).
         fairness: protocol -> gaps between groups of people (`nightloom.evaluation.fairness.group_gaps`).
+        trade_off: protocol -> what a popularity penalty costs and gives (`nightloom.evaluation.trade_off`).
+        newcomers: protocol -> lists without a history (`nightloom.evaluation.newcomers`).
         curves: protocol -> epochs of `curves.json`.
         training: protocol -> figures of its training.
         decision: the gate's `Decision` as a dict; None when the night never got there.
@@ -112,6 +116,8 @@ def build_report(
         "asked": asked or {},
         "live": live or {},
         "fairness": fairness or {},
+        "trade_off": trade_off or {},
+        "newcomers": newcomers or {},
         "curves": curves or {},
         "training": training or {},
         "stages": stages,

@@ -76,6 +76,12 @@ GLOSSARY: tuple[tuple[str, str, str], ...] = (
     ),
     ("tail_items", "Tail items@k", "How many different rarely chosen items are recommended to anyone."),
     (
+        "popularity-penalty",
+        "Popularity penalty",
+        "What is taken off an item's score for each standard deviation of its log popularity, so that rarely chosen items come up. "
+        "`model.popularity_penalty` sets it; 0 takes nothing off.",
+    ),
+    (
         "miscalibration",
         "Miscalibration@k",
         "How far a list's shares of categories are from those of the user's history (Kullback-Leibler divergence); 0 is the same.",

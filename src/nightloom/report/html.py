@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from nightloom.report import charts, contract, figures, glossary, item_map, parts, words
+from nightloom.report import charts, contract, figures, glossary, item_map, parts, trade_off, words
 
 TABLE = (*words.MAIN_METRICS, "recall_at_10", "coverage_at_10", "novelty_at_10", "popularity_bias_at_10")
 """Columns of the table of models, those that were measured."""
@@ -56,6 +56,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         "spoken": words.spoken,
         "split": words.split,
         "asked": partial(words.asked, report),
+        "newcomers": partial(words.newcomers, report),
         "measured_on": partial(words.measured_on, report),
         "number": words.number,
         "signed": words.signed,
@@ -63,6 +64,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         "moment": words.moment,
         "started": parts.started,
         "reranked": parts.reranked,
+        "penalised": parts.penalised,
         "labelled": parts.labelled,
         "given_away": parts.given_away,
         "span": words.span,
@@ -82,6 +84,7 @@ def render_html(report: Mapping[str, Any], plots: Mapping[str, Path], folder: Pa
         tables=[_table(report, protocol) for protocol in report["protocols"] if words.models(report, protocol)],
         slices=_slices(report),
         curves=charts.curves(report),
+        trade_offs=trade_off.drawn(report),
         weights={protocol: parts.fusion_weights(found) for protocol, found in report["training"].items()},
         explanations=_explanations(report),
         votes=parts.votes(report),

@@ -54,6 +54,18 @@ def reranked(training: Mapping[str, Any]) -> str:
     return said
 
 
+def penalised(training: Mapping[str, Any]) -> str:
+    """What the popularity penalty takes off, and what it cost on validation; empty without one."""
+    found = training.get("popularity_penalty")
+    if not found or not found["strength"]:
+        return ""
+    said = f"A popularity penalty of {found['strength']:g} for each standard deviation of log popularity is taken off the score"
+    if found["loss"] is None:
+        return f"{said}, as the config says."
+    cost = f"{100 * found['loss']:.1f} % of NDCG@10 (standard error {100 * found['error']:.1f}) on {found['queries']:,} validation queries"
+    return f"{said}: the most that was allowed, {cost}."
+
+
 def labelled(training: Mapping[str, Any]) -> str:
     """How well the label head's probabilities are calibrated, in a sentence; empty where there is no such head."""
     probabilities = training.get("label_probabilities")

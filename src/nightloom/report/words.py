@@ -44,6 +44,19 @@ def asked(report: Mapping[str, Any], protocol: str) -> str:
     return told(found) if found else ""
 
 
+def newcomers(report: Mapping[str, Any], protocol: str) -> str:
+    """What users without a history are shown, and what drawing their lists costs; empty where none were asked."""
+    found = report["newcomers"].get(protocol)
+    if not found:
+        return ""
+    off, on = found["off"], found["on"]
+    said = f"{found['users']:,} users without a history are shown {off['items']:,} different items, NDCG@10 {off['ndcg_at_10']:.4f}"
+    if not found["temperature"]:
+        return f"{said}; `model.exploration` would vary their lists."
+    cost = f"{signed(found['difference'])} ({span((found['low'], found['high']), sign=True)})"
+    return f"{said}; drawn for each user and day, at temperature {found['temperature']:g}, {on['items']:,} items, NDCG@10 {cost}."
+
+
 def measured_on(report: Mapping[str, Any], protocol: str) -> str:
     """What means are over, for example `12,345 events of 301 users`."""
     found = report["asked"].get(protocol)

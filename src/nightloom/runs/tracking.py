@@ -321,6 +321,11 @@ class Tracking:
         import pandas as pd
 
         points = [(f"fidelity/{name}", float(row[name]), int(row["removed"])) for row in figures["fidelity"] for name in FIDELITY]
+        points += [
+            (f"fidelity/service_{name}{'' if family == 'challenger' else f'_{family}'}", float(value), 0)
+            for family, found in figures["service_fidelity"].items()
+            for name, value in found.items()
+        ]
         points += [(f"explain/{name}", float(value), 0) for name, value in (figures["estimator"] or {}).items()]
         points += [(f"reasons/{vote}_{kind}", float(many), 0) for kind, said in (votes or {}).items() for vote, many in said.items()]
         with self.reached():

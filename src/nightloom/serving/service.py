@@ -21,6 +21,7 @@ from nightloom.serving.items.known_items import mark_of
 from nightloom.serving.live import LiveModel
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.ranker import Answer
+from nightloom.serving.model.variety import variety
 from nightloom.serving.reasons.explain import chosen_by_hand, explaining
 from nightloom.serving.reasons.reason_words import Language
 from nightloom.serving.refusals import Conflict
@@ -120,7 +121,7 @@ class Service:
         check(asked, model.rules.knows)
         steps = {"catalogue": len(items)}
         before = self._page(asked)
-        allowed, candidates = self._allowed(model, asked, before, steps)
+        open_on_any_page, allowed, candidates = self._allowed(model, asked, before, steps)
         exclude_seen = asked.exclude_seen
         if exclude_seen is None:  # a given list is ranked whole
             exclude_seen = model.champion.exclude_seen and asked.items is None
@@ -129,13 +130,18 @@ class Service:
         if self.rules or asked.rules:
             rules = Applied(self.rules, asked.rules, items, moment if asked.now is None else asked.now * 1000)
         who = who_of(asked)
-        fallback = fallback_of(engine, who)
+        fallback, drawn = fallback_of(engine, who), None
+        if fallback is not None and asked.user_id is not None and candidates is None and asked.query is None:
+            drawn = variety(engine, asked.user_id, moment // 1000 if asked.now is None else asked.now, asked.now, open_on_any_page)
 
         def liked(many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None) -> Answer:
-            limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among, "lift": lift}
+            limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among}
+            limits["lift"] = drawn if lift is None else lift if drawn is None else lift + drawn
             if isinstance(who, str):
-                return engine.recommend_user(who, many, now=asked.now, **limits)
-            return engine.recommend(who, many, **limits)
+                dense, scores = engine.recommend_user(who, many, now=asked.now, **limits)
+            else:
+                dense, scores = engine.recommend(who, many, **limits)
+            return dense, scores if drawn is None else scores - drawn[dense]
 
         def rank(many: int, lift: FloatArray | None = None) -> Answer:
             return liked(many, candidates, lift) if words is None else words.rank(many, lift)
@@ -169,7 +175,7 @@ class Service:
             more: dict[str, Any] = {
                 "before": len(before),
                 "language": asked.language or language,
-                "ruled": bool(rules) or words is not None,
+                "ruled": bool(rules) or words is not None or drawn is not None,
             }
             more |= {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
             why = self._reasons(model, asked, who, found, pinned, **more)
@@ -204,13 +210,14 @@ class Service:
 
     def _allowed(
         self, model: LiveModel, asked: RecommendRequest, before: Sequence[int], steps: dict[str, int]
-    ) -> tuple[Mask | None, NDArray[np.int64] | None]:
-        """What may be recommended, and the items that are ranked alone; `steps` is told how many are left."""
+    ) -> tuple[Mask | None, Mask | None, NDArray[np.int64] | None]:
+        """What may be recommended on any page and on this one, and the items that are ranked alone; `steps` is told how many are left."""
         items, candidates = model.items, None
         allowed: Mask | None = None
         if asked.filter is not None:
             allowed = asked.filter.mask(items)
             steps["filter"] = int(np.count_nonzero(allowed))
+        on_any_page = allowed
         if before:
             fresh = ~np.isin(items.marks, np.array(before, dtype=np.uint32))
             allowed = fresh if allowed is None else allowed & fresh
@@ -219,7 +226,7 @@ class Service:
             places = {place for item in asked.items if (place := items.place(item)) is not None}
             candidates = np.array(sorted(places), dtype=np.int64)
             steps["items"] = len(candidates)
-        return allowed, candidates
+        return on_any_page, allowed, candidates
 
     def similar(self, seeds: Sequence[str], k: int) -> dict[str, Any] | None:
         """Items near to others; None where none of the others is in the catalogue."""
@@ -269,7 +276,10 @@ def _lines(
         if items.title_column is not None:
             line["title"] = items.title(place)
         if engine.reranked:
-            line["probability"] = 1 / (1 + math.exp(-(line["score"] if words is None else words.liking(place))))
+            odds = line["score"] if words is None else words.liking(place)
+            if engine.penalty is not None:  # it orders lists, and says nothing of how probable an item is
+                odds += float(engine.penalty.values[place])
+            line["probability"] = 1 / (1 + math.exp(-odds))
         if words is not None:
             line["match"] = words.match(place)
         if place in pinned:

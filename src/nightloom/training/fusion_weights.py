@@ -244,5 +244,10 @@ def exceeds_standard_error(gain: NDArray[np.float64], users: NDArray[np.int64]) 
         gain: float64 [queries].
         users: int64 [queries], whose they are.
     """
-    sums = np.bincount(np.unique(users, return_inverse=True)[1], gain - gain.mean())
-    return bool(gain.mean() > LEAST_GAIN * float(np.square(sums).sum()) ** 0.5 / len(gain))
+    return bool(gain.mean() > LEAST_GAIN * standard_error(gain, users))
+
+
+def standard_error(values: NDArray[np.float64], users: NDArray[np.int64]) -> float:
+    """Standard error of a mean over queries, users being drawn with all their queries; arguments as in `exceeds_standard_error`."""
+    sums = np.bincount(np.unique(users, return_inverse=True)[1], values - values.mean())
+    return float(np.square(sums).sum()) ** 0.5 / len(values)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,8 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
+from nightloom.models.scorers.popularity import positive_counts
+from nightloom.models.scorers.popularity_penalty import PopularityPenalty
 from nightloom.models.scorers.registry import fit_scorers
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
@@ -36,6 +38,7 @@ from nightloom.training import checkpoint, curves
 from nightloom.training.distributed import World
 from nightloom.training.fusion_weights import Fusion, choose_fusion
 from nightloom.training.label_task import calibrate
+from nightloom.training.popularity_penalty import PenaltyChoice, choose_penalty
 from nightloom.training.reranking import RerankerChoice, choose_reranker
 from nightloom.training.run_json import WARM, Run, warm_schedule
 from nightloom.training.text_tuning import TextTuner
@@ -89,6 +92,7 @@ class Training:
             `best_validation_ndcg_at_10` is the network's, `validation_ndcg_at_10` that of the fused scores.
             `validation_alone` is each member's, and `weights` is scorer -> fusion weight.
             `reranker` says whether it was kept, its gain in NDCG@10, the standard error of that, and its queries.
+            `popularity_penalty` is a `PenaltyChoice`.
         """
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
         if state is not None:
@@ -108,6 +112,7 @@ class Training:
         searched, searched_rows = {name: value.clone() for name, value in recommender.net.state_dict().items()}, recommender.content.id_rows
         fusion = self._fusion(recommender, histories)
         reranker, calibration = self._reranker(recommender, histories, fusion), self._calibration(recommender, histories)
+        penalty = self._penalty(recommender, histories, fusion, reranker)
         self.world.wait()  # for rank 0, which chose these alone
         whole = self.sequences.train(with_validation=True)
         if self.refits:
@@ -121,6 +126,9 @@ class Training:
         )
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole).by_day())
+        if penalty.strength:
+            counts = positive_counts(whole, recommender.n_items)
+            recommender.penalty = PopularityPenalty.of(counts, penalty.strength, recommender.fused_unit)
         if calibration is not None:
             recommender.labels = LabelProbabilities(calibration, LabelCounters.of(whole, recommender.n_items, KEPT_DAYS).by_day())
         figures = {
@@ -132,6 +140,7 @@ class Training:
             "weights": fusion.weights,
             "newcomer_weights": fusion.newcomer_weights,
             "reranker": {"kept": reranker.head is not None, "gain": reranker.gain, "error": reranker.error, "queries": reranker.queries},
+            "popularity_penalty": asdict(penalty),
             "parameters": sum(parameter.numel() for parameter in fitter.parameters),
             "refitted": self.refits,
             "workers": self.world.size,
@@ -294,6 +303,15 @@ class Training:
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         item_counters = self._item_counters(histories)
         return choose_reranker(recommender, self.queries, item_counters, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
+
+    def _penalty(self, recommender: SequentialRecommender, histories: Histories, fusion: Fusion, reranker: RerankerChoice) -> PenaltyChoice:
+        """The popularity penalty, chosen with everything else in place; the first worker alone does it, since it writes the bundle."""
+        if self.world.rank != 0:
+            return PenaltyChoice()
+        model, counts = self.config.model, positive_counts(histories, recommender.n_items)
+        recommender.weights, recommender.newcomer_weights, recommender.reranker = fusion.weights, fusion.newcomer_weights, reranker.head
+        asked = (model.popularity_penalty, model.popularity_loss)
+        return choose_penalty(recommender, self.queries, counts, *asked, exclude_seen=self.exclude_seen, seed=self.config.training.seed)
 
     def _calibration(self, recommender: SequentialRecommender, histories: Histories) -> Line | None:
         """Calibration of the label head; None under leave-one-out, which cuts its parts by the labels."""

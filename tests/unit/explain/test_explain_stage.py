@@ -16,6 +16,7 @@ from nightloom.core.sequences import Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.explain.explain import COLUMNS, explain
 from nightloom.explain.reasons import HIDDEN, Reason, sentence, shares
+from nightloom.packaging.serving_artefact import write_serving
 from tests.described_bundle import described_bundle, described_prepared
 from tests.sections import of_explain
 
@@ -173,3 +174,20 @@ def test_a_sentence_names_no_event_that_is_not_sure_or_without_which_the_item_do
 def test_shares_add_up_in_absolute_terms_and_nothing_is_shared_as_nothing():
     np.testing.assert_allclose(shares(np.array([3.0, -1.0])), [0.75, -0.25])
     np.testing.assert_array_equal(shares(np.zeros(2)), [0, 0])
+
+
+def test_the_service_s_estimates_are_measured_for_the_champion_on_the_same_users(made, tmp_path):
+    root, _, figures, _ = made
+    assert figures["service_fidelity"] == {}  # the estimator was fitted to everybody else
+    write_serving(root / "bundle", tmp_path / "serving")
+    (tmp_path / "out").mkdir()
+    said = of_explain(config(users=2, fit_users=3, fidelity_users=6))
+    again = explain(root / "prepared", root / "bundle", tmp_path / "out", **said, champion=tmp_path / "serving")
+    rows = pd.read_parquet(tmp_path / "out" / "fidelity.parquet")
+    by_family = {family: one.drop(columns="family").reset_index(drop=True) for family, one in rows.groupby("family")}
+    assert set(by_family) == {"challenger", "champion"}
+    assert 0 < len(by_family["champion"]) <= 6
+    pd.testing.assert_frame_equal(by_family["challenger"], by_family["champion"])  # the same model, and no estimator of its own
+    assert again["service_fidelity"]["champion"] == again["service_fidelity"]["challenger"]
+    table = pd.read_parquet(tmp_path / "out" / "reasons.parquet")
+    assert not set(rows["user_id"]) & set(table["user_id"])  # nor those whom the estimator was fitted to

@@ -14,6 +14,8 @@ KEYS = {
     "asked",
     "live",
     "fairness",
+    "trade_off",
+    "newcomers",
     *("name", "night", "finished", "outcome", "data_hash", "config_hash", "git", "model", "protocols", "gate", "versions", "metrics"),
     *(
         "intervals",

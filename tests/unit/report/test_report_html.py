@@ -14,7 +14,7 @@ from nightloom.report.html import render_html
 from tests.sample_reports import hostile_report, report
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
-VOID = {"meta", "img", "br", "rect", "polyline", "circle"}
+VOID = {"meta", "img", "br", "rect", "polyline", "polygon", "circle"}
 ENDINGS = ("promoted", "first", "rejected", "waits", "dry_run", "disabled", "refused")
 
 
@@ -112,6 +112,7 @@ def test_the_sections_of_a_whole_night():
         "What changed for these users",
         "Model and baselines, streaming queries",
         "Slices",
+        "Popularity penalty, streaming queries",
         "Why these recommendations",
         "Training",
         "Parts of a score",
@@ -251,3 +252,18 @@ def test_text_stands_out_from_its_ground(theme, text, grounds):
     for ground in grounds:
         low, high = sorted((_luminance(colours[text]), _luminance(colours[ground])))
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {ground}"
+
+
+def test_the_trade_off_of_the_popularity_penalty_is_drawn_and_the_model_marked():
+    page = Page(html := render_html(report(), {}))
+    assert "trade-off" in page.anchors
+    section = html.partition('<section id="trade-off">')[2].partition("</section>")[0]
+    assert section.count("<polyline") == section.count("<circle") == 5
+    assert section.count("<polygon") == 1  # the interval, which NDCG alone has
+    assert "The model itself has 0.25" in section
+    assert "0.0974 at 0.25, 0.1000 without" in section  # between .2 and .3, of .0984 and .0964
+    assert "88 users without a history are shown 10 different items" in page.text
+    assert "at temperature 0.1, 74 items, NDCG@10 -0.0020 (-0.0110 to +0.0060)" in page.text
+    without = report()
+    without["trade_off"], without["newcomers"] = {}, {}
+    assert "trade-off" not in Page(render_html(without, {})).anchors

@@ -27,8 +27,17 @@ def some_coalitions(events: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("events", [0, 1, 7, 60, 230])
 @pytest.mark.parametrize(
     "said",
-    [{}, {"reranker": True}, {"scorers": ()}, {"timed": False}, {"use_time": False}, {"max_history": 12}, {"labels": True}],
-    ids=["fused", "reranked", "network alone", "no times", "times not used", "short window", "label head"],
+    [
+        {},
+        {"reranker": True},
+        {"scorers": ()},
+        {"timed": False},
+        {"use_time": False},
+        {"max_history": 12},
+        {"labels": True},
+        {"penalty": 0.4},
+    ],
+    ids=["fused", "reranked", "network alone", "no times", "times not used", "short window", "label head", "penalty"],
 )
 def test_scores_of_coalitions_are_the_bundle_s(pairs: Any, said: dict[str, Any], events: int) -> None:
     bundle, engine = pairs(**said)

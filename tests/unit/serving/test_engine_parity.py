@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nightloom.core.errors import InputError
 from nightloom.core.queries import Query
 from nightloom.models.scorers.registry import CLASSES
+from nightloom.packaging.bundle import Bundle
+from nightloom.packaging.serving_artefact import write_serving
+from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.engine import Engine
-from tests.serving_bundle import N_ITEMS, some_query, with_positive
+from tests.serving_bundle import N_ITEMS, TEXT_DIM, serving_bundle, some_query, with_positive
 
 LENGTHS = (0, 1, 50, 199, 400)
 CLOSE = 1e-4
@@ -104,6 +109,49 @@ def test_a_given_list_is_ranked(pairs: Any) -> None:
     (wanted,) = bundle.recommender.candidate_scores(bundle.histories([query]), np.sort(items)[None])
     np.testing.assert_allclose(scores, wanted[np.searchsorted(np.sort(items), items)], atol=CLOSE)
     assert (np.diff(scores) <= 0).all()
+
+
+@pytest.mark.parametrize("reranker", [False, True], ids=["fused", "reranked"])
+def test_the_popularity_penalty(pairs: Any, reranker: bool) -> None:
+    """It moves lists, alike in bundle and engine, for a few candidates as for all, and a re-ranker's probabilities stay as they are."""
+    (plain, _), (bundle, engine) = pairs(reranker=reranker), pairs(reranker=reranker, penalty=2.0)
+    penalty, moved = bundle.recommender.penalty, 0
+    assert penalty is not None
+    assert penalty.values.std() == pytest.approx(0.2 if reranker else 2.0, rel=1e-4)
+    for events in LENGTHS:
+        query = some_query(events)
+        (wanted,) = bundle.recommend([query], N_ITEMS)
+        same(engine, engine.recommend(query, N_ITEMS), wanted)
+        without = dict(plain.recommend([query], N_ITEMS)[0])
+        for item, score in wanted:
+            assert score == pytest.approx(without[item] - penalty.values[bundle.index[item]], abs=1e-5)
+        moved += [item for item, _ in wanted[:10]] != list(without)[:10]
+        if reranker:
+            top = [wanted[:10]]
+            said = bundle.answer_probabilities([query], top)["probability"][0]
+            again = plain.answer_probabilities([query], [[(item, without[item]) for item, _ in wanted[:10]]])["probability"][0]
+            np.testing.assert_allclose(said, again, atol=1e-6)
+        else:
+            candidates = np.arange(0, N_ITEMS, 7)
+            _, scores = engine.recommend(query, N_ITEMS, exclude_seen=False, candidates=candidates)
+            found = bundle.recommender.candidate_scores(bundle.histories([query]), candidates[None])[0]
+            np.testing.assert_allclose(scores, np.sort(found)[::-1], atol=CLOSE)
+    assert moved >= 3
+
+
+def test_an_item_that_comes_by_day_is_penalised_as_unseen(tmp_path: Path) -> None:
+    bundle = serving_bundle(tmp_path / "bundle", penalty=0.7)
+    write_serving(bundle, tmp_path / "serving")
+    engine, other = Engine.open(tmp_path / "serving"), Bundle.load(bundle)
+    dense = engine.put_item(NewItem("new", {"title": "Title 3", "genres": ["red"], "price": 9.0}, np.ones(TEXT_DIM, np.float32)))
+    assert engine.penalty is not None
+    assert len(engine.penalty.values) == N_ITEMS + 1
+    assert engine.penalty.values[dense] == pytest.approx(other.recommender.penalty.unseen)  # type: ignore[union-attr]
+    assert engine.penalty.values[dense] == engine.penalty.values.min()
+    engine.recommend(some_query(5), N_ITEMS + 1)
+    grown = pd.concat([other.items, pd.DataFrame([{"item_id": "new", "title": "t", "genres": None, "price": 1.0, "text": None}])])
+    moved = other.reindex(grown.reset_index(drop=True), None).penalty  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(moved.values, engine.penalty.values)
 
 
 def test_more_is_asked_than_there_is(pairs: Any) -> None:

@@ -24,6 +24,7 @@ from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Reranker
+from nightloom.models.scorers.popularity_penalty import PopularityPenalty
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.scorers.score_fusion import NETWORK, Scores, fuse, standard, weights_at
 from nightloom.models.sequential.content_fusion import ItemContent
@@ -49,6 +50,7 @@ class SequentialRecommender(Recommender):
         scorers: by name, over the same catalogue.
         weights: fusion weight of each scorer for long histories, together at most 1; a scorer without one is not computed.
         newcomer_weights: those without a history; None: the same. Between the two they move smoothly.
+        penalty: what is taken off popular items' final scores; None: nothing.
         reranker: reorders the best items; None where validation found nothing better than the fused scores.
         labels: calibrates the label head; None where there is no such head, or nothing to calibrate it on.
     """
@@ -66,9 +68,10 @@ class SequentialRecommender(Recommender):
         reranker: Reranker | None = None,
         labels: LabelProbabilities | None = None,
         newcomer_weights: Mapping[str, float] | None = None,
+        penalty: PopularityPenalty | None = None,
     ) -> None:
         self.config, self.shape, self.net, self.scorers, self.weights = config, shape, net, scorers, weights
-        self.newcomer_weights = newcomer_weights
+        self.newcomer_weights, self.penalty = newcomer_weights, penalty
         self.reranker, self.labels = reranker, labels
         self.content = content
         self.n_items = len(content)
@@ -99,7 +102,7 @@ class SequentialRecommender(Recommender):
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Final scores, float32 [len(histories), n_items]; higher is better, every item can be ranked.
 
-        With a re-ranker they are log-odds of an interaction, without one the fused scores.
+        With a re-ranker they are log-odds of an interaction, without one the fused scores; less the popularity penalty where there is one.
         """
         return self.finish(self.network_scores(histories), self.scorer_scores(histories), histories)
 
@@ -148,10 +151,17 @@ class SequentialRecommender(Recommender):
         items: NDArray[np.int64] | None = None,
     ) -> Scores:
         """Final scores from the members' standardised ones; arguments as in `Reranker.rescore`."""
-        fused = fuse(members, self.weights_at(histories.lengths))
-        if self.reranker is None:
-            return fused
-        return self.reranker.rescore(fused, members, histories, ablated, allowed, items)
+        found = fuse(members, self.weights_at(histories.lengths))
+        if self.reranker is not None:
+            found = self.reranker.rescore(found, members, histories, ablated, allowed, items)
+        if self.penalty is None:
+            return found
+        return (self.penalty if ablated is None else self.penalty.without(ablated)).taken_off(found, items)
+
+    @property
+    def fused_unit(self) -> float:
+        """How much a unit of the fused score is in final scores: 1, or log-odds where a re-ranker answers."""
+        return 1.0 if self.reranker is None else self.reranker.fallback.slope
 
     def reranker_features(self, histories: Histories) -> NDArray[np.float32] | None:
         """What the re-ranker reads of its candidates, float32 [n, candidates, columns]; None without one."""
@@ -258,9 +268,9 @@ class SequentialRecommender(Recommender):
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
         for name in self.weights:
             self.scorers[name].save(folder)
-        for head in (self.reranker, self.labels):
-            if head is not None:
-                head.save(folder)
+        for part in (self.reranker, self.labels, self.penalty):
+            if part is not None:
+                part.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -275,6 +285,7 @@ class SequentialRecommender(Recommender):
             scorers = {name: CLASSES[name].load(folder) for name in meta["weights"]}
             reranker = Reranker.load(folder) if meta["heads"]["reranker"] else None
             labels = LabelProbabilities.load(folder) if meta["heads"]["labels"] else None
+            penalty = PopularityPenalty.load(folder)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: not a readable model ({error}). Name the bundle folder of a finished run.") from error
         config: Any = SimpleNamespace(**meta["model"])
@@ -283,7 +294,7 @@ class SequentialRecommender(Recommender):
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         net.requires_grad_(False)
         content = _content({name.removeprefix("content."): value for name, value in tensors.items() if name.startswith("content.")})
-        return cls(config, shape, net, content, scorers, meta["weights"], reranker, labels, meta.get("newcomer_weights"))
+        return cls(config, shape, net, content, scorers, meta["weights"], reranker, labels, meta.get("newcomer_weights"), penalty)
 
 
 def _content(tensors: dict[str, Tensor]) -> ItemContent:

@@ -16,7 +16,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.queries import Query, build_histories
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.newcomers import NEIGHBOURS
-from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, RERANKER, SCORERS
+from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, PENALTY, RERANKER, SCORERS
 from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.items.growing import aligned
 from nightloom.serving.items.new_items import ItemMaker, NewItem, TextSpace
@@ -24,6 +24,7 @@ from nightloom.serving.model.artefact import Artefact, part
 from nightloom.serving.model.counters import LiveCounters
 from nightloom.serving.model.labels import LabelHead
 from nightloom.serving.model.members import Factors, Graph, ItemEdges, Member, Popularity, members_of
+from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.ranker import Answer, Ranker, best_of
 from nightloom.serving.model.rerank import Reranker
 from nightloom.serving.model.transformer import Network, tokens_of, user_vector
@@ -59,6 +60,7 @@ class Engine:
         self.artefact, self._stored, self._lock = artefact, stored, threading.RLock()
         self.names, self.clock = artefact.event_names, artefact.clock
         self.max_history: int = said.model["max_history"]
+        self.exploration: float = said.model.get("exploration", 0.0)  # artefacts of before have none
         self.net = Network(*(aligned(arrays[name]) for name in Network._fields))
         self.catalogue = LiveCatalogue(artefact.catalogue["item_id"], arrays["vectors"], arrays["mean"], arrays["covariance"])
         self.members: dict[str, Member] = members_of({name: part(scorers, name) for name in said.scorers}, said.scorers)
@@ -67,7 +69,8 @@ class Engine:
         neighbours = said.scorers.get("text_neighbours", {}).get("neighbours", NEIGHBOURS)
         self._texts = TextSpace(new, neighbours) if "neighbours.unit" in new else None
         self._reranker, self._labels = _heads(artefact)
-        self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker)
+        self.penalty = Penalty.of(part(scorers, PENALTY))
+        self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker, self.penalty)
         self.users = UserCache(self._load, cache_bytes)
 
     @classmethod
@@ -202,7 +205,7 @@ class Engine:
         ranker = self._ranker
         weights = (ranker.weights, ranker.newcomer_weights)
         model = (self.net, self.max_history, self.catalogue, self.members, *weights, self._reranker)
-        return Coalitions(*model, histories, allowed, self._lock)
+        return Coalitions(*model, histories, allowed, self._lock, None if self.penalty is None else self.penalty.values)
 
     def similar(self, items: Sequence[int] | NDArray[np.int64], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Answer:
         """The k items nearest to some others: cosine of item vectors, averaged over the others, which are left out.
@@ -285,6 +288,8 @@ class Engine:
                     member.append()
                 for counters in self._all_counters():
                     counters.append()
+                if self.penalty is not None:
+                    self.penalty.append()
             elif dense >= self.catalogue.trained:
                 self.users.forget()
             edges = self.members.get("text_neighbours")

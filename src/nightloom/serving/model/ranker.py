@@ -11,6 +11,7 @@ from nightloom.core.sequences import Histories
 from nightloom.models.scorers.score_fusion import weights_at
 from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.model.members import Member
+from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.rerank import Reranker
 from nightloom.serving.model.scoring import best, fuse, standardised, standards
 
@@ -29,6 +30,7 @@ class Ranker:
         weights: scorer -> its fusion weight for long histories; the network has the rest.
         newcomer_weights: the same scorers -> fusion weight without a history.
         reranker: reorders the best items.
+        penalty: what is taken off the final scores of popular items; None: nothing.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class Ranker:
         weights: Mapping[str, float],
         newcomer_weights: Mapping[str, float],
         reranker: Reranker | None,
+        penalty: Penalty | None = None,
     ) -> None:
-        self.catalogue, self.members, self.reranker = catalogue, members, reranker
+        self.catalogue, self.members, self.reranker, self.penalty = catalogue, members, reranker, penalty
         self.weights, self.newcomer_weights = weights, newcomer_weights
 
     def rank(
@@ -84,6 +87,8 @@ class Ranker:
             columns = np.concatenate([top[None], details[order]])
             odds = self.reranker.log_odds(columns, chosen, histories.items, histories.times, int(histories.request_time[0]))
             found = self.reranker.merged(found, odds, chosen if candidates is None else np.searchsorted(pool, chosen))
+        if self.penalty is not None:
+            found = found - self.penalty.values[pool]
         if lift is not None:
             found = found + lift[pool]
         return best_of(found, pool, open_to, seen if exclude_seen else NOTHING_SEEN, k)

@@ -53,6 +53,7 @@ class Coalitions:
         history: one history.
         allowed: bool [items], what may be recommended; the re-ranker's candidates are of these.
         lock: held while the re-ranker reads its counters, which events change.
+        penalty: float32 [items], what is taken off final scores; None: nothing.
 
     Items and events that come later change nothing, so that another thread may go on with it.
     """
@@ -69,12 +70,14 @@ class Coalitions:
         history: Histories,
         allowed: NDArray[np.bool_] | None = None,
         lock: AbstractContextManager[Any] | None = None,
+        penalty: FloatArray | None = None,
     ) -> None:
         self.net, self.max_history, self._lock = net, max_history, lock or nullcontext()
         self.history = subsets(history, np.ones((1, len(history.items)), dtype=np.bool_))
         self._vectors, self._everything = catalogue.vectors, catalogue.everything
         self._mean, self._covariance = catalogue.mean, catalogue.covariance
         self.weights, self.newcomer_weights, self.reranker = weights, newcomer_weights, reranker
+        self.penalty = penalty
         self._open = catalogue.open_to(allowed)
         self._tokens = tokens_of(self.history, self.events + 1, timed=len(net.gaps) > 0)
         self._parts = {name: linear_scores(member, self.history, len(catalogue)) for name, member in members.items()}
@@ -114,12 +117,13 @@ class Coalitions:
         if factors:
             fused += np.concatenate(factors, axis=1, dtype=np.float32) @ self._rows
         fused -= shift.astype(np.float32)[:, None]
-        if self.reranker is None:
-            return fused
-        for row, kept in enumerate(keep):
-            columns = {"network": (users[row], centre[row], slope[row])}
-            columns |= {name: (values[row], mean[row], over[row]) for name, (values, mean, over) in lines.items()}
-            fused[row] = self._reranked(self.reranker, fused[row], kept, columns)
+        if self.reranker is not None:
+            for row, kept in enumerate(keep):
+                columns = {"network": (users[row], centre[row], slope[row])}
+                columns |= {name: (values[row], mean[row], over[row]) for name, (values, mean, over) in lines.items()}
+                fused[row] = self._reranked(self.reranker, fused[row], kept, columns)
+        if self.penalty is not None:
+            fused -= self.penalty
         return fused
 
     def log_probabilities(self, keep: Masks, items: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def explaining(
         before: items on earlier pages.
         language: of the sentences.
         both_signs: see `nightloom.serving.reasons.reasons.told`.
-        ruled: whether business rules moved items: then nothing is said of the first places of the list.
+        ruled: whether business rules or a draw moved items: then nothing is said of the first places of the list.
     """
     if not len(dense):
         return list
