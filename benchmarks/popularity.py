@@ -48,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [
             "# The popularity penalty",
             "",
-            "What is taken off the final score for each standard deviation of log popularity, and what lists of ten become. Tail items are",
-            "those beyond the most popular ones that together hold 80 % of all positive events in training. Intervals: 95 %, users drawn.",
+            "What is taken off the final score for each standard deviation of log popularity, and what lists of ten become. Tail",
+            "items are those beyond the most popular ones that together hold 80 % of all positive events in training. Intervals:",
+            "95 %, users drawn.",
             "",
             *parts,
             f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}). Command:",
