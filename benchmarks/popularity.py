@@ -101,8 +101,8 @@ def _of_night(root: Path, name: str, most: int) -> list[str]:
     if choice.loss is None or choice.error is None:
         return [*lines, ""]
     cost = f"{100 * choice.loss:.1f} % lost there, standard error {100 * choice.error:.1f}"
-    told = f"Chosen on {choice.queries:,} validation queries, loss and its standard error at most {100 * limit:g} %: {choice.strength:g}"
-    return [*lines, "", f"{told} ({cost}).", ""]
+    told = f"Chosen on {choice.queries:,} validation queries, loss and its standard error at most {100 * limit:g} %:"
+    return [*lines, "", told, f"{choice.strength:g} ({cost}).", ""]
 
 
 def _more(row: dict[str, Any], none: dict[str, Any], key: str) -> str:
