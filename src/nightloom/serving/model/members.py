@@ -182,7 +182,8 @@ class Popularity:
 
     def __init__(self, counts: NDArray[np.int64], expected: FloatArray) -> None:
         self._counts, self._expected, self._trained = Growing(counts), Growing(expected), len(counts)
-        self._values = Growing(np.where(counts > 0, np.log1p(counts), expected).astype(np.float32))
+        self._by_night = np.log1p(counts)
+        self._values = Growing(np.where(counts > 0, self._by_night, expected).astype(np.float32))
 
     def score(self, histories: Histories, out: FloatArray) -> None:  # noqa: ARG002  # the same for all
         """See `Member`."""
@@ -194,8 +195,11 @@ class Popularity:
             one.append(0)
 
     def expect(self, item: int, neighbours: NDArray[np.int64], cosines: FloatArray) -> None:
-        """Expect of an item that came by day what is known of others (`nightloom.models.scorers.newcomers`)."""
-        self._expected.array[item] = expected(cosines, np.log1p(self._counts.array[neighbours])[:, None])[0]
+        """Expect of an item that came by day what the night knew of others (`nightloom.models.scorers.newcomers`).
+
+        Events that came since do not count: workers hear of them and of items in different orders.
+        """
+        self._expected.array[item] = expected(cosines, self._by_night[neighbours, None])[0]
         self.count(item, 0)
 
     def count(self, item: int, change: int) -> None:
