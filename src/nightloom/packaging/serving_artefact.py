@@ -38,6 +38,7 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.manifest import FILE as BUNDLE_FILE
 from nightloom.packaging.reader import SPEC
+from nightloom.packaging.rounding import rounded
 from nightloom.packaging.serving_format import (
     EXPLAINER,
     LABELS,
@@ -51,6 +52,7 @@ from nightloom.packaging.serving_format import (
     TEXTS,
     ServingManifest,
 )
+from nightloom.packaging.serving_precision import SINGLE, Precisions, stored
 
 Arrays = dict[str, NDArray[Any]]
 PROBED = 20
@@ -63,6 +65,7 @@ def write_serving(
     text_encoder: Mapping[str, Any] | None = None,
     files: Path | None = None,
     explainer: Path | None = None,
+    sequence: Mapping[str, Any] | None = None,
 ) -> ServingManifest:
     """Make the serving artefact of a bundle. The same bundle gives the same files.
 
@@ -72,6 +75,7 @@ def write_serving(
         text_encoder: see `ServingManifest`.
         files: folder of the text encoder where it shall lie in the artefact.
         explainer: `explainer.json` of stage explain; None where nothing was fitted.
+        sequence: see `ServingManifest`; the network is kept in the precisions that it names.
 
     Returns:
         The artefact's manifest.
@@ -80,9 +84,12 @@ def write_serving(
         InputError: the bundle is damaged, or is one of before graphs kept how often items were seen.
     """
     reader = Bundle.load(bundle)
+    precisions = SINGLE if sequence is None else Precisions(sequence["encoder"], sequence["vectors"])
+    if precisions != SINGLE:
+        reader.recommender = rounded(reader.recommender, precisions)
     recommender = reader.recommender
     with whole_folder(folder) as made, torch.no_grad():
-        _save(made / NETWORK, network_arrays(recommender))
+        _save(made / NETWORK, stored(network_arrays(recommender), precisions))
         _save(made / SCORERS, scorer_arrays(recommender, bundle))
         _save(made / NEW_ITEMS, new_item_arrays(recommender))
         if recommender.reranker is not None:
@@ -118,6 +125,7 @@ def write_serving(
             features=json.loads((reader.folder / SPEC).read_text(encoding="utf-8")),
             encoder=dict(reader.manifest.encoder),
             text_encoder=None if text_encoder is None else dict(text_encoder),
+            sequence=None if sequence is None else dict(sequence),
         )
 
 

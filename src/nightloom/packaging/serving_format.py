@@ -2,7 +2,8 @@
 
 The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is all that the service needs, offline. Files:
 
-- `network.safetensors`: item vectors, their mean and covariance, the encoder's weights laid out as its kernels read them;
+- `network.safetensors`: item vectors, their mean and covariance, the encoder's weights laid out as its kernels read them; rounded where
+  that passed the gate (`nightloom.packaging.serving_precision`);
 - `scorers.safetensors`: edges, counts and factors of the scorers that have a fusion weight, the graph's edges as raw counts, and the
   popularity penalty of each item where there is one;
 - `new_items.safetensors`: what makes the vector, and the neighbours by text, of an item that comes later;
@@ -11,7 +12,8 @@ The artefact is made of a bundle (`nightloom.packaging.serving_artefact`) and is
 - `texts.safetensors`: directions of the items' texts, by which they are searched in words, where a text encoder serves;
 - `text_encoder/`: that encoder, where the language model was tuned for this version; else versions share one, which lies apart;
 - `explainer.json`: how the values of reasons are estimated (`nightloom.serving.reasons.attribution`); a service without it is cautious;
-- `probes.json`: a few requests with the bundle's answers, by which whoever opens the artefact sees that it answers alike.
+- `probes.json`: a few requests with the answers of the bundle, its weights rounded as they are kept here, by which whoever opens the
+  artefact sees that it answers alike.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from nightloom.core.digests import check_listing, listing, read_sealed, write_se
 from nightloom.core.errors import DamagedError, InputError
 
 FILE = "serving.json"
-FORMAT = 3
+FORMAT, READABLE = 4, (3, 4)
+"""What is written, and what is read: an artefact of format 3 is one of which nothing is rounded."""
 FOLDER = "serving"
 """Name of the artefact among the files of a registered version."""
 NETWORK, SCORERS, NEW_ITEMS = "network.safetensors", "scorers.safetensors", "new_items.safetensors"
@@ -61,6 +64,8 @@ class ServingManifest:
         features: stage prepare's `feature_spec.json`.
         encoder: which pretrained models made the vectors of texts and pictures.
         text_encoder: the export by which the service reads texts (`nightloom.compress.text.TextExport`); None where it reads none.
+        sequence: precisions of sequence model and item vectors, and what they cost (`nightloom.compress.sequence.SequenceExport`); None
+            where nothing was measured, and nothing is rounded.
         files: path in the artefact -> `{"size": bytes, "sha256": hex}`.
     """
 
@@ -78,6 +83,7 @@ class ServingManifest:
     encoder: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
     text_encoder: Mapping[str, Any] | None = None
+    sequence: Mapping[str, Any] | None = None
 
     @classmethod
     def seal(cls, folder: Path, **said: Any) -> Self:
@@ -100,12 +106,12 @@ class ServingManifest:
             raise InputError(f"{folder}: no serving artefact, {FILE} is missing. {REMEDY}")
         try:
             content = read_sealed(path, REMEDY)
-            if content["format"] != FORMAT:
+            if content["format"] not in READABLE:
                 raise OtherFormatError(
                     f"{path}: format {content['format']}, written by Nightloom {content['nightloom']}. This one reads format {FORMAT}. "
                     f"{REMEDY}"
                 )
-            content.setdefault("text_encoder", None)  # what was written before the service read texts
+            content = {"text_encoder": None, "sequence": None} | content  # what was written before they were
             found = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError) as error:
             raise DamagedError(path, f"it can not be read ({error!r})", REMEDY) from error

@@ -93,7 +93,8 @@ class Registry(Registered):
             explainer: `explainer.json` of stage explain, for the serving artefact.
             data_card: the card of the data, Markdown, kept beside the model's.
         """
-        from nightloom.compress.text import text_export  # torch, which no other method needs
+        from nightloom.compress.sequence import SequenceGate  # torch, which no other method needs
+        from nightloom.compress.text import text_export
         from nightloom.packaging.bundle import Bundle
         from nightloom.packaging.serving_artefact import write_serving
 
@@ -105,7 +106,8 @@ class Registry(Registered):
             encoder, files = text_export(reader, home, events) or (None, None)
             if files is not None and not tuned:
                 text_encoders.keep(self.tracking, name, files)
-            write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None, explainer)
+            sequence = None if events is None else SequenceGate(reader, events).smallest().said()
+            write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None, explainer, sequence)
             blocklist = blocklist_of(self.root, name)
             served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)
             return self.register_served(name, served, run_id, tags, card, intent=intent, data_card=data_card)

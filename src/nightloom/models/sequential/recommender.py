@@ -214,6 +214,13 @@ class SequentialRecommender(Recommender):
             self._vectors = vectors
         return vectors
 
+    def with_network(self, net: SequentialNetwork, vectors: Tensor) -> SequentialRecommender:
+        """The same model with another network of the same shape, which can not change, and item vectors that are given, not made."""
+        rest = (self.content, self.scorers, self.weights, self.reranker, self.labels, self.newcomer_weights)
+        other = SequentialRecommender(self.config, self.shape, net, *rest)
+        other._vectors = vectors
+        return other
+
     @torch.no_grad()
     def user_vectors(self, histories: Histories, items: Tensor) -> Tensor:
         """User vectors, float32 [len(histories), dim], divided by the temperature.

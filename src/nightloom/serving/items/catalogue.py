@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.moments import VectorMoments
 from nightloom.serving.items.growing import Growing
+from nightloom.serving.model.rows import GrowingRows, Rows, taken
 
 FloatArray = NDArray[np.float32]
 
@@ -18,15 +19,15 @@ class LiveCatalogue:
 
     Args:
         ids: item ids by dense id.
-        vectors: float32 [items, dim].
+        rows: their vectors.
         mean: float64 [dim], of the vectors.
         covariance: float64 [dim, dim].
     """
 
-    def __init__(self, ids: Sequence[str], vectors: FloatArray, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> None:
+    def __init__(self, ids: Sequence[str], rows: Rows, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> None:
         self.ids, self.index = list(ids), {item_id: dense for dense, item_id in enumerate(ids)}
         self.trained = len(self.ids)
-        self._vectors, self._alive = Growing(vectors), Growing(np.ones(len(self.ids), dtype=np.bool_))
+        self._rows, self._alive = GrowingRows(rows), Growing(np.ones(len(self.ids), dtype=np.bool_))
         self._everything, self._blocked = Growing(np.arange(len(self.ids))), Growing(np.zeros(len(self.ids), dtype=np.bool_))
         self.mean, self.covariance = mean, covariance
 
@@ -34,9 +35,14 @@ class LiveCatalogue:
         return len(self.ids)
 
     @property
+    def rows(self) -> Rows:
+        """Vectors of all items, as kernels read them."""
+        return self._rows.rows
+
+    @property
     def vectors(self) -> FloatArray:
-        """float32 [items, dim]."""
-        return self._vectors.array
+        """The same as float32 [items, dim]; a copy where they are kept in int8."""
+        return taken(self.rows, slice(None))
 
     @property
     def everything(self) -> NDArray[np.int64]:
@@ -52,7 +58,7 @@ class LiveCatalogue:
         if dense is not None:
             self._alive.array[dense] = True
             if dense >= self.trained:
-                self.vectors[dense] = vector
+                self._rows.set(dense, vector)
                 moments = VectorMoments(self.vectors)
                 self.mean, self.covariance = moments.mean, moments.covariance
             return dense, False
@@ -62,7 +68,8 @@ class LiveCatalogue:
         self.covariance = (self.covariance + np.outer(apart, apart) / (n + 1)) * (n / (n + 1))
         self.index[item_id] = n
         self.ids.append(item_id)
-        for one, value in ((self._vectors, vector), (self._alive, True), (self._everything, n), (self._blocked, False)):
+        self._rows.append(vector)
+        for one, value in ((self._alive, True), (self._everything, n), (self._blocked, False)):
             one.append(value)
         return n, True
 

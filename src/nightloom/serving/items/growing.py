@@ -30,6 +30,12 @@ def aligned_empty(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return flat[first : first + len(flat) - 16].reshape(shape)
 
 
+def aligned_bytes(shape: tuple[int, ...]) -> NDArray[np.int8]:
+    """The same of int8."""
+    found: NDArray[np.int8] = aligned_empty((-(-int(np.prod(shape)) // 4),)).view(np.int8)
+    return found[: int(np.prod(shape))].reshape(shape)
+
+
 def more_room(n: int) -> int:
     """Room of an array that holds n and is full."""
     return n + max(n // SPARE, 64)

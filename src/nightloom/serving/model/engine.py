@@ -18,17 +18,19 @@ from nightloom.core.sequences import Histories
 from nightloom.models.scorers.newcomers import NEIGHBOURS
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, PENALTY, RERANKER, SCORERS
 from nightloom.serving.items.catalogue import LiveCatalogue
-from nightloom.serving.items.growing import aligned
 from nightloom.serving.items.new_items import ItemMaker, NewItem, TextSpace
 from nightloom.serving.model.artefact import Artefact, part
 from nightloom.serving.model.counters import LiveCounters
+from nightloom.serving.model.int8_product import Packed
 from nightloom.serving.model.labels import LabelHead
 from nightloom.serving.model.members import Factors, Graph, ItemEdges, Member, Popularity, members_of
 from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.ranker import Answer, Ranker, best_of
 from nightloom.serving.model.rerank import Reranker
-from nightloom.serving.model.transformer import Network, tokens_of, user_vector
+from nightloom.serving.model.rows import taken
+from nightloom.serving.model.transformer import tokens_of, user_vector
 from nightloom.serving.model.users import StoredUser, UserCache
+from nightloom.serving.model.weights import Arithmetic, network_of, rows_of
 from nightloom.serving.reasons.attribution import Estimator
 from nightloom.serving.reasons.coalitions import Coalitions
 
@@ -53,16 +55,23 @@ class Engine:
         stored: the history of a user as far as `apply` was called with its events, or had been counted when the artefact was made. It is
             asked for when the user is not in the cache.
         cache_bytes: most memory of the users in the cache.
+        arithmetic: of weights that are kept in int8: int8 where the processor has it, or float32.
     """
 
-    def __init__(self, artefact: Artefact, stored: Callable[[str], Query] = nobody, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        stored: Callable[[str], Query] = nobody,
+        cache_bytes: int = CACHE_BYTES,
+        arithmetic: Arithmetic = "int8",
+    ) -> None:
         said, arrays, scorers, new = artefact.manifest, *(artefact.arrays(name) for name in (NETWORK, SCORERS, NEW_ITEMS))
         self.artefact, self._stored, self._lock = artefact, stored, threading.RLock()
         self.names, self.clock = artefact.event_names, artefact.clock
         self.max_history: int = said.model["max_history"]
         self.exploration: float = said.model.get("exploration", 0.0)  # artefacts of before have none
-        self.net = Network(*(aligned(arrays[name]) for name in Network._fields))
-        self.catalogue = LiveCatalogue(artefact.catalogue["item_id"], arrays["vectors"], arrays["mean"], arrays["covariance"])
+        self.net = network_of(arrays, int8=arithmetic == "int8")
+        self.catalogue = LiveCatalogue(artefact.catalogue["item_id"], rows_of(arrays), arrays["mean"], arrays["covariance"])
         self.members: dict[str, Member] = members_of({name: part(scorers, name) for name in said.scorers}, said.scorers)
         self.estimator = Estimator() if artefact.explainer is None else Estimator.of(artefact.explainer)
         self._maker = ItemMaker(new, said.features)
@@ -74,13 +83,19 @@ class Engine:
         self.users = UserCache(self._load, cache_bytes)
 
     @classmethod
-    def open(cls, folder: Path, stored: Callable[[str], Query] = nobody, cache_bytes: int = CACHE_BYTES) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        stored: Callable[[str], Query] = nobody,
+        cache_bytes: int = CACHE_BYTES,
+        arithmetic: Arithmetic = "int8",
+    ) -> Self:
         """Open an artefact; arguments as of the class.
 
         Raises:
             InputError: the folder is no artefact, it is damaged, or of another format.
         """
-        return cls(Artefact.open(folder), stored, cache_bytes)
+        return cls(Artefact.open(folder), stored, cache_bytes, arithmetic)
 
     @property
     def item_index(self) -> dict[str, int]:
@@ -96,6 +111,11 @@ class Engine:
     def reranked(self) -> bool:
         """Whether scores are log-odds of an interaction; without a re-ranker they are fused scores, of one query alone."""
         return self._reranker is not None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the encoder multiplies in int8, so that scores are near those of float32 and not equal."""
+        return isinstance(self.net.kv, Packed)
 
     @property
     def labelled(self) -> bool:
@@ -173,13 +193,13 @@ class Engine:
         """
         with self._lock:
             histories = self._read(query)
-            return self._label_head().probabilities(histories, self._vector(histories), self.catalogue.vectors[items], items)
+            return self._label_head().probabilities(histories, self._vector(histories), taken(self.catalogue.rows, items), items)
 
     def label_probabilities_of_user(self, user: str, items: NDArray[np.int64], *, now: int | None = None) -> NDArray[np.float64]:
         """The same for a stored user; `now` as in `recommend_user`."""
         with self._lock:
             histories, vector = self._of_user(user, now)
-            return self._label_head().probabilities(histories, vector, self.catalogue.vectors[items], items)
+            return self._label_head().probabilities(histories, vector, taken(self.catalogue.rows, items), items)
 
     def coalitions(self, query: Query | str, *, now: int | None = None, allowed: NDArray[np.bool_] | None = None) -> Coalitions:
         """Scores of the catalogue for coalitions of a history's events, as the engine is now; any one thread may use it afterwards.
@@ -246,7 +266,7 @@ class Engine:
             place = one.insert(dense, event, moment, positive=positive, seen=bool(self.names.seen[event]))
             self._count(one, place, 1)
             if one.keys is not None:  # whoever was asked about once is asked about again: the next answer waits for one token
-                one.encode(self.net, self.catalogue.vectors, self.max_history)
+                one.encode(self.net, self.catalogue.rows, self.max_history)
             self.users.measure(user)
             return True
 
@@ -317,7 +337,7 @@ class Engine:
         with self._lock:
             here = self.users.peek(user)
             one = self._load(user) if here is None else here
-            one.encode(self.net, self.catalogue.vectors, self.max_history)
+            one.encode(self.net, self.catalogue.rows, self.max_history)
             if here is None:
                 return self.users.offer(user, one)
             self.users.measure(user)
@@ -344,13 +364,13 @@ class Engine:
     def _vector(self, histories: Histories) -> FloatArray:
         """User vector of one history, float32 [dim]."""
         tokens = tokens_of(histories, self.max_history, timed=len(self.net.gaps) > 0)
-        return user_vector(self.net, self.catalogue.vectors, tokens)
+        return user_vector(self.net, self.catalogue.rows, tokens)
 
     def _of_user(self, user: str, now: int | None) -> tuple[Histories, FloatArray]:
         """A stored user's history and user vector at a request."""
         one = self.users.get(user)
         asked = self._time_of(one, now)
-        vector = one.vector(self.net, self.catalogue.vectors, self.max_history, asked)
+        vector = one.vector(self.net, self.catalogue.rows, self.max_history, asked)
         self.users.measure(user)
         return one.histories(asked), vector
 

@@ -75,13 +75,13 @@ class Ranker:
         standards(user, catalogue.mean, catalogue.covariance, scores, lines)
         found = np.empty(len(pool), np.float32)
         weights = fusion_weights(self.weights, self.newcomer_weights, histories.lengths)
-        fuse(catalogue.vectors, user, scores, lines, weights, pool, found)
+        fuse(catalogue.rows, user, scores, lines, weights, pool, found)
         open_to, seen = catalogue.open_to(allowed), histories.items[histories.seen]
         if self.reranker is not None and len(pool):
             left_out = seen if self.reranker.exclude_seen else NOTHING_SEEN
             chosen, top = best_of(found, pool, open_to, left_out, self.reranker.candidates)
             chosen, top = filled(chosen, top, found, pool, self.reranker.candidates)
-            details = standardised(catalogue.vectors, user, scores, lines, chosen)
+            details = standardised(catalogue.rows, user, scores, lines, chosen)
             names = ("network", *self.members)
             order = [names.index(name) for name in self.reranker.members]
             columns = np.concatenate([top[None], details[order]])

@@ -12,7 +12,7 @@ from nightloom.core.calibration import Line
 from nightloom.models.heads.item_counters import DAY, NEVER
 from nightloom.serving.model.counters import LiveCounters, all_within, last, until, within
 from nightloom.serving.model.jit import inlined, kernel
-from nightloom.serving.model.transformer import product
+from nightloom.serving.model.products import product
 
 FloatArray = NDArray[np.float32]
 NO_EVENT = np.int64(NEVER)

@@ -8,6 +8,7 @@ import numpy as np
 
 from nightloom.core.moments import RESOLUTION
 from nightloom.serving.model.jit import inlined, kernel
+from nightloom.serving.model.rows import inner_at, inner_products
 
 
 @kernel
@@ -102,21 +103,12 @@ def standards(user: Any, mean: Any, covariance: Any, members: Any, lines: Any) -
         lines[row + 1, 0], lines[row + 1, 1], lines[row + 1, 2] = centre, usable(centre, std), lowest
 
 
-@inlined
-def inner(row: Any, user: Any) -> Any:
-    """Inner product of two vectors, float32."""
-    dot = np.float32(0)
-    for j in range(len(user)):
-        dot += row[j] * user[j]
-    return dot
-
-
 @kernel
 def fuse(vectors: Any, user: Any, members: Any, lines: Any, weights: Any, pool: Any, out: Any) -> None:
     """Fused scores of some items: the weighted sum of the members' standardised scores.
 
     Args:
-        vectors: float32 [n, dim].
+        vectors: `Rows` of n items.
         user: float32 [dim].
         members: float32 [scorers, n].
         lines: see `standards`.
@@ -125,21 +117,8 @@ def fuse(vectors: Any, user: Any, members: Any, lines: Any, weights: Any, pool: 
         out: float32 [m], written.
     """
     slope, offset = np.float32(weights[0] * lines[0, 1]), np.float32(-weights[0] * lines[0, 1] * lines[0, 0])
-    last = len(pool) - len(pool) % 4
-    for place in range(0, last, 4):  # four rows at a time, so that the user vector is read a fourth as often
-        row0, row1, row2, row3 = vectors[pool[place]], vectors[pool[place + 1]], vectors[pool[place + 2]], vectors[pool[place + 3]]
-        dot0 = dot1 = dot2 = dot3 = np.float32(0)
-        for j in range(len(user)):
-            x = user[j]
-            dot0 += row0[j] * x
-            dot1 += row1[j] * x
-            dot2 += row2[j] * x
-            dot3 += row3[j] * x
-        out[place], out[place + 1] = dot0 * slope + offset, dot1 * slope + offset
-        out[place + 2], out[place + 3] = dot2 * slope + offset, dot3 * slope + offset
-    for place in range(last, len(pool)):
-        out[place] = inner(vectors[pool[place]], user) * slope + offset
-    whole = len(pool) == len(vectors)
+    inner_products(vectors, user, slope, offset, pool, out)
+    whole = len(pool) == members.shape[1]
     for number in range(len(members)):
         scores, lowest = members[number], np.float32(lines[number + 1, 2])
         centre, slope = np.float32(lines[number + 1, 0]), np.float32(weights[number + 1] * lines[number + 1, 1])
@@ -158,7 +137,7 @@ def standardised(vectors: Any, user: Any, members: Any, lines: Any, chosen: Any)
     """Each member's standardised scores of some items, float32 [scorers + 1, items]; arguments as in `fuse`."""
     out = np.empty((len(lines), len(chosen)), np.float32)
     for place in range(len(chosen)):
-        out[0, place] = (inner(vectors[chosen[place]], user) - lines[0, 0]) * lines[0, 1]
+        out[0, place] = (inner_at(vectors, chosen[place], user) - lines[0, 0]) * lines[0, 1]
         for number in range(len(members)):
             score = members[number, chosen[place]]
             if score == -np.inf:

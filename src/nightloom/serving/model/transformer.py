@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.serving.items.growing import aligned_empty
+from nightloom.serving.model.int8_product import Packed
 from nightloom.serving.model.jit import inlined, kernel
+from nightloom.serving.model.products import multiply
+from nightloom.serving.model.rows import Rows, add_row
 
 FloatArray = NDArray[np.float32]
 BOS = -1
@@ -26,7 +29,7 @@ LONGEST_GAP = 2**31 - 2
 
 
 class Network(NamedTuple):
-    """The encoder's weights, float32; matrices are [in, out]. See `nightloom.packaging.serving_artefact.network_arrays`.
+    """The encoder's weights, float32; matrices are [in, out], or `Packed`. See `nightloom.packaging.serving_artefact.network_arrays`.
 
     Attributes:
         bos: [dim], what an empty history starts with.
@@ -52,13 +55,18 @@ class Network(NamedTuple):
     near_bias: FloatArray
     time_bias: FloatArray
     attention_norm: FloatArray
-    kv: FloatArray
-    qg: FloatArray
-    out: FloatArray
+    kv: FloatArray | Packed
+    qg: FloatArray | Packed
+    out: FloatArray | Packed
     ffn_norm: FloatArray
-    up: FloatArray
-    down: FloatArray
+    up: FloatArray | Packed
+    down: FloatArray | Packed
     out_norm: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Blocks, and width of a vector."""
+        return self.attention_norm.shape[0], self.attention_norm.shape[2]
 
 
 class Tokens(NamedTuple):
@@ -104,48 +112,6 @@ def time_bucket(asked: Any, time: Any) -> Any:
     return (np.float32(np.float32(seconds) + np.float32(1)).view(np.int32) >> 23) - 126
 
 
-@kernel
-def product(x: Any, w: Any, out: Any) -> None:
-    """out = x w, all float32: [n, m] from [n, k] and [k, m].
-
-    Two rows of x and four of w are taken at a time, so that w is read half as often and sums are written a fourth as often: nearly
-    the speed of OpenBLAS. A row that is left alone takes eight rows of w.
-    """
-    n, inner = x.shape
-    last = n - n % 2
-    for t in range(0, last, 2):
-        one, other = out[t], out[t + 1]
-        one[:] = 0
-        other[:] = 0
-        whole = inner - inner % 4
-        for i in range(0, whole, 4):
-            a, b, c, d = x[t, i], x[t, i + 1], x[t, i + 2], x[t, i + 3]
-            e, f, g, h = x[t + 1, i], x[t + 1, i + 1], x[t + 1, i + 2], x[t + 1, i + 3]
-            w0, w1, w2, w3 = w[i], w[i + 1], w[i + 2], w[i + 3]
-            for j in range(len(one)):
-                one[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j]
-                other[j] += e * w0[j] + f * w1[j] + g * w2[j] + h * w3[j]
-        for i in range(whole, inner):
-            a, e, w0 = x[t, i], x[t + 1, i], w[i]
-            for j in range(len(one)):
-                one[j] += a * w0[j]
-                other[j] += e * w0[j]
-    for t in range(last, n):
-        row = out[t]
-        row[:] = 0
-        whole = inner - inner % 8
-        for i in range(0, whole, 8):
-            a, b, c, d = x[t, i], x[t, i + 1], x[t, i + 2], x[t, i + 3]
-            e, f, g, h = x[t, i + 4], x[t, i + 5], x[t, i + 6], x[t, i + 7]
-            w0, w1, w2, w3, w4, w5, w6, w7 = w[i], w[i + 1], w[i + 2], w[i + 3], w[i + 4], w[i + 5], w[i + 6], w[i + 7]
-            for j in range(len(row)):
-                row[j] += a * w0[j] + b * w1[j] + c * w2[j] + d * w3[j] + e * w4[j] + f * w5[j] + g * w6[j] + h * w7[j]
-        for i in range(whole, inner):
-            a, w0 = x[t, i], w[i]
-            for j in range(len(row)):
-                row[j] += a * w0[j]
-
-
 @inlined
 def scratch(n: Any, m: Any) -> Any:
     """As `nightloom.serving.items.growing.aligned_empty`, float32 [n, m]."""
@@ -175,13 +141,16 @@ def norm(x: Any, affine: Any, out: Any) -> None:
 @kernel
 def inputs(net: Any, vectors: Any, tokens: Any, first: Any) -> Any:
     """What the tokens from `first` on are read as, float32 [tokens - first, dim]."""
-    stop, dim = len(tokens.items), vectors.shape[1]
+    stop, dim = len(tokens.items), len(net.bos)
     x = scratch(stop - first, dim)
     for t in range(first, stop):
         row, item = x[t - first], tokens.items[t]
         kind = net.event_types[tokens.codes[t]]
-        source = net.bos if item == BOS else vectors[item]
-        row[:] = source + kind
+        row[:] = kind
+        if item == BOS:
+            row += net.bos
+        else:
+            add_row(vectors, item, row)
         if tokens.negative[t]:
             row += net.negative
         if len(net.gaps):
@@ -269,7 +238,7 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
 
     Args:
         net: `Network`.
-        vectors: float32 [items, dim].
+        vectors: `Rows` of the items.
         tokens: `Tokens` of the whole window, the kept ones included.
         first: tokens that are kept already.
         keys: float32 [blocks, dim, capacity], written from `first` on.
@@ -279,15 +248,15 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
     Returns:
         The user vector at the last token, float32 [dim], divided by the temperature; without meaning unless `answer`.
     """
-    stop, dim = len(tokens.items), vectors.shape[1]
-    n, blocks = stop - first, len(net.kv)
+    stop, dim = len(tokens.items), len(net.bos)
+    n, blocks = stop - first, len(net.attention_norm)
     heads = len(net.near_bias) // blocks
     x, cells = inputs(net, vectors, tokens, first), buckets(tokens, first)
     normed, attended, pair, wide = scratch(n, dim), scratch(n, dim), scratch(n, 2 * dim), scratch(n, 4 * dim)
     user = np.empty((1, dim), np.float32)
     for block in range(blocks):
         norm(x, net.attention_norm[block], normed)
-        product(normed, net.kv[block], pair)
+        multiply(normed, net.kv, block, pair)
         for t in range(n):
             for j in range(dim):
                 keys[block, j, first + t] = pair[t, j]
@@ -298,21 +267,21 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
                 return user[0]
             since = n - 1
         many = n - since
-        product(normed[since:], net.qg[block], pair[:many])
+        multiply(normed[since:], net.qg, block, pair[:many])
         rows = slice(block * heads, (block + 1) * heads)
         near, later = net.near_bias[rows], net.time_bias[rows]
         for t in range(many):
             place = first + since + t
             attend(pair[t, :dim], keys[block], values[block], near, later, cells[since + t], place, attended[t])
             gated(pair[t, dim:], attended[t], False, normed[t])
-        product(normed[:many], net.out[block], attended[:many])
+        multiply(normed[:many], net.out, block, attended[:many])
         for t in range(many):
             x[since + t] += attended[t]
         norm(x[since:], net.ffn_norm[block], normed[:many])
-        product(normed[:many], net.up[block], wide[:many])
+        multiply(normed[:many], net.up, block, wide[:many])
         for t in range(many):
             gated(wide[t, : 2 * dim], wide[t, 2 * dim :], True, pair[t])
-        product(pair[:many], net.down[block], normed[:many])
+        multiply(pair[:many], net.down, block, normed[:many])
         for t in range(many):
             x[since + t] += normed[t]
     norm(x[n - 1 :], net.out_norm, user)
@@ -346,9 +315,9 @@ def rounded(tokens: int) -> int:
     return -(-tokens // 16) * 16
 
 
-def user_vector(net: Network, vectors: FloatArray, tokens: Tokens) -> FloatArray:
+def user_vector(net: Network, vectors: Rows, tokens: Tokens) -> FloatArray:
     """User vector of a window of which nothing is kept, float32 [dim]."""
-    n, (blocks, dim) = len(tokens.items), net.kv.shape[:2]
+    n, (blocks, dim) = len(tokens.items), net.shape
     room = rounded(n)
     found: FloatArray = extend(net, vectors, tokens, 0, aligned_empty((blocks, dim, room)), aligned_empty((blocks, room, dim)), True)
     return found

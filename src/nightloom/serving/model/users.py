@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.serving.items.growing import aligned_empty, more_room, wider
+from nightloom.serving.model.rows import Rows
 from nightloom.serving.model.transformer import BOS, UNKNOWN, Network, Tokens, extend, rounded
 
 FloatArray = NDArray[np.float32]
@@ -109,11 +110,11 @@ class StoredUser:
         self.keys = self.values = None
         self._kept = 0
 
-    def encode(self, net: Network, vectors: FloatArray, max_history: int) -> None:
+    def encode(self, net: Network, vectors: Rows, max_history: int) -> None:
         """Make keys and values of all tokens in the window but the last, as far as they are not there."""
         self._encode(net, vectors, max_history, None)
 
-    def vector(self, net: Network, vectors: FloatArray, max_history: int, request_time: int) -> FloatArray:
+    def vector(self, net: Network, vectors: Rows, max_history: int, request_time: int) -> FloatArray:
         """The user vector at a request, float32 [dim]."""
         return self._encode(net, vectors, max_history, request_time)
 
@@ -123,7 +124,7 @@ class StoredUser:
         asked[place - 1 : self.n - 1] = times[place : self.n]
         self._kept = max(min(self._kept, place - 1 - self._first), 0)
 
-    def _encode(self, net: Network, vectors: FloatArray, max_history: int, request_time: int | None) -> FloatArray:
+    def _encode(self, net: Network, vectors: Rows, max_history: int, request_time: int | None) -> FloatArray:
         first = max(self.n - max_history, 0)
         if first != self._first:  # the window has moved: what attended to the tokens that fell out is another one now
             self._first, self._kept = first, 0
@@ -140,7 +141,7 @@ class StoredUser:
             if many - 1 > self._kept:
                 extend(net, vectors, tokens, self._kept, self.keys, self.values, False)
                 self._kept = many - 1
-            return vectors[0]
+            return np.empty(0, np.float32)
         window["asked"][-1] = request_time
         found: FloatArray = extend(net, vectors, tokens, self._kept, self.keys, self.values, True)
         self._kept = many - 1
@@ -148,7 +149,7 @@ class StoredUser:
 
     def _make_room(self, net: Network, many: int, max_history: int) -> None:
         """Room for the keys and values of so many tokens."""
-        blocks, dim = net.kv.shape[:2]
+        blocks, dim = net.shape
         if self.keys is not None and self.values is not None and self.keys.shape[2] >= many:
             return
         room = min(rounded(many + 1), rounded(max_history))

@@ -165,8 +165,8 @@ class Coalitions:
             yield self.scores(keep[at : at + step])
 
     def _user_vectors(self, keep: Masks) -> FloatArray:
-        found = np.empty((len(keep), self._vectors.shape[1]), np.float32)
-        room, (blocks, dim) = rounded(min(self.events + 1, self.max_history)), self.net.kv.shape[:2]
+        found = np.empty((len(keep), self.net.shape[1]), np.float32)
+        room, (blocks, dim) = rounded(min(self.events + 1, self.max_history)), self.net.shape
         order = np.lexsort((~keep).T[::-1]) if self.events else np.arange(len(keep))  # like beginnings side by side
         keys, values = aligned_empty((blocks, dim, room)), aligned_empty((blocks, room, dim))
         now = int(self._tokens.asked[-1])
@@ -229,7 +229,7 @@ def coalition_vectors(
 
     Args:
         net: `Network`.
-        vectors: float32 [items, dim].
+        vectors: `Rows` of the items.
         tokens: `Tokens` of the whole history, BOS first.
         keep: bool [coalitions, events].
         order: int64 [coalitions], in which they are read: neighbours share long beginnings.
