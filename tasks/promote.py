@@ -15,6 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from nightloom.compress.parts import Part, parts_of
 from nightloom.core.blocklist import Blocklist, blocklist_of
 from nightloom.core.errors import NightloomError
 from nightloom.evaluation.rivals import ANCHOR, CHAMPION
@@ -22,7 +23,7 @@ from nightloom.explain.explain import FIDELITY
 from nightloom.explain.service_fidelity import CHALLENGER
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.reader import BundleReader
-from nightloom.packaging.serving_format import EXPLAINER
+from nightloom.packaging.serving_format import EXPLAINER, ServingManifest
 from nightloom.packaging.shown import blocked_ids
 from nightloom.promotion.earlier import earlier_nights
 from nightloom.promotion.gate import decide, held_back, with_limits
@@ -92,6 +93,7 @@ def promote(
             judged = held_back(judged, why)
         decision = asdict(judged)
         versions: dict[str, str | None] = {}
+        serves: list[Part] = []
         if config.promotion.registers:
             if decision["decision"] == "promote":
                 tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night, TRAINED_TAG: trained}
@@ -114,13 +116,16 @@ def promote(
                     intent=None if review else intent,
                     explainer=explained.path / EXPLAINER,
                     data_card=card_of_data(night, collected),
+                    compress=config.promotion.compress,
                 )
                 if not review:
                     registry.promote(version)
+                said = ServingManifest.read(registry.fetch_serving(version, night.root / "cache"))
+                serves = parts_of(said.sequence, said.text_encoder)
                 _ready(registry, version, night)
             versions = registry.aliases(config.name)
         (folder / "decision.json").write_text(json.dumps(decision, indent=2), encoding="utf-8")
-        return {"decision": decision, "versions": versions}
+        return {"decision": decision, "versions": versions, "serves": [asdict(part) for part in serves]}
 
     # Promotion moves aliases, so each night does it for itself.
     read = ReadKeys(config, "promotion", "evaluation")

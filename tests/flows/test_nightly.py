@@ -179,6 +179,35 @@ def test_the_registered_model_answers_a_stranger_in_a_clean_process(home: Path, 
     assert not {"003", "005", "006"} & set(items[0])
 
 
+@pytest.mark.usefixtures("first")
+def test_what_serves_is_measured_in_each_precision(home: Path) -> None:
+    """The report says what was promoted; the command measures all precisions on the night's own snapshot."""
+    report = json.loads((home / "mlruns" / "nights" / "mine" / "latest" / "report.json").read_text())
+    parts = {part["part"]: part for part in report["serves"]}
+    assert set(parts) == {"sequence model and item vectors", "text encoder"}
+    small = parts["sequence model and item vectors"]
+    assert (small["precision"], small["bytes"]) == ("single", small["single_bytes"])  # so small a model gains nothing
+    assert parts["text encoder"]["near"] >= 0.9
+    command = [sys.executable, "-m", "nightloom.cli", "compress"]
+    done = subprocess.run(
+        command, cwd=home, env=environment(home) | {"COLUMNS": "160"}, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [row[1] for row in rows] == ["int8", "half, item vectors int8", "half", "single", "int8", "half", "single"]
+    for part in ("sequence model and item vectors", "text encoder"):
+        mine = [row for row in rows if row[0] == part]
+        assert [row[6] for row in mine].count("yes") == 1
+        assert float(mine[0][3].rstrip("%")) < float(mine[2][3].rstrip("%")) < 100.0
+        assert mine[-1][3] == "100.0%"
+    assert rows[3][4] == "0.00%"
+    wrong = subprocess.run(
+        [*command, "mine", "--version", "99"], cwd=home, env=environment(home), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert wrong.returncode == 2
+    assert "nightloom-mine has no version 99" in wrong.stderr
+
+
 def test_forced_night_sets_a_challenger_against_the_champion(home: Path, first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0
     forced = night(home, "--config", "mine.yaml", "--force")

@@ -5,6 +5,7 @@ Heavy libraries are imported by the commands that need them, so that `nightloom 
 
 from nightloom.cli import (  # each adds its commands to the app
     compare,
+    compress,
     content,
     doctor,
     explain,
@@ -17,4 +18,18 @@ from nightloom.cli import (  # each adds its commands to the app
 )
 from nightloom.cli.app import app, main
 
-__all__ = ["app", "compare", "content", "doctor", "explain", "main", "nights", "people", "recommend", "serve", "tables", "versions"]
+__all__ = [
+    "app",
+    "compare",
+    "compress",
+    "content",
+    "doctor",
+    "explain",
+    "main",
+    "nights",
+    "people",
+    "recommend",
+    "serve",
+    "tables",
+    "versions",
+]

@@ -27,10 +27,10 @@ def serve(
 
     place = Place(host, port, workers, access_log, None if rules is None else rules.resolve())
     place.check()
-    serve(name or _only(registry(root).names(), root), root, partial(registry, root), place)
+    serve(name or only(registry(root).names(), root), root, partial(registry, root), place)
 
 
-def _only(names: list[str], root: Path) -> str:
+def only(names: list[str], root: Path) -> str:
     """The name where there is one alone.
 
     Raises:

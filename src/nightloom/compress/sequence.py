@@ -30,6 +30,8 @@ MOST_LOST = 0.005
 MOST, OF_A_USER, FEWEST = 2_000, 5, 100
 """Events that are asked about at most, those of one user, the latest, and events below which a difference would say nothing."""
 K = 10
+WORTH = 2_000_000
+"""Bytes in float32 below which rounding does not pay: all of it stays in the processor's caches (`benchmarks/compression.md`)."""
 log = logging.getLogger("nightloom.compress")
 
 
@@ -72,6 +74,24 @@ class SequenceExport:
         return asdict(self)
 
 
+def sequence_export(bundle: Bundle, events: Path | None, *, compress: bool = True) -> SequenceExport:
+    """The smallest precisions of a bundle that pass the gate; float32 where nothing is gained by less.
+
+    Args:
+        bundle: the model.
+        events: see `SequenceGate`.
+        compress: whether it may be rounded.
+    """
+    if compress and events is not None and single_bytes(bundle) >= WORTH:
+        return SequenceGate(bundle, events).smallest()
+    return SequenceGate(bundle, None).measured(SINGLE)
+
+
+def single_bytes(bundle: Bundle) -> int:
+    """Size of sequence model and item vectors in float32."""
+    return sum(one.nbytes for one in network_arrays(bundle.recommender).values())
+
+
 class SequenceGate:
     """What some users were to find next, asked of a model in any precision.
 
@@ -89,7 +109,7 @@ class SequenceGate:
 
     def measured(self, precisions: Precisions) -> SequenceExport:
         """The model in some precisions beside itself."""
-        sizes = (sum(one.nbytes for one in stored(self._arrays, kept).values()) for kept in (precisions, SINGLE))
+        small, single = (sum(one.nbytes for one in stored(self._arrays, kept).values()) for kept in (precisions, SINGLE))
         if precisions == SINGLE:
             lost, kept = 0.0, 1.0
         else:
@@ -98,7 +118,7 @@ class SequenceGate:
             same = [len(np.intersect1d(one, other)) / max(len(one), 1) for one, other in zip(self.best, best, strict=True)]
             kept = float(np.mean(same)) if same else 1.0
         figures = (round(self.ndcg, 6), round(lost, 6), round(kept, 6))
-        return SequenceExport(precisions.encoder, precisions.vectors, *sizes, len(self.queries), *figures)
+        return SequenceExport(precisions.encoder, precisions.vectors, small, single, len(self.queries), *figures)
 
     def smallest(self) -> SequenceExport:
         """The smallest precisions that pass."""

@@ -7,7 +7,7 @@ kept, and how much lower an item is ranked that comes by day, so that its text a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -91,15 +91,7 @@ def text_export(bundle: Bundle, home: Path, events: Path | None = None) -> tuple
     try:
         if (known := encoder_of(bundle)) is None:
             return None
-        name, load = known
-        encoder: TextEncoder | None = None
-        for precision in LADDER:
-            made = home / f"{name}-{precision}"
-            if not made.exists():
-                encoder = encoder or load()
-                export(encoder, made, precision)
-            found = measured(ExportedEncoder(made), made, bundle, events)
-            log.info("text encoder %s: %s", made.name, asdict(found))
+        for found, made in _exports(known, bundle, home, events):
             if found.passes:
                 return found, made
     except InputError as error:
@@ -108,6 +100,32 @@ def text_export(bundle: Bundle, home: Path, events: Path | None = None) -> tuple
     said = bundle.manifest.encoder["text"]
     log.warning("the service will read no texts: no export of %s gives the vectors that the model was trained with", said["model"])
     return None
+
+
+def exports(bundle: Bundle, home: Path, events: Path | None = None) -> Iterator[TextExport]:
+    """The exports of a bundle's text encoder in each precision, the smallest first; none where the model reads no text.
+
+    Raises:
+        InputError: its weights are not on this machine.
+    """
+    if (known := encoder_of(bundle)) is not None:
+        yield from (found for found, _ in _exports(known, bundle, home, events))
+
+
+def _exports(
+    known: tuple[str, Callable[[], TextEncoder]], bundle: Bundle, home: Path, events: Path | None
+) -> Iterator[tuple[TextExport, Path]]:
+    """Each export, made where it is not there yet, and its folder."""
+    name, load = known
+    encoder: TextEncoder | None = None
+    for precision in LADDER:
+        made = home / f"{name}-{precision}"
+        if not made.exists():
+            encoder = encoder or load()
+            export(encoder, made, precision)
+        found = measured(ExportedEncoder(made), made, bundle, events)
+        log.info("text encoder %s: %s", made.name, asdict(found))
+        yield found, made
 
 
 def encoder_of(bundle: Bundle) -> tuple[str, Callable[[], TextEncoder]] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,8 +20,14 @@ def rounded(recommender: SequentialRecommender, precisions: Precisions) -> Seque
     """The same model, rounded; the one that is given stays as it is."""
     vectors = rounded_vectors(recommender.item_vectors().float().numpy(), precisions.vectors)
     found = recommender.with_network(copy.deepcopy(recommender.net), torch.from_numpy(vectors))
+    dim, scale = recommender.config.dim, np.float32((recommender.config.dim // recommender.config.heads) ** -0.5)
     for one in matrices_of(found):
-        one.weight.data = torch.from_numpy(rounded_columns(one.weight.data.float().numpy().T, precisions.encoder)).T.contiguous()
+        matrix = one.weight.data.float().numpy().T.copy()
+        queries = matrix[:, :dim] if one.out_features == 3 * dim else matrix[:, :0]  # kept multiplied by the scale of attention
+        queries *= scale
+        matrix = rounded_columns(matrix, precisions.encoder).copy()
+        matrix[:, : queries.shape[1]] /= scale
+        one.weight.data = torch.from_numpy(matrix.T.copy())
     return found
 
 

@@ -73,6 +73,7 @@ class Registry(Registered):
         intent: Intent | None = None,
         explainer: Path | None = None,
         data_card: str | None = None,
+        compress: bool = True,
     ) -> Version:
         """Log the bundle, and its serving artefact, as a pyfunc under a run and register it as `challenger`, once.
 
@@ -92,8 +93,9 @@ class Registry(Registered):
             intent: what `promote` shall do; by it another process can, should this one be killed. None: only what its caller says.
             explainer: `explainer.json` of stage explain, for the serving artefact.
             data_card: the card of the data, Markdown, kept beside the model's.
+            compress: whether sequence model and item vectors may be rounded there (`nightloom.compress.sequence`).
         """
-        from nightloom.compress.sequence import SequenceGate  # torch, which no other method needs
+        from nightloom.compress.sequence import sequence_export  # torch, which no other method needs
         from nightloom.compress.text import text_export
         from nightloom.packaging.bundle import Bundle
         from nightloom.packaging.serving_artefact import write_serving
@@ -106,7 +108,7 @@ class Registry(Registered):
             encoder, files = text_export(reader, home, events) or (None, None)
             if files is not None and not tuned:
                 text_encoders.keep(self.tracking, name, files)
-            sequence = None if events is None else SequenceGate(reader, events).smallest().said()
+            sequence = sequence_export(reader, events, compress=compress).said()
             write_serving(bundle, serving, None if encoder is None else encoder.said(), files if tuned else None, explainer, sequence)
             blocklist = blocklist_of(self.root, name)
             served = recommender(bundle, serving, example, events, exclude_seen=exclude_seen, blocklist=blocklist)

@@ -38,6 +38,7 @@ def build_report(
     training: Mapping[str, Mapping[str, Any]] | None = None,
     decision: Mapping[str, Any] | None = None,
     versions: Mapping[str, Any] | None = None,
+    serves: Sequence[Mapping[str, Any]] = (),
     quarantined: Mapping[str, int] | None = None,
     quarantine_reasons: Mapping[str, Mapping[str, int]] | None = None,
     counts: Mapping[str, Any] | None = None,
@@ -72,6 +73,7 @@ def build_report(
         training: protocol -> figures of its training.
         decision: the gate's `Decision` as a dict; None when the night never got there.
         versions: champion, challenger and previous version after the night; missing ones are None.
+        serves: parts of tonight's version as it serves (`nightloom.compress.parts.Part`); none where none was promoted.
         quarantined: table -> rows set aside.
         quarantine_reasons: table -> reason -> rows.
         counts: what the data hold (events, items, users ...).
@@ -110,6 +112,7 @@ def build_report(
         "protocols": config.evaluation.protocols,
         "gate": _gate(decision, config.promotion.metric),
         "versions": {"champion": None, "challenger": None, "previous": None} | dict(versions or {}),
+        "serves": serves,
         "metrics": metrics or {},
         "intervals": intervals or {},
         "slices": slices or {},

@@ -59,7 +59,7 @@ def prepare(registry: Registered, version: Version, root: Path, *, again: bool =
     known = _prepared(root, version, artefact)
     exclude_seen = registry.excludes_seen(version) if known is None else known.exclude_seen
     encoder = registry.fetch_text_encoder(version, artefact, root / "cache")
-    ready = Champion(version.name, version.version, artefact, _snapshot(root, version), exclude_seen, encoder)
+    ready = Champion(version.name, version.version, artefact, snapshot_of(root, version), exclude_seen, encoder)
     if ready != known:
         ready.write(serving_folder(root, version.name) / PREPARED)
     return ready
@@ -74,7 +74,7 @@ def _prepared(root: Path, version: Version, artefact: Path) -> Champion | None:
     return known if (known.version, known.folder) == (version.version, artefact) else None
 
 
-def _snapshot(root: Path, version: Version) -> Path | None:
+def snapshot_of(root: Path, version: Version) -> Path | None:
     """The snapshot that a version was trained on, if it is here."""
     found = root / "snapshots" / version.name / version.tags.get("nightloom.data_hash", "")[:16]
     if (found / "events.parquet").is_file() and (found / "snapshot.json").is_file():

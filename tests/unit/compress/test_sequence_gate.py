@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nightloom.compress import sequence as gate
-from nightloom.compress.sequence import SequenceGate, as_served
+from nightloom.compress.sequence import SequenceGate, as_served, sequence_export
 from nightloom.config import RunConfig
 from nightloom.core.int8_rows import rounded_rows, whole_rows
 from nightloom.packaging.bundle import Bundle
@@ -96,6 +96,19 @@ def test_few_events_leave_it_as_it_is(made: SimpleNamespace) -> None:
     asked = SequenceGate(made.bundle, made.snapshot)
     assert len(asked.queries) < gate.FEWEST
     assert asked.smallest().precisions == SINGLE
+
+
+def test_where_nothing_is_gained_nothing_is_rounded(made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that fits the processor's caches stays float32 without being asked; so does one that shall."""
+    small = sequence_export(made.bundle, made.snapshot)
+    assert (small.precisions, small.queries, small.passes) == (SINGLE, 0, True)
+    monkeypatch.setattr(gate, "WORTH", gate.single_bytes(made.bundle))
+    monkeypatch.setattr(gate, "FEWEST", 60)
+    monkeypatch.setattr(gate, "MOST_LOST", 1.0)
+    assert sequence_export(made.bundle, made.snapshot, compress=False) == small
+    found = sequence_export(made.bundle, made.snapshot)
+    assert found.precisions == INT8
+    assert found.bytes < found.single_bytes == small.single_bytes
 
 
 def test_activations_are_rounded_too(made: SimpleNamespace, tmp_path: Path) -> None:

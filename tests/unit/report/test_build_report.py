@@ -16,6 +16,7 @@ KEYS = {
     "fairness",
     "trade_off",
     "newcomers",
+    "serves",
     *("name", "night", "finished", "outcome", "data_hash", "config_hash", "git", "model", "protocols", "gate", "versions", "metrics"),
     *(
         "intervals",

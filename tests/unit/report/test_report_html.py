@@ -118,6 +118,7 @@ def test_the_sections_of_a_whole_night():
         "Parts of a score",
         "Data",
         "Rules that were checked",
+        "What serves",
         "Time and memory",
         "Where to look next",
         "Glossary",
@@ -267,3 +268,11 @@ def test_the_trade_off_of_the_popularity_penalty_is_drawn_and_the_model_marked()
     without = report()
     without["trade_off"], without["newcomers"] = {}, {}
     assert "trade-off" not in Page(render_html(without, {})).anchors
+
+
+def test_what_serves_is_a_table_of_its_parts():
+    page = Page(render_html(report("promoted"), {}))
+    assert "What serves" in page.headings
+    assert "Sequence model and item vectors int8 0.26 MB 30.8 % 0.13 % 99.4 % " in " ".join(page.text.split()) + " "
+    assert "Text encoder half 46.10 MB \u2013 \u2013 99.9 %" in " ".join(page.text.split())
+    assert "What serves" not in Page(render_html(report("rejected"), {})).headings

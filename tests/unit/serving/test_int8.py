@@ -81,7 +81,7 @@ def test_stored_users_answer_as_histories_that_are_sent(small: SimpleNamespace) 
 def test_items_that_come_by_day_are_rounded_alike(small: SimpleNamespace) -> None:
     engine = Engine.open(small.folder)
     dense = engine.put_item(NewItem("new", {"price": 3.0}))
-    vectors, bits = engine.catalogue.vectors, isinstance(engine.catalogue.rows, Int8Rows)
+    vectors, bits = engine.catalogue.vectors.copy(), isinstance(engine.catalogue.rows, Int8Rows)
     assert bits == (small.precisions.vectors == "int8")
     assert len(vectors) == N_ITEMS + 1
     exact = engine._maker.vector(NewItem("new", {"price": 3.0}))

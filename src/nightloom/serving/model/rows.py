@@ -48,12 +48,13 @@ class GrowingRows:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._parts = [Growing(one) for one in rows] if isinstance(rows, Int8Rows) else [Growing(rows)]
+        self._parts: list[Growing[Any]] = [Growing(one) for one in rows] if isinstance(rows, Int8Rows) else [Growing(rows)]
 
     @property
     def rows(self) -> Rows:
         """All of them; as `Growing.array`."""
-        return Int8Rows(*(one.array for one in self._parts)) if len(self._parts) > 1 else self._parts[0].array
+        values, *scale = (one.array for one in self._parts)
+        return Int8Rows(values, *scale) if scale else values
 
     def append(self, vector: FloatArray) -> None:
         """Take a vector at the end, float32 [dim]."""

@@ -26,7 +26,8 @@ def network_of(arrays: Arrays, *, int8: bool) -> Network:
         arrays: `network.safetensors` of an artefact.
         int8: multiply in int8 what is kept in int8. On a processor that can not it is float32, which differs by rounding alone.
     """
-    return Network(*(_weights(arrays, name, int8=int8 and has_vnni()) for name in Network._fields))
+    found: dict[str, Any] = {name: _weights(arrays, name, int8=int8 and has_vnni()) for name in Network._fields}
+    return Network(**found)
 
 
 def rows_of(arrays: Arrays) -> Rows:
