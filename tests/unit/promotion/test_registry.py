@@ -21,7 +21,7 @@ from nightloom.core.digests import folder_digest, read_sealed, write_sealed
 from nightloom.core.errors import InputError, NightloomError, RenamedWarning
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
-from nightloom.packaging.serving_format import FORMAT
+from nightloom.packaging.serving_format import READABLE
 from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import Registry
 from nightloom.promotion.standing import stand
@@ -212,7 +212,7 @@ def test_an_artefact_of_another_format_is_made_anew(home: SimpleNamespace, tmp_p
     if where == "fetched":
         artefact = home.registry.fetch_serving(version, tmp_path)
     said = read_sealed(artefact / "serving.json")
-    write_sealed(artefact / "serving.json", {"format": FORMAT - 1, "nightloom": "0.2.0", "files": said["files"]})
+    write_sealed(artefact / "serving.json", {"format": min(READABLE) - 1, "nightloom": "0.2.0", "files": said["files"]})
     folder = home.registry.fetch_serving(version, tmp_path)
     check(Engine.open(folder))
     assert home.registry.fetch_serving(version, tmp_path) == folder
