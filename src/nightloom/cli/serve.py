@@ -20,12 +20,13 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer.")] = 2,
     access_log: Annotated[bool, typer.Option(help="Write a line for each request.")] = True,
     rules: Annotated[Path | None, typer.Option(help="YAML file of business rules; read again whenever it changes.")] = None,
+    scan_up_to: Annotated[int, typer.Option(min=0, help="Items that are all scored; of a larger catalogue, candidates.")] = 200_000,
     root: Root = MLRUNS,
 ) -> None:
     """Answer requests from the champion, until Ctrl-C. It learns from every event, and follows the registry."""
     from nightloom.serving.run import Place, serve
 
-    place = Place(host, port, workers, access_log, None if rules is None else rules.resolve())
+    place = Place(host, port, workers, access_log, None if rules is None else rules.resolve(), scan_up_to)
     place.check()
     serve(name or only(registry(root).names(), root), root, partial(registry, root), place)
 

@@ -29,7 +29,7 @@ from nightloom.serving.model.warm import check
 from nightloom.serving.pauses import without_pause
 from nightloom.serving.search.search import Search
 from nightloom.serving.search.word_index import WordIndex
-from nightloom.serving.settings import Champion
+from nightloom.serving.settings import LARGE, Champion
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
 from nightloom.serving.stored import Rules
 from nightloom.serving.withheld import Awaited, Robots
@@ -48,15 +48,18 @@ class LiveModel:
         store: where the day's rows are.
         blocklist: file that says what is never shown; it is read again when it changes. None: nothing is blocked.
         pause: called between small steps of work, until the model serves (`opened`).
+        large: see `Engine`.
 
     Raises:
         InputError: the artefact is damaged, or the snapshot is none, or the blocklist.
         NightloomError: the engine does not answer as the bundle that the artefact was made of.
     """
 
-    def __init__(self, champion: Champion, store: Store, blocklist: Path | None = None, pause: Callable[[], None] = without_pause) -> None:
+    def __init__(
+        self, champion: Champion, store: Store, blocklist: Path | None = None, pause: Callable[[], None] = without_pause, large: int = LARGE
+    ) -> None:
         self.champion, self._pause = champion, pause
-        self.engine = Engine(Artefact.open(champion.folder), self._stored)
+        self.engine = Engine(Artefact.open(champion.folder), self._stored, large=large)
         check(self.engine)
         artefact = self.engine.artefact
         self._kinds, self._separator = artefact.manifest.features["kinds"], artefact.manifest.features["tags_separator"]

@@ -26,7 +26,7 @@ from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
 from nightloom.serving.prepare import prepare, serving_folder
-from nightloom.serving.settings import CHAMPION, PREPARED, Champion, Settings
+from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Settings
 
 if TYPE_CHECKING:
     from nightloom.promotion.registry import Registry
@@ -49,6 +49,7 @@ class Place:
     workers: int = 2
     access_log: bool = True
     rules: Path | None = None
+    large: int = LARGE
 
     def check(self) -> None:
         """Refuse a place where the service must not, or can not, listen, and a broken file of business rules.
@@ -103,8 +104,15 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     finder = Finder(name, root, registry, folder)
     if not (folder / PREPARED).exists():
         finder.find()
-    blocklist = blocklist_of(root, name)
-    settings = Settings(folder, store_file(root, name), central_address(), place.access_log, rules=place.rules, blocklist=blocklist)
+    settings = Settings(
+        folder,
+        store_file(root, name),
+        central_address(),
+        place.access_log,
+        rules=place.rules,
+        blocklist=blocklist_of(root, name),
+        large=place.large,
+    )
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
     one_thread_each()

@@ -13,6 +13,8 @@ from pathlib import Path
 from nightloom.core.files import write_json
 
 CHAMPION, PREPARED = "champion.json", "prepared.json"
+LARGE = 200_000
+"""Items of a catalogue above which only candidates are scored; below, a full scan costs as little."""
 MOST_AT_ONCE = 64
 """Requests that one worker takes at a time; more are told to come back."""
 
@@ -70,6 +72,7 @@ class Settings:
         at_once: requests that one worker takes at a time.
         rules: YAML file of business rules; None without any.
         blocklist: file that says what is never shown (`nightloom.core.blocklist`).
+        large: of a catalogue of more items only candidates are scored (`nightloom.serving.model.retrieval`).
     """
 
     folder: Path
@@ -79,3 +82,4 @@ class Settings:
     at_once: int = MOST_AT_ONCE
     rules: Path | None = None
     blocklist: Path | None = None
+    large: int = LARGE

@@ -27,12 +27,14 @@ from nightloom.serving.model.members import Factors, Graph, ItemEdges, Member, P
 from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.ranker import Answer, Ranker, best_of
 from nightloom.serving.model.rerank import Reranker
+from nightloom.serving.model.retrieval import TRIED, Retrieval
 from nightloom.serving.model.rows import taken
 from nightloom.serving.model.transformer import tokens_of, user_vector
 from nightloom.serving.model.users import StoredUser, UserCache
 from nightloom.serving.model.weights import Arithmetic, network_of, rows_of
 from nightloom.serving.reasons.attribution import Estimator
 from nightloom.serving.reasons.coalitions import Coalitions
+from nightloom.serving.settings import LARGE
 
 FloatArray = NDArray[np.float32]
 CACHE_BYTES = 256 << 20
@@ -56,6 +58,7 @@ class Engine:
             asked for when the user is not in the cache.
         cache_bytes: most memory of the users in the cache.
         arithmetic: of weights that are kept in int8: int8 where the processor has it, or float32.
+        large: of a catalogue of more items only candidates are scored (`nightloom.serving.model.retrieval`).
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Engine:
         stored: Callable[[str], Query] = nobody,
         cache_bytes: int = CACHE_BYTES,
         arithmetic: Arithmetic = "int8",
+        large: int = LARGE,
     ) -> None:
         said, arrays, scorers, new = artefact.manifest, *(artefact.arrays(name) for name in (NETWORK, SCORERS, NEW_ITEMS))
         self.artefact, self._stored, self._lock = artefact, stored, threading.RLock()
@@ -80,6 +84,8 @@ class Engine:
         self._reranker, self._labels = _heads(artefact)
         self.penalty = Penalty.of(part(scorers, PENALTY))
         self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker, self.penalty)
+        if len(self.catalogue) > large and self.penalty is None:  # the index knows no penalty, so such a catalogue is scanned
+            self._ranker.retrieval = Retrieval(self.catalogue, self.members, said.weights, self._trials())
         self.users = UserCache(self._load, cache_bytes)
 
     @classmethod
@@ -89,13 +95,14 @@ class Engine:
         stored: Callable[[str], Query] = nobody,
         cache_bytes: int = CACHE_BYTES,
         arithmetic: Arithmetic = "int8",
+        large: int = LARGE,
     ) -> Self:
         """Open an artefact; arguments as of the class.
 
         Raises:
             InputError: the folder is no artefact, it is damaged, or of another format.
         """
-        return cls(Artefact.open(folder), stored, cache_bytes, arithmetic)
+        return cls(Artefact.open(folder), stored, cache_bytes, arithmetic, large)
 
     @property
     def item_index(self) -> dict[str, int]:
@@ -366,6 +373,15 @@ class Engine:
         tokens = tokens_of(histories, self.max_history, timed=len(self.net.gaps) > 0)
         return user_vector(self.net, self.catalogue.rows, tokens)
 
+    def _trials(self) -> list[tuple[Histories, FloatArray]]:
+        """Histories of items that lie together, and their user vectors."""
+        random, vectors, found = np.random.default_rng(0), self.catalogue.vectors, []
+        for item in random.integers(0, len(vectors), TRIED):
+            near = np.argsort(-(vectors @ vectors[item]), kind="stable")[:50]
+            histories = Histories.of_items([random.permutation(near)[:10].tolist()])
+            found.append((histories, self._vector(histories)))
+        return found
+
     def _of_user(self, user: str, now: int | None) -> tuple[Histories, FloatArray]:
         """A stored user's history and user vector at a request."""
         one = self.users.get(user)
@@ -398,6 +414,8 @@ class Engine:
                 member.change(one.items, one.positive, place, sign)
             elif isinstance(member, Popularity) and positive:
                 member.count(item, sign)
+        if self._ranker.retrieval is not None:
+            self._ranker.retrieval.counted(item)
         for counters in self._all_counters():
             if positive or (self._labels is not None and counters is self._labels.shown):
                 (counters.add if sign > 0 else counters.take_back)(item, time)

@@ -46,21 +46,23 @@ class Base:
 
     def __init__(self, counts: NDArray[np.int64]) -> None:
         self._counts, self._values = Growing(counts), Growing(np.zeros(len(counts), dtype=np.float32))
-        self._most = 0
+        self._most, self.version = 0, 0
         self._refill()
 
     @property
     def values(self) -> FloatArray:
-        """float32 [n]."""
+        """float32 [n]. Whenever one changes, so does `version`."""
         return self._values.array
 
     def append(self) -> None:
         """Take an item without a count."""
+        self.version += 1
         self._counts.append(0)
         self._values.append(-np.inf)
 
     def count(self, item: int, change: int) -> None:
         """Change the count of an item."""
+        self.version += 1
         counts = self._counts.array
         counts[item] += change
         if counts[item] > self._most or (change < 0 and counts[item] + 1 == self._most):
@@ -184,13 +186,20 @@ class Popularity:
         self._counts, self._expected, self._trained = Growing(counts), Growing(expected), len(counts)
         self._by_night = np.log1p(counts)
         self._values = Growing(np.where(counts > 0, self._by_night, expected).astype(np.float32))
+        self.version = 0
+
+    @property
+    def values(self) -> FloatArray:
+        """float32 [n]. Whenever one changes, so does `version`."""
+        return self._values.array
 
     def score(self, histories: Histories, out: FloatArray) -> None:  # noqa: ARG002  # the same for all
         """See `Member`."""
-        out[:] = self._values.array
+        out[:] = self.values
 
     def append(self) -> None:
         """See `Member`."""
+        self.version += 1
         for one in (self._counts, self._expected, self._values):
             one.append(0)
 
@@ -204,6 +213,7 @@ class Popularity:
 
     def count(self, item: int, change: int) -> None:
         """Change the count of an item."""
+        self.version += 1
         self._counts.array[item] += change
         many, least = self._counts.array[item], self._expected.array[item]
         own = np.log1p(many)
@@ -229,9 +239,13 @@ class Friends:
 
     def score(self, histories: Histories, out: FloatArray) -> None:
         """See `Member`."""
-        self._votes.n_items = len(out)
-        keys, values = self._votes.summands(histories)
-        out[:] = np.bincount(keys, values, minlength=len(out))
+        out[:] = np.bincount(*self.summands(histories, len(out)), minlength=len(out))
+
+    def summands(self, histories: Histories, n: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Items that votes are given for, often the same, and the votes, over a catalogue of n items."""
+        self._votes.n_items = n
+        found = self._votes.summands(histories)
+        return found.keys, found.values
 
     def append(self) -> None:
         """See `Member`."""
@@ -250,16 +264,25 @@ class Factors:
 
     def __init__(self, arrays: Arrays, settings: Mapping[str, Any]) -> None:
         self.solver = ALS(**settings)
-        self._vectors = Growing(arrays["vectors"])
+        self._vectors, self.trained = Growing(arrays["vectors"]), len(arrays["vectors"])
         self.solver.vectors, self.solver.gram = self._vectors.array, arrays["gram"]
         self._decay = np.power(self.solver.recency, np.arange(self.solver.memory)).astype(np.float32)
 
+    @property
+    def rows(self) -> FloatArray:
+        """Item factors and the trace of popularity, float32 [n, factors + 1]; 0 for items that came by day, those from `trained` on."""
+        return self._vectors.array
+
     def score(self, histories: Histories, out: FloatArray) -> None:
         """See `Member`."""
+        np.matmul(self.rows, self.query(histories), out=out)
+
+    def query(self, histories: Histories) -> FloatArray:
+        """Factors of a history, and a 1 for the trace of popularity, float32 [factors + 1]."""
         vectors, items = self._vectors.array, histories.items[histories.positive]
         user = np.ones(vectors.shape[1], np.float32)
         solve_history(vectors, self.solver.gram, items[max(len(items) - len(self._decay), 0) :], self._decay, user)
-        np.matmul(vectors, user, out=out)
+        return user
 
     def append(self) -> None:
         """See `Member`."""

@@ -13,11 +13,14 @@ from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.model.members import Member
 from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.rerank import Reranker
+from nightloom.serving.model.retrieval import Retrieval, Scored
 from nightloom.serving.model.scoring import best, fuse, standardised, standards
 
 FloatArray = NDArray[np.float32]
 Answer = tuple[NDArray[np.int64], FloatArray]
 """Dense items, best first, and their scores; shorter than what was asked for where that can not be filled."""
+MOST, NEEDED = 20, 100
+"""Lists of more than this part of a catalogue are made of all of it; and items that a re-ranker looks at."""
 NOTHING_SEEN = np.zeros(0, dtype=np.int32)
 
 
@@ -31,6 +34,9 @@ class Ranker:
         newcomer_weights: the same scorers -> fusion weight without a history.
         reranker: reorders the best items.
         penalty: what is taken off the final scores of popular items; None: nothing.
+
+    Attributes:
+        retrieval: finds candidates of a large catalogue; None: all of it is scored.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Ranker:
         penalty: Penalty | None = None,
     ) -> None:
         self.catalogue, self.members, self.reranker, self.penalty = catalogue, members, reranker, penalty
+        self.retrieval: Retrieval | None = None
         self.weights, self.newcomer_weights = weights, newcomer_weights
 
     def rank(
@@ -67,31 +74,56 @@ class Ranker:
             lift: see `Engine.recommend`.
         """
         catalogue = self.catalogue
-        pool = catalogue.everything if candidates is None else np.unique(np.asarray(candidates, dtype=np.int64))
-        scores = np.empty((len(self.members), len(catalogue)), np.float32)
-        for row, member in zip(scores, self.members.values(), strict=True):
-            member.score(histories, row)
-        lines = np.empty((len(self.members) + 1, 3))
-        standards(user, catalogue.mean, catalogue.covariance, scores, lines)
-        found = np.empty(len(pool), np.float32)
         weights = fusion_weights(self.weights, self.newcomer_weights, histories.lengths)
-        fuse(catalogue.rows, user, scores, lines, weights, pool, found)
         open_to, seen = catalogue.open_to(allowed), histories.items[histories.seen]
+        if candidates is None and self.retrieval is not None and (wanted := k + len(seen)) <= len(catalogue) // MOST:
+            lifted = np.zeros(0, np.int64) if lift is None else np.flatnonzero(lift)
+            scored = self.retrieval.scored(histories, user, weights, open_to, lifted, max(wanted, NEEDED + len(seen)))
+        else:
+            scored = self._scored(histories, user, weights, candidates)
+        found, pool = scored.fused, scored.pool
         if self.reranker is not None and len(pool):
-            left_out = seen if self.reranker.exclude_seen else NOTHING_SEEN
-            chosen, top = best_of(found, pool, open_to, left_out, self.reranker.candidates)
-            chosen, top = filled(chosen, top, found, pool, self.reranker.candidates)
-            details = standardised(catalogue.rows, user, scores, lines, chosen)
-            names = ("network", *self.members)
-            order = [names.index(name) for name in self.reranker.members]
-            columns = np.concatenate([top[None], details[order]])
-            odds = self.reranker.log_odds(columns, chosen, histories.items, histories.times, int(histories.request_time[0]))
-            found = self.reranker.merged(found, odds, chosen if candidates is None else np.searchsorted(pool, chosen))
+            found = self._reranked(self.reranker, scored, histories, user, open_to, seen)
         if self.penalty is not None:
             found = found - self.penalty.values[pool]
         if lift is not None:
             found = found + lift[pool]
         return best_of(found, pool, open_to, seen if exclude_seen else NOTHING_SEEN, k)
+
+    def _scored(self, histories: Histories, user: FloatArray, weights: FloatArray, candidates: NDArray[np.int64] | None) -> Scored:
+        """The whole catalogue, or what a caller has chosen of it."""
+        catalogue = self.catalogue
+        scores = np.empty((len(self.members), len(catalogue)), np.float32)
+        for row, member in zip(scores, self.members.values(), strict=True):
+            member.score(histories, row)
+        lines = np.empty((len(self.members) + 1, 3))
+        standards(user, catalogue.mean, catalogue.covariance, scores, lines)
+        pool = catalogue.everything if candidates is None else np.unique(np.asarray(candidates, dtype=np.int64))
+        found = np.empty(len(pool), np.float32)
+        fuse(catalogue.rows, user, scores, lines, weights, pool, found)
+        return Scored(pool, found, scores if candidates is None else scores[:, pool], lines)
+
+    def _reranked(
+        self,
+        reranker: Reranker,
+        scored: Scored,
+        histories: Histories,
+        user: FloatArray,
+        open_to: NDArray[np.bool_],
+        seen: NDArray[np.int32],
+    ) -> FloatArray:
+        """Final scores of what was scored."""
+        pool, found = scored.pool, scored.fused
+        left_out = seen if reranker.exclude_seen else NOTHING_SEEN
+        chosen, top = best_of(found, pool, open_to, left_out, reranker.candidates)
+        chosen, top = filled(chosen, top, found, pool, reranker.candidates)
+        places = np.searchsorted(pool, chosen)
+        details = standardised(self.catalogue.rows, user, scored.members, scored.lines, chosen, places)
+        names = ("network", *self.members)
+        order = [names.index(name) for name in reranker.members]
+        columns = np.concatenate([top[None], details[order]])
+        odds = reranker.log_odds(columns, chosen, histories.items, histories.times, int(histories.request_time[0]))
+        return reranker.merged(found, odds, places)
 
 
 def fusion_weights(weights: Mapping[str, float], newcomer_weights: Mapping[str, float], length: NDArray[np.int64]) -> FloatArray:

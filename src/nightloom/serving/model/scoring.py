@@ -86,6 +86,15 @@ def usable(mean: Any, std: Any) -> Any:
 
 
 @kernel
+def network_line(user: Any, mean: Any, covariance: Any) -> Any:
+    """The network's row of what `standards` writes, float64 [3]."""
+    centre, std = network_moments(user, mean, covariance)
+    line = np.zeros(3)
+    line[0], line[1] = centre, usable(centre, std)
+    return line
+
+
+@kernel
 def standards(user: Any, mean: Any, covariance: Any, members: Any, lines: Any) -> None:
     """How each member's scores are standardised: the network's in row 0, then those of `members`.
 
@@ -96,8 +105,7 @@ def standards(user: Any, mean: Any, covariance: Any, members: Any, lines: Any) -
         members: float32 [scorers, n], scores of the whole catalogue.
         lines: float64 [scorers + 1, 3], written: mean, one over the standard deviation, lowest.
     """
-    centre, std = network_moments(user, mean, covariance)
-    lines[0, 0], lines[0, 1], lines[0, 2] = centre, usable(centre, std), 0
+    lines[0] = network_line(user, mean, covariance)
     for row in range(len(members)):
         centre, std, lowest = moments(members[row])
         lines[row + 1, 0], lines[row + 1, 1], lines[row + 1, 2] = centre, usable(centre, std), lowest
@@ -106,6 +114,8 @@ def standards(user: Any, mean: Any, covariance: Any, members: Any, lines: Any) -
 @kernel
 def fuse(vectors: Any, user: Any, members: Any, lines: Any, weights: Any, pool: Any, out: Any) -> None:
     """Fused scores of some items: the weighted sum of the members' standardised scores.
+
+    `members` may hold the scores of the pool alone, in its order.
 
     Args:
         vectors: `Rows` of n items.
@@ -118,11 +128,11 @@ def fuse(vectors: Any, user: Any, members: Any, lines: Any, weights: Any, pool: 
     """
     slope, offset = np.float32(weights[0] * lines[0, 1]), np.float32(-weights[0] * lines[0, 1] * lines[0, 0])
     inner_products(vectors, user, slope, offset, pool, out)
-    whole = len(pool) == members.shape[1]
+    aligned = len(pool) == members.shape[1]
     for number in range(len(members)):
         scores, lowest = members[number], np.float32(lines[number + 1, 2])
         centre, slope = np.float32(lines[number + 1, 0]), np.float32(weights[number + 1] * lines[number + 1, 1])
-        if whole:
+        if aligned:
             for place in range(len(pool)):
                 score = scores[place] if scores[place] > np.float32(-np.inf) else lowest
                 out[place] += (score - centre) * slope
@@ -133,13 +143,16 @@ def fuse(vectors: Any, user: Any, members: Any, lines: Any, weights: Any, pool: 
 
 
 @kernel
-def standardised(vectors: Any, user: Any, members: Any, lines: Any, chosen: Any) -> Any:
-    """Each member's standardised scores of some items, float32 [scorers + 1, items]; arguments as in `fuse`."""
+def standardised(vectors: Any, user: Any, members: Any, lines: Any, chosen: Any, places: Any) -> Any:
+    """Each member's standardised scores of some items, float32 [scorers + 1, items]; arguments as in `fuse`.
+
+    `places` says where the items stand in `members`, int64 [items].
+    """
     out = np.empty((len(lines), len(chosen)), np.float32)
     for place in range(len(chosen)):
         out[0, place] = (inner_at(vectors, chosen[place], user) - lines[0, 0]) * lines[0, 1]
         for number in range(len(members)):
-            score = members[number, chosen[place]]
+            score = members[number, places[place]]
             if score == -np.inf:
                 score = np.float32(lines[number + 1, 2])
             out[number + 1, place] = (score - lines[number + 1, 0]) * lines[number + 1, 1]
