@@ -101,7 +101,7 @@ class Ranker:
         pool = catalogue.everything if candidates is None else np.unique(np.asarray(candidates, dtype=np.int64))
         found = np.empty(len(pool), np.float32)
         fuse(catalogue.rows, user, scores, lines, weights, pool, found)
-        return Scored(pool, found, scores if candidates is None else scores[:, pool], lines)
+        return Scored(pool, found, scores if candidates is None else scores.take(pool, axis=1), lines)
 
     def _reranked(
         self,
