@@ -29,10 +29,10 @@ from nightloom.models.scorers.als import ALS
 from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.model.members import Factors, Graph, Member, Popularity
 from nightloom.serving.model.ranker import Ranker
-from nightloom.serving.model.retrieval import TRIED, Retrieval
+from nightloom.serving.model.retrieval import FEW, TRIED, Retrieval
 from nightloom.serving.model.rows import Int8Rows
 
-WIDTH, FACTORS, DEGREE, GROUPS, EVENTS, ASKED = 64, 32, 20, 1_000, 30, 60
+WIDTH, FACTORS, DEGREE, GROUPS, EVENTS, ASKED = 64, 32, 20, 1_000, 30, 40
 WEIGHTS = {"graph": 0.1, "popularity": 0.1, "als": 0.15}
 FILTERS = (1.0, 0.1, 0.01, 0.001)
 HEAD = ("items", "vectors", "filter keeps", "index scanned", "100 best found", "first 20 the same", "all, CPU ms", "candidates, CPU ms")
@@ -91,7 +91,7 @@ def compared(n: int, *, structured: bool) -> tuple[list[tuple[str, ...]], str]:
         found, part = answers(ranker, asked, allowed)
         best = np.mean([len(np.intersect1d(one, other)) / max(len(one), 1) for one, other in zip(wanted, found, strict=True)])
         same = sum(one[:20].tolist() == other[:20].tolist() for one, other in zip(wanted, found, strict=True))
-        scanned = f"{ranker.retrieval.share:.0%}" if share > 0.1 else "not asked"
+        scanned = f"{ranker.retrieval.share:.0%}" if share > FEW else "not asked"
         kind = "together" if structured else "apart"
         rows.append((f"{n:,}", kind, f"{share:.1%}", scanned, f"{best:.2%}", f"{same} of {len(asked)}", f"{whole:.2f}", f"{part:.2f}"))
     size = ranker.retrieval.cells.nbytes / 1e6

@@ -22,7 +22,7 @@ from nightloom.serving.model.scoring import fuse, network_line
 from nightloom.serving.model.sparse_scores import NOTHING, Sparse, SparseScorer
 
 FloatArray = NDArray[np.float32]
-CANDIDATES, POPULAR, FEW = 1_000, 2_000, 0.1
+CANDIDATES, POPULAR, FEW = 1_000, 2_000, 0.15
 """Items that the index gives, at least; those that are most popular; share of the catalogue up to which all is scored that a filter
 keeps."""
 FAR = 0.2
