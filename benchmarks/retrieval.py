@@ -126,7 +126,7 @@ def made_up(random: np.random.Generator, factors: NDArray[np.float32]) -> dict[s
     als._keep(factors, counts)
     return {
         "graph": Graph(edges, {"reach": 3, "decay": 0.7, "backward": 0.5, "recency": 0.7, "memory": 32}),
-        "popularity": Popularity(counts),
+        "popularity": Popularity(counts, np.zeros(n, np.float32)),
         "als": Factors({"vectors": als.vectors, "gram": als.gram}, {name: getattr(als, name) for name in ALS.settings}),
     }
 

@@ -57,13 +57,14 @@ def compress(
 
 
 def _sequence(bundle: Bundle, events: Path) -> list[tuple[Part, bool]]:
-    """Sequence model and item vectors in each precision, and whether it passes."""
+    """Sequence model and item vectors in each precision, and whether it passes; so small ones that nothing is gained stay float32."""
     from nightloom.compress.parts import sequence_part
-    from nightloom.compress.sequence import SequenceGate
-    from nightloom.packaging.serving_precision import LADDER
+    from nightloom.compress.sequence import WORTH, SequenceGate
+    from nightloom.packaging.serving_precision import LADDER, SINGLE
 
     gate = SequenceGate(bundle, events)
-    return [(sequence_part(one.said()), one.passes) for one in (gate.measured(precisions) for precisions in LADDER)]
+    found = [gate.measured(precisions) for precisions in LADDER]
+    return [(sequence_part(one.said()), one.passes and (one.single_bytes >= WORTH or one.precisions == SINGLE)) for one in found]
 
 
 def _text(bundle: Bundle, events: Path, cache: Path) -> list[tuple[Part, bool]]:

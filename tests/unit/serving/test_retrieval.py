@@ -54,7 +54,7 @@ def members_of(random: np.random.Generator, group: np.ndarray) -> dict[str, Memb
     return {
         "graph": Graph({**rows, "seen": counts}, SETTINGS),
         "cooccurrence": ItemEdges(rows, SETTINGS),
-        "popularity": Popularity(counts),
+        "popularity": Popularity(counts, np.zeros(n, np.float32)),
         "repeats": Repeats(),
         "friends": Friends(),
         "als": Factors({"vectors": als.vectors, "gram": als.gram}, {name: getattr(als, name) for name in ALS.settings}),

@@ -76,7 +76,8 @@ class Ranker:
         catalogue = self.catalogue
         weights = fusion_weights(self.weights, self.newcomer_weights, histories.lengths)
         open_to, seen = catalogue.open_to(allowed), histories.items[histories.seen]
-        if candidates is None and self.retrieval is not None and (wanted := k + len(seen)) <= len(catalogue) // MOST:
+        wanted = k + len(seen)
+        if candidates is None and wanted <= len(catalogue) // MOST and self.retrieval is not None and self.retrieval.pays(open_to):
             lifted = np.zeros(0, np.int64) if lift is None else np.flatnonzero(lift)
             scored = self.retrieval.scored(histories, user, weights, open_to, lifted, max(wanted, NEEDED + len(seen)))
         else:

@@ -22,7 +22,7 @@ from nightloom.serving.model.scoring import fuse, network_line
 from nightloom.serving.model.sparse_scores import NOTHING, Sparse, SparseScorer
 
 FloatArray = NDArray[np.float32]
-CANDIDATES, POPULAR, FEW = 1_000, 2_000, 0.15
+CANDIDATES, POPULAR, FEW = 1_000, 2_000, 0.02
 """Items that the index gives, at least; those that are most popular; share of the catalogue up to which all is scored that a filter
 keeps."""
 FAR = 0.2
@@ -86,6 +86,10 @@ class Retrieval:
     def finds(self) -> bool:
         """Whether a part of the index suffices; vectors without structure are scanned whole instead."""
         return self.share < 1
+
+    def pays(self, open_to: NDArray[np.bool_]) -> bool:
+        """Whether candidates of what may be recommended cost less than a scan: few items, or an index that finds them."""
+        return self.finds or int(np.count_nonzero(open_to)) <= FEW * len(self.catalogue)
 
     def counted(self, item: int) -> None:
         """An event of an item was counted: where its popularity is far from what the index holds, it is a candidate always."""
