@@ -36,7 +36,7 @@ needs_vnni = pytest.mark.skipif(not has_vnni(), reason="the processor multiplies
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A bundle with both heads, what it answers when it is rounded, and its artefact."""
     folder = tmp_path_factory.mktemp("small")
-    bundle = Bundle.load(serving_bundle(folder / "bundle", reranker=True, labels=True))
+    bundle = Bundle.load(serving_bundle(folder / "bundle", reranker=True, labels=True, penalty=0.3))
     precisions: Precisions = request.param
     write_serving(bundle.folder, folder / "serving", sequence={"encoder": precisions.encoder, "vectors": precisions.vectors})
     bundle.recommender = rounded(bundle.recommender, precisions)

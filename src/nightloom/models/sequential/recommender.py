@@ -216,7 +216,7 @@ class SequentialRecommender(Recommender):
 
     def with_network(self, net: SequentialNetwork, vectors: Tensor) -> SequentialRecommender:
         """The same model with another network of the same shape, which can not change, and item vectors that are given, not made."""
-        rest = (self.content, self.scorers, self.weights, self.reranker, self.labels, self.newcomer_weights)
+        rest = (self.content, self.scorers, self.weights, self.reranker, self.labels, self.newcomer_weights, self.penalty)
         other = SequentialRecommender(self.config, self.shape, net, *rest)
         other._vectors = vectors
         return other
