@@ -195,7 +195,7 @@ def _fingerprint(frame: pd.DataFrame) -> str:
         return str(hash_pandas_dataframe(frame))
     digest = hashlib.md5(usedforsecurity=False)
     for first in range(0, len(frame), HASHED_ROWS):
-        digest.update(pd.util.hash_pandas_object(frame.iloc[first : first + HASHED_ROWS], index=True).to_numpy())
+        digest.update(pd.util.hash_pandas_object(frame.iloc[first : first + HASHED_ROWS], index=True).to_numpy().tobytes())
     return digest.hexdigest()
 
 
