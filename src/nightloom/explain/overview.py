@@ -16,7 +16,7 @@ from nightloom.explain import shap_plots
 from nightloom.explain.games import field_game, field_players
 from nightloom.explain.reranker_features import draw_reranker, explain_reranker
 from nightloom.explain.shapley import shapley
-from nightloom.explain.title_tokens import draw_text, encoder_of, explain_text
+from nightloom.explain.title_tokens import draw_text, encoder_of, explain_text, has_words
 from nightloom.packaging.bundle import Bundle
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import Estimator, history_contributions
@@ -108,9 +108,10 @@ def by_length(found: Overview) -> dict[str, list[Row]]:
 
 
 def _draw_words(folder: Path, model: Bundle, found: Sequence[Explanation], histories: Histories) -> None:
-    """Words of the first items that have texts, where the language model is at hand."""
+    """Words of the first items whose texts have several, where the language model is at hand."""
     texts = model.catalogue["text"]
-    told = [(at, model.index[one.item_id]) for at, one in enumerate(found) if texts[model.index[one.item_id]]][:READ]
+    items = [model.index[one.item_id] for one in found]
+    told = [(at, item) for at, item in enumerate(items) if has_words(texts[item])][:READ]
     encoder = encoder_of(model) if told and model.recommender.net.fusion.use_text else None
     if encoder is None:
         return

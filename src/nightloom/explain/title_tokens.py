@@ -6,6 +6,7 @@ an encoding. Nothing of this is done by the service.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,11 @@ def encoder_of(bundle: Bundle) -> Reads | None:
         return None
 
 
+def has_words(text: str | None) -> bool:
+    """Whether a text has words whose values could be told apart: of one alone there is nothing to say."""
+    return len(re.findall(r"\w+", " ".join((text or "").split()[:LONGEST]))) > 1
+
+
 def explain_text(encoder: Reads, model: SequentialRecommender, history: Histories, item: int, text: str) -> Any:
     """Values of the words of an item's text for one history, in the logarithm of its probability, as a `shap.Explanation`.
 
@@ -65,7 +71,7 @@ def explain_text(encoder: Reads, model: SequentialRecommender, history: Historie
         model: scores.
         history: one query.
         item: dense item, with a text.
-        text: its text.
+        text: its text, which `has_words`.
     """
     import shap
 

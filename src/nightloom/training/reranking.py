@@ -21,7 +21,9 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 
 EPOCHS = 8
 FOLDS = 3
-FEWEST_QUERIES, MOST_QUERIES = 100, 4_000
+FEWEST_QUERIES = 100
+LOOKS = (4_000, 10_000)
+"""Queries that it is judged by, where there are as many: more only where the first show a gain that may be chance."""
 LEAST_GAIN = 2.0
 """Standard errors by which the head must raise NDCG@10 of queries that it was not trained on."""
 NETS, WIDTH, DROPOUT = 2, 32, 0.3
@@ -60,10 +62,22 @@ def choose_reranker(
         exclude_seen: whether items of a history are no candidates.
         seed: of everything random.
     """
+    found = RerankerChoice()
+    for most in LOOKS:
+        if found.queries == len(queries) or len(queries) < FEWEST_QUERIES:
+            break
+        found = _judged(recommender, queries, item_counters, most, exclude_seen=exclude_seen, seed=seed)
+        if found.head is not None or found.gain <= 0:
+            break
+    return found
+
+
+def _judged(
+    recommender: SequentialRecommender, queries: Queries, item_counters: ItemCounters, most: int, *, exclude_seen: bool, seed: int
+) -> RerankerChoice:
+    """The choice by at most so many of the queries."""
     random = np.random.default_rng(seed)
-    if len(queries) < FEWEST_QUERIES:
-        return RerankerChoice()
-    queries = queries.take(random.choice(len(queries), min(len(queries), MOST_QUERIES), replace=False))
+    queries = queries.take(random.choice(len(queries), min(len(queries), most), replace=False))
     described, fused, held = candidate_rows(recommender, queries, item_counters, exclude_seen=exclude_seen)
     many = np.diff(queries.target_offsets)
     if not held.any():

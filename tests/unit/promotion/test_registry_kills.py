@@ -64,7 +64,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     registry = Registry(tmp_path_factory.mktemp("kills") / "mlruns")
     experiment = registry.tracking.experiment("all")
 
-    def logged(client: Any, served: Served, run_id: str, tags: Any, card: str) -> Any:
+    def logged(client: Any, served: Served, run_id: str, tags: Any, card: str, data_card: str | None) -> Any:
         return client.create_logged_model(experiment, "model", run_id)
 
     with pytest.MonkeyPatch.context() as patch:

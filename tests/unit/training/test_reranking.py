@@ -11,6 +11,7 @@ from nightloom.evaluation.reranker import measure_probabilities
 from nightloom.explain.games import field_game, field_players
 from nightloom.models.heads.item_counters import DAY, ItemCounters
 from nightloom.models.heads.reranker import Numbers, candidates_of
+from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.serving.reasons.coalitions import log_softmax, subsets
 from nightloom.training.reranking import choose_reranker
@@ -39,6 +40,7 @@ def shop(*, lately: bool, seed: int = 0) -> tuple[SequentialRecommender, Queries
         np.full(USERS, NOW),
     )
     recommender = small_recommender()
+    recommender.scorers["popularity"] = Popularity().fit(histories, N_ITEMS)
     recommender.weights = {"popularity": 0.5}
     return recommender, Queries(np.arange(USERS), histories, np.arange(USERS + 1), targets.astype(np.int32))
 
