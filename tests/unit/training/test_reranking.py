@@ -40,7 +40,7 @@ def shop(*, lately: bool, seed: int = 0) -> tuple[SequentialRecommender, Queries
         np.full(USERS, NOW),
     )
     recommender = small_recommender()
-    recommender.scorers["popularity"] = Popularity().fit(histories, N_ITEMS)
+    recommender.scorers["popularity"] = Popularity().fit(Histories.of_items([[0, 1, 2, 3], [3, 2, 4]]), N_ITEMS)  # nothing is expected
     recommender.weights = {"popularity": 0.5}
     return recommender, Queries(np.arange(USERS), histories, np.arange(USERS + 1), targets.astype(np.int32))
 
