@@ -47,7 +47,7 @@ bench-training: setup  ## training speed beside other libraries: PRESET=, ARGS=
 	@$(BIN)/python -m benchmarks.training --preset $(PRESET) $(ARGS)
 
 bench-serving: setup  ## the service beside others, and under load: NAME=
-	@$(BIN)/python -m benchmarks.serving_http $(NAME) --steady 120
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.serving_http $(NAME) --steady 120
 	@$(BIN)/python -m benchmarks.serving_load --name $(NAME)
 
 bench-scale: setup  ## collect, validate and prepare as events grow: ARGS="--events 1000000 10000000"

@@ -170,8 +170,8 @@ def started(name: str, command: list[str], ready: str, home: Path) -> Iterator[S
             time.sleep(0.2)
         yield server
     finally:
-        for one in server.all():
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself, and said why
+            for one in server.all():
                 one.terminate()
         process.wait(60)
 

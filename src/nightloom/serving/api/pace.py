@@ -14,8 +14,8 @@ FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
 STANDING = 0.1
 """Seconds after which a crowd is one that stays."""
-CALM = 2
-"""Requests at a time that are no crowd."""
+CALM = FEWEST
+"""Requests at a time that are no crowd: at half load so many come at once now and then, and are soon answered."""
 SMOOTHING = 0.05
 """What one request says of the pace."""
 
