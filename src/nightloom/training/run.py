@@ -121,9 +121,7 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
-        recommender.scorers = fit_scorers(
-            list(fusion.weights), whole, recommender.content, self.config.model.min_support, reads_text=self.config.model.use_text
-        )
+        recommender.scorers = self._scorers(list(fusion.weights), whole, recommender.content)
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole).by_day())
         if penalty.strength:
@@ -285,9 +283,7 @@ class Training:
         names = [name for name in self.config.model.scorers if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
-            recommender.scorers = fit_scorers(
-                names, histories, recommender.content, self.config.model.min_support, reads_text=self.config.model.use_text
-            )
+            recommender.scorers = self._scorers(names, histories, recommender.content)
             known = None if self.run.mode in (None, WARM) else SHARES
             fusion = choose_fusion(recommender, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)
