@@ -267,7 +267,7 @@ class Training:
         cpu = torch.device("cpu")
         return SequentialRecommender(recommender.config, recommender.shape, recommender.net.to(cpu), content.to(cpu), {}, {})
 
-    def _scorers(self, names: list[str], train: Histories, content: ItemContent) -> dict[str, Scorer]:
+    def _scorers(self, names: Sequence[str], train: Histories, content: ItemContent) -> dict[str, Scorer]:
         """Scorers as the config wants them."""
         model = self.config.model
         return fit_scorers(names, train, content, model.min_support, reads_text=model.use_text)
