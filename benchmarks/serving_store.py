@@ -19,6 +19,8 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +28,8 @@ import numpy as np
 
 from nightloom.serving.store import Event, Store
 
+RUN = uuid.uuid4().hex
+"""Events of this run differ from those of one before in the same PostgreSQL."""
 HEAD = [
     "clients",
     "workers",
@@ -55,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
                     lines.append(f"| {' | '.join(row)} |")
                     print(lines[-1], flush=True)
         lines += ["", *reads(folder / "reads.db")]
+        if given.postgres:
+            lines.append(far(folder, given.postgres))
     said = [f"Python {platform.python_version()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}", "", *lines, ""]
     print("\n".join(said))
     if given.table:
@@ -166,6 +172,26 @@ def reads(path: Path) -> list[str]:
         lines.append(f"- {name}: {wall / 5_000 * 1e6:.1f} us, CPU {cpu / 5_000 * 1e6:.1f} us")
     store.close()
     return lines
+
+
+def far(folder: Path, postgres: str) -> str:
+    """How long an event takes to another machine, through PostgreSQL; two files stand for two machines."""
+    for name in ("here", "there"):
+        (folder / name).mkdir()
+    here, there = (Store.open(folder / name / "far.db", postgres) for name in ("here", "there"))
+    waits = []
+    for number in range(200):
+        time.sleep(0.013)  # no whole part of the machines' rhythm
+        began, event = time.perf_counter(), Event(f"far-{RUN}-{number}", f"far-{RUN}-{number}", "i", "click", number)
+        here.add_events([event])
+        with closing(there.view()) as view:
+            while not view.history(event.user_id, 1):
+                time.sleep(0.002)
+        waits.append(1000 * (time.perf_counter() - began))
+    here.close()
+    there.close()
+    p50, p99 = np.percentile(waits, [50, 99])
+    return f"- another machine has an event after: p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {max(waits):.0f} ms"
 
 
 if __name__ == "__main__":
