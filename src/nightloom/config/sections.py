@@ -14,7 +14,7 @@ BaselineName = Literal[
     "popularity", "popularity_recent", "item_knn", "user_knn", "session_knn", "als", "bpr", "ease", "graph", "word2vec", "mlp", "gru"
 ]  # those of models/baselines/named.py
 ScorerName = Literal[
-    "graph", "cooccurrence", "linear", "text_neighbours", "popularity", "repeats", "friends", "als"
+    "graph", "cooccurrence", "linear", "text_neighbours", "popularity", "trend", "repeats", "friends", "als"
 ]  # those of models/scorers/registry.py
 
 
@@ -66,9 +66,19 @@ class ModelConfig(Section):
     """Whether id embeddings join the fusion."""
     use_time: bool = True
     """Whether gaps between events are a feature (needs timestamps)."""
-    scorers: tuple[ScorerName, ...] = ("graph", "cooccurrence", "linear", "text_neighbours", "popularity", "repeats", "friends", "als")
+    scorers: tuple[ScorerName, ...] = (
+        "graph",
+        "cooccurrence",
+        "linear",
+        "text_neighbours",
+        "popularity",
+        "trend",
+        "repeats",
+        "friends",
+        "als",
+    )
     """What may be fused with the network's scores; validation gives each its weight, often none. Empty: the network alone.
-    `linear` is asked only where events have no times, `friends` where there are links."""
+    `linear` is asked only where events have no times, `trend` where they have, `friends` where there are links."""
     min_support: int = Field(5, ge=1, le=1_000_000)
     """People that an edge between two items must rest on; rarer ones hold single people's histories. Less only for tiny data."""
     reranker: bool = True

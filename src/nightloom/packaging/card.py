@@ -26,6 +26,7 @@ MEMBERS = {
     "linear": "what people chose, told by what else they chose",
     "text_neighbours": "items whose text is near those of the history",
     "popularity": "how many users chose an item",
+    "trend": "how many users chose an item of late",
     "repeats": "how often the user chose an item before",
     "friends": "what the user's friends chose",
     "als": "taste, by a matrix factorisation; the latest events count most",

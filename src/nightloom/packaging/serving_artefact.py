@@ -33,6 +33,7 @@ from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.item_graph import ItemGraph
 from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.scorers.text_neighbours import TextNeighbours
+from nightloom.models.scorers.trend import Trend
 from nightloom.models.sequential.attention import position_bucket
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
@@ -292,7 +293,7 @@ def _label_settings(recommender: SequentialRecommender) -> dict[str, Any] | None
 
 
 def _settings(scorer: Any) -> Mapping[str, Any]:
-    return {name: getattr(scorer, name) for name in scorer.settings} if isinstance(scorer, ItemGraph | ALS) else {}
+    return {name: getattr(scorer, name) for name in scorer.settings} if isinstance(scorer, ItemGraph | ALS | Trend) else {}
 
 
 def _of(tensor: torch.Tensor) -> NDArray[np.float32]:

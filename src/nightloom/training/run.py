@@ -277,6 +277,7 @@ class Training:
         """Fusion weights of the scorers that apply here, chosen on validation; one worker builds the scorers."""
         silent = {
             "linear": self.sequences.has_time,
+            "trend": not self.sequences.has_time,
             "repeats": self.exclude_seen,
             "text_neighbours": not (self.config.model.use_text and bool(recommender.content.has_text.any())),
             "friends": not len(self.sequences.link_users),

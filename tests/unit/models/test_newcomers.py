@@ -49,8 +49,8 @@ def test_neighbours_are_known_items_alone() -> None:
 
 def test_scorers_expect_and_keep_what_they_expect(tmp_path: Path) -> None:
     train, catalogue = known_histories(), content()
-    scorers = fit_scorers(["als", "popularity", "graph"], train, catalogue)
-    als, popularity = scorers["als"], scorers["popularity"]
+    scorers = fit_scorers(["als", "popularity", "trend", "graph"], train, catalogue)
+    als, popularity, trend = scorers["als"], scorers["popularity"], scorers["trend"]
     assert isinstance(als, ALS)
     assert isinstance(popularity, Popularity)
     alone, counted = ALS().fit(train, N), Popularity().fit(train, N)
@@ -64,7 +64,7 @@ def test_scorers_expect_and_keep_what_they_expect(tmp_path: Path) -> None:
     similar = als.vectors[copy] @ als.vectors[5] / np.linalg.norm(als.vectors[copy]) / np.linalg.norm(als.vectors[5])
     assert similar > 0.8
     histories = Histories.of_items([[3, 5, copy], []])
-    for one in (als, popularity):
+    for one in (als, popularity, trend):
         one.save(tmp_path)
         again = type(one).load(tmp_path)
         np.testing.assert_allclose(again.scores(histories), one.scores(histories), atol=1e-6)

@@ -17,6 +17,7 @@ from nightloom.models.scorers.registry import CLASSES
 from nightloom.models.scorers.repeats import Repeats
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
 from nightloom.models.scorers.text_neighbours import TextNeighbours
+from nightloom.models.scorers.trend import EVENTS_AN_ITEM, Trend
 from tests.unit.models.test_graph import strengths
 
 lists = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=8)
@@ -90,6 +91,28 @@ def test_what_was_consumed_often_comes_first() -> None:
     histories = Histories.of_items([[3, 1, 3, 0]])
     histories.positive[3] = False
     assert Repeats().fit(histories, 4).scores(histories)[0].tolist() == pytest.approx([0, np.log(2), 0, np.log(3)])
+
+
+def at(days: list[float], items: list[int]) -> Histories:
+    histories = Histories.of_items([items])
+    return replace(histories, times=(np.array(days) * 86_400).astype(np.int64))
+
+
+def test_a_half_life_ago_an_event_counts_half() -> None:
+    days = [100.0] * (3 * EVENTS_AN_ITEM - 1) + [106.9, 93.2]
+    items = [0] * (len(days) - 2) + [1, 2]
+    model = Trend().fit(at(days, items), 3)
+    assert (model.day, model.half_life) == (106, 7), "the time of the latest two events an item, last day included"
+    assert np.expm1(model.scores(Histories.of_items([[]]))[0]) == pytest.approx([0.5 ** (6 / 7) * (len(days) - 2), 1, 0.5 ** (13 / 7)])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.floats(0, 400), st.integers(0, 5)), min_size=1, max_size=60), st.integers(0, 10_000))
+def test_a_trend_does_not_know_what_day_or_what_time_of_the_day_it_is(events: list[tuple[float, int]], later: int) -> None:
+    days, items = [day for day, _ in events], [item for _, item in events]
+    nobody = Histories.of_items([[]])
+    wanted = Trend().fit(at(days, items), 6).scores(nobody)
+    np.testing.assert_array_equal(Trend().fit(at([np.floor(day) + later for day in days], items), 6).scores(nobody), wanted)
 
 
 def test_friends_vote_by_how_alike_they_are() -> None:

@@ -16,6 +16,7 @@ from nightloom.core.sequences import Histories
 from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.scorers.graph import TransitionGraph
 from nightloom.models.scorers.popularity import Popularity, positive_counts
+from nightloom.models.scorers.trend import Trend, weight_of
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
@@ -83,7 +84,12 @@ def refitted(home: Path, known: Histories) -> Bundle:
     before = model.scorers["popularity"]
     assert isinstance(before, Popularity)
     popularity = Popularity()._keep(positive_counts(known, N_ITEMS), before.expected)
-    model.scorers = {**model.scorers, "graph": TransitionGraph().fit(known, N_ITEMS), "popularity": popularity}
+    trend, same = model.scorers["trend"], Trend()
+    assert isinstance(trend, Trend)
+    same.day, same.half_life = trend.day, trend.half_life
+    weights = weight_of(known.times[known.positive], same.day, same.half_life)
+    same._keep(np.bincount(known.items[known.positive], weights, minlength=N_ITEMS), trend.expected)
+    model.scorers = {**model.scorers, "graph": TransitionGraph().fit(known, N_ITEMS), "popularity": popularity, "trend": same}
     assert model.reranker is not None
     model.reranker = replace(model.reranker, item_counters=ItemCounters.of(known, N_ITEMS, 60))
     assert model.labels is not None
@@ -99,7 +105,7 @@ def alike(engine: Engine, bundle: Bundle) -> None:
     for events, days in ((0, 70), (1, 25), (50, 45)):
         query = replace(some_query(events), request_time=START + days * DAY)
         histories = bundle.histories([query])
-        for name in ("graph", "popularity", "cooccurrence", "als"):
+        for name in ("graph", "popularity", "trend", "cooccurrence", "als"):
             scores = np.empty(N_ITEMS, np.float32)
             engine.members[name].score(histories, scores)
             np.testing.assert_allclose(scores, bundle.recommender.scorers[name].scores(histories)[0], atol=CLOSE, err_msg=name)

@@ -155,7 +155,8 @@ def test_an_item_that_becomes_popular_is_a_candidate(made: SimpleNamespace) -> N
     weights, everything = np.full(7, 1 / 7, np.float32), np.ones(N, dtype=np.bool_)
     asked = (histories, user, weights, everything, np.zeros(0, np.int64), 20)
     assert item not in found.scored(*asked).pool
-    popularity.count(item, 100_000)
+    for _ in range(100_000):
+        popularity.count(item, 0, 1)
     found.counted(item)
     assert item in found.scored(*asked).pool
     assert ask(made.ranker, histories, user)[0] == ask(made.exact, histories, user)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Popularity(SparseScorer):
     Every item can be ranked, those never seen last, unless something is expected of them.
 
     Attributes:
-        counts: int64 [n_items].
+        counts: [n_items], how much an item's events count together.
         expected: float32 [n_items], scores of items without positive events.
     """
 
@@ -42,7 +42,7 @@ class Popularity(SparseScorer):
         expected[newcomers.items] = newcomers.expect(np.log1p(self.counts)[:, None])[:, 0]
         self._keep(self.counts, expected)
 
-    def _keep(self, counts: NDArray[np.int64], expected: NDArray[np.float32] | None = None) -> Self:
+    def _keep(self, counts: NDArray[Any], expected: NDArray[np.float32] | None = None) -> Self:
         self.n_items, self.counts = len(counts), counts
         self.expected = np.zeros(len(counts), dtype=np.float32) if expected is None else expected
         self.base = Base(np.where(counts > 0, np.log1p(counts), self.expected).astype(np.float32))
@@ -58,7 +58,7 @@ class Popularity(SparseScorer):
 
     def reindex(self, rows: NDArray[np.int64], n_items: int) -> Self:
         """The same over another catalogue; nothing is expected of its new items yet."""
-        counts, expected = np.zeros(n_items, dtype=np.int64), np.zeros(n_items, dtype=np.float32)
+        counts, expected = np.zeros(n_items, dtype=self.counts.dtype), np.zeros(n_items, dtype=np.float32)
         here = rows >= 0
         counts[rows[here]], expected[rows[here]] = self.counts[here], self.expected[here]
         return type(self)()._keep(counts, expected)

@@ -20,12 +20,13 @@ from nightloom.models.scorers.newcomers import Newcomers
 from nightloom.models.scorers.popularity import Popularity
 from nightloom.models.scorers.repeats import Repeats
 from nightloom.models.scorers.text_neighbours import TextNeighbours
+from nightloom.models.scorers.trend import Trend
 
 if TYPE_CHECKING:
     from nightloom.models.sequential.content_fusion import ItemContent
 
 CLASSES: dict[str, type[Scorer]] = {
-    one.family: one for one in (TransitionGraph, Cooccurrence, Linear, TextNeighbours, Popularity, Repeats, Friends, ALS)
+    one.family: one for one in (TransitionGraph, Cooccurrence, Linear, TextNeighbours, Popularity, Trend, Repeats, Friends, ALS)
 }
 """Name -> class."""
 

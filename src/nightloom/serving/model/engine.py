@@ -250,10 +250,11 @@ class Engine:
             return best_of(cosines, self.catalogue.everything, self.catalogue.open_to(allowed), seeds, k)
 
     def apply(self, user: str, item: str, event: int, time: int, *, positive: bool) -> bool:
-        """Learn from an event that has happened: graph, popularity, counters, and what is cached of the user.
+        """Learn from an event that has happened: graph, popularity, trend, counters, and what is cached of the user.
 
-        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events. Co-occurrence and the factors
-        of items stay as they are until the next night, and so do weights. Events may come late: each takes its place in time.
+        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events; trend is, with the half-life of
+        the night. Co-occurrence and the factors of items stay as they are until the next night, and so do weights. Events may come late:
+        each takes its place in time.
 
         Args:
             user: the user's key.
@@ -413,7 +414,7 @@ class Engine:
             if isinstance(member, Graph):
                 member.change(one.items, one.positive, place, sign)
             elif isinstance(member, Popularity) and positive:
-                member.count(item, sign)
+                member.count(item, time, sign)
         if self._ranker.retrieval is not None:
             self._ranker.retrieval.counted(item)
         for counters in self._all_counters():

@@ -1,8 +1,8 @@
 """The scorers as the service keeps them: they score one history, take items, and learn from events where they can.
 
-They score as their namesakes in `nightloom.models.scorers`. Graph and popularity count every event; co-occurrence does not, since one
-event of a long history changes hundreds of its pairs: it stands as the night left it, until it is rebuilt. So do the factors of `als`;
-those of a history are solved for when it is asked about, so every event of it counts.
+They score as their namesakes in `nightloom.models.scorers`. Graph, popularity and trend count every event; co-occurrence does not,
+since one event of a long history changes hundreds of its pairs: it stands as the night left it, until it is rebuilt. So do the factors of
+`als`; those of a history are solved for when it is asked about, so every event of it counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.friends import Friends as FriendVotes
 from nightloom.models.scorers.item_graph import TRACE
 from nightloom.models.scorers.newcomers import expected
+from nightloom.models.scorers.trend import weight_of
 from nightloom.serving.items.growing import EdgeRows, Growing
 from nightloom.serving.model.least_squares import solve_history
 from nightloom.serving.model.scoring import follow_edges
@@ -25,6 +26,8 @@ from nightloom.serving.model.scoring import follow_edges
 FloatArray = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 NO_SHRINK = np.zeros(0, dtype=np.float32)
+ROUNDING = 1e-9
+"""Share of an event that rounding of many may have left or taken."""
 
 
 class Member(Protocol):
@@ -178,11 +181,11 @@ class Popularity:
     An item that comes by day scores at least as expected until the next night: its first event must not take it down.
 
     Args:
-        counts: int64 [n].
+        counts: [n], how much an item's events count together.
         expected: float32 [n], scores of items without positive events.
     """
 
-    def __init__(self, counts: NDArray[np.int64], expected: FloatArray) -> None:
+    def __init__(self, counts: NDArray[Any], expected: FloatArray) -> None:
         self._counts, self._expected, self._trained = Growing(counts), Growing(expected), len(counts)
         self._by_night = np.log1p(counts)
         self._values = Growing(np.where(counts > 0, self._by_night, expected).astype(np.float32))
@@ -209,15 +212,44 @@ class Popularity:
         Events that came since do not count: workers hear of them and of items in different orders.
         """
         self._expected.array[item] = expected(cosines, self._by_night[neighbours, None])[0]
-        self.count(item, 0)
+        self._change(item, 0)
 
-    def count(self, item: int, change: int) -> None:
-        """Change the count of an item."""
+    def count(self, item: int, time: int, sign: int) -> None:  # noqa: ARG002  # an event of any time counts the same
+        """Count an event of some time, in seconds since 1970, or take it back.
+
+        Args:
+            item: dense id.
+            time: of the event.
+            sign: 1 or -1.
+        """
+        self._change(item, sign)
+
+    def _change(self, item: int, change: float) -> None:
         self.version += 1
         self._counts.array[item] += change
         many, least = self._counts.array[item], self._expected.array[item]
         own = np.log1p(many)
         self._values.array[item] = (own if many > 0 else least) if item < self._trained else max(own, least)
+
+
+class Trend(Popularity):
+    """Scorer `trend`: the same of events that count the less the longer ago they are.
+
+    Args:
+        counts: float64 [n], weighted.
+        expected: as for `Popularity`.
+        settings: of `nightloom.models.scorers.trend.Trend`.
+    """
+
+    def __init__(self, counts: NDArray[np.float64], expected: FloatArray, settings: Mapping[str, Any]) -> None:
+        super().__init__(counts, expected)
+        self._day, self._half_life = int(settings["day"]), float(settings["half_life"])
+
+    def count(self, item: int, time: int, sign: int) -> None:
+        """See `Popularity`."""
+        weight, counts = float(weight_of(np.array(time), self._day, self._half_life)), self._counts.array
+        nothing = sign < 0 and counts[item] <= (1 + ROUNDING) * weight  # what rounding leaves is no event
+        self._change(item, -counts[item] if nothing else sign * weight)
 
 
 class Repeats:
@@ -308,6 +340,7 @@ def members_of(arrays: Mapping[str, Arrays], settings: Mapping[str, Mapping[str,
         "linear": lambda: ItemEdges(arrays["linear"], settings["linear"]),
         "text_neighbours": lambda: ItemEdges(arrays["text_neighbours"], settings["text_neighbours"]),
         "popularity": lambda: Popularity(arrays["popularity"]["counts"], arrays["popularity"]["expected"]),
+        "trend": lambda: Trend(arrays["trend"]["counts"], arrays["trend"]["expected"], settings["trend"]),
         "repeats": Repeats,
         "friends": Friends,
         "als": lambda: Factors(arrays["als"], settings["als"]),
