@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
-from nightloom.models.heads.item_counters import DAY
 from nightloom.models.scorers.popularity import Popularity
 
+DAY = 86_400
 EVENTS_AN_ITEM = 2
 """A half-life is the time of so many of the latest events for each item of the catalogue: fewer would not tell items apart."""
 
