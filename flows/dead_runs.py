@@ -18,7 +18,7 @@ from nightloom.runs.processes import alive
 
 
 def cancel_dead_runs() -> list[str]:
-    """Cancel the runs that say they run, by a process of this machine that is there no more; gives their names.
+    """Cancel the runs that say they run, or wait for an answer, by a process of this machine that is there no more; gives their names.
 
     Runs of other machines, and those that a process here still works on, are left alone. A run that was killed before it
     could say which process it has is left to the automation that `nightloom deploy` makes.
@@ -31,7 +31,9 @@ def cancel_dead_runs() -> list[str]:
 
     from tasks.progress import PROCESS_LABEL
 
-    going = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])))
+    going = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]))
+    )
     ended = []
     secret = {"api_key": PREFECT_API_KEY.value(), "auth_string": PREFECT_API_AUTH_STRING.value()}
     with SyncPrefectClient(os.environ["PREFECT_API_URL"], **secret) as client:

@@ -20,14 +20,17 @@ given = before_prefect(__name__, command)  # a typo is refused before the import
 
 from prefect import State, flow
 from prefect.states import Completed
+from pydantic import Field
 from rich.console import Console
 
 from nightloom.config import RunConfig, load_preset
 from nightloom.core.shell import typed
 from nightloom.report.console import print_summary, print_unchanged
+from nightloom.runs.processes import user
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Night
 from nightloom.runs.tracking import Tracking
+from tasks.approval import ask, asks, who_started
 from tasks.collect import collect
 from tasks.evaluate import evaluate
 from tasks.explain import explain
@@ -41,17 +44,23 @@ from tasks.validate import validate
 
 
 @flow(name="nightly", validate_parameters=True)
-def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()] = None) -> dict[str, Any] | State[dict[str, Any]]:
+def nightly(
+    force: bool = False,
+    config: Annotated[RunConfig | None, NightForm()] = None,
+    started_by: Annotated[str, Field(max_length=100)] = "",
+) -> dict[str, Any] | State[dict[str, Any]]:
     """Retrain, and promote the result if it is at least as good as what serves.
 
     Args:
         force: Train even if nothing has changed since the last night.
         config: The run's configuration. Empty: the preset movies-small.
+        started_by: Your name, where you start this by hand. With promotion.mode review another person has to approve the result.
 
     Returns:
         The report. Where nothing has changed since the last night, a state that says so, whose data has the key `unchanged`.
     """
-    night = Night.start(config or load_preset("movies-small"), Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), force=force)
+    root, by = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), who_started(started_by)
+    night = Night.start(config or load_preset("movies-small"), root, force=force, started_by=by)
     name_run(night)
     collected = collect(night)
     if same := unchanged(night, collected):
@@ -70,7 +79,11 @@ def nightly(force: bool = False, config: Annotated[RunConfig | None, NightForm()
             evaluated = evaluate(night, prepared, pretrained, tuned)
             model_run = log_families(night, run, collected, tuned, evaluated)
             promoted = promote(night, collected, tuned, evaluated, explained, model_run)
-        return ends_with(report(night, run, [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted]))
+        stages = [collected, checked, prepared, pretrained, tuned, evaluated, explained, promoted]
+        content = ends_with(report(night, run, stages))
+    if asks(night, content) and (answered := ask(night, promoted)):
+        content = ends_with(report(night, run, [*stages[:-1], answered]))
+    return content
 
 
 def main(given: Namespace) -> int:
@@ -80,7 +93,8 @@ def main(given: Namespace) -> int:
     def work() -> Any:
         # Not by Prefect's own `tags`: tasks would have them too, and ask the server before each for a place under limits by tag.
         with named_after(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
-            return nightly(force=given.force, config=given.config)
+            # Who types in a terminal is a person; what cron starts has none.
+            return nightly(force=given.force, config=given.config, started_by=user() if sys.stdin.isatty() else "")
 
     def show(result: dict[str, Any], console: Console) -> None:
         if "unchanged" in result:

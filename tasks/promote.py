@@ -30,7 +30,7 @@ from nightloom.promotion.gate import decide, held_back, with_limits
 from nightloom.promotion.quality import quality_tags
 from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
-from nightloom.promotion.review import review_tag
+from nightloom.promotion.review import STARTED_BY, review_tag
 from nightloom.promotion.standing import held
 from nightloom.promotion.trust import fidelity_limits, group_limits, tail_limits, with_trust
 from nightloom.runs.keys import ReadKeys
@@ -104,11 +104,12 @@ def promote(
                 example = [[one for one in reader.item_ids.tolist() if one not in blocked][:3]]
                 store = collected.path / "events.parquet"
                 review, intent = config.promotion.mode == "review", found.intent(best=decision["moves_anchor"])
+                by = {STARTED_BY: night.started_by} if review and night.started_by else {}
                 version = registry.register(
                     config.name,
                     bundle,
                     model_run,
-                    tags | quality_tags(decision) | (review_tag(intent) if review else {}),
+                    tags | quality_tags(decision) | (review_tag(intent) if review else {}) | by,
                     card,
                     example,
                     events=store,

@@ -107,6 +107,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         },
         decision=promoted.figures["decision"],
         versions=promoted.figures["versions"],
+        answer=promoted.figures.get("answer"),
         serves=promoted.figures["serves"],
         quarantined=checked.figures["quarantined"],
         quarantine_reasons=checked.figures["reasons"],

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, StateType
-from prefect.states import Pending, Running
+from prefect.states import Paused, Pending, Running
 
 from nightloom.runs.processes import this_process
 from tasks.progress import PROCESS_LABEL
@@ -50,20 +50,23 @@ def cancel(prefect_server: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False)
 
 
-@pytest.mark.parametrize("process", ["gone", "here", "elsewhere"])
+@pytest.mark.parametrize("process", ["gone", "gone while it waited", "here", "elsewhere"])
 def test_only_a_dead_run_of_this_machine_is_cancelled(prefect_server: str, process: str) -> None:
     host, pid, began = gone().split()
-    label = {"gone": f"{host} {pid} {began}", "here": this_process(), "elsewhere": f"other-{host} {pid} {began}"}[process]
+    dead = f"{host} {pid} {began}"
+    label = {"gone": dead, "gone while it waited": dead, "here": this_process(), "elsewhere": f"other-{host} {pid} {began}"}[process]
     with SyncPrefectClient(prefect_server) as client:
-        where = deployment(client, f"dead-{process}")
+        where = deployment(client, f"dead-{process.replace(' ', '-')}")
         killed, state = start(client, where, label)
         assert state == StateType.RUNNING
+        if "waited" in process:
+            assert client.set_flow_run_state(killed, Paused(timeout_seconds=3600)).state.type == StateType.PAUSED
         assert start(client, where)[1] == StateType.CANCELLED, "its place is taken"
         done = cancel(prefect_server)
         assert done.returncode == 0, done.stderr
         after = client.read_flow_run(killed).state
         assert after is not None
-        if process == "gone":
+        if process.startswith("gone"):
             assert after.type == StateType.CANCELLED
             assert "is gone" in str(after.message)
             assert "its process is gone" in done.stdout

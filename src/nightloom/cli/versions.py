@@ -11,6 +11,7 @@ from rich.table import Table
 from nightloom.cli.app import MLRUNS, Root, app, console, plain, registry
 from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
+from nightloom.runs.processes import user
 
 
 @app.command()
@@ -48,12 +49,17 @@ def versions(name: Annotated[str, typer.Argument(help="The config's name.")], ro
 
 
 @app.command()
-def approve(name: Annotated[str, typer.Argument(help="The config's name.")], root: Root = MLRUNS) -> None:
+def approve(
+    name: Annotated[str, typer.Argument(help="The config's name.")],
+    by: Annotated[str | None, typer.Option(help="Who approves it; by default the user of this computer.")] = None,
+    root: Root = MLRUNS,
+) -> None:
     """Promote the version that passed its gate and waits for a second person (`promotion.mode: review`)."""
     from nightloom.promotion.review import approve as promote
 
-    version = promote(registry(root), name)
-    console().print(f"nightloom-{name}: version {version.version} is the champion.")
+    who = by or user()
+    version = promote(registry(root), name, who)
+    console().print(f"nightloom-{name}: version {version.version} is the champion, approved by {who}.", markup=False)
 
 
 @app.command()

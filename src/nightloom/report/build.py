@@ -52,6 +52,7 @@ def build_report(
     links: Mapping[str, str | None] | None = None,
     licence: str | None = None,
     refused: tuple[str, str] | None = None,
+    answer: Mapping[str, Any] | None = None,
     model: str = "nightloom",
 ) -> dict[str, Any]:
     """Gather what a night did.
@@ -88,6 +89,7 @@ def build_report(
             prefect_url, any other key is shown by its own name.
         licence: terms of the data, shown wherever the report is.
         refused: (stage, message) when the night stopped on refused input.
+        answer: what a second person said (`nightloom.promotion.review.Answer`); None where nobody did.
         model: the family that is the challenger.
 
     Returns:
@@ -104,7 +106,8 @@ def build_report(
         "name": config.name,
         "night": night.night,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "outcome": _outcome(config.promotion.mode, decision, refused),
+        "outcome": _outcome(config.promotion.mode, decision, refused, answer),
+        "answer": dict(answer) if answer else None,
         "data_hash": data_hash,
         "config_hash": config.digest(),
         "git": git or {},
@@ -143,7 +146,7 @@ def build_report(
     return plain
 
 
-def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, str] | None) -> Outcome:
+def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, str] | None, answer: Mapping[str, Any] | None) -> Outcome:
     if refused:
         return "refused"
     if mode == "disabled" or decision is None:
@@ -152,7 +155,9 @@ def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, 
         return "dry_run"
     if decision["decision"] != "promote":
         return "rejected"
-    return "waits" if mode == "review" else "promoted"
+    if mode == "review" and answer is None:
+        return "waits"
+    return "promoted" if answer is None or answer["promoted"] else "rejected"
 
 
 def _gate(decision: Mapping[str, Any] | None, metric: str) -> dict[str, Any]:

@@ -137,12 +137,14 @@ def headline(report: Mapping[str, Any]) -> str:
     match report["outcome"]:
         case "promoted":
             first = versions["previous"] is None and not has_champion(report)
-            return f"Promoted: {champion} is the {'first' if first else 'new'} champion"
+            return f"Promoted: {champion} is the {'first' if first else 'new'} champion{_approved(report)}"
         case "waits":
             waits = f"Passed: {_version(versions['challenger'], 'the challenger')} waits for a second person to type"
             return f"{waits} {typed('nightloom', 'approve', report['name'])}"
         case "rejected":
             stays = f"{champion} stays champion" if versions["champion"] is not None else "there is still no champion"
+            if report.get("answer"):
+                return f"Declined by {report['answer']['by']}: {stays}"
             if gate.get("held"):
                 return f"Held: nothing is promoted now, {stays}"
             return f"Rejected: the challenger did not pass the gate, {stays}"
@@ -153,6 +155,12 @@ def headline(report: Mapping[str, Any]) -> str:
             return f"Stopped at {spoken(report['refused']['stage'])}: the input was refused and nothing was changed"
         case _:
             return "Trained and evaluated; promotion is disabled, so nothing was registered"
+
+
+def _approved(report: Mapping[str, Any]) -> str:
+    """By whom, where a second person was asked; reports of before do not say."""
+    by = (report.get("answer") or {}).get("by")
+    return f", approved by {by}" if by else ""
 
 
 def reasons(report: Mapping[str, Any]) -> list[str]:

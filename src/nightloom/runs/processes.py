@@ -1,9 +1,11 @@
-"""Which process wrote a run, and whether it may still go on."""
+"""Which process wrote a run, whether it may still go on, and who sits before it."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
+from contextlib import suppress
 
 import psutil
 
@@ -11,6 +13,13 @@ import psutil
 def this_process() -> str:
     """This process, so that no other is taken for it: host, number, and when it began."""
     return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def user() -> str:
+    """The user of this computer that this process belongs to; empty where the system knows no name."""
+    with suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return ""
 
 
 def alive(process: str | None) -> bool:

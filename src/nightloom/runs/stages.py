@@ -129,6 +129,7 @@ class Night:
         root: the mlruns folder.
         force: train and decide again even where the inputs are those of the last night.
         run_directory: folder under `root` that takes the place of the night's; for chains that are no night, such as a tuning.
+        started_by: who started it by hand, where that is known.
     """
 
     config: RunConfig
@@ -136,11 +137,12 @@ class Night:
     root: Path
     force: bool = False
     run_directory: str | None = None
+    started_by: str = ""
 
     @classmethod
-    def start(cls, config: RunConfig, root: Path, *, force: bool = False, run_directory: str | None = None) -> Night:
+    def start(cls, config: RunConfig, root: Path, *, force: bool = False, run_directory: str | None = None, started_by: str = "") -> Night:
         """Name a new night by the clock, in UTC; no folder is made yet."""
-        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, run_directory)
+        return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, run_directory, started_by)
 
     @property
     def storage(self) -> Storage:

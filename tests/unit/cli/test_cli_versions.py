@@ -37,8 +37,8 @@ def test_a_version_that_waits_for_a_second_person(nightloom, home: SimpleNamespa
     registry.register("waits", home.bundle, run, review_tag(Intent(None, None)), "card", [["i1"]])
     code, out, _ = nightloom("versions", "waits", "--root", home.root)
     assert (code, out.splitlines()[-1].startswith("Version 1 waits for a second person: ")) == (0, True)
-    code, out, _ = nightloom("approve", "waits", "--root", home.root)
-    assert (code, out) == (0, "nightloom-waits: version 1 is the champion.\n")
+    code, out, _ = nightloom("approve", "waits", "--by", "bob", "--root", home.root)
+    assert (code, out) == (0, "nightloom-waits: version 1 is the champion, approved by bob.\n")
     code, _, err = nightloom("approve", "waits", "--root", home.root)
     assert (code, err.startswith("nightloom: nothing of nightloom-waits waits for approval. See: ")) == (2, True)
 

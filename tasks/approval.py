@@ -1,0 +1,152 @@
+"""The second person's answer: after its report a night asks in Prefect's page, and promotes what waits where the answer is yes.
+
+A wait that ends without an answer changes nothing: the champion stays, and `nightloom approve` can still promote what waits. That command
+may also be quicker; then the night stops waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from dataclasses import asdict, replace
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect import get_run_logger, pause_flow_run
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.exceptions import FlowPauseTimeout
+from prefect.input import RunInput
+from pydantic import Field
+
+from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.shell import typed
+from nightloom.promotion.registered import CHAMPION, Version
+from nightloom.promotion.registry import HeldError, Registry
+from nightloom.promotion.review import Answer, approve, decline, starter, waiting
+from nightloom.runs.stages import Manifest, Night
+from tasks.progress import server_lost
+
+LOOK_SECONDS = 5
+"""How often it is looked whether somebody has answered, here or by `nightloom approve`."""
+NOBODY = "nobody"
+MACHINES = frozenset({"SCHEDULE", "AUTOMATION", "DEPLOYMENT", "WORKER"})
+"""Kinds of what starts a run in Prefect that are no person."""
+
+
+class Approval(RunInput):
+    """The form in Prefect's page."""
+
+    decision: Literal["promote", "keep the champion", "later"] = Field(
+        description="later: ends the wait, and changes nothing. `nightloom approve` can still promote it."
+    )
+    name: str = Field(min_length=1, max_length=100, description="Who says so. Whoever started this night by hand can not approve it.")
+
+
+def who_started(said: str) -> str:
+    """Who started this run by hand, as far as it is known: who says so, or whom Prefect knows; empty where nobody is known.
+
+    Args:
+        said: the flow's parameter.
+    """
+    context = FlowRunContext.get()
+    by = context.flow_run.created_by if context and context.flow_run else None
+    known = by.display_value if by and str(by.type).upper() not in MACHINES else None
+    return said.strip() or known or ""
+
+
+def asks(night: Night, report: Mapping[str, Any]) -> bool:
+    """Whether a night asks: what it made waits, and there is a page to see that."""
+    return report["outcome"] == "waits" and night.config.promotion.ask_hours > 0 and bool(os.environ.get("PREFECT_API_URL"))
+
+
+def ask(night: Night, promoted: Manifest) -> Manifest | None:
+    """Ask in Prefect's page whether what waits becomes champion, and do what is said.
+
+    Args:
+        night: the night, whose report is written.
+        promoted: what stage promote left.
+
+    Returns:
+        The same with the answer and the versions after it; None where nobody answered in time.
+    """
+    registry, name, log = Registry(night.root), night.config.name, get_run_logger()
+    ends, problem, asked = time.monotonic() + night.config.promotion.ask_hours * 3600, "", 0
+    while (version := _waits(registry, name)) is not None and time.monotonic() < ends:
+        log.info(f"Version {version.version} waits for an answer in Prefect's page.", extra={"nightloom": True})
+        asked += 1
+        try:
+            with _ended_in_time(registry, version, ends):
+                said = pause_flow_run(
+                    wait_for_input=Approval.with_initial_data(description=_question(version, problem)),
+                    timeout=int(ends - time.monotonic()) + 3600,  # past its own time-out Prefect fails a run; this one ends its wait itself
+                    poll_interval=LOOK_SECONDS,
+                    key=f"approval-{asked}",
+                )
+        except Exception as error:
+            if not (isinstance(error, FlowPauseTimeout) or server_lost(error)):
+                raise
+            log.warning(f"Nobody could answer in Prefect's page: {type(error).__name__}. Version {version.version} still waits.")
+            return None
+        if said.name == NOBODY or said.decision == "later":
+            break
+        try:
+            if said.decision == "promote":
+                approve(registry, name, said.name, version.version)
+            else:
+                decline(registry, version, said.name)
+        except HeldError as error:
+            log.warning(str(error))
+            return None
+        except InputError as error:
+            problem = str(error)
+            log.warning(problem)
+    answer = Answer.of(registry, name)
+    if answer is None:
+        return None
+    return replace(promoted, figures={**promoted.figures, "answer": asdict(answer), "versions": registry.aliases(name)})
+
+
+def _waits(registry: Registry, name: str) -> Version | None:
+    return waiting(registry.versions(name), registry.aliases(name)[CHAMPION])
+
+
+def _question(version: Version, problem: str) -> str:
+    """What stands over the form, in Markdown."""
+    by = starter(version)
+    lines = [
+        f"**{version.model}, version {version.version}**, passed its gate. Shall it become champion?",
+        f"The night's report is among this run's artifacts. The same by command: `{typed('nightloom', 'approve', version.name)}`",
+    ]
+    lines += [f"{by} started this night, so another person approves it."] if by else []
+    return "\n\n".join([f"**{problem}**", *lines] if problem else lines)
+
+
+@contextmanager
+def _ended_in_time(registry: Registry, version: Version, ends: float) -> Iterator[None]:
+    """End the pause in the block when its time is up, or the version does not wait any more."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise NightloomError("a night asks in Prefect's page only as a run of Prefect's.")
+    run, done = context.flow_run.id, threading.Event()
+
+    def watch(run: UUID) -> None:
+        while not done.wait(LOOK_SECONDS):
+            with suppress(Exception):  # a server that does not answer now may do so later; the wait itself says what it meets
+                now = _waits(registry, version.name)
+                if time.monotonic() >= ends or now is None or now.version != version.version:
+                    with get_client(sync_client=True) as client:
+                        client.resume_flow_run(run, run_input={"decision": "later", "name": NOBODY})
+
+    # With the context: Prefect's settings are in it.
+    thread = threading.Thread(target=copy_context().run, args=(watch, run), name="approval-time", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

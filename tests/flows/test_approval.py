@@ -1,0 +1,147 @@
+"""A night asks in Prefect's page whether what waits becomes champion: on a real server, answered as the page does."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from nightloom.config import load_preset
+from nightloom.promotion.registry import Registry
+from nightloom.promotion.review import APPROVED_BY, approve
+from nightloom.runs.stages import Manifest, Night
+from tasks import approval
+from tests.small_bundle import small_bundle
+from tests.unit.promotion.test_review import registered
+
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    folder = tmp_path_factory.mktemp("approval")
+    return SimpleNamespace(registry=Registry(folder / "mlruns"), root=folder / "mlruns", bundle=small_bundle(folder / "bundle"))
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approval, "LOOK_SECONDS", 0.5)
+
+
+class Asking:
+    """A run of Prefect's that asks about a recommender, in a thread.
+
+    Args:
+        home: where its registry is.
+        server: Prefect's address.
+        name: of the recommender.
+        hours: for how long it waits.
+    """
+
+    def __init__(self, home: SimpleNamespace, server: str, name: str, hours: float = 1.0) -> None:
+        settings = ["promotion.mode=review", f"promotion.ask_hours={hours}"]
+        config = load_preset("movies-small", settings).model_copy(update={"name": name})
+        night, promoted = (
+            Night.start(config, home.root),
+            Manifest("promote", "key", str(home.root), figures={"decision": {"decision": "promote"}}),
+        )
+        assert approval.asks(night, {"outcome": "waits"})
+        assert not approval.asks(night, {"outcome": "rejected"})
+
+        @flow(name="asks", flow_run_name=name)
+        def asks() -> Manifest | None:
+            return approval.ask(night, promoted)
+
+        def run() -> Manifest | None:
+            with temporary_settings({PREFECT_API_URL: server}):
+                return asks()
+
+        self.name, self.server = name, server
+        self.said: Future[Manifest | None] = ThreadPoolExecutor(1).submit(run)
+
+    def paused(self, but: UUID | None = None) -> Any:
+        """The run, once it waits for an answer: in another state than the one that was answered."""
+        ends = time.monotonic() + SECONDS
+        with SyncPrefectClient(self.server) as client:
+            while time.monotonic() < ends and not self.said.done():
+                for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[self.name]))):
+                    if run.state and run.state.type == StateType.PAUSED and run.state.id != but:
+                        schema = client.read_flow_run_input(run.id, run.state.state_details.run_input_keyset["schema"])
+                        if schema:
+                            return run
+                time.sleep(0.2)
+        raise AssertionError(self.said.result(1))
+
+    def answer(self, decision: str, name: str) -> str:
+        """Answer as the form does; gives what the server made of it."""
+        run = self.paused()
+        with SyncPrefectClient(self.server) as client:
+            self.last = run.state.id
+            return client.resume_flow_run(run.id, run_input={"decision": decision, "name": name}).status.value
+
+    def result(self) -> dict[str, Any] | None:
+        """What the night goes on with."""
+        found = self.said.result(SECONDS)
+        return None if found is None else {key: found.figures[key] for key in ("answer", "versions")}
+
+    def state(self) -> StateType:
+        with SyncPrefectClient(self.server) as client:
+            (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[self.name])))
+        assert run.state is not None
+        return run.state.type
+
+
+def test_another_person_than_the_one_who_started_it_approves(home: SimpleNamespace, prefect_server: str) -> None:
+    registered(home, "asked", 1, None, started_by="ann")
+    asking = Asking(home, prefect_server, "asked")
+    assert asking.answer("promote", "") == "REJECT", "who says so is asked for"
+    assert asking.answer("promote", "Ann") == "ACCEPT"
+    again = asking.paused(but=asking.last)
+    with SyncPrefectClient(prefect_server) as client:
+        told = client.read_flow_run_input(again.id, again.state.state_details.run_input_keyset["description"])
+    assert "ann started the night of version 1, so another person has to approve it" in str(told)
+    assert home.registry.aliases("asked")["champion"] is None
+    assert asking.answer("promote", "bob") == "ACCEPT"
+    found = asking.result()
+    assert found is not None
+    assert found["answer"] == {"by": "bob", "promoted": True}
+    assert found["versions"]["champion"] == "1"
+    assert home.registry.versions("asked")[0].tags[APPROVED_BY] == "bob"
+    assert asking.state() == StateType.COMPLETED
+
+
+def test_nobody_answers_and_the_champion_stays(home: SimpleNamespace, prefect_server: str) -> None:
+    approve(home.registry, registered(home, "silent", 1, None).name, "ann")
+    registered(home, "silent", 2, "1")
+    asking = Asking(home, prefect_server, "silent", hours=3 / 3600)
+    assert asking.result() is None
+    assert asking.state() == StateType.COMPLETED, "the night has ended well"
+    assert home.registry.aliases("silent")["champion"] == "1"
+    assert approve(home.registry, "silent", "bob").version == "2", "the command still can"
+
+
+def test_the_command_is_quicker_and_the_night_waits_no_more(home: SimpleNamespace, prefect_server: str) -> None:
+    registered(home, "quick", 1, None)
+    asking = Asking(home, prefect_server, "quick")
+    asking.paused()
+    approve(home.registry, "quick", "carl")
+    assert asking.result() == {"answer": {"by": "carl", "promoted": True}, "versions": home.registry.aliases("quick")}
+
+
+def test_declined_it_waits_no_more(home: SimpleNamespace, prefect_server: str) -> None:
+    approve(home.registry, registered(home, "declined", 1, None).name, "ann")
+    registered(home, "declined", 2, "1")
+    asking = Asking(home, prefect_server, "declined")
+    assert asking.answer("keep the champion", "bob") == "ACCEPT"
+    found = asking.result()
+    assert found is not None
+    assert (found["answer"], found["versions"]["champion"]) == ({"by": "bob", "promoted": False}, "1")
