@@ -38,7 +38,17 @@ from nightloom.promotion.registry import Registry
 from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.engine import Engine
 
-HEAD = ("the new item is like", "items", "in the 10 best", "in the 20 best", "median place", "the real one's", "put, ms", "answer, ms")
+HEAD = (
+    "the new item is like",
+    "items",
+    "in the 10 best",
+    "in the 20 best",
+    "median place",
+    "the real one in the 20 best",
+    "its median place",
+    "put, ms",
+    "answer, ms",
+)
 WANTED, LOOKED_AT = 20, 1_000
 Mixed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
 """The two real items of each made-up one, the share of the first, and how popular it is beside them."""
@@ -154,17 +164,24 @@ def histories_of(snapshot: Path, engine: Engine) -> list[Query]:
 
 
 def pairs(engine: Engine, bundle: Bundle, histories: list[Query], many: int, *, liked: bool) -> Iterator[tuple[Query, int, int]]:
-    """Queries, each with a real item that has a text, and its place in the list; of one of the history the place is 0."""
+    """Queries, each with a real item that has a text, and its place in the list: in one with seen items where it is one of the history."""
     random, has_text = np.random.default_rng(1), bundle.recommender.content.has_text.numpy()
     for number in random.permutation(len(histories))[:many].tolist():
         query = histories[number]
         if liked:
             late = [item for item in query.history[-WANTED:] if has_text[bundle.index[item]]]
-            yield query, bundle.index[random.choice(late)], 0
+            item = bundle.index[random.choice(late)]
+            best = engine.recommend(query, LOOKED_AT, exclude_seen=False)[0]
+            yield query, item, place_of(item, best)
         else:
-            best = [(place, item) for place, item in enumerate(engine.recommend(query, 200)[0].tolist(), 1) if item < len(has_text)]
-            place, item = best[int(random.integers(0, min(10, len(best))))]
+            real = [(place, item) for place, item in enumerate(engine.recommend(query, 200)[0].tolist(), 1) if item < len(has_text)]
+            place, item = real[int(random.integers(0, min(10, len(real))))]
             yield query, item, place
+
+
+def place_of(item: int, found: NDArray[np.int64]) -> int:
+    """Its place in a list; one behind the last where it is not there."""
+    return 1 + next(iter(np.flatnonzero(found == item).tolist()), LOOKED_AT)
 
 
 def measured(engine: Engine, bundle: Bundle, histories: list[Query], many: int, *, liked: bool) -> tuple[str, ...]:
@@ -179,13 +196,14 @@ def measured(engine: Engine, bundle: Bundle, histories: list[Query], many: int, 
         found = engine.recommend(query, LOOKED_AT)[0]
         answers.append(time.perf_counter() - put)
         puts.append(put - began)
-        places.append(1 + next(iter(np.flatnonzero(found == dense).tolist()), LOOKED_AT))
+        places.append(place_of(dense, found))
         real.append(place)
         engine.remove_item(f"new {liked} {number}")
     which = "one of the user's last 20" if liked else "one of the user's 10 best"
     shares = [f"{100 * np.mean(np.array(places) <= top):.0f} %" for top in (10, WANTED)]
+    own = f"{100 * np.mean(np.array(real) <= WANTED):.0f} %"
     times = [f"{1000 * np.median(one):.0f}" for one in (puts, answers)]
-    return which, f"{len(places)}", *shares, f"{np.median(places):.0f}", "" if liked else f"{np.median(real):.0f}", *times
+    return which, f"{len(places)}", *shares, f"{np.median(places):.0f}", own, f"{np.median(real):.0f}", *times
 
 
 if __name__ == "__main__":

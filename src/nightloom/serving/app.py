@@ -22,6 +22,7 @@ from nightloom.serving.api.direct import Direct
 from nightloom.serving.api.guard import Guard
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.api.metrics import Metrics
+from nightloom.serving.api.pace import Pace
 from nightloom.serving.business_rules import RuleBook
 from nightloom.serving.live import LiveModel
 from nightloom.serving.pauses import Pauses
@@ -62,7 +63,9 @@ def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
     problems.install(app)
     for one in (recommend, bulk, events, items, users, system, storefront):
         app.include_router(one.router)
-    return Guard(Direct(app), Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
+    guard = Guard(Direct(app), Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
+    app.state.pace = guard.pace
+    return guard
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         _read_rules(service, book)
         service.live = live = await _first_model(settings, store)
         log.info("serves version %s of %s, %d items", live.champion.version, live.champion.name, len(live.items))
-        tasks = [asyncio.create_task(_watch(service, settings, book)), asyncio.create_task(_leave(app))]
+        tasks = [asyncio.create_task(_watch(service, settings, book, app.state.pace)), asyncio.create_task(_leave(app))]
         yield
     finally:
         for task in tasks:
@@ -139,7 +142,7 @@ def _read_rules(service: Service, book: RuleBook | None) -> None:
         log.error("business rules: %s", error)
 
 
-async def _watch(service: Service, settings: Settings, book: RuleBook | None) -> None:
+async def _watch(service: Service, settings: Settings, book: RuleBook | None, pace: Pace) -> None:
     """Learn from what other workers and machines wrote, and change over when another version, or other rules, are to serve."""
     refused: str | None = None
     while True:
@@ -151,7 +154,8 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None) ->
             if said.version in (former.champion.version, refused):
                 continue
             refused = said.version  # not tried again, unless another one came in between
-            fresh = await asyncio.to_thread(_open_beside, former, said, service.store, settings.blocklist, settings.large)
+            with pace.patient():
+                fresh = await asyncio.to_thread(_open_beside, former, said, service.store, settings.blocklist, settings.large)
             fresh.catch_up()
             service.live, service.problem, refused = fresh, None, None
             former.close()

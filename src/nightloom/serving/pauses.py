@@ -10,7 +10,7 @@ import time
 
 WORK = 0.001
 """Seconds of the processor between two pauses."""
-SHARE = 2.0
+SHARE = 4.0
 """A pause is so many times as long as the work before it."""
 
 

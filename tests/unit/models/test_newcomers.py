@@ -28,9 +28,17 @@ def content(*, has_text: np.ndarray | None = None) -> ItemContent:
 
 def test_a_mean_that_near_texts_dominate_and_nothing_shrinks() -> None:
     values = np.array([[10.0, 1.0], [0.0, 3.0]])
-    assert expected(np.array([1.0, 0.1]), values) == pytest.approx((values[0] + 0.01 * values[1]) / 1.02)
+    first, second = (cosine**4 / (1.01 - cosine) ** 2 for cosine in (0.6, 0.3))
+    assert expected(np.array([0.36, 0.09]), values) == pytest.approx((first * values[0] + second * values[1]) / (first + second + 0.01))
     assert expected(np.zeros(0), values[:0]).tolist() == [0, 0]
-    assert np.abs(expected(np.array([0.01]), values[:1])).max() < 0.11, "far texts say little"
+    far = 0.1**4 / 0.91**2
+    assert expected(np.array([0.01]), values[:1])[0] == pytest.approx(10 * far / (far + 0.01)), "far texts say little"
+
+
+def test_of_a_copy_is_expected_what_is_known_of_the_original_however_many_others_are_near() -> None:
+    cosines, values = np.full(50, 0.7**2), np.ones((50, 1))
+    cosines[7], values[7] = 1 + 1e-7, 5  # a cosine of single precision may be more than 1
+    assert expected(cosines, values)[0] == pytest.approx(5, rel=0.02)
 
 
 def test_neighbours_are_known_items_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nightloom.serving.api import pace
-from nightloom.serving.api.pace import FEWEST, LONGEST_WAIT, STANDING, Pace
+from nightloom.serving.api.pace import FEWEST, LONGEST_WAIT, PATIENCE, STANDING, Pace
 
 
 @pytest.fixture
@@ -86,3 +86,14 @@ def test_a_pause_counts_little(clock: list[float]) -> None:
     clock[0] += 2.0
     one.end()
     assert taken(one) + 2 >= 0.85 * before
+
+
+def test_while_another_version_is_opened_more_may_wait_and_not_for_ever(clock: list[float]) -> None:
+    one = Pace(64)
+    answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    before = taken(one)
+    with one.patient():
+        meanwhile = taken(one)
+        assert meanwhile == PATIENCE * before
+        assert meanwhile * 0.001 <= 0.05, "in time even where a crowd stays"
+    assert taken(one) == before

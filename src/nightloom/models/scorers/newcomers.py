@@ -1,8 +1,8 @@
 """What is expected of items that nobody has acted on yet: what is known of those whose texts are most like theirs.
 
 A new item has neither popularity nor factors. Without them it stands behind all others, however near its text is to what a person
-likes. So it is given the mean over its neighbours, each weighted by the fourth power of the cosine: a text that is nearly the same
-counts most. Evaluation, the registered model and the service expect alike.
+likes. So it is given a mean over its neighbours, in which a text that is nearly the same counts far more than all others together
+(inverse distance weighting, Shepard 1968). Evaluation, the registered model and the service expect alike.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 50
 """Nearest texts of an item that are looked at."""
+SAME = 0.01
+"""Distance below which texts count as the same; a distance is 1 - cosine."""
 NOTHING = 0.01
 """Weight of knowing nothing, beside that of the neighbours: without near texts little is expected."""
 
@@ -34,7 +36,8 @@ def expected(cosines: NDArray[np.floating], values: NDArray[np.floating]) -> NDA
         cosines: squared cosines of the item's text and theirs, [neighbours].
         values: what is known of them, [neighbours, width].
     """
-    weights = np.square(cosines.astype(np.float64))
+    squared = cosines.astype(np.float64)
+    weights = np.square(squared / (1 + SAME - np.minimum(np.sqrt(squared), 1)))
     found: NDArray[np.float64] = weights @ values / (weights.sum() + NOTHING)
     return found
 

@@ -2,14 +2,19 @@
 
 A crowd that comes at once is taken, and soon over. Where the crowd stays, requests come faster than they can be answered: each that is
 taken then makes all wait that come after it, so few are. (CoDel tells the two apart alike, by the shortest wait of the last moments.)
+While another version is opened beside the requests, the processor has other work for a moment: more may wait then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 LONGEST_WAIT = 0.01
 """Seconds that the last of the requests under way waits for those before it, where a crowd stays."""
+PATIENCE = 4
+"""So many times as long they may wait while another version is opened: what this takes of the processor is soon free again."""
 FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
 STANDING = 0.1
@@ -34,6 +39,16 @@ class Pace:
         """Between the ends of two requests, while others are under way."""
         self._last, self._calm = 0.0, time.perf_counter()
         self._highest = 0
+        self._longest = LONGEST_WAIT
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Have requests wait a little longer, rather than turn them away, until the block ends."""
+        self._longest = PATIENCE * LONGEST_WAIT
+        try:
+            yield
+        finally:
+            self._longest = LONGEST_WAIT
 
     @property
     def full(self) -> bool:
@@ -42,7 +57,7 @@ class Pace:
             return False
         if time.perf_counter() - self._calm < STANDING:
             return self.now >= self.most
-        return self.now >= min(max(round(LONGEST_WAIT / self.seconds), FEWEST), self.most)
+        return self.now >= min(max(round(self._longest / self.seconds), FEWEST), self.most)
 
     def begin(self) -> None:
         """A request is taken."""
