@@ -41,11 +41,11 @@ from nightloom.serving.model.engine import Engine
 HEAD = (
     "the new item is like",
     "items",
-    "in the 10 best",
-    "in the 20 best",
+    "in 10 best",
+    "in 20 best",
     "median place",
-    "the real one in the 20 best",
-    "its median place",
+    "the real one in 20 best",
+    "its place",
     "put, ms",
     "answer, ms",
 )
