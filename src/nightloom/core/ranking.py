@@ -6,11 +6,13 @@ Needs numpy alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.cores import cores
 from nightloom.core.errors import NightloomError
 from nightloom.core.metrics import ndcg
 from nightloom.core.ragged import owners
@@ -23,6 +25,8 @@ TOP = 20
 
 BLOCK_CELLS = 1 << 25
 """Scores that are held at once (128 MiB)."""
+MOST_THREADS = 4
+"""Threads that rank: with more, one of a library's own threads waits for the other's."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,27 @@ def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, ba
     offsets = queries.target_offsets
     found = np.zeros(len(queries.targets), dtype=np.int32)
     top = np.full((len(queries), min(TOP, model.n_items)), -1, dtype=np.int32)
-    step = max(1, min(batch, BLOCK_CELLS // max(model.n_items, 1)))
-    broken = 0
-    for first in range(0, len(queries), step):
+    threads = min(cores(), MOST_THREADS)
+    step = max(1, min(batch, BLOCK_CELLS // threads // max(model.n_items, 1)))
+
+    def rank(first: int) -> int:
+        """Fill in what a block of queries found, and say how many scores are NaN."""
         last = min(first + step, len(queries))
         histories = queries.histories.take(slice(first, last)).packed()
         scores = model.scores(histories)
-        broken += nan_queries(scores)
+        broken = nan_queries(scores)
         if broken:
-            continue  # the others are only counted
+            return broken
         if exclude_seen:
             mask_seen(scores, histories)
         top[first:last], _ = best_items(scores, top.shape[1])
         for row, query in enumerate(range(first, last)):
             for target in range(offsets[query], offsets[query + 1]):
                 found[target] = _rank(scores[row], queries.targets[target])
+        return 0
+
+    with ThreadPoolExecutor(threads) as pool:  # most of the work is done in libraries that let other threads run
+        broken = sum(pool.map(rank, range(0, len(queries), step)))
     refuse_nan(broken, len(queries), name or model.family)
     return Ranked(found, offsets, top)
 

@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.core.cores import cores
 from nightloom.core.errors import InputError, NightloomError, TrainingError
 from nightloom.core.files import write_json
 from nightloom.core.metrics import per_query
@@ -71,9 +72,8 @@ def measure(
     content = {"config": config.model_dump(mode="json"), "family": family, "folder": str(folder)}
     write_json(folder / "work.json", content | {"prepared": str(prepared), "pretrained": str(pretrained), "parent": os.getpid()})
     command = [sys.executable, "-m", "nightloom.experiments.baselines", str(folder / "work.json")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores))
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores()))
         try:
             for line in process.stdout or ():
                 progress(line.strip())

@@ -17,6 +17,8 @@ from nightloom.core.metrics import per_query
 from nightloom.core.ranking import held_out_mask, ndcg_of_scores, ndcg_sum, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
+from nightloom.packaging.bundle import Bundle
+from tests.serving_bundle import N_ITEMS, known_histories, serving_bundle
 
 
 class Given(Recommender):
@@ -116,8 +118,10 @@ def test_no_queries() -> None:
     assert found.top.shape == (0, 4)
 
 
-def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("threads", "wanted"), [(1, [2, 2, 1]), (2, [1] * 5)])
+def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.MonkeyPatch, threads: int, wanted: list[int]) -> None:
     monkeypatch.setattr(ranking, "BLOCK_CELLS", 20)
+    monkeypatch.setattr(ranking, "cores", lambda: threads)
     sizes = []
 
     class Watched(Given):
@@ -126,7 +130,21 @@ def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.Monkey
             return super().scores(histories)
 
     ranks(Watched(np.arange(50.0).reshape(5, 10)), ask([[]] * 5, [[9]] * 5))
-    assert sizes == [2, 2, 1]
+    assert sorted(sizes, reverse=True) == wanted
+
+
+def test_threads_find_what_one_alone_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = Bundle.load(serving_bundle(tmp_path, reranker=True, labels=True)).recommender
+    known, random = known_histories(), np.random.default_rng(0)
+    many = len(known) * 10
+    histories = known.take(random.integers(0, len(known), many))
+    queries = Queries(np.arange(many), histories, np.arange(many + 1), random.integers(0, N_ITEMS, many))
+    found = []
+    for threads in (1, 4):
+        monkeypatch.setattr(ranking, "cores", lambda threads=threads: threads)
+        found.append(ranks(model, queries, exclude_seen=False, batch=16))
+    np.testing.assert_array_equal(found[0].ranks, found[1].ranks)
+    np.testing.assert_array_equal(found[0].top, found[1].top)
 
 
 @given(st.data())
