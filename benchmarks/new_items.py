@@ -43,9 +43,9 @@ HEAD = (
     "items",
     "in 10 best",
     "in 20 best",
-    "median place",
+    "median",
     "the real one in 20 best",
-    "its place",
+    "its median",
     "put, ms",
     "answer, ms",
 )

@@ -28,11 +28,13 @@ from nightloom.core.sequences import Histories
 from nightloom.models.scorers.als import ALS
 from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.model.members import Factors, Graph, Member, Popularity
+from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.ranker import Ranker
 from nightloom.serving.model.retrieval import FEW, TRIED, Retrieval
 from nightloom.serving.model.rows import Int8Rows
 
 WIDTH, FACTORS, DEGREE, GROUPS, EVENTS, ASKED = 64, 32, 20, 1_000, 30, 40
+PENALTY = 0.3
 WEIGHTS = {"graph": 0.1, "popularity": 0.1, "als": 0.15}
 FILTERS = (1.0, 0.1, 0.01, 0.001)
 HEAD = ("items", "vectors", "filter keeps", "index scanned", "100 best found", "first 20 the same", "all, CPU ms", "candidates, CPU ms")
@@ -43,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     rows, notes = [], []
     for items in given.items:
-        for structured in (True, False):
-            found, note = compared(items, structured=structured)
+        for structured, strength in ((True, 0.0), (True, PENALTY), (False, 0.0)):
+            found, note = compared(items, structured=structured, strength=strength)
             rows += found
             notes.append(note)
     text = "\n".join(
@@ -53,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             "",
             f"Made-up catalogues, d {WIDTH} in int8, {FACTORS} factors, {DEGREE} edges an item; {ASKED} histories of {EVENTS}.",
             "Vectors lie together around points, as learned ones do, or are drawn apart. Found: of the 100 best of a scan.",
+            f"With a penalty {PENALTY:g} is taken off the score for each standard deviation of log popularity.",
             "",
             *table(HEAD, rows),
             "",
@@ -70,32 +73,34 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def compared(n: int, *, structured: bool) -> tuple[list[tuple[str, ...]], str]:
-    """Rows of the table for one catalogue, and what its index costs."""
+def compared(n: int, *, structured: bool, strength: float) -> tuple[list[tuple[str, ...]], str]:
+    """Rows of the table for one catalogue and one popularity penalty, and what its index costs."""
     random = np.random.default_rng(0)
     group = random.integers(0, GROUPS, n)
     vectors, factors = (drawn(random, group, width, structured=structured) for width in (WIDTH, FACTORS))
     moments = VectorMoments(vectors)
     catalogue = LiveCatalogue([str(item) for item in range(n)], Int8Rows(*rounded_rows(vectors)), moments.mean, moments.covariance)
     members = made_up(random, factors)
-    exact, ranker = (Ranker(catalogue, members, WEIGHTS, WEIGHTS, None) for _ in range(2))
+    logs = members["popularity"].values if strength else np.zeros(n)
+    penalty = Penalty((strength * logs / logs.std()).astype(np.float32), 0.0) if strength else None
+    exact, ranker = (Ranker(catalogue, members, WEIGHTS, WEIGHTS, None, penalty) for _ in range(2))
     people = [some_user(random, group, vectors) for _ in range(TRIED + ASKED)]
     began = time.process_time()
-    ranker.retrieval = Retrieval(catalogue, members, WEIGHTS, people[:TRIED])
+    ranker.retrieval = Retrieval(catalogue, members, WEIGHTS, people[:TRIED], penalty)
     took = time.process_time() - began
     asked = people[TRIED:]
-    rows = []
+    kind, rows = ("together" if structured else "apart") + (", penalty" if strength else ""), []
     for share in FILTERS:
         allowed = None if share == 1 else random.random(n) < share
         wanted, whole = answers(exact, asked, allowed)
         found, part = answers(ranker, asked, allowed)
         best = np.mean([len(np.intersect1d(one, other)) / max(len(one), 1) for one, other in zip(wanted, found, strict=True)])
         same = sum(one[:20].tolist() == other[:20].tolist() for one, other in zip(wanted, found, strict=True))
-        scanned = f"{ranker.retrieval.share:.0%}" if share > FEW else "not asked"
-        kind = "together" if structured else "apart"
+        kept = 1 if allowed is None else allowed.mean()
+        scanned = f"{ranker.retrieval.share:.0%}" if kept > FEW else "not asked"
         rows.append((f"{n:,}", kind, f"{share:.1%}", scanned, f"{best:.2%}", f"{same} of {len(asked)}", f"{whole:.2f}", f"{part:.2f}"))
     size = ranker.retrieval.cells.nbytes / 1e6
-    return rows, f"{n:,} items, {'together' if structured else 'apart'}: the index is made in {took:.1f} s of CPU and takes {size:.0f} MB."
+    return rows, f"{n:,} items, {kind}: the index is made in {took:.1f} s of CPU and takes {size:.0f} MB."
 
 
 def drawn(random: np.random.Generator, group: NDArray[np.int64], width: int, *, structured: bool) -> NDArray[np.float32]:

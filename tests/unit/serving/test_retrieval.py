@@ -17,6 +17,7 @@ from nightloom.serving.model import retrieval
 from nightloom.serving.model.cells import Cells
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.members import Factors, Friends, Graph, ItemEdges, Member, Popularity, Repeats
+from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.ranker import Ranker
 from nightloom.serving.model.retrieval import Retrieval
 from nightloom.serving.model.rows import Int8Rows
@@ -76,7 +77,8 @@ def made(request: pytest.FixtureRequest) -> SimpleNamespace:
     people = [liking(random, group, vectors) for _ in range(100)]
     trials = people[:50]
     ranker.retrieval = Retrieval(catalogue, members, weights, trials)
-    return SimpleNamespace(catalogue=catalogue, members=members, exact=exact, ranker=ranker, people=people[50:])
+    parts = {"catalogue": catalogue, "members": members, "weights": weights, "trials": trials}
+    return SimpleNamespace(exact=exact, ranker=ranker, people=people[50:], **parts)
 
 
 def liking(random: np.random.Generator, group: np.ndarray, vectors: np.ndarray) -> tuple[Histories, np.ndarray]:
@@ -117,6 +119,30 @@ def test_lists_are_those_of_the_whole_catalogue(made: SimpleNamespace, share: fl
         if items == wanted:
             np.testing.assert_allclose(found, scores, atol=1e-5)
     assert np.mean(same) >= (0.99 if share is None or share > 0.1 else 1.0)
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_lists_with_a_popularity_penalty_are_those_of_the_whole_catalogue(made: SimpleNamespace, strength: float) -> None:
+    logs = np.log1p(made.members["popularity"]._counts.array)
+    penalty = Penalty((strength * (logs - logs.mean()) / logs.std()).astype(np.float32), 0.0)
+    exact, ranker = (Ranker(made.catalogue, made.members, made.weights, made.weights, None, penalty) for _ in range(2))
+    plain = made.ranker.retrieval
+    ranker.retrieval = Retrieval(made.catalogue, made.members, made.weights, made.trials, penalty)
+    assert ranker.retrieval.finds
+    same, without, moved = [], [], 0
+    for histories, user in made.people:
+        wanted, scores = ask(exact, histories, user)
+        items, found = ask(ranker, histories, user)
+        same.append(len(set(items) & set(wanted)) / len(wanted))
+        if items == wanted:
+            np.testing.assert_allclose(found, scores, atol=1e-5)
+        moved += wanted != ask(made.exact, histories, user)[0]
+        ranker.retrieval, kept = plain, ranker.retrieval
+        without.append(len(set(ask(ranker, histories, user)[0]) & set(wanted)) / len(wanted))
+        ranker.retrieval = kept
+    assert np.mean(same) >= 0.99
+    assert moved > len(made.people) / 2
+    assert np.mean(without) <= np.mean(same), "an index that knows no penalty finds no more"
 
 
 def test_moments_are_those_of_the_whole_table(made: SimpleNamespace) -> None:
@@ -190,9 +216,10 @@ def test_vectors_without_structure_are_scanned_whole() -> None:
         assert ask(ranker, histories, user)[0] == ask(exact, histories, user)[0]
 
 
-def test_an_engine_takes_it_above_a_size(pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all scorers, both heads, events and items by day the answers stay those of a scan."""
-    _, exact = pairs(reranker=True, labels=True)
+@pytest.mark.parametrize("said", [{"reranker": True, "labels": True}, {"reranker": True, "penalty": 2.0}, {"penalty": 2.0}], ids=str)
+def test_an_engine_takes_it_above_a_size(pairs: Any, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]) -> None:
+    """With all scorers, both heads, a penalty, events and items by day the answers stay those of a scan."""
+    _, exact = pairs(**said)
     assert exact._ranker.retrieval is None
     monkeypatch.setattr("nightloom.serving.model.ranker.MOST", 1)
     monkeypatch.setattr(retrieval, "CANDIDATES", 60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -27,7 +27,7 @@ from nightloom.serving.model.members import Factors, Graph, ItemEdges, Member, P
 from nightloom.serving.model.penalty import Penalty
 from nightloom.serving.model.ranker import Answer, Ranker, best_of
 from nightloom.serving.model.rerank import Reranker
-from nightloom.serving.model.retrieval import TRIED, Retrieval
+from nightloom.serving.model.retrieval import Retrieval, trials_of
 from nightloom.serving.model.rows import taken
 from nightloom.serving.model.transformer import tokens_of, user_vector
 from nightloom.serving.model.users import StoredUser, UserCache
@@ -84,8 +84,8 @@ class Engine:
         self._reranker, self._labels = _heads(artefact)
         self.penalty = Penalty.of(part(scorers, PENALTY))
         self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker, self.penalty)
-        if len(self.catalogue) > large and self.penalty is None:  # the index knows no penalty, so such a catalogue is scanned
-            self._ranker.retrieval = Retrieval(self.catalogue, self.members, said.weights, self._trials())
+        if len(self.catalogue) > large:
+            self._ranker.retrieval = self._index(said.weights)
         self.users = UserCache(self._load, cache_bytes)
 
     @classmethod
@@ -374,14 +374,11 @@ class Engine:
         tokens = tokens_of(histories, self.max_history, timed=len(self.net.gaps) > 0)
         return user_vector(self.net, self.catalogue.rows, tokens)
 
-    def _trials(self) -> list[tuple[Histories, FloatArray]]:
-        """Histories of items that lie together, and their user vectors."""
-        random, vectors, found = np.random.default_rng(0), self.catalogue.vectors, []
-        for item in random.integers(0, len(vectors), TRIED):
-            near = np.argsort(-(vectors @ vectors[item]), kind="stable")[:50]
-            histories = Histories.of_items([random.permutation(near)[:10].tolist()])
-            found.append((histories, self._vector(histories)))
-        return found
+    def _index(self, weights: Mapping[str, float]) -> Retrieval:
+        """What finds candidates of a large catalogue."""
+        trials, reranker = trials_of(self.catalogue.vectors, self._vector), self._reranker
+        unit = 1.0 if reranker is None else reranker.fallback.slope
+        return Retrieval(self.catalogue, self.members, weights, trials, self.penalty, unit, reranked=reranker is not None)
 
     def _of_user(self, user: str, now: int | None) -> tuple[Histories, FloatArray]:
         """A stored user's history and user vector at a request."""
