@@ -13,7 +13,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly serve test check audit ui bench-training bench-serving bench-scale
+.PHONY: help setup nightly serve test test-ray check audit ui bench-training bench-serving bench-scale
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ bench-scale: setup  ## collect, validate and prepare as events grow: ARGS="--eve
 
 test: setup  ## the tests: ARGS=tests/unit/cli
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-ray: setup  ## training on several nodes, by Ray and without: a worker killed, a node lost
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "cluster or not cluster" tests/unit/training/test_ray.py tests/unit/training/test_nodes.py tests/unit/training/test_text_tuning.py $(ARGS)
 
 check: setup  ## format, lint, types and layers
 	@$(BIN)/ruff format --check .

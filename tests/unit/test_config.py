@@ -52,6 +52,7 @@ def test_overrides_are_read_as_yaml() -> None:
         ("- a list\n", (), "expected keys and values"),
         ("name: [\n", (), "not valid YAML"),
         (MINE + "model: {dim: 30, heads: 4}\n", (), "multiple of heads"),
+        (MINE + "training: {lm_sharded: true}\n", (), "training.lm_sharded: with tuning: frozen there is nothing to share out"),
         (
             "name: mine\ndata: {events: a.csv, event_filter: {since: 2010-13-01}}\n",
             (),

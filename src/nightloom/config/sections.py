@@ -108,6 +108,9 @@ class TrainingConfig(Section):
     """What happens to the language model: frozen (vectors cached), LoRA adapters, or full fine-tuning."""
     workers: int = Field(2, ge=1, le=128)
     """Processes of torch.distributed (one per core or GPU); more than four a core are refused when training starts."""
+    launcher: Literal["torchrun", "ray"] = "torchrun"
+    """What starts the workers: torchrun on this machine, or a job of the Ray cluster that RAY_ADDRESS names (pip install
+    'nightloom[ray]')."""
     epochs: int = Field(60, ge=1, le=1_000_000)
     """Most epochs; early stopping usually ends sooner."""
     patience: int = Field(8, ge=1, le=1_000_000)
@@ -120,6 +123,9 @@ class TrainingConfig(Section):
     """Peak learning rate of the recommender."""
     lm_learning_rate: float = Field(5e-5, gt=0, le=100)
     """Peak learning rate of the language model when it is tuned."""
+    lm_sharded: bool = False
+    """Share weights, gradients and optimizer state of the language model out over the workers (FSDP2), with tuning: full. For a language
+    model that is larger than a device."""
     weight_decay: float = Field(0.01, ge=0, le=100)
     """Weight decay."""
     label_weight: float = Field(0.0, ge=0, le=1000)
@@ -140,6 +146,12 @@ class TrainingConfig(Section):
     """After early stopping, train again on train + validation for the best number of epochs (one cut for all users only)."""
     seed: int = Field(7, ge=0, le=2**31 - 1)
     """Seed of everything random in training."""
+
+    @model_validator(mode="after")
+    def _sharded_is_tuned(self) -> TrainingConfig:
+        if self.lm_sharded and self.tuning != "full":
+            raise ValueError(f"training.lm_sharded: with tuning: {self.tuning} there is nothing to share out; write tuning: full")
+        return self
 
 
 class EvaluationConfig(Section):

@@ -195,14 +195,19 @@ class TextEncoder(nn.Module):
         with quiet():
             self.model = get_peft_model(cast(Any, self.model), config)
 
-    def save(self, folder: Path) -> None:
-        """Write in the Hugging Face layout (safetensors, adapters merged) so that `load(folder)` gives the same vectors."""
+    def save(self, folder: Path, weights: dict[str, Any] | None = None) -> None:
+        """Write in the Hugging Face layout (safetensors, adapters merged) so that `load(folder)` gives the same vectors.
+
+        Args:
+            folder: where to.
+            weights: all weights by name, of a model that is shared out over workers; None: those of the model here.
+        """
         model = cast(Any, self.model)
         if hasattr(model, "merge_and_unload"):
             model = copy.deepcopy(model).merge_and_unload()
         folder.mkdir(parents=True, exist_ok=True)
         with quiet():
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=weights)
             self.tokenizer.save_pretrained(folder)
         write_json(folder / SETTINGS, {"pooling": self.pooling, "max_tokens": self.max_tokens})
 

@@ -20,6 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="run.json: config, protocol, prepared, pretrained, out")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--parent", type=int, default=0, help="end when the process of this id does")
+    parser.add_argument(
+        "--launcher", choices=["torchrun", "ray"], default="torchrun", help="ray: on the nodes of the cluster that this is a job of"
+    )
+    parser.add_argument("--beat", type=Path, help="with ray: end when this file has not been rewritten for five minutes")
+    parser.add_argument("--nodes", type=int, default=1, help="machines; this command runs on each, with --workers processes (default 1)")
+    parser.add_argument("--node-rank", type=int, default=0, help="which of them this is; node 0 keeps the store")
+    parser.add_argument("--store", help="HOST:PORT of node 0 where the machines meet")
     given = parser.parse_args(arguments)
     from nightloom.training.launch import run_workers, tie_to_parent
 
@@ -31,6 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = Run.load(given.config)
         run.out.mkdir(parents=True, exist_ok=True)
+        if given.launcher == "ray":
+            from nightloom.training.ray_workers import refusals, run_on_ray
+
+            with refusals(run.out):
+                Training(run, World())  # refuses what does not fit before any worker starts
+                run_on_ray(run, given.config, given.workers, given.beat)
+            return 0
+        if given.nodes > 1 and "RANK" not in os.environ:
+            from nightloom.training.nodes import Nodes, run_nodes
+
+            nodes = Nodes.of(given.nodes, given.node_rank, given.store)
+            Training(run, World())
+            return run_nodes(given.config, given.workers, nodes)
         if given.workers > 1 and "RANK" not in os.environ:
             Training(run, World())  # refuses what does not fit before any worker starts
             return run_workers(given.config, given.workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 NAMES = ("checkpoint.pt", "checkpoint.before.pt")
+SHARDS = "language_model.*.shards"
+"""Folders beside a checkpoint with what is shared out over the workers; `*` is phase and epoch."""
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
@@ -50,7 +53,15 @@ def load(folder: Path, run: str) -> dict[str, Any] | None:
     return None
 
 
+def tidy(folder: Path, keep: int = len(NAMES)) -> None:
+    """Delete shards that no checkpoint names any more: all but the last ones."""
+    found = sorted(folder.glob(SHARDS), key=lambda place: place.stat().st_mtime)
+    for old in found[: len(found) - keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def remove(folder: Path) -> None:
     """Delete the checkpoints of a finished run."""
     for name in NAMES:
         (folder / name).unlink(missing_ok=True)
+    tidy(folder, keep=0)

@@ -103,6 +103,24 @@ def world() -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def ready_world() -> World:
+    """This worker's place in a process group that Ray Train has made."""
+    from ray.train.torch import get_device
+
+    device = get_device()
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return World(device=device)
+    # The group's own store: Ray makes a new one for each group, so keys of one that was lost are not in it.
+    store = dist.PrefixStore("nightloom", dist.distributed_c10d._get_default_store())  # type: ignore[attr-defined]  # not in __all__
+    return World(dist.get_rank(), dist.get_world_size(), device, store)
+
+
+def local(tensor: Any) -> Tensor:
+    """This worker's part of a tensor that is shared out over the workers, which shares its memory; any other tensor itself."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
 class FlatGradients:
     """All gradients of some modules in one buffer, so that one all-reduce sums them.
 

@@ -10,6 +10,7 @@ import torch
 
 from nightloom.core.files import write_json
 from nightloom.training.launch import Progress, launch
+from nightloom.training.ray_job import launch_on_ray
 from nightloom.training.transfer import Transfer
 from nightloom.training.warm_start import START_FILE, ColdStart, write_start
 
@@ -87,9 +88,12 @@ def fine_tune(
                 cold = str(reason)
         run |= {"warm_start": warm, "cold_because": None if warm else cold}
         write_json(folder / "run.json", run)
-        gpus = torch.cuda.device_count()
-        workers = min(config.training.workers, gpus) if gpus else config.training.workers
-        launch(folder / "run.json", workers, folder / "log.txt", on_epoch)
+        if config.training.launcher == "ray":
+            launch_on_ray(folder / "run.json", config.training.workers, folder / "log.txt", on_epoch)
+        else:
+            gpus = torch.cuda.device_count()
+            workers = min(config.training.workers, gpus) if gpus else config.training.workers
+            launch(folder / "run.json", workers, folder / "log.txt", on_epoch)
         (folder / START_FILE).unlink(missing_ok=True)
     content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))

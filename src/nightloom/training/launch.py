@@ -73,9 +73,9 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
                 try:
                     code = process.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
-                    seen = _report(curves, seen, on_epoch)
+                    seen = report_epochs(curves, seen, on_epoch)
                     continue
-                _report(curves, seen, on_epoch)
+                report_epochs(curves, seen, on_epoch)
                 break
         finally:
             _kill_group(process)
@@ -95,9 +95,16 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
 
 
 def environment(workers: int) -> dict[str, str]:
-    """Environment of the workers: each its share of the cores, and settings that were measured to pay."""
-    settings = {
-        "OMP_NUM_THREADS": str(max(1, _cores() // workers)),
+    """Environment of workers on this machine: each has its share of the cores, and the package's folder to import from."""
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    settings = worker_settings(max(1, _cores() // workers))
+    return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def worker_settings(threads: int) -> dict[str, str]:
+    """Environment variables of a worker that were measured to pay."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
         # Freed blocks stay with the process instead of going back to the kernel to be zeroed again. An epoch of
         # MovieLens-100K, one thread, in turn: 6.3 and 6.8 s without, 4.6 and 5.0 s with.
         "MALLOC_MMAP_MAX_": "0",
@@ -111,8 +118,6 @@ def environment(workers: int) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",  # of their log, whatever the terminal has
     }
-    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def _cores() -> int:
@@ -147,7 +152,7 @@ def tie_to_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _report(curves: Path, seen: int, on_epoch: Progress | None) -> int:
+def report_epochs(curves: Path, seen: int, on_epoch: Progress | None) -> int:
     """Report whole new lines of the curves; returns how many have been reported.
 
     Lines are counted, not bytes: workers that are started again write the file anew, up to their checkpoint.

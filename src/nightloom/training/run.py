@@ -95,15 +95,19 @@ class Training:
             `reranker` says whether it was kept, its gain in NDCG@10, the standard error of that, and its queries.
             `popularity_penalty` is a `PenaltyChoice`.
         """
+        histories = (self.search.learned if self.search else self.sequences).train()
+        recommender, fitter = self._start(histories, SEARCH)
         state = self.world.agree(checkpoint.load(self.run.out, self.run.digest) if self.world.rank == 0 else None)
+        if state is not None and bool(state["shards"]) != (fitter.sharded is not None):
+            state = None  # of several workers that shared the language model out, or of one that had it alone
         if state is not None:
             self.curves, self.best = state["curves"], state["best"]
             self.began -= state["seconds"]
             self.cpu = state["cpu_seconds"]
         if self.world.rank == 0:
             curves.rewrite(self.run.out, self.curves)
-        histories = (self.search.learned if self.search else self.sequences).train()
-        recommender, fitter = self._start(histories, SEARCH)
+        if state is not None and state["shards"]:
+            self.best = state["best"] | {"weights": [*state["best"]["weights"], *fitter.load_shards(self.run.out / state["shards"])]}
         if state is None or state["phase"] == SEARCH:
             if state is not None:
                 fitter.restore(state["fitter"])
@@ -119,6 +123,8 @@ class Training:
         if self.refits:
             recommender, fitter = self._start(whole, REFIT)
             if state is not None and state["phase"] == REFIT:
+                if state["shards"]:
+                    fitter.load_shards(self.run.out / state["shards"])
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
@@ -146,6 +152,8 @@ class Training:
             "seconds": round(time.monotonic() - self.began, 3),
             "cpu_seconds": round(self._cpu_seconds(), 3),
         }
+        if fitter.tuner is not None:
+            fitter.tuner.gather()
         if self.world.rank == 0:
             if self.run.protocol in IN_TIME and fitter.tuner is None:
                 save_search(self.run.out, searched, searched_rows, self.run.settings)
@@ -242,19 +250,22 @@ class Training:
         }
         if phase == SEARCH:
             self.curves.append(line)
-        cpu = self._cpu_seconds()
+        cpu, best = self._cpu_seconds(), self._chosen()
+        shards = fitter.save_shards(self.run.out, best["weights"])
         if self.world.rank != 0:
             return
         state = {
             "run": self.run.digest,
             "phase": phase,
             "fitter": fitter.state(),
-            "best": self.best,
+            "shards": shards,
+            "best": best | {"weights": best["weights"][: fitter.n_here]},
             "curves": self.curves,
             "seconds": time.monotonic() - self.began,
             "cpu_seconds": cpu,
         }
         checkpoint.save(self.run.out, state)
+        checkpoint.tidy(self.run.out)
         curves.append(self.run.out, line, phase, fitter.label_loss, validation)
 
     def _cpu_seconds(self) -> float:

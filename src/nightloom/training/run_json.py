@@ -29,7 +29,7 @@ class Run:
         prepared: folder of stage prepare.
         pretrained: folder of stage load_pretrained.
         out: where bundle, curves and checkpoints go.
-        digest: hash of all that shapes the result, the number of workers left out.
+        digest: hash of all that shapes the result, workers and launcher left out.
         start: weights laid out for this run, the champion's or another domain's; None to train from scratch.
         mode: of a start: warm (the champion's), or how another domain's is taken on (see `nightloom.training.transfer`).
         settings: what a later warm start from this run must share with it.
@@ -57,7 +57,7 @@ class Run:
             content: Any = json.loads(text, object_hook=lambda fields: SimpleNamespace(**fields))
             plain = json.loads(text)
             shaping = {name: plain["config"][name] for name in ("model", "training", "pretrained")}
-            shaping["training"] = {key: value for key, value in shaping["training"].items() if key != "workers"}
+            shaping["training"] = {key: value for key, value in shaping["training"].items() if key not in ("workers", "launcher")}
             shaping["exclude_seen"] = plain["config"]["evaluation"]["exclude_seen"]
             prepared, pretrained, out = ((path.parent / place).resolve() for place in (content.prepared, content.pretrained, content.out))
             protocol, config = content.protocol, content.config

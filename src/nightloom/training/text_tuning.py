@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from nightloom.training.distributed import World
 if TYPE_CHECKING:
     from nightloom.encoders.text import TextEncoder
     from nightloom.training.run_json import Run
+    from nightloom.training.sharding import ShardedModel
 
+TEXTS_AT_ONCE, EMPTY = 32, "-"
+"""Texts of a forward pass of a model that is shared out, and the text that stands in where a worker has none."""
 TEXTS_PER_STEP = 256
 """Most texts that are encoded with gradients in a step; of more, a random part is."""
 
@@ -39,6 +42,7 @@ class StepText:
         share: float32 [part of n, text_dim], those that this worker made, tied to the language model.
         span: which of `vectors` they are.
         world: this worker among all.
+        sharded: whether the language model is shared out: its backward pass is then one of all workers together.
     """
 
     table: Tensor
@@ -46,12 +50,16 @@ class StepText:
     share: Tensor
     span: slice
     world: World
+    sharded: bool = False
 
     def backward(self) -> None:
         """Send the gradient of this step's vectors, summed over the workers, back through the language model."""
         grad = self.world.sum_(self.vectors.grad if self.vectors.grad is not None else torch.zeros_like(self.vectors))
+        mine = grad[self.span]
+        if self.sharded and not len(mine):
+            mine = torch.zeros_like(self.share)  # of a text that stands in where this worker has none
         if len(self.share):
-            self.share.backward(grad[self.span])
+            self.share.backward(mine)
 
 
 class TextTuner:
@@ -62,10 +70,18 @@ class TextTuner:
         texts: text of each item, None where it has none.
         table: float32 [items, text_dim], vectors to begin with.
         world: this worker among all.
+        shard: whether the language model's weights are shared out over the workers.
     """
 
-    def __init__(self, encoder: TextEncoder, texts: list[str | None], table: Tensor, world: World) -> None:
-        self.encoder, self.texts, self.table, self.world = encoder.to(world.device).eval(), texts, table.to(world.device), world
+    def __init__(self, encoder: TextEncoder, texts: list[str | None], table: Tensor, world: World, *, shard: bool = False) -> None:
+        self.texts, self.table, self.world = texts, table.to(world.device), world
+        self.sharded: ShardedModel | None = None
+        if shard and world.size > 1:
+            from nightloom.training.sharding import ShardedModel
+
+            self.sharded = ShardedModel(encoder.model, world)
+        self.encoder = encoder.to(world.device).eval()
+        self.whole: dict[str, Any] | None = None
         self.parameters: list[nn.Parameter] = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
         self.with_text = np.array([text is not None for text in texts], dtype=bool)
 
@@ -91,7 +107,7 @@ class TextTuner:
         encoder = TextEncoder.load(model.model, pooling=model.pooling, max_tokens=model.max_tokens, sha256=model.sha256)
         if mode == "lora":
             encoder.add_lora()
-        return cls(encoder, texts, torch.from_numpy(table), world)
+        return cls(encoder, texts, torch.from_numpy(table), world, shard=run.config.training.lm_sharded)
 
     def encode(self, items: NDArray[np.int64], seed: int) -> StepText:
         """Encode the texts of a step's items again.
@@ -106,10 +122,11 @@ class TextTuner:
         cuts = np.linspace(0, len(items), self.world.size + 1).astype(int)
         span = slice(int(cuts[self.world.rank]), int(cuts[self.world.rank + 1]))
         mine = [text for item in items[span] if (text := self.texts[item]) is not None]
-        share = self.encoder(self.encoder.tokenize(mine)) if mine else self.table[:0]
-        vectors = self.world.gather(share.detach(), np.diff(cuts).tolist()).requires_grad_()
+        stand_in = [] if mine or self.sharded is None else [EMPTY]
+        share = self.encoder(self.encoder.tokenize([*mine, *stand_in])) if mine or stand_in else self.table[:0]
+        vectors = self.world.gather(share.detach()[: len(mine)], np.diff(cuts).tolist()).requires_grad_()
         table = self.table.index_put((torch.from_numpy(items).to(self.world.device),), vectors)
-        return StepText(table, vectors, share, span, self.world)
+        return StepText(table, vectors, share, span, self.world, self.sharded is not None)
 
     @torch.no_grad()
     def refresh(self) -> Tensor:
@@ -117,12 +134,30 @@ class TextTuner:
         items = np.flatnonzero(self.with_text)
         cuts = np.linspace(0, len(items), self.world.size + 1).astype(int)
         mine = [text for item in items[cuts[self.world.rank] : cuts[self.world.rank + 1]] if (text := self.texts[item]) is not None]
-        share = torch.from_numpy(self.encoder.encode(mine)).to(self.world.device) if mine else self.table[:0]
+        share = self._encoded(mine, int(np.diff(cuts).max(initial=0)))
         vectors = self.world.gather(share, np.diff(cuts).tolist())
         self.table = self.table.clone()
         self.table[torch.from_numpy(items).to(self.world.device)] = vectors
         return self.table
 
+    def _encoded(self, mine: list[str], most: int) -> Tensor:
+        """Vectors of this worker's texts; `most` is the largest number that a worker has."""
+        if self.sharded is None:
+            return torch.from_numpy(self.encoder.encode(mine)).to(self.world.device) if mine else self.table[:0]
+        # Each forward pass of a model that is shared out is one of all workers together: all make as many, and some with a stand-in.
+        order = sorted(range(len(mine)), key=lambda row: len(mine[row]))
+        vectors = self.table.new_empty(len(mine), self.table.shape[1])
+        for start in range(0, most, TEXTS_AT_ONCE):
+            rows = order[start : start + TEXTS_AT_ONCE]
+            made = self.encoder(self.encoder.tokenize([mine[row] for row in rows] or [EMPTY]))
+            vectors[rows] = made[: len(rows)]
+        return vectors
+
+    def gather(self) -> None:
+        """Bring the weights of a model that is shared out together at rank 0, which saves it; all workers call it together."""
+        if self.sharded is not None:
+            self.whole = self.sharded.whole()
+
     def save(self, folder: Path) -> None:
         """Write the tuned language model so that `TextEncoder.load(folder)` reads it (adapters merged, safetensors)."""
-        self.encoder.save(folder)
+        self.encoder.save(folder, self.whole)

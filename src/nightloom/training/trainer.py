@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from nightloom.models.sequential.history_encoder import Packed
 from nightloom.models.sequential.losses import FULL_SOFTMAX_ITEMS, SAMPLED_NEGATIVES, negatives_draw, sampled_softmax_loss, softmax_loss
 from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
-from nightloom.training.distributed import FlatGradients, World
+from nightloom.training.checkpoint import SHARDS
+from nightloom.training.distributed import FlatGradients, World, local
 from nightloom.training.label_task import LabelTask
 
 if TYPE_CHECKING:
@@ -79,13 +81,21 @@ class Fitter:
             self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white is not None and not self.n_negatives else None
         )
         groups = parameter_groups(net, training.learning_rate, training.weight_decay)
+        self.sharded = tuner.sharded if tuner is not None else None
+        tuned: list[dict[str, Any]] = []
         if tuner is not None:
-            groups.append({"params": tuner.parameters, "lr": training.lm_learning_rate, "weight_decay": training.weight_decay})
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.gradients = FlatGradients(self.parameters)
+            tuned = [{"params": tuner.parameters, "lr": training.lm_learning_rate, "weight_decay": training.weight_decay}]
+        if self.sharded is None:
+            groups, tuned = groups + tuned, []
+        here = [parameter for group in groups for parameter in group["params"]]
+        self.parameters = here + [parameter for group in tuned for parameter in group["params"]]
+        """All that is learned; those of a language model that is shared out over the workers come last."""
+        self.n_here = len(here)
+        self.gradients = FlatGradients(here)
         self.optimizer = make_optimizer(training.optimizer, groups)
-        self.peak_rates = [group["lr"] for group in groups]
-        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.sharded_optimizer = make_optimizer(training.optimizer, tuned) if tuned else None
+        self.peak_rates = [group["lr"] for group in groups + tuned]
+        self.average = [part.clone() for part in self._parts()]
 
     def run_epoch(self) -> float:
         """Train for one epoch; returns the mean loss of a target (nats).
@@ -104,14 +114,14 @@ class Fitter:
         for rows in plan:
             batch = windows.take(rows)
             # By hand, not by LambdaLR: the steps of an epoch, and so of warm-up and fall, change with the cuts of the windows.
-            for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            for group, peak in zip(self._groups(), self.peak_rates, strict=True):
                 group["lr"] = peak * min(1.0, (self.step + 1) / warm_up, 1.0 if steps is None else max(1 - self.step / steps, 0.0))
             total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
             targets, asked = targets + batch.n_targets, asked + self._labels_of(batch)
             # The average lags while few steps are behind it, so it starts as a plain mean. swa_utils.AveragedModel would keep a
             # second copy of the frozen weights and buffers, language model included.
             update = get_ema_multi_avg_fn(min(decay, self.step / (self.step + 9)))
-            update(self.average, [parameter.detach() for parameter in self.parameters], self.step)
+            update(self.average, self._parts(), self.step)
         self.epoch += 1
         self.world.sum_(total)
         loss, self.label_loss = float(total[0]) / max(targets, 1), float(total[1]) / asked if asked else None
@@ -136,9 +146,32 @@ class Fitter:
         if text is not None:
             text.backward()
         self.world.sum_(self.gradients.flat)
-        nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+        self._clip()
         self.optimizer.step()
+        if self.sharded_optimizer is not None:
+            self.sharded_optimizer.step()
+            self.sharded_optimizer.zero_grad()
         return torch.stack([loss.detach(), label_loss.detach()])
+
+    def _clip(self) -> None:
+        """Scale the gradients down where they are longer than allowed, those that are shared out included."""
+        if self.sharded is None:
+            nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+            return
+        parts = [local(parameter.grad) for parameter in self.parameters[self.n_here :]]
+        squares = self.world.sum_(torch.stack([part.double().square().sum() for part in parts]).sum())
+        norm = (squares + self.gradients.flat.double().square().sum()).sqrt()
+        scale = (CLIP_NORM / (norm + 1e-6)).clamp(max=1.0).float()
+        for gradient in (self.gradients.flat, *parts):
+            gradient.mul_(scale)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of all optimizers."""
+        return self.optimizer.param_groups + (self.sharded_optimizer.param_groups if self.sharded_optimizer is not None else [])
+
+    def _parts(self) -> list[Tensor]:
+        """What this worker has of all that is learned."""
+        return [local(parameter.detach()) for parameter in self.parameters]
 
     def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> tuple[Tensor, Tensor]:
         """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []."""
@@ -193,7 +226,7 @@ class Fitter:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The network with its averaged weights inside the block."""
-        former = [parameter.detach().clone() for parameter in self.parameters]
+        former = [part.clone() for part in self._parts()]
         self.keep(self.average)
         try:
             yield
@@ -203,8 +236,8 @@ class Fitter:
     @torch.no_grad()
     def keep(self, weights: list[Tensor]) -> None:
         """Copy weights (a best epoch's, the average) into the network and, when it is tuned, the language model."""
-        for parameter, weight in zip(self.parameters, weights, strict=True):
-            parameter.copy_(weight)
+        for part, weight in zip(self._parts(), weights, strict=True):
+            part.copy_(weight)
 
     def refresh_text(self) -> ItemContent:
         """The catalogue with text vectors of the language model as it is now; the same one when it is frozen."""
@@ -213,20 +246,40 @@ class Fitter:
         return self.content
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs to continue the same run."""
+        """All that `restore` needs to continue the same run; what is shared out is saved beside it."""
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "parameters": [parameter.detach().cpu() for parameter in self.parameters],
-            "average": [average.cpu() for average in self.average],
+            "parameters": [part.cpu() for part in self._parts()[: self.n_here]],
+            "average": [average.cpu() for average in self.average[: self.n_here]],
             "optimizer": self.optimizer.state_dict(),
         }
 
+    def save_shards(self, folder: Path, best: list[Tensor]) -> str | None:
+        """Save what is shared out over the workers, which all call it together; returns the name to read it by, None where nothing is.
+
+        Args:
+            folder: of the run.
+            best: the best epoch's weights.
+        """
+        if self.sharded is None or self.sharded_optimizer is None:
+            return None
+        name = SHARDS.replace("*", f"{self.phase}-{self.epoch}")
+        self.sharded.save(folder / name, self.sharded_optimizer, self.average[self.n_here :], best[self.n_here :])
+        return name
+
+    def load_shards(self, folder: Path) -> list[Tensor]:
+        """Continue from what `save_shards` wrote; returns the best epoch's weights that are shared out."""
+        if self.sharded is None or self.sharded_optimizer is None:
+            return []
+        self.average[self.n_here :], best = self.sharded.load(folder, self.sharded_optimizer)
+        return best
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from what `state` gave; what is shared out is loaded before."""
         self.epoch, self.step = state["epoch"], state["step"]
-        self.keep(state["parameters"])
-        for average, mean in zip(self.average, state["average"], strict=True):
+        self.keep([*state["parameters"], *self._parts()[self.n_here :]])
+        for average, mean in zip(self.average, state["average"], strict=False):
             average.copy_(mean)
         self.optimizer.load_state_dict(state["optimizer"])
         with self.averaged():

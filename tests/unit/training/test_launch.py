@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nightloom.core.errors import InputError
-from nightloom.training.launch import _report, launch
+from nightloom.training.launch import launch, report_epochs
 
 
 def lines(*epochs: int, more: str = "") -> str:
@@ -14,16 +14,16 @@ def lines(*epochs: int, more: str = "") -> str:
 
 def test_each_epoch_is_told_once_though_workers_write_the_file_anew(tmp_path: Path) -> None:
     curves, heard = tmp_path / "curves.jsonl", list[dict[str, Any]]()
-    assert _report(curves, 0, heard.append) == 0
+    assert report_epochs(curves, 0, heard.append) == 0
     curves.write_text(lines(1, 2) + '{"epoch": 3', encoding="utf-8")  # the third is being written
-    told = _report(curves, 0, heard.append)
+    told = report_epochs(curves, 0, heard.append)
     assert [line["epoch"] for line in heard] == [1, 2]
     curves.write_text(lines(1, 2, 3, more="longer lines than before"), encoding="utf-8")
-    told = _report(curves, told, heard.append)
+    told = report_epochs(curves, told, heard.append)
     curves.write_text(lines(1, 2), encoding="utf-8")  # a worker died and goes on from its checkpoint
-    told = _report(curves, told, heard.append)
+    told = report_epochs(curves, told, heard.append)
     curves.write_text(lines(1, 2, 3, 4), encoding="utf-8")
-    _report(curves, told, heard.append)
+    report_epochs(curves, told, heard.append)
     assert [line["epoch"] for line in heard] == [1, 2, 3, 4]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
@@ -19,6 +23,7 @@ from nightloom.training.fine_tune import fine_tune
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
 from tests.tiny_models import tiny_bert, tiny_llama
+from tests.unit.training.test_training_run import workers
 
 
 @pytest.fixture(scope="module", params=[tiny_bert, tiny_llama], ids=["bert", "llama"])
@@ -61,17 +66,56 @@ def test_a_tuned_language_model_goes_into_the_bundle(tuning: str, shop_with_mode
     assert np.isfinite(moved.scores(Histories.of_items([[0], []]))).all()
 
 
-def test_tuning_on_two_workers_gives_the_curve_of_one(shop, settings, tmp_path: Path) -> None:
-    model = tiny_bert(tmp_path / "model")
-    np.save(tmp_path / "text_mask.npy", np.load(shop.pretrained / "text_mask.npy"))
-    np.save(tmp_path / "text_vectors.npy", np.zeros((30, 32), dtype=np.float32))
-    (tmp_path / "texts.json").write_text((shop.pretrained / "texts.json").read_text())
-    curves = []
-    for workers in (1, 2):
-        config = settings(tuning="full", epochs=2, workers=workers, lm_learning_rate=1e-3, pretrained={"model": str(model)})
-        fine_tune(config, "leave_one_out", shop.prepared, tmp_path, tmp_path / str(workers))
-        curves.append([line["loss"] for line in json.loads((tmp_path / str(workers) / "curves.json").read_text())])
-    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+@pytest.fixture(scope="module")
+def bert(shop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny BERT and a pretrained folder of its texts."""
+    folder = tmp_path_factory.mktemp("bert")
+    model = tiny_bert(folder / "model")
+    np.save(folder / "text_mask.npy", np.load(shop.pretrained / "text_mask.npy"))
+    np.save(folder / "text_vectors.npy", np.zeros((30, 32), dtype=np.float32))
+    (folder / "texts.json").write_text((shop.pretrained / "texts.json").read_text())
+    return model, folder
+
+
+def curve(out: Path) -> list[float]:
+    return [line["loss"] for line in json.loads((out / "curves.json").read_text())]
+
+
+def test_tuning_on_two_workers_gives_the_curve_of_one(bert, shop, settings, tmp_path: Path) -> None:
+    """So does a language model that is shared out over the workers, and the bundle has all of it."""
+    model, pretrained = bert
+    for name, more in {"one": {}, "two": {"workers": 2}, "sharded": {"workers": 2, "lm_sharded": True}}.items():
+        config = settings(tuning="full", epochs=2, lm_learning_rate=1e-3, pretrained={"model": str(model)}, **more)
+        fine_tune(config, "leave_one_out", shop.prepared, pretrained, tmp_path / name)
+    for name in ("two", "sharded"):
+        assert curve(tmp_path / name) == pytest.approx(curve(tmp_path / "one"), rel=1e-4)
+    weights = [load_file(tmp_path / name / "bundle" / "language_model" / "model.safetensors") for name in ("one", "sharded")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, whole in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], whole, atol=1e-4)
+    assert not list((tmp_path / "sharded").glob("*.shards"))
+
+
+@pytest.mark.cluster
+def test_a_killed_worker_goes_on_from_the_shards(bert, shop, settings, tmp_path: Path) -> None:
+    """Once in the search and once in the refit."""
+    model, pretrained = bert
+    config = settings(tuning="full", epochs=4, workers=2, lm_sharded=True, lm_learning_rate=1e-3, pretrained={"model": str(model)})
+    fine_tune(config, "temporal", shop.prepared, pretrained, tmp_path / "whole")
+    killed: list[str] = []
+
+    def kill_one(line: dict[str, Any]) -> None:
+        if line["epoch"] == 2 and line["phase"] not in killed:
+            killed.append(line["phase"])
+            os.kill(workers(tmp_path / "cut" / "run.json")[-1], signal.SIGKILL)
+
+    fine_tune(config, "temporal", shop.prepared, pretrained, tmp_path / "cut", kill_one)
+    assert killed == ["search", "refit"]
+    assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
+    for name in ("model.safetensors", "language_model/model.safetensors"):
+        first, second = (load_file(tmp_path / run / "bundle" / name) for run in ("whole", "cut"))
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key])
 
 
 def test_tuning_without_texts_is_refused(shop, settings, write_run, tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""Training as a job of a Ray cluster: the night hands it in, follows it, and takes it back when the night is cancelled.
+
+The cluster is the one that RAY_ADDRESS names. Its nodes have the same Python and packages, and see the folder of runs under the same
+path. Nightloom's own code goes with the job, so every node trains with the code of the night.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from nightloom.core.disk import trouble
+from nightloom.core.errors import InputError, TrainingError
+from nightloom.core.secrets import hidden
+from nightloom.runs.environment import SWITCHES
+from nightloom.training.launch import LOG_TAIL, MAX_RESTARTS, Progress, report_epochs, worker_settings
+from nightloom.training.ray_workers import SCRATCH, refusal
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+ADDRESS = "RAY_ADDRESS"
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 120.0
+"""For so long a cluster may not answer before it counts as lost."""
+BEAT_SECONDS = 5.0
+"""So often a night says that it is there."""
+STOP_SECONDS = 60.0
+BEAT = "night.beat"
+"""File beside run.json that the night rewrites while it follows the job."""
+
+
+def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None) -> None:
+    """Train as a job of the Ray cluster until it is done.
+
+    A job that trains the same run is taken over: it belongs to a night that was killed. Otherwise one is handed in, and goes on from
+    the last checkpoint where there is one. On any exception here (a cancel, Ctrl-C) the job is stopped. When this process is killed,
+    the job misses its beat and ends by itself (see `nightloom.training.ray_workers.LeftAlone`).
+
+    Args:
+        run_json: what to train; see `nightloom.training.run.Run`. All nodes see it, and what it names, under this path.
+        workers: processes, one a CPU of the cluster, or one a GPU.
+        log: file for what the job prints.
+        on_epoch: called with each line of `curves.jsonl` as it is written.
+
+    Raises:
+        InputError: Ray is not installed, no cluster is named, or the job refused what it was given.
+        TrainingError: the cluster can not be reached, or the job failed.
+    """
+    client, key = _client(), _key(run_json, workers)
+    out = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"])
+    curves = out / "curves.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    beat = run_json.parent / BEAT
+    for attempt in range(MAX_RESTARTS + 1):
+        job = _running(client, key) if not attempt else None
+        if job is None:
+            curves.unlink(missing_ok=True)
+            shutil.rmtree(out / SCRATCH, ignore_errors=True)
+            beat.write_text("0", encoding="utf-8")
+            job = _submit(client, run_json, workers, key)
+        ended = _Follower(client, job, log, curves, beat, on_epoch)()
+        code = ended.driver_exit_code
+        if ended.status == "SUCCEEDED":
+            beat.unlink(missing_ok=True)
+            return
+        if ended.status == "STOPPED" or code in (1, InputError.exit_code):
+            break  # somebody's wish, or our own word; anything else is a driver that was lost
+    tail = client.get_job_logs(job).splitlines()[-LOG_TAIL:]
+    if said := trouble(TrainingError("\n".join(tail)), run_json.parent):
+        raise InputError(said)
+    if said_so := refusal(out):
+        raise said_so
+    why = "was stopped in Ray" if ended.status == "STOPPED" else f"failed (exit code {code})"
+    raise TrainingError(
+        f"the Ray job {job} {why}; started again, the night goes on from its last checkpoint. {ended.message or ''}\nThe end of {log}:\n"
+        + "\n".join(tail)
+    )
+
+
+def _client() -> JobSubmissionClient:
+    """A connection to the cluster."""
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise InputError("training.launcher: ray needs the package ray. Run `pip install 'nightloom[ray]'`.") from error
+    address = os.environ.get(ADDRESS, "")
+    if not address:
+        raise InputError(f"training.launcher: ray needs the address of a cluster. Set {ADDRESS}=http://HEAD:8265, the head's dashboard.")
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise TrainingError(
+            f"{ADDRESS}={hidden(address)}: no Ray cluster takes jobs there ({_first(error)}). Start it with "
+            "`ray start --head`, or set the address of its dashboard (http://HEAD:8265)."
+        ) from error
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _key(run_json: Path, workers: int) -> str:
+    """What tells a run's job from all others: the place and content of run.json, and the number of workers."""
+    return hashlib.sha256(f"{run_json.resolve()} {workers} {run_json.read_text(encoding='utf-8')}".encode()).hexdigest()[:16]
+
+
+def _running(client: JobSubmissionClient, key: str) -> str | None:
+    """The job that trains this run already."""
+    found = (job for job in client.list_jobs() if (job.metadata or {}).get("nightloom") == key and not job.status.is_terminal())
+    return next((job.submission_id for job in found), None)
+
+
+def _submit(client: JobSubmissionClient, run_json: Path, workers: int, key: str) -> str:
+    """Hand the run in as a job; returns its id."""
+    package = Path(__file__).parents[1]
+    path = str(run_json.resolve())
+    module = ["-m", "nightloom.training", "--config", path, "--launcher", "ray", "--workers", str(workers)]
+    beat = ["--beat", str(run_json.resolve().parent / BEAT)]
+    python = f'"$(command -v {shlex.quote(sys.executable)} || echo python)"'  # the night's own, where the head has it
+    return client.submit_job(
+        entrypoint=f"{python} {shlex.join([*module, *beat])}",
+        submission_id=f"nightloom-{key}-{uuid4().hex[:8]}",
+        metadata={"nightloom": key, "run": path},
+        runtime_env={
+            "py_modules": [str(package)],
+            "excludes": ["__pycache__"],
+            "env_vars": SWITCHES | worker_settings(1) | {"RAY_TRAIN_V2_ENABLED": "1", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"},
+        },
+    )
+
+
+@dataclass
+class _Follower:
+    """A job that is followed to its end: log, epochs, and the beat that keeps it alive."""
+
+    client: JobSubmissionClient
+    job: str
+    log: Path
+    curves: Path
+    beat: Path
+    on_epoch: Progress | None
+
+    def __call__(self) -> JobDetails:
+        """Follow; returns what Ray says of the job in the end."""
+        tail = threading.Thread(target=self._tail, daemon=True)
+        tail.start()
+        seen, beats, next_beat, answered = 0, 0, 0.0, time.monotonic()
+        try:
+            while True:
+                if time.monotonic() >= next_beat:
+                    beats, next_beat = beats + 1, time.monotonic() + BEAT_SECONDS
+                    self.beat.write_text(f"{os.getpid()} {beats}", encoding="utf-8")
+                try:
+                    said = self.client.get_job_info(self.job)
+                except (ConnectionError, RuntimeError, OSError) as error:
+                    if time.monotonic() - answered > PATIENCE_SECONDS:
+                        raise TrainingError(
+                            f"the Ray cluster has not answered for {PATIENCE_SECONDS:.0f} seconds ({_first(error)}). "
+                            "Start the night again when it is back: it goes on from its last checkpoint."
+                        ) from error
+                else:
+                    answered = time.monotonic()
+                    if said.status.is_terminal():
+                        break
+                seen = report_epochs(self.curves, seen, self.on_epoch)
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            self._stop()
+            raise
+        report_epochs(self.curves, seen, self.on_epoch)
+        tail.join(POLL_SECONDS * 10)
+        return said
+
+    def _stop(self) -> None:
+        """Stop the job, and wait until it is."""
+        end = time.monotonic() + STOP_SECONDS
+        with contextlib.suppress(ConnectionError, RuntimeError, OSError):
+            self.client.stop_job(self.job)
+            while not self.client.get_job_status(self.job).is_terminal() and time.monotonic() < end:
+                time.sleep(POLL_SECONDS / 4)
+
+    def _tail(self) -> None:
+        """Append what the job prints to the night's log; a broken connection is made anew, and what was read is skipped."""
+        read = 0
+
+        async def follow() -> None:
+            nonlocal read
+            passed = 0
+            async for text in self.client.tail_job_logs(self.job):
+                fresh = text[max(0, read - passed) :]
+                passed += len(text)
+                read = max(read, passed)
+                with self.log.open("a", encoding="utf-8") as output:
+                    output.write(fresh)
+
+        while True:
+            try:
+                asyncio.run(follow())
+                return
+            except Exception:  # whatever the library behind the socket calls it; the job's end is seen by its status
+                time.sleep(POLL_SECONDS)
+                with contextlib.suppress(Exception):
+                    if self.client.get_job_status(self.job).is_terminal():
+                        return
