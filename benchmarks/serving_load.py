@@ -16,6 +16,7 @@ import os
 import platform
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -103,7 +104,7 @@ def first_answer(root: Path, name: str, workers: int) -> float:
 
 
 def bulk(champion: Champion, many: int) -> str:
-    """How fast one request of so many events is taken, how much memory the worker needs for it, and that it counts once."""
+    """How fast one request of so many events is taken, how much memory the worker needs for it, that all are kept, and once."""
     users, first = users_of(champion), 1_900_000_000
     artefact = Artefact.open(champion.folder)
     items, name = list(artefact.catalogue["item_id"]), artefact.event_names.default
@@ -119,11 +120,11 @@ def bulk(champion: Champion, many: int) -> str:
         with Client(service.address) as client:
             client.add_many_events(events(1_000))
             (worker,) = [one for one in psutil.Process(service.process.pid).children(recursive=True) if one.memory_info().rss > 50e6]
-            before, highest, done = worker.memory_info().rss, [0], threading.Event()
+            before, seen, done = worker.memory_info().rss, list[int](), threading.Event()
 
             def watch() -> None:
                 while not done.wait(0.2):
-                    highest[0] = max(highest[0], worker.memory_info().rss)
+                    seen.append(worker.memory_info().rss)
 
             watching = threading.Thread(target=watch)
             watching.start()
@@ -132,9 +133,17 @@ def bulk(champion: Champion, many: int) -> str:
             seconds = time.perf_counter() - began
             done.set()
             watching.join()
-        more = (highest[0] - before) / 1e6
+            used = sum(worker.cpu_times()[:2])
+            again = client.add_many_events(events(many // 10))
+        with contextlib.closing(sqlite3.connect(Path(scratch) / "shop.db")) as store:
+            ((kept,),) = store.execute("SELECT count(*) FROM events")
+    half, most = (max(part, default=before) - before for part in (seen[: len(seen) // 2], seen))
     counts = {name: said[name] for name in ("received", "stored", "duplicates", "refused")}
-    return f"- {many:,} events in one request: {many / seconds:,.0f} a second, {more:,.0f} MB more memory, {counts}"
+    return (
+        f"- {many:,} events in one request: {many / seconds:,.0f} a second, {1000 * used / many:.2f} ms of CPU each, {counts}\n"
+        f"- more memory, MB: {half / 1e6:,.0f} at half of them, {most / 1e6:,.0f} at the most\n"
+        f"- a tenth of them again: {again['stored']:,} stored; the store has {kept:,}"
+    )
 
 
 def measure(champion: Champion, workers: int, seconds: float) -> tuple[list[str], bool]:

@@ -47,12 +47,17 @@ class EventNames:
 
     def codes(self, names: Sequence[str]) -> NDArray[np.int16]:
         """The code of each name, int16 [len(names)]; that of the default where the model does not know it."""
-        places, default = self._places, self._places[self.default]
+        places, default = self._places, self.default_code
         return np.array([places.get(name, default) for name in names], dtype=np.int16)
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: code for code, name in enumerate(self.known)}
+
+    @cached_property
+    def default_code(self) -> int:
+        """The code of the default."""
+        return self._places[self.default]
 
     @cached_property
     def any(self) -> bool:

@@ -116,24 +116,28 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
     """
     for number, query in enumerate(queries):
         _check(number, query)
-    kept = [[place for place, item in enumerate(one.history) if item in index] for one in queries]
-    event_types = [one.event_types if one.event_types is not None else [names.default] * len(one.history) for one in queries]
-    names.check([name for one in event_types for name in one])
-    codes = names.codes(_flat(event_types, kept))
-    default = iter(names.positive[codes].tolist())
-    positive: list[bool] = []
-    for query, part in zip(queries, kept, strict=True):
-        by_name = [next(default) for _ in part]
-        positive += by_name if query.positive is None else [query.positive[place] for place in part]
+    dense = [[index.get(item, -1) for item in one.history] for one in queries]
+    kept = [[place for place, item in enumerate(row) if item >= 0] for row in dense]
+    found = Histories.of_items([[row[place] for place in part] for row, part in zip(dense, kept, strict=True)])
+    codes, times = np.full(len(found.items), names.default_code, dtype=np.int16), found.times
+    if any(one.event_types is not None for one in queries):
+        event_types = [one.event_types if one.event_types is not None else [names.default] * len(one.history) for one in queries]
+        names.check([name for one in event_types for name in one])
+        codes = names.codes(_flat(event_types, kept))
+    positive = names.positive[codes]
+    for query, part, first in zip(queries, kept, found.offsets.tolist(), strict=False):
+        if query.positive is not None:
+            positive[first : first + len(part)] = [query.positive[place] for place in part]
+    if any(one.times is not None for one in queries):
+        given = [one.times if one.times is not None else [0] * len(one.history) for one in queries]
+        times = np.array(_flat(given, kept), dtype=np.int64)
     now = int(time.time())
-    times = [one.times if one.times is not None else [0] * len(one.history) for one in queries]
-    found = Histories.of_items([[index[one.history[place]] for place in part] for one, part in zip(queries, kept, strict=True)])
     return replace(
         found,
         event_types=codes,
-        positive=np.array(positive, dtype=np.bool_),
+        positive=positive,
         seen=names.seen[codes],
-        times=np.array(_flat(times, kept), dtype=np.int64),
+        times=times,
         request_time=np.array([clock.time_of(one, now) for one in queries], dtype=np.int64),
         links=_links(queries, index, names),
     )
@@ -156,6 +160,8 @@ def _check(number: int, query: Query) -> None:
             raise InputError(
                 f"query {number}: {len(given)} {name} for {events} events. Give one for each event of the history, or none at all."
             )
+    if query.times is None and query.request_time is None:
+        return
     times = np.asarray(() if query.times is None else query.times)
     moment = np.asarray(() if query.request_time is None else (query.request_time,))
     for name, given in (("times", times), ("request_time", moment)):

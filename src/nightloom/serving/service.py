@@ -88,8 +88,9 @@ class Service:
 
     async def meaning(self, text: str | None) -> FloatArray | None:
         """The vector of a text, made in a thread; None without one, and where the service reads no texts."""
-        model = self.model
-        return None if text is None or model.encoder is None else await asyncio.to_thread(model.meaning, text)
+        if text is None or (model := self.model).encoder is None:
+            return None
+        return await asyncio.to_thread(model.meaning, text)
 
     async def answer(self, asked: RecommendRequest, language: Language = "en") -> dict[str, Any]:
         """The answer to a request; what takes longer is done in threads, while others are answered. As `recommend` besides."""

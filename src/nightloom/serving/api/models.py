@@ -65,9 +65,9 @@ class RecommendRequest(Body):
     """`next` of the answer before."""
     exclude_seen: bool | None = None
     """Leave out items of the history; by default as the model was evaluated."""
-    columns: Annotated[list[Id], Field(max_length=50)] = []
+    columns: Annotated[list[Id], Field(max_length=50)] = Field(default_factory=list)
     """Columns of the catalogue that come with each item."""
-    rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = []
+    rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = Field(default_factory=list)
     """Business rules of this request, besides those of the service."""
     explain: bool | Literal["both"] = False
     """Say why, for each item: what speaks for it. "both": what speaks against it too, with values and standard errors."""
