@@ -32,7 +32,7 @@ from nightloom.promotion.registered import TRAINED_TAG, Version
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
 from nightloom.promotion.review import STARTED_BY, review_tag
 from nightloom.promotion.standing import held
-from nightloom.promotion.trust import fidelity_limits, group_limits, tail_limits, with_trust
+from nightloom.promotion.trust import group_limits, reasons_compared, tail_limits, with_trust
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.provenance import run_tags
 from nightloom.runs.stages import Manifest, Night, run_stage
@@ -63,9 +63,10 @@ def promote(
     trained = f"{tuned.key} {protocol}"
     registry = Registry(night.root)
     found = standing(night, registry, trained)
-    if found.champion != evaluated.figures["champion"]:
-        report_progress(f"promote: version {found.champion} stands now, not {evaluated.figures['champion']}. It is evaluated again.")
-        return None
+    for stage, compared in (("evaluated", evaluated), ("explained", explained)):
+        if found.champion != (then := compared.figures["champion"]):
+            report_progress(f"promote: version {found.champion} stands now, not {then}. It is {stage} again.")
+            return None
 
     def body(folder: Path) -> dict[str, Any]:
         rows = pd.read_parquet(evaluated.path / "per_user.parquet")
@@ -84,11 +85,13 @@ def promote(
         gaps, tail = evaluated.figures["fairness"].get(protocol, []), evaluated.figures["tail"].get(protocol, {})
         limits = group_limits(gaps, evaluated.figures["metrics"][SequentialRecommender.family][protocol], config.promotion)
         limits += tail_limits(tail, config.promotion)
-        if against is not None and explained.figures["champion"] == against:
-            fidelity = dict(iter(pd.read_parquet(explained.path / FIDELITY).groupby("family")))
-            if CHAMPION in fidelity and CHALLENGER in fidelity:
-                limits += fidelity_limits(fidelity[CHALLENGER], fidelity[CHAMPION], config.promotion)
-        judged = with_trust(judged, limits)
+        if against is None:
+            judged = with_trust(judged, limits)
+        else:
+            fidelity = pd.read_parquet(explained.path / FIDELITY)
+            both = (fidelity[fidelity["family"] == family] for family in (CHALLENGER, CHAMPION))
+            reasons, unsaid = reasons_compared(*both, config.promotion)
+            judged = with_trust(judged, [*limits, *reasons], unsaid)
         if why := held(registry, config.name, config.promotion, night.night, trained):
             judged = held_back(judged, why)
         decision = asdict(judged)

@@ -22,6 +22,7 @@ from nightloom.runs.stages import Manifest, Night
 from tasks.collect import collect
 from tasks.load_pretrained import load_pretrained
 from tasks.progress import artifact_key
+from tasks.promote import promote
 from tasks.report import unchanged
 from tasks.validate import validate
 from tests.tiny_models import tiny_bert
@@ -109,3 +110,14 @@ def test_prefect_takes_the_key_of_any_name(study: str) -> None:
 
 def test_names_of_configs_keep_the_keys_that_they_had() -> None:
     assert artifact_key("families", "movies-small_2", "leave_one_out") == "families-movies-small-2-leave-one-out"
+
+
+@pytest.mark.parametrize(("evaluated", "explained"), [(None, "3"), ("3", None), ("3", "3")])
+def test_what_was_measured_beside_another_champion_is_measured_again(tmp_path: Path, evaluated: str | None, explained: str | None) -> None:
+    """The champion may change between evaluate and explain, too: then reasons were compared with those of a version that does not stand."""
+    night = night_of(tmp_path / "mlruns", data={"events": "events.csv"}, promotion={"mode": "disabled"})  # nothing stands
+    stages = [
+        Manifest(name, "k", str(tmp_path), figures={"champion": one}) for name, one in (("evaluate", evaluated), ("explain", explained))
+    ]
+    any_other = Manifest("fine_tune", "k", str(tmp_path))
+    assert promote.fn(night, any_other, any_other, *stages, "a run") is None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
 from nightloom.explain.shapley import shapley_values
+from nightloom.explain.threads import each
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import PLAYERS, UNKNOWN, Contributions, Estimator, contributions
 from nightloom.serving.reasons.coalitions import Coalitions, history_players, subsets
@@ -60,7 +61,8 @@ def long_run(game: Coalitions, items: NDArray[np.integer], samples: int, seed: i
 
 def long_runs(engine: Engine, histories: Histories, samples: int, seed: int, precision: float = 0.0) -> Iterable[LongRun]:
     """Long runs of the latest events of the histories that are long enough, for items of their recommendations at `ITEMS`."""
-    for at in np.flatnonzero(histories.lengths >= FEWEST).tolist():
+
+    def run(at: int) -> LongRun | None:
         history = histories.take(slice(at, at + 1))
         latest = np.arange(len(history.items))[None] >= len(history.items) - PLAYERS  # older events cost time and teach little
         history = subsets(history, latest)
@@ -69,8 +71,9 @@ def long_runs(engine: Engine, histories: Histories, samples: int, seed: int, pre
         scores[history.items] = -np.inf
         best = np.argsort(-scores, kind="stable")
         places = [place for place in ITEMS if place < len(best) and np.isfinite(scores[best[place]])]
-        if places:
-            yield long_run(game, best[places], samples, seed, precision)
+        return long_run(game, best[places], samples, seed, precision) if places else None
+
+    return (found for found in each(run, np.flatnonzero(histories.lengths >= FEWEST).tolist()) if found is not None)
 
 
 def fit(runs: Iterable[LongRun]) -> Estimator:

@@ -91,20 +91,21 @@ def draw(folder: Path, model: Bundle, found: Sequence[Explanation], histories: H
     """
     first = [reason for reason in found[0].reasons if reason.kind == "event"]
     shap_plots.draw(folder, found[0].events, first, all_of_them.fields, all_of_them.events)
-    shap_plots.draw_segments(folder, by_length(all_of_them))
+    parts = segments(all_of_them.lengths)
+    shap_plots.draw_segments(
+        folder, {name: [all_of_them.fields[at] for at in np.flatnonzero(mask).tolist()] for name, mask in parts.items()}
+    )
     if (features := explain_reranker(model.recommender, histories, seed)) is not None:
-        draw_reranker(features, folder)
+        draw_reranker(features, folder, segments(histories.lengths[: len(features)].tolist()))
     _draw_words(folder, model, found, histories)
 
 
-def by_length(found: Overview) -> dict[str, list[Row]]:
-    """Fields of recommendations for users with short and with long histories; empty where one of the two has too few."""
-    lengths = np.array(found.lengths)
-    middle = float(np.median(lengths)) if len(lengths) else 0.0
-    parts = {f"histories up to {middle:.0f} events": lengths <= middle, "longer histories": lengths > middle}
-    if any(int(mask.sum()) < FEWEST for mask in parts.values()):
-        return {}
-    return {name: [found.fields[at] for at in np.flatnonzero(mask).tolist()] for name, mask in parts.items()}
+def segments(lengths: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
+    """Users with short and with long histories, bool [users] each; empty where one of the two has too few."""
+    many = np.array(lengths)
+    middle = float(np.median(many)) if len(many) else 0.0
+    parts = {f"histories up to {middle:.0f} events": many <= middle, "longer histories": many > middle}
+    return {} if any(int(mask.sum()) < FEWEST for mask in parts.values()) else parts
 
 
 def _draw_words(folder: Path, model: Bundle, found: Sequence[Explanation], histories: Histories) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Histories
 from nightloom.explain.fidelity import measures
+from nightloom.explain.threads import each
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import PLAYERS, Estimator, contributions
 from nightloom.serving.reasons.coalitions import subsets
@@ -39,24 +41,26 @@ def service_fidelity(engine: Engine, estimator: Estimator, histories: Histories,
     Returns:
         `family`, `user_id` and the measures, one row for each user with enough events for whom something can be recommended.
     """
-    rows = []
-    for at, user_id in enumerate(user_ids):
+
+    def row_of(at: int) -> dict[str, Any] | None:
         whole = histories.take(slice(at, at + 1))
         many = len(whole.items)
         if many < FEWEST_EVENTS:
-            continue
+            return None
         latest = subsets(whole, np.arange(many)[None] >= many - PLAYERS)
         game = engine.coalitions_of(latest)
         scores = np.where(engine.catalogue.open_to(None), game.scores(np.ones((1, game.events), np.bool_))[0], -np.inf)
         scores[whole.items] = -np.inf
         item = int(np.argmax(scores))
         if not np.isfinite(scores[item]):
-            continue
+            return None
         found = contributions(game, np.arange(game.events), np.array([item]), whole.items)
         values = found.values(estimator)[:, 0]
         order = np.argsort(-values, kind="stable")
         measured = measures(game, item, {family: order[values[order] > 0].tolist()}, whole.items)[family]
-        rows.append({"family": family, "user_id": user_id} | measured)
+        return {"family": family, "user_id": user_ids[at]} | measured
+
+    rows = [row for row in each(row_of, range(len(user_ids))) if row is not None]
     return pd.DataFrame(rows, columns=["family", "user_id", *(f"{name}{end}" for name in MEASURES for end in ("", "_area"))])
 
 

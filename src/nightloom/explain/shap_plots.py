@@ -95,7 +95,7 @@ def draw(folder: Path, first: Shapley, reasons: Sequence[Reason], fields: Sequen
 
 
 def draw_segments(folder: Path, segments: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]]) -> None:
-    """`shap_segments.png`: mean size of each field's value by segment of users; nothing without segments.
+    """Fields by segment of users: `shap_segments.png`, mean sizes, and `shap_segments_fields.png`, dots; nothing without segments.
 
     Args:
         folder: where to.
@@ -111,13 +111,39 @@ def draw_segments(folder: Path, segments: Mapping[str, Sequence[tuple[float, Map
     for table in tables.values():
         table.feature_names = shown
     saved(folder / "shap_segments.png", lambda: shap.plots.bar(tables, max_display=SHOWN, show=False))
+    beeswarms(folder / "shap_segments_fields.png", tables, color="#0072B2")
+
+
+def beeswarms(path: Path, parts: Mapping[str, Any], color: str | None = None) -> None:
+    """One of shap's beeswarms for each of some explanations of the same players, side by side, in the same order; nothing without parts.
+
+    Args:
+        path: PNG file to write.
+        parts: heading -> `shap.Explanation`.
+        color: of all dots; None: by the players' data.
+    """
+    import shap
+    from matplotlib import pyplot
+
+    if not parts:
+        return
+    sizes = np.abs(np.concatenate([one.values for one in parts.values()])).mean(0)
+
+    def plot() -> None:
+        shown = min(SHOWN, len(sizes))
+        figure, axes = pyplot.subplots(1, len(parts), figsize=(7.5 * len(parts), 0.4 * shown + 1.5), layout="constrained", sharex=True)
+        for axis, (heading, one) in zip(np.atleast_1d(axes), parts.items(), strict=True):
+            said = {"max_display": shown, "order": np.argsort(-sizes, kind="stable"), "plot_size": None, "color": color, "show": False}
+            shap.plots.beeswarm(one, ax=axis, color_bar=color is None and axis is figure.axes[len(parts) - 1], **said)
+            axis.set_title(f"{heading} ({len(one.values)})", loc="left", fontsize=11)
+
+    saved(path, plot)
 
 
 def saved(path: Path, plot: Callable[[], Any]) -> None:
-    """Draw with pyplot on a figure of its own, and close it."""
+    """Draw with pyplot, on a figure of its own where the plot makes none, and close it."""
     from matplotlib import pyplot
 
-    pyplot.figure()
     try:
         plot()
         pyplot.gcf().savefig(path, dpi=110, bbox_inches="tight")

@@ -47,13 +47,19 @@ class Limit:
     said: str
 
 
-def with_trust(decision: Decision, limits: Sequence[Limit]) -> Decision:
-    """The decision with the limits that were checked; one that does not hold rejects, and comes first among the reasons."""
+def with_trust(decision: Decision, limits: Sequence[Limit], notes: Sequence[str] = ()) -> Decision:
+    """The decision with the limits that were checked; one that does not hold rejects, and comes first among the reasons.
+
+    Args:
+        decision: what `nightloom.promotion.gate.decide` found.
+        limits: what was checked.
+        notes: what could not be, in sentences.
+    """
     against = [one for one in limits if not one.passed]
     return replace(
         decision,
         decision="reject" if against else decision.decision,
-        reasons=(*(one.said for one in against), *decision.reasons, *(one.said for one in limits if one.passed)),
+        reasons=(*(one.said for one in against), *decision.reasons, *(one.said for one in limits if one.passed), *notes),
         guards=(*decision.guards, *(one.name for one in against)),
         limits=tuple(limits),
         moves_anchor=decision.moves_anchor and not against,
@@ -100,6 +106,28 @@ def tail_limits(tail: Mapping[str, float], config: PromotionConfig) -> list[Limi
         f"(interval {tail['low']:.1%} to {tail['high']:.1%})."
     )
     return [Limit("tail share", tail["value"], tail["low"], tail["high"], config.min_tail_share, passed, said)]
+
+
+def reasons_compared(challenger: pd.DataFrame, champion: pd.DataFrame, config: PromotionConfig) -> tuple[list[Limit], tuple[str, ...]]:
+    """The limit on how much less reasons may hold than the champion's, or a sentence that says why nothing was compared.
+
+    Args:
+        challenger: as in `fidelity_limits`.
+        champion: likewise.
+        config: the gate's settings.
+    """
+    if config.fidelity_margin is None:
+        return [], ()
+    found = fidelity_limits(challenger, champion, config)
+    if found:
+        return found, ()
+    if not len(challenger):
+        why = "tonight's were measured for nobody (explain.fidelity_users)"
+    elif not len(champion):
+        why = "the champion's could be measured for nobody, or its serving artefact could not be opened"
+    else:
+        why = f"fewer than {FEWEST} of {len(challenger):,} users have a recommendation by both"
+    return [], (f"Reasons were not compared with the champion's: {why}.",)
 
 
 def fidelity_limits(challenger: pd.DataFrame, champion: pd.DataFrame, config: PromotionConfig) -> list[Limit]:

@@ -20,8 +20,10 @@ CAPTIONS = {
     "shap_bar": "Mean size of each field's value (shap: bar)",
     "shap_heatmap": "Fields by recommendation (shap: heatmap)",
     "shap_segments": "Mean size of each field's value, for users with short and with long histories (shap: bar)",
+    "shap_segments_fields": "The same, a dot a recommendation (shap: beeswarm)",
     "shap_positions": "Events by position of the history, a dot a recommendation (shap: beeswarm)",
-    "shap_reranker": "What the re-ranker looks at in the items that it puts first, in log-odds (shap: Permutation, beeswarm)",
+    "shap_reranker": "What the re-ranker looks at in the items that it puts first, in log-odds (shap: beeswarm)",
+    "shap_reranker_segments": "The same, for users with short and with long histories",
     "shap_words_1": "Words of a recommended item's text (shap: Partition with a masker of texts)",
     "shap_words_2": "Words of another one's",
 }

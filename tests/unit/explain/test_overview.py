@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nightloom.core.sequences import Histories
-from nightloom.explain.overview import Overview, by_length
+from nightloom.explain.overview import segments
 from nightloom.explain.reranker_features import draw_reranker, explain_reranker
 from nightloom.explain.shap_plots import draw_segments
 from nightloom.explain.title_tokens import draw_text, encoder_of, explain_text, worth_of_text
@@ -38,8 +38,9 @@ def test_the_re_rankers_features_add_up_to_its_log_odds(tmp_path: Path) -> None:
     assert found.values.shape[1] == features.shape[2] == len(found.feature_names)
     assert {"fused score", "score of network", "rank"} <= set(found.feature_names)
     assert np.abs(found.values).sum() > 0
-    draw_reranker(found, tmp_path)
-    assert (tmp_path / "shap_reranker.png").stat().st_size > 5000
+    draw_reranker(found, tmp_path, {"few": np.arange(12) < 5, "many": np.arange(12) >= 5})
+    for name in ("reranker", "reranker_segments"):
+        assert (tmp_path / f"shap_{name}.png").stat().st_size > 5000
 
 
 def test_scores_are_those_of_the_candidates_that_were_described(tmp_path: Path) -> None:
@@ -87,12 +88,40 @@ def test_without_its_language_model_no_words_are_told(tmp_path: Path) -> None:
     assert encoder_of(Bundle.load(serving_bundle(tmp_path / "bundle"))) is None
 
 
+def test_the_re_rankers_values_are_those_of_shap_s_exact_explainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All walks of a few features: those that vary, the others held still."""
+    import shap
+
+    model = Bundle.load(serving_bundle(tmp_path / "bundle", reranker=True)).recommender
+    features = model.reranker_features(some(3))
+    assert features is not None
+    assert model.reranker is not None
+    features[:, :, 6:] = 0  # six features vary, so that all their coalitions are few
+    monkeypatch.setattr(model, "reranker_features", lambda _: features)
+    found = explain_reranker(model, some(3), seed=0)
+    flat = features.reshape(-1, features.shape[2])
+    background = flat[np.random.default_rng(0).choice(len(flat), 10, replace=False)]
+    explainer = shap.explainers.Exact(
+        lambda rows: model.reranker.log_odds(np.concatenate([rows, np.zeros((len(rows), flat.shape[1] - 6))], 1, dtype=np.float32)[None])[
+            0
+        ],
+        shap.maskers.Independent(background[:, :6]),
+    )
+    exact = explainer(found.data[:, :6].astype(float))
+    np.testing.assert_allclose(found.base_values, exact.base_values, atol=1e-4)
+    assert np.abs(found.values[:, :6] - exact.values).mean() < 0.15 * np.abs(exact.values).mean()
+    np.testing.assert_allclose(found.values[:, 6:], 0, atol=1e-9)
+
+
 def test_segments_are_short_and_long_histories(tmp_path: Path) -> None:
     rows = [(0.0, {"id": float(at), "text": 1.0}) for at in range(12)]
-    parts = by_length(Overview(rows, rows, list(range(12))))
-    assert {name: len(games) for name, games in parts.items()} == {"histories up to 6 events": 6, "longer histories": 6}
-    assert parts["longer histories"] == rows[6:]
-    draw_segments(tmp_path, parts)
-    assert (tmp_path / "shap_segments.png").stat().st_size > 5000
-    assert by_length(Overview(rows, rows, [3] * 12)) == {}
+    parts = segments(list(range(12)))
+    assert {name: np.flatnonzero(mask).tolist() for name, mask in parts.items()} == {
+        "histories up to 6 events": list(range(6)),
+        "longer histories": list(range(6, 12)),
+    }
+    draw_segments(tmp_path, {name: [rows[at] for at in np.flatnonzero(mask)] for name, mask in parts.items()})
+    for name in ("segments", "segments_fields"):
+        assert (tmp_path / f"shap_{name}.png").stat().st_size > 5000
+    assert segments([3] * 12) == {}
     draw_segments(tmp_path / "none", {})

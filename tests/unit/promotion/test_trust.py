@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nightloom.config import PromotionConfig
 from nightloom.evaluation.fairness import group_gaps
 from nightloom.promotion.gate import Decision
-from nightloom.promotion.trust import fidelity_limits, group_limits, tail_limits, with_trust
+from nightloom.promotion.trust import fidelity_limits, group_limits, reasons_compared, tail_limits, with_trust
 
 SHARE = st.floats(0, 1, allow_nan=False)
 
@@ -119,3 +119,19 @@ def test_fidelity_that_is_gone_is_seen_and_a_few_people_say_nothing() -> None:
     assert fidelity_limits(people(0, 0.3).head(5), people(1, 0.0), PromotionConfig()) == []
     (same,) = fidelity_limits(people(0, 0.0), people(0, 0.0), PromotionConfig())
     assert (same.value, same.passed) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("mine", "its", "why"),
+    [(0, 60, "measured for nobody"), (60, 0, "serving artefact could not be opened"), (60, 5, "fewer than 6 of 60 users")],
+)
+def test_what_could_not_be_compared_is_said(mine: int, its: int, why: str) -> None:
+    limits, notes = reasons_compared(people(0, 0.3).head(mine), people(1, 0.0).head(its), PromotionConfig())
+    assert limits == []
+    judged = with_trust(Decision("promote", ("Better.",), "ndcg_at_10", "enabled"), limits, notes)
+    assert judged.decision == "promote"
+    assert judged.reasons[0] == "Better."
+    assert judged.reasons[-1].startswith("Reasons were not compared with the champion's: ")
+    assert why in judged.reasons[-1]
+    assert reasons_compared(people(0, 0.3).head(mine), people(1, 0.0).head(its), PromotionConfig(fidelity_margin=None)) == ([], ())
+    assert reasons_compared(people(0, 0.3), people(1, 0.0), PromotionConfig())[1] == ()

@@ -1,4 +1,4 @@
-"""The factors of one history: equation 4 of `nightloom.models.scorers.als` as a kernel; small calls of numpy cost several times that."""
+"""The factors of histories: equation 4 of `nightloom.models.scorers.als` as kernels; small calls of numpy cost several times that."""
 
 from __future__ import annotations
 
@@ -32,12 +32,57 @@ def solve_history(vectors: Any, gram: Any, items: Any, decay: Any, user: Any) ->
             right[i] += 2 * share
             for j in range(i + 1):
                 left[i, j] += share * row[j]
-    for i in range(width):  # left becomes its lower triangle
+    decompose(left, width)
+    substitute(left, right, width)
+    for i in range(width):
+        user[i] = right[i]
+
+
+@kernel
+def solve_coalitions(near: Any, keep: Any, decay: Any, out: Any) -> None:
+    """The same of many coalitions of one history by their dual: (1 / w + near) a = 2 over a coalition's events says how much each counts.
+
+    Args:
+        near: float64 [events, events], products of the events' factors by the inverse of gram.
+        keep: bool [coalitions, events].
+        decay: float64 [memory], the weight w of an event by its age in its coalition; older ones do not count.
+        out: float64 [coalitions, events], a, written.
+    """
+    events = keep.shape[1]
+    most = min(events, len(decay))
+    left, right, places = np.empty((most, most)), np.empty(most), np.empty(most, np.int64)
+    for row in range(len(keep)):
+        many = 0
+        for event in range(events - 1, -1, -1):  # the latest first, so that a place is an age
+            out[row, event] = 0
+            if keep[row, event] and many < most:
+                places[many] = event
+                many += 1
+        for i in range(many):
+            for j in range(i + 1):
+                left[i, j] = near[places[i], places[j]]
+            left[i, i] += 1 / decay[i]
+            right[i] = 2
+        decompose(left, many)
+        substitute(left, right, many)
+        for i in range(many):
+            out[row, places[i]] = right[i]
+
+
+@kernel
+def decompose(left: Any, width: Any) -> None:
+    """The lower triangle of a positive definite matrix's first rows and columns becomes Cholesky's."""
+    for i in range(width):
         for j in range(i + 1):
             total = left[i, j]
             for k in range(j):
                 total -= left[i, k] * left[j, k]
             left[i, j] = total / left[j, j] if j < i else np.sqrt(total)
+
+
+@kernel
+def substitute(left: Any, right: Any, width: Any) -> None:
+    """Solve for the right side, in place, by what `decompose` has made."""
     for i in range(width):
         total = right[i]
         for k in range(i):
@@ -48,4 +93,3 @@ def solve_history(vectors: Any, gram: Any, items: Any, decay: Any, user: Any) ->
         for k in range(i + 1, width):
             total -= left[k, i] * right[k]
         right[i] = total / left[i, i]
-        user[i] = right[i]

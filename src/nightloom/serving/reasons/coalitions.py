@@ -28,10 +28,10 @@ from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.items.growing import aligned_empty
 from nightloom.serving.model.jit import kernel
 from nightloom.serving.model.members import Member
-from nightloom.serving.model.ranker import NOTHING_SEEN, best_of, filled
 from nightloom.serving.model.rerank import Reranker
 from nightloom.serving.model.transformer import Network, Tokens, extend, rounded, tokens_of
 from nightloom.serving.reasons.linear_scores import linear_scores
+from nightloom.serving.reasons.reranking import RerankedCoalitions, spans_of
 
 FloatArray = NDArray[np.float32]
 Masks = NDArray[np.bool_]
@@ -72,9 +72,9 @@ class Coalitions:
         lock: AbstractContextManager[Any] | None = None,
         penalty: FloatArray | None = None,
     ) -> None:
-        self.net, self.max_history, self._lock = net, max_history, lock or nullcontext()
+        self.net, self.max_history = net, max_history
         self.history = subsets(history, np.ones((1, len(history.items)), dtype=np.bool_))
-        self._vectors, self._everything = catalogue.vectors, catalogue.everything
+        self._vectors = catalogue.vectors
         self._mean, self._covariance = catalogue.mean, catalogue.covariance
         self.weights, self.newcomer_weights, self.reranker = weights, newcomer_weights, reranker
         self.penalty = penalty
@@ -82,6 +82,11 @@ class Coalitions:
         self._tokens = tokens_of(self.history, self.events + 1, timed=len(net.gaps) > 0)
         self._parts = {name: linear_scores(member, self.history, len(catalogue)) for name, member in members.items()}
         self._rows = np.concatenate([np.zeros((0, len(catalogue)), np.float32), *(part.rows for part in self._parts.values())])
+        self._reranked: RerankedCoalitions | None = None
+        if reranker is not None:
+            spans = spans_of(reranker.members, {name: len(part.rows) for name, part in self._parts.items()})
+            known = self._vectors, self._rows, spans, self._open
+            self._reranked = RerankedCoalitions(reranker, self.history, *known, lock or nullcontext())
         self.evaluations = 0
         """Coalitions that were scored so far."""
 
@@ -106,22 +111,22 @@ class Coalitions:
         slope = _one_over(centre, np.sqrt(np.maximum(np.einsum("nd,nd->n", wide @ self._covariance, wide), 0)))
         fused: FloatArray = np.matmul(users * (own * slope).astype(np.float32)[:, None], self._vectors.T)
         shift: NDArray[np.float64] = own * slope * centre
-        lines, factors = {}, []
+        found = {name: part.coefficients(keep) for name, part in self._parts.items()}
+        moments = {"network": (centre, slope)}
+        factors = []
         for name, part in self._parts.items():
-            coefficients = part.coefficients(keep)
-            mean, std = part.moments(coefficients)
-            lines[name] = (coefficients, mean, _one_over(mean, std))
-            scale = weights[name] * lines[name][2]
-            factors.append(coefficients * scale[:, None])
+            mean, std = part.moments(found[name])
+            moments[name] = mean, _one_over(mean, std)
+            scale = weights[name] * moments[name][1]
+            factors.append(found[name] * scale[:, None])
             shift = shift + scale * mean
         if factors:
             fused += np.concatenate(factors, axis=1, dtype=np.float32) @ self._rows
         fused -= shift.astype(np.float32)[:, None]
-        if self.reranker is not None:
-            for row, kept in enumerate(keep):
-                columns = {"network": (users[row], centre[row], slope[row])}
-                columns |= {name: (values[row], mean[row], over[row]) for name, (values, mean, over) in lines.items()}
-                fused[row] = self._reranked(self.reranker, fused[row], kept, columns)
+        if self.reranker is not None and self._reranked is not None:
+            coefficients = np.concatenate([np.zeros((len(keep), 0)), *found.values()], axis=1)
+            means, slopes = (np.column_stack([moments[name][which] for name in self.reranker.members]) for which in (0, 1))
+            fused = self._reranked(fused, keep, users, coefficients, means, slopes)
         if self.penalty is not None:
             fused -= self.penalty
         return fused
@@ -172,22 +177,6 @@ class Coalitions:
         now = int(self._tokens.asked[-1])
         coalition_vectors(self.net, self._vectors, self._tokens, keep, order, self.max_history, now, keys, values, found)
         return found
-
-    def _reranked(self, reranker: Reranker, fused: FloatArray, keep: NDArray[np.bool_], columns: Mapping[str, Any]) -> FloatArray:
-        """As `nightloom.serving.model.ranker.Ranker.rank`, for one coalition."""
-        history, pool = self.history, self._everything
-        items, times = history.items[keep], history.times[keep]
-        left_out = items[history.seen[keep]] if reranker.exclude_seen else NOTHING_SEEN
-        chosen, top = best_of(fused, pool, self._open, left_out, reranker.candidates)
-        chosen, top = filled(chosen, top, fused, pool, reranker.candidates)
-        lines = [top]
-        for name in reranker.members:
-            values, mean, slope = columns[name]
-            own = self._vectors[chosen] @ values if name == "network" else values @ self._parts[name].rows[:, chosen]
-            lines.append(((own - mean) * slope).astype(np.float32))
-        with self._lock:
-            odds = reranker.log_odds(np.stack(lines), chosen, items, times, int(history.request_time[0]))
-        return reranker.merged(fused, odds, chosen)
 
 
 def history_players(events: int, most: int) -> tuple[int, NDArray[np.int64]]:

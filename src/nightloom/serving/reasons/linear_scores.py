@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Histories, Links
 from nightloom.models.scorers.friends import STRANGER
+from nightloom.serving.model.least_squares import solve_coalitions
 from nightloom.serving.model.members import Factors, Friends, ItemEdges, Member, Popularity, Repeats
 
 FloatArray = NDArray[np.float32]
@@ -133,18 +134,13 @@ def _factors(member: Factors, history: Histories) -> LinearScores:
     vectors, gram = solver.vectors, solver.gram.astype(np.float64)
     own = vectors[history.items[events], :-1].astype(np.float64)
     inverse = np.linalg.solve(gram, own.T)  # [factors, events]
-    near, recency, memory = own @ inverse, solver.recency, solver.memory
+    near, decay = own @ inverse, np.power(solver.recency, np.arange(solver.memory, dtype=np.float64))
     rows = np.concatenate([inverse.T.astype(np.float32) @ vectors[:, :-1].T, vectors[:, -1][None]])
 
     def weigh(keep: Masks) -> Coefficients:
-        mine = keep[:, events]
-        age = ages(mine)
-        mine = mine & (age < memory)
-        left = np.where(mine[:, :, None] & mine[:, None, :], near, 0)
-        diagonal = np.arange(len(events))
-        left[:, diagonal, diagonal] += np.where(mine, np.power(recency, -age.astype(np.float64)), 1)
-        found = np.linalg.solve(left, np.where(mine, 2.0, 0)[:, :, None])[:, :, 0]
-        return np.column_stack([found, np.ones(len(keep))])
+        found = np.ones((len(keep), len(events) + 1))
+        solve_coalitions(near, keep[:, events], decay, found[:, :-1])
+        return found
 
     return LinearScores(rows, weigh)
 
