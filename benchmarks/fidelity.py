@@ -113,6 +113,7 @@ def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str
     found = contributions(game, np.arange(events), items, hidden)
     vectors = engine.catalogue.vectors
     lengths = np.linalg.norm(vectors, axis=1)
+    attention = Inside(made.bundle.recommender, one).attention()
     cosine = vectors[one.items] @ vectors[item] / (lengths[one.items] * lengths[item])
     orders = {
         "random (0)": random.permutation(events).tolist(),
@@ -122,7 +123,8 @@ def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str
         RIVAL: supporting(found.left_out[:, 0]),
         SERVICE: supporting(found.values(estimator)[:, 0]),
         "greedy deletion (240)": greedy(game, item),
-        "attention of the last layer (1)": supporting(Inside(made.bundle.recommender, one).attention()),
+        "attention of the last layer (1)": supporting(attention[-1]),
+        "attention of all layers (1)": supporting(attention.mean(0)),
         f"clustered SHAP ({CLUSTER_SAMPLES})": supporting(clustered(game, item, vectors[one.items], number)),
     }
     if long:

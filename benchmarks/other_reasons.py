@@ -1,6 +1,6 @@
 """Other ways to say which events of a history count, for `benchmarks.fidelity`: attention, path integration, SPIN-type, clusters.
 
-The first three look at the network alone, as they are published for networks: attention of its last layer, and gradients along a path from
+The first three look at the network alone, as they are published for networks: attention of the last token, and gradients along a path from
 a baseline to the embeddings of the events. Clusters are groups of events in the real game, scorers and all.
 """
 
@@ -53,26 +53,27 @@ class Inside:
         self.places = torch.from_numpy(starts + np.tile(np.arange(1, self.events + 1), copies))  # the first token is BOS
 
     def attention(self) -> FloatArray:
-        """How much the last token looks at each event in the last block, a mean over heads, float64 [events]."""
+        """How much the last token looks at each event in each block, means over heads, float64 [blocks, events]."""
         encoder: HistoryEncoder = self.encoder
+        found = []
         with torch.no_grad():
             x = self._input(self.tokens)
             tables = bias_table(encoder.position_bias, encoder.time_bias if encoder.use_time else None).split(encoder.heads)
-            for block, table in zip(list(encoder.blocks)[:-1], tables, strict=False):
-                x = block(x, self.batch, table, None)
-            block, table = encoder.blocks[-1], tables[-1]
-            q, k, _ = block.qkv(cast(block.attention_norm(x))).chunk(3, 1)  # type: ignore[operator]
-            width, own = q.shape[1] // encoder.heads, torch.cat([self.last, self.places])
-            place = self.batch.place[own]
+            place = self.batch.place[torch.cat([self.last, self.places])]
             span = self.batch.spans[-1]
             cells = span.cells[0, int(place[0]) - span.first]
-            found = []
-            for head in range(encoder.heads):
-                part = slice(head * width, (head + 1) * width)
-                keys = torch.cat([torch.zeros(1, dtype=torch.int64), self.places])
-                scores = (k[keys, part] @ q[self.last[0], part]) * width**-0.5 + table[head][cells[self.batch.place[keys]]]
-                found.append(torch.softmax(scores, 0)[1:])
-        return torch.stack(found).mean(0).double().numpy()
+            keys = torch.cat([torch.zeros(1, dtype=torch.int64), self.places])
+            for block, table in zip(encoder.blocks, tables, strict=True):
+                q, k, _ = block.qkv(cast(block.attention_norm(x))).chunk(3, 1)  # type: ignore[operator]
+                width = q.shape[1] // encoder.heads
+                heads = []
+                for head in range(encoder.heads):
+                    part = slice(head * width, (head + 1) * width)
+                    scores = (k[keys, part] @ q[self.last[0], part]) * width**-0.5 + table[head][cells[self.batch.place[keys]]]
+                    heads.append(torch.softmax(scores, 0)[1:])
+                found.append(torch.stack(heads).mean(0).double())
+                x = block(x, self.batch, table, None)
+        return torch.stack(found).numpy()
 
     def gradients(self, item: int, starts: Sequence[Tensor], shares: Sequence[FloatArray]) -> list[FloatArray]:
         """What each event adds along straight paths from baselines to the history: integrated gradients of the log-probability.

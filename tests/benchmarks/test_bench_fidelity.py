@@ -37,24 +37,24 @@ def test_attention_is_the_model_s_own(made: tuple[Bundle, Engine], history: Hist
     model = made[0].recommender
     inside = Inside(model, history)
     weights = inside.attention()
-    assert len(weights) == len(history.items)
-    assert (weights > 0).all()
-    assert weights.sum() < 1  # BOS has the rest
     encoder = model.net.encoder
+    assert weights.shape == (len(encoder.blocks), len(history.items))
+    assert (weights > 0).all()
+    assert (weights.sum(1) < 1).all()  # BOS has the rest
     with torch.no_grad():
         x = inside._input(inside.tokens)
         tables = bias_table(encoder.position_bias, encoder.time_bias).split(encoder.heads)
-        x = encoder.blocks[0](x, inside.batch, tables[0], None)
-        block = encoder.blocks[1]
-        qkv = block.qkv(block.attention_norm(x))
-        dim = qkv.shape[1] // 3
-        marks = torch.zeros(len(qkv), dim)  # values that say which event they are of: what comes out are the weights
-        width = dim // encoder.heads
-        for at, place in enumerate(inside.places[: width - 1].tolist()):
-            marks[place, at::width] = 1
-        seen = attend(torch.cat([qkv[:, : 2 * dim], marks], 1), tables[1], inside.batch.place, inside.batch.inside, inside.batch.spans)
-    told = seen[inside.last[0]].view(encoder.heads, width).mean(0)[: width - 1].numpy()
-    np.testing.assert_allclose(weights[: width - 1], told[: len(weights)], atol=1e-6)
+        for block, table, mine in zip(encoder.blocks, tables, weights, strict=True):
+            qkv = block.qkv(block.attention_norm(x))
+            dim = qkv.shape[1] // 3
+            marks = torch.zeros(len(qkv), dim)  # values that say which event they are of: what comes out are the weights
+            width = dim // encoder.heads
+            for at, place in enumerate(inside.places[: width - 1].tolist()):
+                marks[place, at::width] = 1
+            seen = attend(torch.cat([qkv[:, : 2 * dim], marks], 1), table, inside.batch.place, inside.batch.inside, inside.batch.spans)
+            told = seen[inside.last[0]].view(encoder.heads, width).mean(0)[: width - 1].numpy()
+            np.testing.assert_allclose(mine[: width - 1], told[: len(mine)], atol=1e-6)
+            x = block(x, inside.batch, table, None)
 
 
 def test_a_path_adds_up_to_what_changes_between_its_ends(made: tuple[Bundle, Engine], history: Histories) -> None:
