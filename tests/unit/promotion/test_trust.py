@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightloom.config import PromotionConfig
+from nightloom.config import PromotionConfig, load_preset
 from nightloom.evaluation.fairness import group_gaps
 from nightloom.promotion.gate import Decision
 from nightloom.promotion.trust import fidelity_limits, group_limits, reasons_compared, tail_limits, with_trust
+from nightloom.runs.keys import TRAINING, ReadKeys
 
 SHARE = st.floats(0, 1, allow_nan=False)
 
@@ -135,3 +136,12 @@ def test_what_could_not_be_compared_is_said(mine: int, its: int, why: str) -> No
     assert why in judged.reasons[-1]
     assert reasons_compared(people(0, 0.3).head(mine), people(1, 0.0).head(its), PromotionConfig(fidelity_margin=None)) == ([], ())
     assert reasons_compared(people(0, 0.3), people(1, 0.0), PromotionConfig())[1] == ()
+
+
+@pytest.mark.parametrize("preset", ["movies-small", "shop"])
+def test_limits_of_the_presets_train_nothing_anew(preset: str) -> None:
+    config = load_preset(preset)
+    assert config.promotion.max_group_gap is not None
+    assert config.promotion.min_tail_share is not None
+    without = config.model_copy(update={"promotion": PromotionConfig()})
+    assert ReadKeys(config, *TRAINING).values == ReadKeys(without, *TRAINING).values
