@@ -89,8 +89,8 @@ def promote(
             judged = with_trust(judged, limits)
         else:
             fidelity = pd.read_parquet(explained.path / FIDELITY)
-            both = (fidelity[fidelity["family"] == family] for family in (CHALLENGER, CHAMPION))
-            reasons, unsaid = reasons_compared(*both, config.promotion)
+            tonight, before = (fidelity[fidelity["family"] == family] for family in (CHALLENGER, CHAMPION))
+            reasons, unsaid = reasons_compared(tonight, before, config.promotion)
             judged = with_trust(judged, [*limits, *reasons], unsaid)
         if why := held(registry, config.name, config.promotion, night.night, trained):
             judged = held_back(judged, why)
