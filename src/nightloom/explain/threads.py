@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from nightloom.core.cores import cores
 
 One = TypeVar("One")
 Found = TypeVar("Found")
@@ -15,5 +16,5 @@ MOST = 4
 
 def each(function: Callable[[One], Found], of: Iterable[One]) -> Iterator[Found]:
     """What a function says of each, in order; it must not change what the others read."""
-    with ThreadPoolExecutor(min(MOST, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(MOST, cores())) as threads:
         yield from threads.map(function, of)
