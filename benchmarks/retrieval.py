@@ -37,7 +37,7 @@ WIDTH, FACTORS, DEGREE, GROUPS, EVENTS, ASKED = 64, 32, 20, 1_000, 30, 40
 PENALTY = 0.3
 WEIGHTS = {"graph": 0.1, "popularity": 0.1, "als": 0.15}
 FILTERS = (1.0, 0.1, 0.01, 0.001)
-HEAD = ("items", "vectors", "filter keeps", "index scanned", "100 best found", "first 20 the same", "all, CPU ms", "candidates, CPU ms")
+HEAD = ("items", "vectors", "filter keeps", "index scanned", "100 best", "first 20 the same", "all, CPU ms", "candidates, CPU ms")
 
 
 def main(arguments: list[str] | None = None) -> int:

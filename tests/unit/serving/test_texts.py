@@ -75,6 +75,17 @@ def test_its_vector_is_that_of_the_night(worker: Worker, read: Path) -> None:
     np.testing.assert_allclose(model_of(worker).engine.catalogue.vectors[-1], wanted.item_vectors().numpy()[-1], atol=1e-4)
 
 
+def test_a_copy_that_is_put_is_expected_to_do_as_the_original(worker: Worker) -> None:
+    popularity: Any = model_of(worker).engine.members["popularity"]
+    best = int(np.argmax(popularity.values))
+    columns = worker("GET", f"/items/i{best}").json()["columns"]
+    assert worker("PUT", "/items/copy", columns).json()["text"] is True
+    model = model_of(worker)
+    dense = model.items.place("copy")
+    assert dense == N_ITEMS
+    assert popularity.values[dense] == pytest.approx(popularity.values[best], rel=0.01)
+
+
 def test_what_is_said_anew_is_read_anew(worker: Worker) -> None:
     worker("PUT", "/items/fresh", NEW)
     before = model_of(worker).engine.catalogue.vectors[-1].copy()
