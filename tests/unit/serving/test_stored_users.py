@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from nightloom.core.queries import Query
+from nightloom.core.sequences import Histories
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.users import StoredUser, UserCache
 from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, serving_bundle, some_query, with_positive
 
 CLOSE = 1e-5
@@ -160,3 +163,18 @@ def test_a_request_is_not_before_the_latest_event(folder: Path) -> None:
     engine.apply("ann", "i1", 1, NOW + 50, positive=True)
     query = Query(["i1"], [NOW + 50] if engine.clock.has_time else None, ["buy"], [True], request_time=NOW + 50)
     np.testing.assert_allclose(engine.recommend_user("ann", 5, now=NOW)[1], engine.recommend(query, 5)[1], atol=CLOSE)
+
+
+def test_what_the_cache_counts_is_what_it_takes() -> None:
+    """Thousands of people with a few events each, such as a bulk of events brings, must not take twice the memory that was given."""
+    cache = UserCache(lambda _: StoredUser(Histories.of_items([[1, 2]]), timed=True), 1 << 30)
+    cache.get("first")
+    tracemalloc.start()
+    try:
+        before, counted = tracemalloc.get_traced_memory()[0], cache.nbytes
+        for number in range(2_000):
+            cache.get(f"user {number}")
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert cache.nbytes - counted == pytest.approx(taken, rel=0.1)

@@ -16,6 +16,8 @@ from nightloom.serving.model.transformer import BOS, UNKNOWN, Network, Tokens, e
 
 FloatArray = NDArray[np.float32]
 COLUMNS = {"items": np.int32, "codes": np.int16, "negative": np.bool_, "times": np.int64, "asked": np.int64, "seen": np.bool_}
+BESIDE = 1_300
+"""Bytes of a user beside the numbers: Python's objects and the place in the cache, nearly half of what a short history takes."""
 
 
 class StoredUser:
@@ -49,7 +51,7 @@ class StoredUser:
     def nbytes(self) -> int:
         """Memory that the user takes."""
         kept = [*self._columns.values(), *(one for one in (self.keys, self.values) if one is not None)]
-        return sum(one.nbytes for one in kept)
+        return BESIDE + sum(one.nbytes for one in kept)
 
     @property
     def encoded(self) -> int:
