@@ -11,8 +11,9 @@ import threading
 import urllib.error
 import urllib.request
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
+from datetime import date
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -37,6 +38,14 @@ ANSWER_SECONDS = 10.0
 _ended: list[Any] = []
 Check = Callable[[Namespace], None]
 """Refuses what argparse can not, by an InputError; it may change what was given."""
+
+
+def day(text: str) -> date:
+    """A day of the command line."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"'{text}' is no day. Write it as 2026-11-01.") from None
 
 
 class _Parser(ArgumentParser):

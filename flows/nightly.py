@@ -1,6 +1,6 @@
 """The night: validate, load pretrained, fine-tune, evaluate, explain, promote.
 
-python -m flows.nightly (--preset NAME | --config FILE.yaml) [--force] [--set key=value ...]
+python -m flows.nightly (--preset NAME | --config FILE.yaml) [--force | --as-of 2026-11-01] [--set key=value ...]
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-from flows.command import before_prefect, ends_with, parser, run, source
+from flows.command import before_prefect, day, ends_with, parser, run, source
 from flows.form import NightForm
 
 command = parser("nightly", "Run one night.")
-command.add_argument("--force", action="store_true", help="train even if nothing has changed")
+how = command.add_mutually_exclusive_group()
+how.add_argument("--force", action="store_true", help="train even if nothing has changed")
+how.add_argument("--as-of", type=day, metavar="DATE", help="as a night of that day would have; changes nothing that serves")
 given = before_prefect(__name__, command)  # a typo is refused before the imports below, which take seconds
 
 from prefect import State, flow
@@ -48,6 +51,7 @@ def nightly(
     force: bool = False,
     config: Annotated[RunConfig | None, NightForm()] = None,
     started_by: Annotated[str, Field(max_length=100)] = "",
+    as_of: date | None = None,
 ) -> dict[str, Any] | State[dict[str, Any]]:
     """Retrain, and promote the result if it is at least as good as what serves.
 
@@ -55,12 +59,14 @@ def nightly(
         force: Train even if nothing has changed since the last night.
         config: The run's configuration. Empty: the preset movies-small.
         started_by: Your name, where you start this by hand. With promotion.mode review another person has to approve the result.
+        as_of: A past day: train and evaluate as a night of that day would have. Nothing is registered, and the champion stays.
 
     Returns:
         The report. Where nothing has changed since the last night, a state that says so, whose data has the key `unchanged`.
     """
     root, by = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), who_started(started_by)
-    night = Night.start(config or load_preset("movies-small"), root, force=force, started_by=by)
+    config = config or load_preset("movies-small")
+    night = Night.past(config, root, as_of, started_by=by) if as_of else Night.start(config, root, force=force, started_by=by)
     name_run(night)
     collected = collect(night)
     if same := unchanged(night, collected):
@@ -94,7 +100,7 @@ def main(given: Namespace) -> int:
         # Not by Prefect's own `tags`: tasks would have them too, and ask the server before each for a place under limits by tag.
         with named_after(f"preset:{given.preset}" if given.preset else f"config:{given.config.name}"):
             # Who types in a terminal is a person; what cron starts has none.
-            return nightly(force=given.force, config=given.config, started_by=user() if sys.stdin.isatty() else "")
+            return nightly(force=given.force, config=given.config, started_by=user() if sys.stdin.isatty() else "", as_of=given.as_of)
 
     def show(result: dict[str, Any], console: Console) -> None:
         if "unchanged" in result:

@@ -100,7 +100,8 @@ def _name_run(run: UUID, night: Night, outcome: str | None) -> None:
     more = {_TAG.get(), f"outcome:{outcome}" if outcome else ""} - {""}
     tags = sorted({*flow_run.tags, f"name:{night.config.name}", *more})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(run, name=f"{night.config.name} {night.night}", tags=tags)
+        named = f"{night.config.name} as of {night.as_of}" if night.as_of else f"{night.config.name} {night.night}"
+        client.update_flow_run(run, name=named, tags=tags)
         client.update_flow_run_labels(run, {PROCESS_LABEL: this_process()})
 
 

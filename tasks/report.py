@@ -177,7 +177,7 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
     Unchanged data may have become too old since: then the night goes on to its data contract, which says so. It also goes on where the
     registry has lost its champion, which the gate then says.
     """
-    content = None if night.force else night.last_report()
+    content = None if night.force or night.as_of else night.last_report()
     if content is None:
         return None
     same = content["data_hash"] == collected.figures["hash"] and content["config_hash"] == night.config.digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ GOOD = ("events.parquet", "items.parquet", "users.parquet", "links.parquet", "ta
 @task(name="validate", task_run_name="validate {night.config.name}", cache_policy=NO_CACHE)
 def validate(night: Night, collected: Manifest) -> Manifest:
     """Check the snapshot; good rows go on, bad rows go to the quarantine."""
-    last, now = night.last_rows(), datetime.now(UTC)
+    last, now = night.last_rows(), night.now
 
     def body(folder: Path) -> dict[str, Any]:
         try:
@@ -55,10 +55,10 @@ def keep_findings(checked: Path, night: Night) -> None:
 def stale(night: Night) -> bool:
     """Whether the newest event of the last finished night is by now older than `validation.max_age_days` allows."""
     limit, last = night.config.validation.max_age_days, night.latest / "manifests" / "validate.json"
-    if limit is None or not last.exists():
+    if limit is None or night.as_of or not last.exists():
         return False
     try:
         newest = Manifest.load(last).figures["newest"]  # a number where events have an order and no time
     except DamagedError:
         return True  # who does not know looks again
-    return isinstance(newest, str) and datetime.now(UTC) - datetime.fromisoformat(newest) > timedelta(days=limit)
+    return isinstance(newest, str) and night.now - datetime.fromisoformat(newest) > timedelta(days=limit)

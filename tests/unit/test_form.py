@@ -27,7 +27,7 @@ def problems(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
 
 
 def test_sections_in_order_with_titles(schema: dict[str, Any]) -> None:
-    assert list(schema["properties"]) == ["force", "config", "started_by"]
+    assert list(schema["properties"]) == ["force", "config", "started_by", "as_of"]
     shown = schema["properties"]["config"]["properties"]
     assert sorted(shown, key=lambda name: shown[name]["position"]) == ["name", *FIELDS]
     titles = [shown[name]["title"] for name in FIELDS]

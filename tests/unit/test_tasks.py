@@ -67,7 +67,7 @@ def test_a_feed_that_stands_still_is_refused_when_its_newest_event_has_grown_too
         def now(cls, tz: Any = None) -> datetime:
             return datetime.now(tz) + timedelta(hours=6)
 
-    monkeypatch.setattr("tasks.validate.datetime", Later)
+    monkeypatch.setattr("nightloom.runs.stages.datetime", Later)
     assert unchanged(second, collected) is None
     with pytest.raises(ContractBroken, match=r"newest event at most 1 days old.*validation\.max_age_days"):
         validate.fn(second, collected)

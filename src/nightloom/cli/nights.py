@@ -30,6 +30,7 @@ def night(
     file: File = None,
     preset: Preset = None,
     force: Annotated[bool, typer.Option("--force", help="Train even if nothing has changed.")] = False,
+    as_of: Annotated[str | None, typer.Option(help="A past day: as a night of that day would have; nothing is registered.")] = None,
     overrides: Overrides = None,
     root: Root = None,
 ) -> None:
@@ -37,7 +38,11 @@ def night(
 
     Exit code 0: it ended well, promoted or not; 2: the input was refused; 1: a fault.
     """
-    _run("flows.nightly", [*_arguments(file, preset, overrides), *(["--force"] if force else [])], root)
+    _run(
+        "flows.nightly",
+        [*_arguments(file, preset, overrides), *(["--force"] if force else []), *(["--as-of", as_of] if as_of else [])],
+        root,
+    )
 
 
 @app.command()

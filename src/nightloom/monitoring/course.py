@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from nightloom.core.errors import InputError
+from nightloom.runs.backfill import FOLDER
 
 NIGHTS = 14
 """Nights that the newest is compared with."""
@@ -29,6 +30,7 @@ class Past:
         quality: the gate's metric of its model, by the first protocol; None where it was not measured.
         quarantined: rows set aside.
         stages: stage -> seconds and peak MB of those that ran.
+        as_of: the past day that it is a night of.
     """
 
     night: str
@@ -37,10 +39,11 @@ class Past:
     quality: float | None
     quarantined: int
     stages: Mapping[str, tuple[float, float]]
+    as_of: str | None = None
 
 
 def past_nights(root: Path, name: str) -> list[Past]:
-    """The nights of a recommender that left a report, the oldest first.
+    """The nights of a recommender that left a report, the oldest first; those of past days are left out.
 
     Args:
         root: the mlruns folder.
@@ -49,17 +52,33 @@ def past_nights(root: Path, name: str) -> list[Past]:
     Raises:
         InputError: there are none.
     """
+    found = _read(root, name, "[0-9]*")
+    if not found:
+        raise InputError(f"{root / 'nights' / name}: no night of {name!r} has left a report. Run one first.")
+    return found
+
+
+def backfills(root: Path, name: str) -> list[Past]:
+    """Nights of past days, the oldest first: they are shown, and not watched.
+
+    Args:
+        root: the mlruns folder.
+        name: of the recommender.
+    """
+    return _read(root, name, f"{FOLDER}*")
+
+
+def _read(root: Path, name: str, which: str) -> list[Past]:
     found = []
-    for file in sorted((root / "nights" / name).glob("[0-9]*/report.json")):
+    for file in sorted((root / "nights" / name).glob(f"{which}/report.json")):
         report = json.loads(file.read_text(encoding="utf-8"))
         protocol, metric = report["protocols"][0], report["gate"].get("metric")
         quality = report["metrics"].get(report["model"], {}).get(protocol, {}).get(metric)
         ran = {stage: said for stage, said in report["stages"].items() if said["status"] == "done" and said["seconds"] is not None}
         stages = {stage: (said["seconds"], said["peak_mb"] or 0.0) for stage, said in ran.items()}
         finished = datetime.fromisoformat(report["finished"])
-        found.append(Past(report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages))
-    if not found:
-        raise InputError(f"{root / 'nights' / name}: no night of {name!r} has left a report. Run one first.")
+        said = (report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages)
+        found.append(Past(*said, as_of=report.get("as_of")))
     return sorted(found, key=lambda one: one.finished)
 
 

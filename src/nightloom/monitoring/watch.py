@@ -16,7 +16,7 @@ from nightloom.core.errors import InputError
 from nightloom.data.preparation.labels import is_positive
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.monitoring.alarms import Verdict, judge
-from nightloom.monitoring.course import Past, costs, past_nights, silent
+from nightloom.monitoring.course import Past, backfills, costs, past_nights, silent
 from nightloom.monitoring.days import Signal, signals
 from nightloom.runs.stages import Night
 
@@ -54,6 +54,7 @@ class Found:
         daily: signals of the events.
         nightly: signals of the nights.
         nights: the past nights, the oldest first.
+        calendar: the same with those of past days among them, the last that ended first.
         costs: see `nightloom.monitoring.course.costs`.
         alarms: what rings, in words; the newest night or day is concerned in each.
     """
@@ -64,6 +65,7 @@ class Found:
     daily: Sequence[Watched]
     nightly: Sequence[Watched]
     nights: Sequence[Past]
+    calendar: Sequence[Past]
     costs: Sequence[Mapping[str, Any]]
     alarms: Sequence[str]
 
@@ -86,7 +88,8 @@ def watch(config: RunConfig, root: Path, now: datetime | None = None) -> Found:
     alarms = [one.words() for one in (*daily, *nightly) if one.verdict.rings]
     if words := silent(nights, now):
         alarms.insert(0, words)
-    return Found(config.name, now, days, daily, nightly, nights, costs(nights), alarms)
+    calendar = sorted((*nights, *backfills(root, config.name)), key=lambda one: one.finished, reverse=True)
+    return Found(config.name, now, days, daily, nightly, nights, calendar, costs(nights), alarms)
 
 
 def _daily(config: RunConfig, root: Path) -> tuple[list[str], list[Watched]]:

@@ -16,7 +16,7 @@ import numpy as np
 from nightloom.core.secrets import hidden_in
 from nightloom.runs.stages import Manifest, Night
 
-Outcome = Literal["promoted", "waits", "rejected", "dry_run", "disabled", "refused"]
+Outcome = Literal["promoted", "waits", "rejected", "dry_run", "disabled", "refused", "backfill"]
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -105,8 +105,9 @@ def build_report(
     report = {
         "name": config.name,
         "night": night.night,
+        "as_of": str(night.as_of) if night.as_of else None,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "outcome": _outcome(config.promotion.mode, decision, refused, answer),
+        "outcome": _outcome("backfill" if night.as_of else config.promotion.mode, decision, refused, answer),
         "answer": dict(answer) if answer else None,
         "data_hash": data_hash,
         "config_hash": config.digest(),
@@ -149,6 +150,8 @@ def build_report(
 def _outcome(mode: str, decision: Mapping[str, Any] | None, refused: tuple[str, str] | None, answer: Mapping[str, Any] | None) -> Outcome:
     if refused:
         return "refused"
+    if mode == "backfill":
+        return "backfill"
     if mode == "disabled" or decision is None:
         return "disabled"
     if mode == "dry_run":

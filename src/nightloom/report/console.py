@@ -20,6 +20,7 @@ _STYLE = {
     "dry_run": "bold yellow",
     "refused": "bold red",
     "disabled": "bold",
+    "backfill": "bold",
 }
 
 

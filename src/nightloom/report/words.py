@@ -151,6 +151,8 @@ def headline(report: Mapping[str, Any]) -> str:
         case "dry_run":
             would = "would be promoted" if gate["decision"] == "promote" else "would be rejected"
             return f"Dry run: the challenger {would}; nothing was registered"
+        case "backfill":
+            return f"Backfill of {report['as_of']}: trained and evaluated as on that day; nothing was registered"
         case "refused":
             return f"Stopped at {spoken(report['refused']['stage'])}: the input was refused and nothing was changed"
         case _:
@@ -232,7 +234,7 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps += [(named.get(key, spoken(key).capitalize()), value) for key, value in links.items()]
     others = [family for family in models(report, report["protocols"][0]) if family != report["model"]]
     if others:
-        tonight = f"{report['name']}/{report['night']}"
+        tonight = f"{report['name']}/{folder.name}"
         steps.append(("Compare", typed("nightloom", "compare", tonight, tonight, "--family-b", others[0])))
     steps.append(("Both UIs", "make ui"))
     return steps

@@ -23,11 +23,15 @@ def publish_folder(night: Night) -> None:
 
 
 def finish(night: Night) -> None:
-    """Publish a night that ended well, and make it the last one, here and in the store."""
+    """Publish a night that ended well, and make it the last one, here and in the store; one of a past day is only published."""
     publish_folder(night)
-    _point_at(night, night.night)
+    if night.as_of:
+        return
+    # The store first: after a kill between the two the next night here takes it from there. The other way round it would find nothing
+    # changed, and the store would never know.
     if night.storage.url is not None:
         night.storage.write_json(_pointer(night), {"night": night.night})
+    _point_at(night, night.night)
 
 
 def check_copy(folder: Path, stage: str, name: str) -> None:

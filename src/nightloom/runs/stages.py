@@ -20,12 +20,13 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from fnmatch import fnmatch
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import psutil
@@ -33,7 +34,8 @@ import psutil
 from nightloom.config import RunConfig, hash_json
 from nightloom.core.digests import check_file, digest, read_sealed, set_aside, warn, write_sealed
 from nightloom.core.disk import disk_of
-from nightloom.core.errors import DamagedError
+from nightloom.core.errors import DamagedError, InputError
+from nightloom.runs.backfill import FOLDER, as_of_that_day
 from nightloom.runs.code import code_of
 from nightloom.runs.locks import in_use, stage_lock
 from nightloom.runs.storage import Storage, files_in
@@ -130,6 +132,7 @@ class Night:
         force: train and decide again even where the inputs are those of the last night.
         run_directory: folder under `root` that takes the place of the night's; for chains that are no night, such as a tuning.
         started_by: who started it by hand, where that is known.
+        as_of: the past day that it is a night of (`nightloom.runs.backfill`); None for tonight.
     """
 
     config: RunConfig
@@ -138,11 +141,27 @@ class Night:
     force: bool = False
     run_directory: str | None = None
     started_by: str = ""
+    as_of: date | None = None
 
     @classmethod
     def start(cls, config: RunConfig, root: Path, *, force: bool = False, run_directory: str | None = None, started_by: str = "") -> Night:
         """Name a new night by the clock, in UTC; no folder is made yet."""
         return cls(config, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"), root.resolve(), force, run_directory, started_by)
+
+    @classmethod
+    def past(cls, config: RunConfig, root: Path, day: date, *, started_by: str = "") -> Night:
+        """Name a new night of a past day.
+
+        Raises:
+            InputError: the day is still to come, or no event was before it.
+        """
+        tonight = cls.start(as_of_that_day(config, day), root, started_by=started_by)
+        return replace(tonight, run_directory=f"nights/{config.name}/{FOLDER}{day}-{tonight.night}", as_of=day)
+
+    @property
+    def now(self) -> datetime:
+        """The moment at which it counts as run: the beginning of a past day."""
+        return datetime.combine(self.as_of, time(), UTC) if self.as_of else datetime.now(UTC)
 
     @property
     def storage(self) -> Storage:
@@ -160,7 +179,9 @@ class Night:
         return self.root / "nights" / self.config.name / "latest"
 
     def last_rows(self) -> dict[str, int] | None:
-        """Rows per table of the last finished night, or None on the first."""
+        """Rows per table of the last finished night, or None on the first; a past day has none to compare with."""
+        if self.as_of:
+            return None
         counts: dict[str, int] | None = (self.last_report() or {}).get("rows")
         return counts
 
@@ -219,6 +240,8 @@ def run_stage(
         if fetched:
             manifest = _finished(final)
         if manifest is None:
+            if not resumable:
+                _delete_left(final)
             inputs_said = {one.stage: one.key for one in inputs} | ({"salt": salt} if salt else {})
             manifest = _make(final, stage, body, inputs_said, results, resumable=resumable)
         storage.publish(place, again=fetched and manifest.status == "done")  # what came from there was damaged
@@ -226,6 +249,14 @@ def run_stage(
         copies.mkdir(parents=True, exist_ok=True)
         manifest.save(copies / f"{stage}.json")
     return manifest
+
+
+def _delete_left(final: Path) -> None:
+    """Delete what killed runs left of a stage under other keys, which nobody goes on with; a run that is at work holds its lock."""
+    for partial in final.parent.glob("*.partial"):
+        if partial.stem != final.name:
+            with suppress(InputError), stage_lock(partial.with_suffix(".lock")):
+                shutil.rmtree(partial)
 
 
 def _finished(folder: Path) -> Manifest | None:
@@ -258,7 +289,7 @@ def _make(
     if partial.exists() and not resumable:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
+    began = perf_counter()
     try:
         with PeakMemory() as memory:
             figures = dict(body(partial))
@@ -273,7 +304,7 @@ def _make(
             digests=digests,
             content=_content(partial, digests, results),
             figures=figures,
-            seconds=round(time.perf_counter() - began, 3),
+            seconds=round(perf_counter() - began, 3),
             peak_mb=round(memory.peak_mb, 1),
         )
         manifest.save(partial / MANIFEST)

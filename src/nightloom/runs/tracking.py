@@ -16,6 +16,7 @@ from typing import Any
 
 from nightloom.config import RunConfig
 from nightloom.core.secrets import hidden, secrets_hidden
+from nightloom.runs.backfill import TAG
 from nightloom.runs.environment import telemetry_off
 from nightloom.runs.mlflow_store import open_store, reached, tracking_uri
 from nightloom.runs.processes import alive, this_process
@@ -78,7 +79,9 @@ class Tracking:
         Yields:
             The run's id.
         """
-        with self.parent(night.config, f"night {night.night}", {**tags, NIGHT_TAG: night.night}) as run:
+        title = f"backfill of {night.as_of}" if night.as_of else f"night {night.night}"
+        own = {NIGHT_TAG: night.night} | ({TAG: str(night.as_of)} if night.as_of else {})
+        with self.parent(night.config, title, {**tags, **own}) as run:
             yield run
 
     @contextmanager

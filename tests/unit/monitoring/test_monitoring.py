@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nightloom.core.errors import InputError
 from nightloom.monitoring.alarms import FEWEST, NEEDED, judge
-from nightloom.monitoring.course import SILENCE, costs, past_nights, silent
+from nightloom.monitoring.course import SILENCE, backfills, costs, past_nights, silent
 from nightloom.monitoring.days import signals
 from nightloom.monitoring.divergence import jensen_shannon, psi
 from nightloom.monitoring.page import render
@@ -153,11 +153,26 @@ def test_nights_are_read_and_a_missing_one_is_told(tmp_path: Path) -> None:
 def test_the_page_escapes_what_it_shows_and_draws_every_course(tmp_path: Path) -> None:
     now = datetime(2026, 11, 30, 8, tzinfo=UTC)
     report(tmp_path, "20261129-020000", now, outcome="<script>alert(1)</script>")
+    report(tmp_path, "as-of-2026-11-01-20261129-030000", now, outcome="backfill", as_of="2026-11-01")
     days, found = signals(events(40, 50), np.ones(2000, bool))
     daily = [Watched(one, judge(one.values)) for one in found]
     nights = past_nights(tmp_path, "shop")
-    page = render(Found("<b>shop</b>", now, [str(day) for day in days], daily, [], nights, costs(nights), ["events: 3 <usually> 400"]))
+    page = render(
+        Found(
+            "<b>shop</b>",
+            now,
+            [str(day) for day in days],
+            daily,
+            [],
+            nights,
+            [*backfills(tmp_path, "shop"), *nights],
+            costs(nights),
+            ["events: 3 <usually> 400"],
+        )
+    )
     assert "<script>" not in page
     assert "<b>shop" not in page
     assert page.count("<polyline") == len(found)
     assert "1 alarm" in page
+    assert [one.as_of for one in nights] == [None], "a night of a past day is shown, and not watched"
+    assert "backfill of 2026-11-01" in page

@@ -31,6 +31,7 @@ KEYS = {
         "versions",
         "metrics",
         "answer",
+        "as_of",
     ),
     *(
         "intervals",

@@ -13,6 +13,7 @@ import pytest
 
 from nightloom.config import load_preset
 from nightloom.core.errors import InputError
+from nightloom.runs.locks import stage_lock
 from nightloom.runs.stages import Manifest, Night, run_stage
 
 
@@ -130,3 +131,21 @@ def test_a_full_disk_says_which_and_what_to_do(night: Night) -> None:
 
     with pytest.raises(InputError, match=r"no space left on the disk of .*finished stages are kept"):
         run_stage(night, "prepare", body, config={})
+
+
+def test_what_killed_runs_left_of_a_stage_goes_with_the_next_one(night: Night) -> None:
+    """Each night promotes under a key of its own, so no later night would find what a killed one left. A run at work keeps its folder."""
+    home = night.root / "stages" / night.config.name / "promote"
+    for name in ("killed", "working"):
+        (home / f"{name}.partial").mkdir(parents=True)
+        (home / f"{name}.partial" / "decision.json").write_text("half")
+    with stage_lock(home / "working.lock"):
+        made = run_stage(night, "promote", Body(), config={})
+    assert sorted(path.name for path in home.iterdir() if path.is_dir()) == sorted([made.key, "working.partial"])
+
+
+def test_what_can_be_gone_on_with_stays(night: Night) -> None:
+    left = night.root / "stages" / night.config.name / "fine_tune" / "killed.partial"
+    left.mkdir(parents=True)
+    run_stage(night, "fine_tune", Body(), config={}, resumable=True)
+    assert left.is_dir()
