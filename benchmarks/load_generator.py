@@ -68,6 +68,8 @@ class Generator:
         self.outcomes: Counter[str] = Counter()
         self.waits: list[float] = []
         self.begun: list[float] = []
+        self.late: list[float] = []
+        """Milliseconds by which requests were sent too late: so long the answers wait to be read, too, which is no wait of the service."""
         head = "POST {} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
         self._requests = [head.format(path, len(body)).encode() + body for body in bodies]
 
@@ -122,6 +124,7 @@ class Generator:
             due += random.expovariate(rate)
             if (wait := began + due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
+            self.late.append(1000 * (time.perf_counter() - began - due))
             task = asyncio.create_task(self.one())
             under_way.add(task)
             task.add_done_callback(under_way.discard)
@@ -146,6 +149,7 @@ def main() -> None:
             "seconds": time.perf_counter() - began,
             "outcomes": generator.outcomes,
             "waits": [round(one, 3) for one in generator.waits],
+            "late": [round(one, 3) for one in generator.late],
             "begun": [round(one - began, 3) for one in generator.begun],
             "cpu": time.process_time() - used,
         }

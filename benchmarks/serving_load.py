@@ -47,6 +47,7 @@ HEAD = (
     "p50, ms",
     "p99, ms",
     "longest, ms",
+    "sent late, p50 and p99, ms",
     "CPU ms each",
     "load average",
 )
@@ -261,6 +262,7 @@ def row(found: dict[str, Any]) -> Sequence[str]:
         f"{np.median(waits):.1f}",
         f"{np.percentile(waits, 99):.1f}",
         f"{max(waits):.1f}",
+        ", ".join(f"{one:.1f}" for one in np.percentile(found["late"], [50, 99])) if found["late"] else "",
         "" if np.isnan(found["service_cpu"]) else f"{1000 * found['service_cpu'] / max(outcomes['200'], 1):.2f}",
         f"{found['load']:.1f}",
     )
