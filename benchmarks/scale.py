@@ -95,7 +95,7 @@ def run_stage(stage: str, folder: Path) -> dict[str, Any]:
     from expectations.run import read_checked
     from nightloom.data.preparation.prepare import prepare
 
-    good, separator = read_checked(folder / "validate", as_codes=True), config.data.tags_separator
+    good, separator = read_checked(folder / "validate", in_blocks=True), config.data.tags_separator
     return prepare(good, out, prepare=config.prepare, evaluation=config.evaluation, tags_separator=separator)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from nightloom.config import RunConfig
 from nightloom.core.errors import ContractBroken, InputError
 from nightloom.core.files import write_json
 from nightloom.data.preparation.labels import positive
-from nightloom.data.tables.coded import coded, read_coded, write_spelt
+from nightloom.data.tables.blocks import StoredTable
+from nightloom.data.tables.coded import coded, write_spelt
 from nightloom.data.tables.pictures import link, linked
 from nightloom.data.tables.quarantine import Breach, separate, shown, write_quarantine
 from nightloom.data.tables.schema import Tables
@@ -115,10 +116,11 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
     return _figures(outcomes, tables, config)
 
 
-def read_checked(folder: Path, *, as_codes: bool = False) -> Tables:
-    """The good rows that `check` wrote; the text of events is coded where that is asked for (`nightloom.data.tables.coded`)."""
+def read_checked(folder: Path, *, in_blocks: bool = False) -> Tables:
+    """The good rows that `check` wrote; events stay on disk where that is asked for (`nightloom.data.tables.blocks`)."""
     places = {name: path for name in ("events", "items", "users", "links") if (path := folder / f"{name}.parquet").exists()}
-    found = {name: read_coded(path) if as_codes and name == "events" else pd.read_parquet(path) for name, path in places.items()}
+    read: Callable[[Path], Any] = StoredTable if in_blocks else pd.read_parquet
+    found = {name: read(path) if name == "events" else pd.read_parquet(path) for name, path in places.items()}
     features = json.loads((folder / "tables.json").read_text(encoding="utf-8"))["features"]
     return Tables(found["events"], found.get("items"), found.get("users"), found.get("links"), features=features, pictures=linked(folder))
 

@@ -22,7 +22,7 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         return pack(
-            read_checked(checked.path, as_codes=True),
+            read_checked(checked.path, in_blocks=True),
             folder,
             prepare=read.prepare,
             evaluation=read.evaluation,

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -27,8 +29,37 @@ SMALL = 1 << 14
 """Arrays of fewer bytes are read."""
 
 
+COPIED = 1 << 20
+"""Bytes of a raw array that are copied at once."""
+
+
+@dataclass(frozen=True)
+class RawArray:
+    """An array of one dimension in a file of its own, of which only what is read comes into memory.
+
+    Attributes:
+        path: the file; it holds the elements and nothing else.
+        dtype: their type.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // self.dtype.itemsize
+
+    def read(self, first: int, last: int) -> NDArray[Any]:
+        """Elements `first` to before `last`."""
+        return np.fromfile(self.path, self.dtype, max(last - first, 0), offset=first * self.dtype.itemsize)
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Write values after the others; they are of the same type."""
+        with self.path.open("ab") as file:
+            values.astype(self.dtype, casting="no", copy=False).tofile(file)
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays as .npz, without pickles; who has an earlier file of that name mapped keeps it."""
+    """Write arrays as .npz, without pickles; who has an earlier file of that name mapped keeps it. A `RawArray` is copied file to file."""
     with whole_file(path) as temporary, temporary.open("wb") as file, ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             member = ZipInfo(f"{name}.npy")
@@ -36,7 +67,13 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
             room = -start % ALIGNED
             member.extra = struct.pack("<HH", PADDING, room) + bytes(room)
             with archive.open(member, "w", force_zip64=True) as out:
-                npy.write_array(out, np.asarray(array), allow_pickle=False)
+                if isinstance(array, RawArray):
+                    said = {"descr": npy.dtype_to_descr(array.dtype), "fortran_order": False, "shape": (len(array),)}
+                    npy.write_array_header_1_0(out, said)
+                    with array.path.open("rb") as raw:
+                        shutil.copyfileobj(raw, out, COPIED)
+                else:
+                    npy.write_array(out, np.asarray(array), allow_pickle=False)
 
 
 def map_arrays(path: Path) -> dict[str, NDArray[Any]]:

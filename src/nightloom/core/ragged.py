@@ -5,7 +5,7 @@ Row i of `values` is `values[offsets[i]:offsets[i + 1]]`. Needs numpy alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,3 +55,12 @@ def offsets_among(offsets: IntArray, kept: NDArray[np.bool_]) -> IntArray:
         kept: bool [elements].
     """
     return offsets_of(kept)[offsets]
+
+
+def spans(offsets: IntArray, most: int) -> Iterator[tuple[int, int]]:
+    """Rows in spans of at most `most` elements, the first and one past the last of each; a longer row is a span of its own."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
+        first, before = max(last, first + 1), first
+        yield before, first

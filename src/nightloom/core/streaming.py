@@ -109,7 +109,8 @@ def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = T
     """
     owner = owners(sequences.offsets)
     first = first_of_moment(sequences, owner)
-    events = _drawn(np.flatnonzero(askable(sequences, part, exclude_seen=exclude_seen)), owner)
+    asked = np.flatnonzero(askable(sequences, part, exclude_seen=exclude_seen))
+    events = asked[drawn(owner[asked])]
     times = sequences.times[events]
     return Queries(
         users=owner[events],
@@ -120,13 +121,16 @@ def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = T
     )
 
 
-def askable(sequences: Sequences, part: str, *, exclude_seen: bool) -> NDArray[np.bool_]:
-    """The events that `streaming_queries` draws from, bool [events]; arguments as there."""
+def askable(sequences: Sequences, part: str, *, exclude_seen: bool, moments: bool | None = None) -> NDArray[np.bool_]:
+    """The events that `streaming_queries` draws from, bool [events]; arguments as there.
+
+    Of some of the users, `moments` says what `has_moments` says of all.
+    """
     start, stop = (
         (sequences.train_end, sequences.validation_end) if part == "validation" else (sequences.validation_end, sequences.offsets[1:])
     )
     owner, place = owners(sequences.offsets), np.arange(len(sequences.items))
-    first = first_of_moment(sequences, owner)
+    first = first_of_moment(sequences, owner, moments)
     found = np.flatnonzero(sequences.positive & (place >= start[owner]) & (place < stop[owner]))
     del place
     if exclude_seen:
@@ -154,29 +158,40 @@ def _seen_from(sequences: Sequences, owner: IntArray, events: IntArray) -> IntAr
     return np.where(pair[at] == wanted, seen[at], len(owner))
 
 
-def first_of_moment(sequences: Sequences, owner: IntArray) -> IntArray:
-    """The position of the first event of each event's user and second, int64 [events]; without times, or where they are dates, its own.
+def has_moments(times: IntArray) -> bool:
+    """Whether times tell moments; a date is none: a service sees the events of a day one after the other, in the order of the rows."""
+    return bool(times.any() and np.ptp(times % DAY))
 
-    A date is no moment: a service sees the events of a day one after the other, so they are taken in the order of the rows.
+
+def first_of_moment(sequences: Sequences, owner: IntArray, moments: bool | None = None) -> IntArray:
+    """The position of the first event of each event's user and second, int64 [events]; without moments its own.
 
     Args:
         sequences: of some users.
         owner: int64 [events], each event's user.
+        moments: what `has_moments` says; None: it is asked.
     """
     place = np.arange(len(owner))
-    if not sequences.has_time or not len(owner) or not np.ptp(sequences.times % DAY):
+    if not (has_moments(sequences.times) if moments is None else moments):
         return place
     begins = np.ones(len(owner), dtype=bool)
     begins[1:] = (owner[1:] != owner[:-1]) | (sequences.times[1:] != sequences.times[:-1])
     return np.maximum.accumulate(np.where(begins, place, 0))
 
 
-def _drawn(events: IntArray, owner: IntArray) -> IntArray:
-    """At most `MOST_OF_A_USER` events of each user, and users as long as their events stay within `MOST_QUERIES`; ascending."""
+def drawn(owner: IntArray) -> IntArray:
+    """Which of some events are asked about: at most `MOST_OF_A_USER` of a user, and users as long as theirs stay within `MOST_QUERIES`.
+
+    Args:
+        owner: int64 [events], each event's user, ascending.
+
+    Returns:
+        int64 [drawn], places among the events, ascending.
+    """
     random = np.random.default_rng(DRAW)
-    shuffled = random.permutation(len(events))
-    order = shuffled[np.argsort(owner[events[shuffled]], kind="stable")]
-    users, many = np.unique(owner[events], return_counts=True)
+    shuffled = random.permutation(len(owner))
+    order = shuffled[np.argsort(owner[shuffled], kind="stable")]
+    users, many = np.unique(owner, return_counts=True)
     among = np.arange(len(order)) - np.repeat(offsets_of(many)[:-1], many)
     order, counts = order[among < MOST_OF_A_USER], np.minimum(many, MOST_OF_A_USER)
     if counts.sum() > MOST_QUERIES:
@@ -184,4 +199,4 @@ def _drawn(events: IntArray, owner: IntArray) -> IntArray:
         inside = np.zeros(len(users), dtype=bool)
         inside[turn[np.cumsum(counts[turn]) <= MOST_QUERIES]] = True
         order = order[np.repeat(inside, counts)]
-    return np.sort(events[order])
+    return np.sort(order)

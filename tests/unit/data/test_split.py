@@ -8,7 +8,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from nightloom.core.errors import InputError
-from nightloom.data.preparation.split import Split, leave_one_out, temporal
+from nightloom.data.preparation.split import Split, cut, cutoffs, leave_one_out, ranked
 
 Log = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -20,6 +20,18 @@ def logs(draw: st.DrawFn) -> Log:
     rows = [event for user in users for event in sorted(user, key=lambda event: event[0])]
     offsets = np.cumsum([0, *(len(user) for user in users)])
     return offsets, np.array([time for time, _ in rows], dtype=np.int64), np.array([flag for _, flag in rows], dtype=bool)
+
+
+def temporal(offsets: np.ndarray, times: np.ndarray, positive: np.ndarray, validation_share: float, test_share: float) -> Split:
+    """Cut where the shares say, with the moments given in two parts."""
+    moments = times[positive]
+    return cut(offsets, times, *cutoffs(lambda: [moments[::2], moments[1::2]], validation_share, test_share))
+
+
+@given(st.lists(st.integers(-(2**53), 2**53) | st.integers(0, 5), min_size=1, max_size=30), st.data())
+def test_a_rank_is_found_without_sorting(values: list[int], data: st.DataObject) -> None:
+    rank = data.draw(st.integers(0, len(values) - 1))
+    assert ranked(lambda: [np.array(values[:3]), np.array(values[3:], dtype=np.int64)], rank) == sorted(values)[rank]
 
 
 def parts(offsets: np.ndarray, split: Split) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,31 +53,108 @@ def clean(events: pd.DataFrame, config: PrepareConfig) -> tuple[pd.DataFrame, pd
         InputError: `positive_min_value` needs a `value` column that is not there.
     """
     users, items = codes_of(events["user_id"]), codes_of(events["item_id"])
-    times = event_times(events)
-    verdict = np.full(len(events), -1, dtype=np.int8)
-
-    def remove(rows: NDArray[np.bool_], reason: str) -> bool:
-        rows = rows & (verdict < 0)
-        verdict[rows] = REASONS.index(reason)
-        return bool(rows.any())
-
-    order = by_user(users, times)
-    remove(_duplicates(order, users, items, times, codes_of(events["event"])), DUPLICATE)
-    if "timestamp" in events:
-        remove(_robots(order[verdict[order] < 0], users, times // DAY_MS, config.max_user_events_per_day), OUTLIER)
-    if not config.keep_repeats:
-        remove(_repeats(order[verdict[order] < 0], users, items, is_positive(events, config)), REPEAT)
-    del order
-    removed_any = True
-    while removed_any:
-        few_user = remove(_rare(users, verdict < 0, config.min_user_events), FEW_USER_EVENTS)
-        few_item = remove(_rare(items, verdict < 0, config.min_item_events), FEW_ITEM_EVENTS)
-        removed_any = few_user or few_item
+    good = np.zeros(0, dtype=bool) if config.keep_repeats else is_positive(events, config)
+    verdict = of_users(users, items, event_times(events), codes_of(events["event"]), good, config, timed="timestamp" in events)
+    of_noise([Part(users, items, verdict)], config)
     gone = np.flatnonzero(verdict >= 0)
     removed = events.iloc[gone].reset_index(drop=True)
-    reason = pd.Series(pd.Categorical.from_codes(verdict[gone], pd.Index(REASONS, dtype="str")))
-    removed = removed.assign(reason=reason if is_coded(events["user_id"]) else spelt_column(reason))
+    removed = removed.assign(reason=reasons_of(verdict[gone], coded=is_coded(events["user_id"])))
     return events.iloc[np.flatnonzero(verdict < 0)].reset_index(drop=True), removed
+
+
+def reasons_of(verdict: NDArray[np.int8], *, coded: bool) -> pd.Series:
+    """The reasons of removed events, in words."""
+    reason = pd.Series(pd.Categorical.from_codes(verdict, pd.Index(REASONS, dtype="str")))
+    return reason if coded else spelt_column(reason)
+
+
+def of_users(
+    users: NDArray[Any],
+    items: NDArray[Any],
+    times: IntArray,
+    names: NDArray[Any],
+    good: NDArray[np.bool_],
+    config: PrepareConfig,
+    *,
+    timed: bool,
+) -> NDArray[np.int8]:
+    """The verdicts that follow from each user's own events: duplicates, robots and repeats.
+
+    Args:
+        users: integers [rows], all events of some users in the order of the source.
+        items: integers [rows].
+        times: int64 [rows], see `event_times`.
+        names: integers [rows], of event names.
+        good: bool [rows], whether the event is positive; of no account where repeats are kept.
+        config: limits.
+        timed: whether times are timestamps, so that they have days.
+
+    Returns:
+        int8 [rows], a place in `REASONS`, or -1 where the event stays.
+    """
+    verdict = np.full(len(users), -1, dtype=np.int8)
+
+    def remove(rows: NDArray[np.bool_], reason: str) -> None:
+        verdict[rows & (verdict < 0)] = REASONS.index(reason)
+
+    order = by_user(users, times)
+    remove(_duplicates(order, users, items, times, names), DUPLICATE)
+    if timed:
+        remove(_robots(order[verdict[order] < 0], users, times // DAY_MS, config.max_user_events_per_day), OUTLIER)
+    if not config.keep_repeats:
+        remove(_repeats(order[verdict[order] < 0], users, items, good), REPEAT)
+    return verdict
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the events, for the rules on noise.
+
+    Attributes:
+        users: integers [rows].
+        items: integers [rows].
+        verdict: int8 [rows], -1 where the event stays; what these rules remove is written here.
+    """
+
+    users: NDArray[Any]
+    items: NDArray[Any]
+    verdict: NDArray[np.int8]
+
+
+def of_noise(parts: Iterable[Part], config: PrepareConfig) -> None:
+    """The verdicts of the two noise rules, which affect each other, so they alternate until neither removes anything.
+
+    Args:
+        parts: all events; they are gone through several times.
+        config: limits.
+    """
+    kept: dict[str, IntArray] = {"users": np.zeros(0, dtype=np.int64), "items": np.zeros(0, dtype=np.int64)}
+    for part in parts:
+        for name in kept:
+            codes = getattr(part, name)
+            kept[name] = _added(kept[name], np.bincount(codes[part.verdict < 0], minlength=codes.max(initial=-1) + 1))
+    rules = (("users", config.min_user_events, FEW_USER_EVENTS), ("items", config.min_item_events, FEW_ITEM_EVENTS))
+    removed_any = True
+    while removed_any:
+        removed_any = False
+        for name, least, reason in rules:
+            rare = (kept[name] > 0) & (kept[name] < least)
+            if not rare.any():
+                continue
+            removed_any = True
+            for part in parts:
+                gone = np.flatnonzero(rare[getattr(part, name)] & (part.verdict < 0))
+                part.verdict[gone] = REASONS.index(reason)
+                for one in kept:
+                    kept[one] -= np.bincount(getattr(part, one)[gone], minlength=len(kept[one]))
+
+
+def _added(one: IntArray, other: IntArray) -> IntArray:
+    """The sum of two arrays of counts, of which one may be longer."""
+    long, short = (one, other) if len(one) >= len(other) else (other, one)
+    found = long.copy()
+    found[: len(short)] += short
+    return found
 
 
 def by_user(users: NDArray[np.integer], times: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -137,9 +216,3 @@ def _again(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     again = np.empty(len(keys), dtype=bool)
     again[order] = ~_changes(keys[order]) if len(keys) else True
     return again
-
-
-def _rare(codes: NDArray[np.intp], alive: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
-    """Events whose code has fewer than `least` remaining events."""
-    counts = np.bincount(codes[alive], minlength=codes.max(initial=-1) + 1)
-    return (counts < least)[codes]

@@ -133,7 +133,7 @@ def impressions(tables: Tables, prepare: PrepareConfig, test_from: int | None = 
     Raises:
         InputError: events are all clicked or all not, or too few lie before or in the test part.
     """
-    check_names(tables.events, prepare)
+    check_names(tables.events["event"].value_counts(), prepare)
     kept, _ = clean(tables.events, prepare)
     events = kept.iloc[np.argsort(event_times(kept), kind="stable")].reset_index(drop=True)
     times, clicked = event_times(events), positive(events, prepare)

@@ -17,23 +17,22 @@ if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
 
 
-def check_names(events: pd.DataFrame, config: PrepareConfig) -> None:
+def check_names(there: pd.Series, config: PrepareConfig) -> None:
     """Refuse event names in the config that no event has: what they say would have no effect, and nobody would notice.
 
     Args:
-        events: all canonical events, before any is removed.
+        there: rows of each event name, the most frequent first, before any event is removed.
         config: `positive_events` and `seen_events` count.
 
     Raises:
         InputError: a name is not among the events' names; says which are near.
     """
-    names = set(events["event"].unique())
+    names = set(there.index)
     for key in ("positive_events", "seen_events"):
         said = getattr(config, key) or ()
         unknown = [name for name in said if name not in names]
         if not unknown:
             continue
-        there = spelt_column(events["event"]).value_counts()
         lower = {str(name).strip().casefold(): str(name) for name in reversed(there.index.tolist())}
         near = {name: found[0] for name in unknown if (found := difflib.get_close_matches(name.strip().casefold(), lower, n=1))}
         hints = "".join(f" Did you mean {lower[found]!r}?" for found in near.values())
@@ -41,7 +40,7 @@ def check_names(events: pd.DataFrame, config: PrepareConfig) -> None:
         remedy = f"Write prepare.{key}: [{', '.join(map(scalar, mended))}]" if mended else f"Correct prepare.{key}, or leave it out"
         listed = ", ".join(f"{name!r} ({count:,})" for name, count in there.head(20).items())
         raise InputError(
-            f"events: prepare.{key} names {', '.join(map(repr, unknown))}, and none of {len(events):,} events is named so. "
+            f"events: prepare.{key} names {', '.join(map(repr, unknown))}, and none of {there.sum():,} events is named so. "
             f"There are: {listed}.{hints} {remedy}."
         )
 
@@ -91,9 +90,14 @@ def positive(events: pd.DataFrame, config: PrepareConfig) -> NDArray[np.bool_]:
     """
     chosen = is_positive(events, config)
     if not chosen.any():
-        seen = ", ".join(str(name) for name in spelt_column(events["event"]).value_counts().index[:10]) or "none"
-        raise InputError(
-            f"events: none of {len(events):,} events is positive under prepare.positive_events={config.positive_events} and "
-            f"prepare.positive_min_value={config.positive_min_value}; event names there are: {seen}. Change these keys."
-        )
+        raise none_positive(spelt_column(events["event"]).value_counts(), config)
     return chosen
+
+
+def none_positive(there: pd.Series, config: PrepareConfig) -> InputError:
+    """What is wrong where no event is positive; `there` has the rows of each event name, the most frequent first."""
+    seen = ", ".join(str(name) for name in there.index[:10]) or "none"
+    return InputError(
+        f"events: none of {there.sum():,} events is positive under prepare.positive_events={config.positive_events} and "
+        f"prepare.positive_min_value={config.positive_min_value}; event names there are: {seen}. Change these keys."
+    )

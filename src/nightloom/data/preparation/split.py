@@ -5,7 +5,8 @@ They work on events that are sorted by user, then time, then row of the source, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from nightloom.core.errors import InputError
 from nightloom.core.ragged import offsets_among
 
 IntArray = NDArray[np.int64]
+
+BINS = 1 << 16
+"""Parts into which a range of times is cut at once."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +37,15 @@ class Split:
     test_cutoff: int | None = None
 
 
-def random(offsets: IntArray, order: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float) -> Split:
-    """One cut for all users in a random order of the events, by share of positive events; as `temporal`, but no cutoff is a time."""
-    split = temporal(offsets, order, positive, validation_share, test_share, "random")
-    return replace(split, validation_cutoff=None, test_cutoff=None)
-
-
-def temporal(
-    offsets: IntArray, times: IntArray, positive: NDArray[np.bool_], validation_share: float, test_share: float, name: str = "temporal"
-) -> Split:
-    """One cut in time for all users, placed by share of positive events.
+def cutoffs(
+    moments: Callable[[], Iterable[IntArray]], validation_share: float, test_share: float, name: str = "temporal"
+) -> tuple[int, int]:
+    """Where one cut in time for all users lies, by share of positive events: the validation and the test cut-off.
 
     Events at the time of a cut-off belong to the later side. No training event is at or after the validation cut-off.
 
     Args:
-        offsets: int64 [users + 1].
-        times: int64 [events], in any unit, not falling within a user.
-        positive: bool [events].
+        moments: gives the times of the positive events in any unit and order, some at a time; it is asked several times.
         validation_share: share of positive events, by time, for validation.
         test_share: share of positive events, by time, for the test.
         name: what the split is called in messages.
@@ -57,26 +53,55 @@ def temporal(
     Raises:
         InputError: the times are too few or too coarse: some part would have no positive event.
     """
-    moments = np.sort(times[positive])
-    count = len(moments)
+    count = sum(map(len, moments()))
     if count == 0:
         raise InputError(
             "events: no event is positive, so there is nothing to split. Change prepare.positive_events or positive_min_value."
         )
     cuts = count - np.round(np.array([validation_share + test_share, test_share]) * count).astype(np.int64)
-    validation_cutoff, test_cutoff = (int(moments[min(cut, count - 1)]) for cut in cuts)
-    sizes = np.diff([0, *np.searchsorted(moments, [validation_cutoff, test_cutoff]), count])
+    found = [ranked(moments, min(int(cut), count - 1)) for cut in cuts]
+    before = [sum(int(np.count_nonzero(some < cut)) for some in moments()) for cut in found]
+    sizes = np.diff([0, *before, count])
     if not sizes.all():
         raise InputError(
             f"events: the {name} split of {count:,} positive events leaves {sizes[0]:,} for training, {sizes[1]:,} for validation and "
             f"{sizes[2]:,} for the test, since too many share one time (or there are too few). Give finer timestamps or more events, "
             "change prepare.validation_share and prepare.test_share, or use evaluation.protocols: [leave_one_out]."
         )
-    return cut(offsets, times, validation_cutoff, test_cutoff)
+    return found[0], found[1]
+
+
+def ranked(values: Callable[[], Iterable[IntArray]], rank: int) -> int:
+    """The value of a rank (0: the least) among integers that come some at a time: the range it lies in is narrowed until it is one value.
+
+    Args:
+        values: gives the integers in any order; it is asked several times.
+        rank: below their number.
+    """
+    low = min(int(some.min()) for some in values() if len(some))
+    high = max(int(some.max()) for some in values() if len(some))
+    while low < high:
+        width = (high - low) // BINS + 1
+        counts = np.zeros(BINS, dtype=np.int64)
+        for some in values():
+            inside = some[(some >= low) & (some <= high)]
+            counts += np.bincount((inside - low) // width, minlength=BINS)
+        through = np.cumsum(counts)
+        place = int(np.searchsorted(through, rank, side="right"))
+        rank -= int(through[place] - counts[place])
+        low, high = low + place * width, min(low + (place + 1) * width - 1, high)
+    return low
 
 
 def cut(offsets: IntArray, times: IntArray, validation_cutoff: int, test_cutoff: int) -> Split:
-    """One cut in time for all users, at given cut-offs; see `temporal`."""
+    """One cut in time for all users.
+
+    Args:
+        offsets: int64 [users + 1].
+        times: int64 [events], in any unit, not falling within a user.
+        validation_cutoff: see `cutoffs`.
+        test_cutoff: likewise.
+    """
     return Split(
         train_end=offsets[:-1] + _count(times < validation_cutoff, offsets),
         validation_end=offsets[:-1] + _count(times < test_cutoff, offsets),

@@ -5,6 +5,7 @@ In memory and in time a row then costs its few integers: what is asked of a text
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def factorize(column: pd.Series) -> tuple[NDArray[np.int64], pd.Index]:
     return codes, values.astype("str")
 
 
-def read_coded(path: Path) -> pd.DataFrame:
-    """Read a table of canonical columns that was written as Parquet, its text coded."""
-    columns = {}
-    for field in pq.read_schema(path):  # one after the other, so that no second copy of the table is made
+def read_coded(path: Path, only: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table of canonical columns that was written as Parquet, or some of its columns, its text coded."""
+    columns, schema = {}, pq.read_schema(path)
+    for field in schema if only is None else map(schema.field, only):  # one after the other, so that no second copy is made
         text = pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
         whole = pq.read_table(path, columns=[field.name], read_dictionary=[field.name] if text else None)
         read = whole.unify_dictionaries().to_pandas(ignore_metadata=text)[field.name]
