@@ -91,7 +91,9 @@ def run_stage(stage: str, folder: Path) -> dict[str, Any]:
         from expectations.run import check
         from nightloom.data.tables.snapshot import read_snapshot
 
-        return check(read_snapshot(Path(json.loads((folder / "collect.json").read_text())["place"]), as_codes=True), config, out, None, NOW)
+        return check(
+            read_snapshot(Path(json.loads((folder / "collect.json").read_text())["place"]), in_blocks=True), config, out, None, NOW
+        )
     from expectations.run import read_checked
     from nightloom.data.preparation.prepare import prepare
 

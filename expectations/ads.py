@@ -12,6 +12,7 @@ from expectations import base
 from expectations.engine import gxe
 from expectations.rules import Contract, TableRule
 from nightloom.config import RunConfig
+from nightloom.data.tables.blocks import head_of
 from nightloom.data.tables.schema import OWN, Tables
 
 MOST_CLICKS = 0.5
@@ -21,9 +22,8 @@ MOST_CLICKS = 0.5
 def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None, now: datetime) -> dict[str, Contract]:
     """Contracts by table name; arguments as in `base.contracts`."""
     found = base.contracts(tables, config, last, now)
-    counts = [
-        str(column) for column in tables.events if column not in OWN["events"] and pd.api.types.is_float_dtype(tables.events[column].dtype)
-    ]
+    head = head_of(tables.events)
+    counts = [str(column) for column in head if column not in OWN["events"] and pd.api.types.is_float_dtype(head[column].dtype)]
     finite = tuple(base.between(column, "infinite", -sys.float_info.max, sys.float_info.max) for column in counts)
     both = TableRule(
         "event",

@@ -60,7 +60,7 @@ def unique(column: str) -> RowRule:
 
 def known(column: str, ids: pd.Series, where: str) -> RowRule:
     """A foreign key: the id is in another table."""
-    return RowRule(column, f"not in {where}", lambda table: table[column].notna() & ~table[column].isin(ids), reads=(column,))
+    return RowRule(column, f"not in {where}", lambda table: table[column].notna() & ~table[column].isin(ids), reads=(column,), alone=True)
 
 
 def given(column: str) -> RowRule:

@@ -5,7 +5,8 @@ A column of text that is coded, or of flags, has few distinct values. What is sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from nightloom.data.tables.coded import is_coded
 
 ALONE = {
+    "expect_column_values_to_be_between",
     "expect_column_values_to_be_in_set",
     "expect_column_values_to_be_null",
     "expect_column_values_to_match_regex",
@@ -72,19 +74,56 @@ class Distinct:
 
     def counted(self, result: Any, expectation: Any) -> Any:
         """The result that an expectation has on all rows (SUMMARY), made of what it has on `values`, whose failing ones are listed."""
+        count = Count()
+        count.add(self.column, self.rows(self.values.index.isin(result.result.get("unexpected_index_list") or [])))
+        return count.put(result, expectation)
+
+
+@dataclass
+class Count:
+    """What one expectation, which judges each value by itself, finds in the rows of a column, which may come some at a time.
+
+    Attributes:
+        rows: all of them.
+        missing: those without a value.
+        bad: those that fail.
+        values: the values of the first that fail.
+        places: their index.
+    """
+
+    rows: int = 0
+    missing: int = 0
+    bad: int = 0
+    values: list[Any] = field(default_factory=list)
+    places: list[Any] = field(default_factory=list)
+
+    def add(self, column: pd.Series, bad: NDArray[np.bool_]) -> None:
+        """Count more rows, in their order; `bad` are those that fail."""
+        self.rows += len(column)
+        self.missing += int(column.isna().sum())
+        self.bad += int(np.count_nonzero(bad))
+        if len(self.values) < EXAMPLES:
+            first = np.flatnonzero(bad)[: EXAMPLES - len(self.values)]
+            self.values += list(column.iloc[first])
+            self.places += column.index[first].tolist()
+
+    def put(self, result: Any, expectation: Any) -> Any:
+        """Put what was found (SUMMARY) into a result of Great Expectations on some other rows."""
         if "element_count" not in result.result:
             return result  # it could not be judged, and says why
-        bad = self.values.index.isin(result.result.get("unexpected_index_list") or [])
-        missing = self.values.iloc[:, 0].isna().to_numpy()
-        rows, metric = np.flatnonzero(self.rows(bad))[:EXAMPLES], expectation.map_metric
+        metric = expectation.map_metric
         measured = {
-            "table.row_count": len(self.column),
-            "column_values.nonnull.unexpected_count": int(self.counts[missing].sum()),
-            f"{metric}.unexpected_count": int(self.counts[bad].sum()),
-            f"{metric}.unexpected_values": list(self.column.iloc[rows]),
-            f"{metric}.unexpected_index_list": self.column.index[rows].tolist(),
+            "table.row_count": self.rows,
+            "column_values.nonnull.unexpected_count": self.missing,
+            f"{metric}.unexpected_count": self.bad,
+            f"{metric}.unexpected_values": self.values,
+            f"{metric}.unexpected_index_list": self.places,
         }
-        # What Great Expectations makes of measurements; it has no public name.
-        found = expectation._validate(measured, {"result_format": "SUMMARY"})
-        result.success, result.result = found["success"], found["result"]
-        return result
+        return measured_as(measured, result, expectation)
+
+
+def measured_as(measured: Mapping[str, Any], result: Any, expectation: Any) -> Any:
+    """A result with what Great Expectations makes of measurements (SUMMARY); that function of it has no public name."""
+    found = expectation._validate(measured, {"result_format": "SUMMARY"})
+    result.success, result.result = found["success"], found["result"]
+    return result

@@ -6,6 +6,7 @@ import pandas as pd
 
 from expectations.engine import gx, gxe
 from nightloom.config import RunConfig
+from nightloom.data.tables.blocks import StoredTable
 from nightloom.data.tables.coded import is_coded
 from nightloom.data.tables.schema import REQUIRED, Tables
 
@@ -35,12 +36,13 @@ def columns_suite(name: str, tables: Tables, config: RunConfig) -> gx.Expectatio
     return suite
 
 
-def kinds_of(table: pd.DataFrame) -> pd.DataFrame:
+def kinds_of(table: pd.DataFrame | StoredTable) -> pd.DataFrame:
     """One row with the type of each column: text, time, integer, number, or pandas' own word.
 
     Great Expectations compares pandas types by name and knows neither `str` nor `datetime64[ms, UTC]`; it can compare these words.
     """
-    return pd.DataFrame([{column: kind_of(table[column]) for column in table}])
+    typed = table.head if isinstance(table, StoredTable) else table
+    return pd.DataFrame([{column: kind_of(typed[column]) for column in typed}])
 
 
 def kind_of(values: pd.Series) -> str:

@@ -6,8 +6,9 @@ import hashlib
 import html
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ from great_expectations.data_context.types.resource_identifiers import Expectati
 from great_expectations.execution_engine.pandas_execution_engine import hash_pandas_dataframe
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from expectations.by_value import Distinct, judges_alone
+from expectations.by_value import Distinct, judges_alone, measured_as
 
 # Some of its modules send all warnings of the process to a logger that nobody reads, when they are imported.
 logging.captureWarnings(False)
 
-__all__ = ["Engine", "FailureSeverity", "gx", "gxe"]
+__all__ = ["Asked", "Engine", "FailureSeverity", "Fingerprint", "Known", "columns_of", "gx", "gxe"]
 
 SITE = "data_docs"
 PLACES = {"result_format": "COMPLETE", "exclude_unexpected_values": True, "return_unexpected_index_query": False}
@@ -71,34 +72,42 @@ class Engine:
             },
         )
 
-    def validate(self, frame: pd.DataFrame, suite: gx.ExpectationSuite) -> list[Any]:
+    def validate(self, frame: pd.DataFrame, suite: gx.ExpectationSuite, known: Known | None = None) -> list[Any]:
         """Judge a table by one suite, each column by itself, since every condition copies the frame that it gets.
 
         Args:
-            frame: the table.
+            frame: the table, or what gives its columns as a frame does.
             suite: its name must be new to this engine; Data Docs show it.
+            known: what is known of the table, so that no column needs be read for it.
 
         Returns:
             The results of the suite's expectations, in their order (SUMMARY: counts and a few examples).
         """
         if not suite.expectations:
             return []
-        suite = self._context.suites.add(suite)
-        batches = self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
+        asked = self.ask(suite)
         by_id: dict[str, Any] = {}
-        for part, distinct, expectations in _parts(frame, suite.expectations):
-            batch = batches.get_batch(batch_parameters={"dataframe": part})
-            found = batch.validate(_part_of(suite, expectations), result_format=PLACES if distinct else "SUMMARY")
-            results = {result.expectation_config.id: result for result in found.results}
+        wanted = asked.suite.expectations
+        if known:
+            by_id = {one.id: found for one in wanted if (found := known.result(asked, one)) is not None}
+            wanted = [one for one in wanted if one.id not in by_id]
+        for part, distinct, expectations in _parts(frame, wanted):
+            results = asked.of(part, expectations, PLACES if distinct else "SUMMARY")
             by_id |= {one.id: distinct.counted(results[one.id], one) for one in expectations} if distinct else results
-        whole = [by_id[expectation.id] for expectation in suite.expectations]
-        self._keep(suite.name, whole, found, frame)
+        whole = [by_id[expectation.id] for expectation in asked.suite.expectations]
+        self.keep(asked, whole, known.fingerprint if known else _fingerprint(frame))
         return whole
 
-    def _keep(self, name: str, results: list[Any], part: Any, frame: pd.DataFrame) -> None:
-        """Store the results of a suite's parts as those of one run over the whole table, for the Data Docs."""
+    def ask(self, suite: gx.ExpectationSuite) -> Asked:
+        """Take a suite, whose name must be new to this engine, to ask its expectations of some frames."""
+        suite = self._context.suites.add(suite)  # gives each expectation an id of its own
+        return Asked(suite, self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole"))
+
+    def keep(self, asked: Asked, results: list[Any], fingerprint: str) -> None:
+        """Store the results of a suite's expectations as those of one run over the whole table, for the Data Docs."""
+        part, name = asked.last, asked.suite.name
         run, passed = RunIdentifier(run_time=datetime.now(UTC)), sum(bool(result.success) for result in results)
-        markers = {**part.meta["batch_markers"], "pandas_data_fingerprint": _fingerprint(frame)}
+        markers = {**part.meta["batch_markers"], "pandas_data_fingerprint": fingerprint}
         said = {"run_id": run, "validation_time": run.run_time, "batch_parameters": {"dataframe": "<DATAFRAME>"}, "batch_markers": markers}
         whole = ExpectationSuiteValidationResult(
             success=passed == len(results),
@@ -135,17 +144,12 @@ class Engine:
         if not expectations:
             return []
         suite = gx.ExpectationSuite(name=f"rows of {expectations[0].id}", expectations=[copy(one) for one in expectations])
-        suite = self._context.suites.add(suite)  # gives each copy an id of its own
-        batches = self._source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("whole")
+        asked = self.ask(suite)
         rows: dict[str, NDArray[np.bool_]] = {}
-        for part, distinct, those in _parts(frame, suite.expectations):
-            batch = batches.get_batch(batch_parameters={"dataframe": part})
-            for result in batch.validate(_part_of(suite, those), result_format=PLACES).results:
-                if "element_count" not in result.result:
-                    raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
-                bad = part.index.isin(result.result.get("unexpected_index_list") or [])
-                rows[result.expectation_config.id] = distinct.rows(bad) if distinct else bad
-        return [rows[expectation.id] for expectation in suite.expectations]
+        for part, distinct, those in _parts(frame, asked.suite.expectations):
+            found = asked.failing(part, those)
+            rows |= {one: distinct.rows(bad) for one, bad in found.items()} if distinct else found
+        return [rows[expectation.id] for expectation in asked.suite.expectations]
 
     def write_docs(self) -> None:
         """Render all results so far; the first page is index.html.
@@ -161,6 +165,69 @@ class Engine:
         self._context.build_data_docs(site_names=[SITE])
 
 
+class Asked:
+    """A suite whose expectations are asked of frames.
+
+    Args:
+        suite: the suite.
+        batches: gives a frame to Great Expectations.
+
+    Attributes:
+        last: what was found the last time.
+    """
+
+    def __init__(self, suite: gx.ExpectationSuite, batches: Any) -> None:
+        self.suite, self._batches = suite, batches
+        self.last: Any = None
+
+    def of(self, frame: pd.DataFrame, expectations: list[Any], form: Any) -> dict[str, Any]:
+        """The results of some of the suite's expectations on a frame, by id; `form` is the result format."""
+        batch = self._batches.get_batch(batch_parameters={"dataframe": frame})
+        self.last = batch.validate(_part_of(self.suite, expectations), result_format=form)
+        return self.found()
+
+    def found(self) -> dict[str, Any]:
+        """The results of the last time, by id."""
+        return {result.expectation_config.id: result for result in self.last.results}
+
+    def failing(self, frame: pd.DataFrame, expectations: list[Any]) -> dict[str, NDArray[np.bool_]]:
+        """The rows of a frame that fail some of the suite's expectations, bool [rows], by id.
+
+        Raises:
+            RuntimeError: Great Expectations could not judge one.
+        """
+        rows = {}
+        for one, result in self.of(frame, expectations, PLACES).items():
+            if "element_count" not in result.result:
+                raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
+            rows[one] = frame.index.isin(result.result.get("unexpected_index_list") or [])
+        return rows
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a table that is not in memory.
+
+    Attributes:
+        rows: of the table.
+        values: type of an expectation on an aggregate, and column -> the aggregate, as a column of one row; of none without any rows.
+        fingerprint: of the table, see `Fingerprint`.
+    """
+
+    rows: int
+    values: Mapping[tuple[str, str], pd.Series]
+    fingerprint: str
+
+    def result(self, asked: Asked, expectation: Any) -> Any:
+        """The result of an expectation for which this is enough; else None."""
+        kind, column = expectation.expectation_type, getattr(expectation, "column", "")
+        if kind in ROWS_COUNT:
+            result = asked.of(pd.DataFrame({"": []}), [expectation], "SUMMARY")[expectation.id]
+            return measured_as({"table.row_count": self.rows}, result, expectation)
+        value = self.values.get((kind, column))
+        return None if value is None else asked.of(value.to_frame(column), [expectation], "SUMMARY")[expectation.id]
+
+
 def _parts(frame: pd.DataFrame, expectations: list[Any]) -> Iterator[tuple[pd.DataFrame, Distinct | None, list[Any]]]:
     """The expectations by what they are judged on: the distinct values of a column, a few columns, or all of the table.
 
@@ -168,9 +235,7 @@ def _parts(frame: pd.DataFrame, expectations: list[Any]) -> Iterator[tuple[pd.Da
     """
     parts: dict[tuple[str, ...], list[Any]] = {}
     for one in expectations:
-        said = one.configuration.kwargs
-        named = [said[key] for key in COLUMN_KEYS if said.get(key) is not None] + list(said.get("column_list") or ())
-        columns = tuple(map(str, frame.columns[:1] if one.expectation_type in ROWS_COUNT else dict.fromkeys(named)))
+        columns = tuple(map(str, frame.columns[:1] if one.expectation_type in ROWS_COUNT else columns_of(one)))
         parts.setdefault(columns if columns and set(columns) <= set(frame) else tuple(map(str, frame)), []).append(one)
     for columns, those in parts.items():
         alone = [one for one in those if judges_alone(one)]
@@ -181,6 +246,13 @@ def _parts(frame: pd.DataFrame, expectations: list[Any]) -> Iterator[tuple[pd.Da
             yield frame[list(columns)], None, rest
 
 
+def columns_of(expectation: Any) -> list[str]:
+    """The columns that an expectation names."""
+    said = expectation.configuration.kwargs
+    named = [said[key] for key in COLUMN_KEYS if said.get(key) is not None] + list(said.get("column_list") or ())
+    return list(dict.fromkeys(map(str, named)))
+
+
 def _part_of(suite: gx.ExpectationSuite, expectations: list[Any]) -> gx.ExpectationSuite:
     """Some of a suite's expectations as a suite of that name; their results have the ids that they have in the whole."""
     part = gx.ExpectationSuite(name=suite.name, expectations=[copy(one) for one in expectations])
@@ -189,14 +261,28 @@ def _part_of(suite: gx.ExpectationSuite, expectations: list[Any]) -> gx.Expectat
     return part
 
 
+class Fingerprint:
+    """What Great Expectations calls the fingerprint of a table, from rows that come some at a time, as a hash of each row is made."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.md5(usedforsecurity=False)
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """More rows; the index is that of the whole table."""
+        self._digest.update(pd.util.hash_pandas_object(rows, index=True).to_numpy().tobytes())
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()
+
+
 def _fingerprint(frame: pd.DataFrame) -> str:
-    """What Great Expectations calls the fingerprint of a table; a million rows at once, as a hash of each row is made on the way."""
+    """The fingerprint of a table in memory."""
     if any(column.dtype == object for _, column in frame.items()):
         return str(hash_pandas_dataframe(frame))
-    digest = hashlib.md5(usedforsecurity=False)
+    digest = Fingerprint()
     for first in range(0, len(frame), HASHED_ROWS):
-        digest.update(pd.util.hash_pandas_object(frame.iloc[first : first + HASHED_ROWS], index=True).to_numpy().tobytes())
-    return digest.hexdigest()
+        digest.add(frame.iloc[first : first + HASHED_ROWS])
+    return str(digest)
 
 
 def _escaped(value: Any) -> Any:

@@ -19,7 +19,7 @@ def contracts(tables: Tables, config: RunConfig, last: Mapping[str, int] | None,
     """Contracts by table name; arguments as in `base.contracts`."""
     found = base.contracts(tables, config, last, now)
     if "value" in tables.events:
-        stars = RowRule("value", "a rating without stars", lambda table: (table["event"] == "rating") & table["value"].isna(), reads=LINE)
+        stars = RowRule("value", "a rating without stars", lambda t: (t["event"] == "rating") & t["value"].isna(), reads=LINE, alone=True)
         differ = TableRule(
             "value",
             "more than one number of stars",

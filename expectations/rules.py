@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from expectations.engine import FailureSeverity, gxe
-from nightloom.data.tables.coded import spelt
+from nightloom.data.tables.coded import is_coded, spelt
 
 FLAG = "ok__"
 """Prefix of helper columns: whether each row keeps a rule that reads more than its own column."""
@@ -30,6 +30,7 @@ class RowRule:
             that look at other rows or tables, or that a large value_set would make slow.
         expectation: a column map expectation, which itself finds the rows that break it.
         reads: the columns that `breaks` gets; empty: all of the table. Of a large table the fewer the better, as their text is spelt out.
+        alone: whether `breaks` judges each row by itself. Of a table on disk it then gets a block of rows at a time, else all at once.
     """
 
     column: str
@@ -37,6 +38,7 @@ class RowRule:
     breaks: Callable[[pd.DataFrame], pd.Series] | None = None
     expectation: Any = None
     reads: tuple[str, ...] = ()
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if (self.breaks is None) == (self.expectation is None):
@@ -51,6 +53,11 @@ class RowRule:
         """Where `breaks` says that the rule is broken, bool [rows]; text may be coded (`nightloom.data.tables.coded`)."""
         if self.breaks is None:
             raise ValueError(f"rule '{self.column}: {self.name}' is an expectation, which Great Expectations judges")
+        if self.alone and len(self.reads) == 1 and is_coded(table[self.reads[0]]):  # asked once of each distinct value
+            column = table[self.reads[0]].cat
+            values = column.categories.to_series(index=pd.RangeIndex(len(column.categories))).reindex(range(len(column.categories) + 1))
+            of_values = self.breaks(values.to_frame(self.reads[0])).to_numpy(dtype=bool, na_value=False)
+            return of_values[column.codes.to_numpy()]  # a missing value, code -1, is the last one
         found = self.breaks(spelt(table[list(self.reads)] if self.reads else table))
         return found.to_numpy(dtype=bool, na_value=False)
 

@@ -6,61 +6,35 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 import expectations
-from expectations.base import HAS_TEXT, POSITIVE, text_columns
+from expectations.base import HAS_TEXT, text_columns
+from expectations.by_block import FIRST
 from expectations.columns import columns_suite, kinds_of
 from expectations.engine import Engine, gx
+from expectations.events import GoodEvents, check_events, on_disk
+from expectations.outcome import Outcome, check_table, line_of, row_line
 from expectations.rules import Contract
 from nightloom.config import RunConfig
 from nightloom.core.errors import ContractBroken, InputError
 from nightloom.core.files import write_json
-from nightloom.data.preparation.labels import positive
 from nightloom.data.tables.blocks import StoredTable
-from nightloom.data.tables.coded import coded, write_spelt
 from nightloom.data.tables.pictures import link, linked
-from nightloom.data.tables.quarantine import Breach, separate, shown, write_quarantine
+from nightloom.data.tables.quarantine import Breach, Quarantine, separate
 from nightloom.data.tables.schema import Tables
 
 ORDER = ("items", "users", "events", "links")
 """Referenced tables come first, so that a foreign key needs a good row."""
 
-EXAMPLES = 5
-NOT_SUITES = ("by_value", "columns", "engine", "rules", "run")
-
-
-@dataclass
-class Outcome:
-    """The outcome of one table.
-
-    Attributes:
-        arrived: rows that arrived, including those that could not be read.
-        quarantined: rows in the quarantine.
-        file: the quarantine file to open.
-        checks: one entry a rule, as in checks.json.
-        stops: what stops the night, in words.
-        warnings: what is noted, in words.
-    """
-
-    arrived: int
-    quarantined: int = 0
-    file: Path | None = None
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    stops: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def bad_share(self) -> float:
-        """Share of the arrived rows that went to the quarantine."""
-        return self.quarantined / self.arrived if self.arrived else 0.0
+NOT_SUITES = ("by_block", "by_value", "columns", "engine", "events", "outcome", "rules", "run")
 
 
 def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime) -> dict[str, Any]:
@@ -86,21 +60,28 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         InputError: there is no suite of that name.
     """
     suite, engine = _suite(config.validation.suite), Engine(folder / "data_docs")
-    tables = replace(tables, events=coded(tables.events))  # a copy, whose tables become the good rows one by one
+    tables = replace(tables)  # a copy, whose tables become the good rows one by one
     here = [name for name in ORDER if name in tables.present()]
     outcomes = {name: Outcome(len(tables.present()[name]) + len(tables.rejected.get(name, ()))) for name in here}
     for name, outcome in outcomes.items():
         _check_columns(engine, name, tables, config, outcome)
-    fit = not any(outcome.stops for outcome in outcomes.values())
+    fit, good_events = not any(outcome.stops for outcome in outcomes.values()), GoodEvents()
     for name, outcome in outcomes.items():
-        rejected, bad = tables.rejected.get(name), None
-        if fit:
-            contract = suite.contracts(tables, config, last, now)[name]
-            good, bad = _check_rows(engine, name, tables.present()[name].reset_index(drop=True), contract, outcome)
-            setattr(tables, name, good)
-            _check_table(engine, name, _with_helpers(name, good, tables, config), contract, outcome)
-            write_spelt(good, folder / f"{name}.parquet")
-        outcome.file, outcome.quarantined = write_quarantine(folder / "quarantine", name, bad, rejected)
+        rejected = tables.rejected.get(name)
+        with Quarantine(folder / "quarantine", name, rejected) as quarantine:
+            if fit:
+                contract = suite.contracts(tables, config, last, now)[name]
+                if name == "events":
+                    with on_disk(tables.events, folder) as events:
+                        good_events = check_events(engine, events, config, contract, outcome, quarantine, folder / "events.parquet")
+                    tables.events = cast(pd.DataFrame, StoredTable(folder / "events.parquet"))
+                else:
+                    table = tables.present()[name].reset_index(drop=True)
+                    good = _check_rows(engine, name, table, contract, outcome, quarantine)
+                    setattr(tables, name, good)
+                    check_table(engine, name, _with_helpers(name, good, tables), contract, outcome)
+                    good.to_parquet(folder / f"{name}.parquet", index=False)
+        outcome.file, outcome.quarantined = quarantine.file, quarantine.rows
         limit = config.validation.of_table("max_bad_share", name)
         if outcome.bad_share > limit:
             outcome.stops.append(_too_many(name, outcome, rejected, limit))
@@ -113,7 +94,7 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         listed = "\n".join(f"- {line}" for line in stops)
         docs = folder / "data_docs" / "index.html"
         raise ContractBroken(f"the data contract is broken, nothing was trained:\n{listed}\nAll rules and what they found: {docs}", folder)
-    return _figures(outcomes, tables, config)
+    return _figures(outcomes, tables, good_events)
 
 
 def read_checked(folder: Path, *, in_blocks: bool = False) -> Tables:
@@ -141,13 +122,15 @@ def _check_columns(engine: Engine, name: str, tables: Tables, config: RunConfig,
             words, found = f"must hold {' or '.join(rule.value_set)}", f"holds {types[column].iloc[0]}"
         else:
             words, found = "must be there", f"is missing; columns there are {', '.join(types.columns)}"
-        outcome.checks.append(_line(name, column, words, "critical", result.success, found, "column", len(tables.present()[name])))
+        outcome.checks.append(line_of(name, column, words, "critical", result.success, found, "column", len(tables.present()[name])))
         if not result.success:
             outcome.stops.append(f"{name}.{column}: {words}, but it {found}. Map the right column in data.columns.{name}.")
 
 
-def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contract, outcome: Outcome) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Check the row rules; returns the good rows, and the bad ones with their reasons."""
+def _check_rows(
+    engine: Engine, name: str, table: pd.DataFrame, contract: Contract, outcome: Outcome, quarantine: Quarantine
+) -> pd.DataFrame:
+    """Check the row rules; returns the good rows, and gives the bad ones with their reasons to the quarantine."""
     marked = {rule.flag: ~rule.broken(table) for rule in contract.rows if rule.breaks is not None}
     frame = table.assign(**marked)
     rules = [(rule, rule.expected()) for rule in contract.rows]
@@ -156,65 +139,22 @@ def _check_rows(engine: Engine, name: str, table: pd.DataFrame, contract: Contra
     failing = iter(engine.failing(frame, broken))
     breaches = []
     for (rule, _), result in zip(rules, results, strict=True):
-        line = _line(name, rule.column, rule.name, "critical", result.success, "", "row", len(table))
+        rows = np.zeros(len(table), dtype=bool) if result.success else next(failing)
         if not result.success:
-            breach = Breach(rule.column, rule.name, next(failing))
-            breaches.append(breach)
-            line["bad"] = int(breach.rows.sum())
-            line["share"] = line["bad"] / len(table)
-            line["examples"] = [shown(value) for value in table[rule.column][breach.rows].head(1000).drop_duplicates().head(EXAMPLES)]
-        outcome.checks.append(line)
-    return separate(table, breaches)
+            breaches.append(Breach(rule.column, rule.name, rows))
+        outcome.checks.append(row_line(name, rule, result.success, len(table), int(rows.sum()), table[rule.column][rows].head(FIRST)))
+    good, bad = separate(table, breaches)
+    quarantine.add(bad)
+    return good
 
 
-def _check_table(engine: Engine, name: str, good: pd.DataFrame, contract: Contract, outcome: Outcome) -> None:
-    """Check the table rules on the good rows."""
-    suite = gx.ExpectationSuite(name=f"{name}, good rows", expectations=[rule.expectation for rule in contract.table])
-    for rule, result in zip(contract.table, engine.validate(good, suite), strict=True):
-        column = "" if rule.column in (POSITIVE, HAS_TEXT) else rule.column
-        found = _found(result, share=rule.column in (POSITIVE, HAS_TEXT))
-        outcome.checks.append(_line(name, column, rule.name, rule.severity, result.success, found, "table", len(good)))
-        if not result.success:
-            notes = outcome.stops if rule.severity == "critical" else outcome.warnings
-            notes.append(f"{f'{name}.{column}' if column else name}: expected {rule.name}, found {found}; {rule.remedy}.")
-
-
-def _found(result: Any, *, share: bool) -> str:
-    """What Great Expectations measured: a value (a share of the rows in percent), or how many rows fail."""
-    if "observed_value" in result.result:
-        value = result.result["observed_value"]
-        if value is None or pd.isna(value):
-            return "none"
-        if isinstance(value, int | float):
-            return f"{value:.2%}" if share else f"{value:,.6g}"
-        return str(value)
-    if "unexpected_count" in result.result:
-        return f"{result.result['unexpected_count']:,} of {result.result['element_count']:,} rows against it"
-    raise RuntimeError(f"Great Expectations could not judge {result.expectation_config.type}: {result.exception_info}")
-
-
-def _with_helpers(name: str, good: pd.DataFrame, tables: Tables, config: RunConfig) -> pd.DataFrame:
+def _with_helpers(name: str, good: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """The good rows with the helper columns of the base contract's table rules."""
-    if name == "events":
-        return good.assign(**{POSITIVE: _labels(good, config)})
     if name == "items" and (columns := text_columns(tables)):
         return good.assign(
             **{HAS_TEXT: np.logical_or.reduce([good[column].str.contains(r"\S", na=False) for column in columns]).astype(float)}
         )
     return good
-
-
-def _labels(events: pd.DataFrame, config: RunConfig) -> np.ndarray:
-    try:
-        return positive(events, config.prepare).astype(float)
-    except InputError:  # not one is positive: the balance rule says so, with its remedy
-        return np.zeros(len(events))
-
-
-def _line(name: str, column: str, rule: str, severity: str, passed: bool, found: str, scope: str, rows: int) -> dict[str, Any]:
-    """An entry of checks.json; `scope` is column, row (the rule names what makes a row bad) or table, `rows` the rows checked."""
-    line = {"table": name, "column": column, "rule": rule, "severity": severity, "passed": bool(passed), "found": found}
-    return {**line, "scope": scope, "rows": rows, "bad": 0, "share": 0.0, "examples": []}
 
 
 def _reasons(outcome: Outcome, rejected: pd.DataFrame | None) -> dict[str, int]:
@@ -240,10 +180,8 @@ def _too_many(name: str, outcome: Outcome, rejected: pd.DataFrame | None, limit:
     )
 
 
-def _figures(outcomes: Mapping[str, Outcome], checked: Tables, config: RunConfig) -> dict[str, Any]:
-    events = checked.events
-    times = events["timestamp" if "timestamp" in events else "order"]
-    oldest, newest = (at.isoformat() if isinstance(at, pd.Timestamp) else int(at) for at in (times.min(), times.max()))
+def _figures(outcomes: Mapping[str, Outcome], checked: Tables, good: GoodEvents) -> dict[str, Any]:
+    oldest, newest = (at.isoformat() if isinstance(at, pd.Timestamp) else int(at) for at in (good.oldest, good.newest))
     return {
         "rows": {name: len(table) for name, table in checked.present().items()},
         "quarantined": {name: outcome.quarantined for name, outcome in outcomes.items()},
@@ -251,8 +189,8 @@ def _figures(outcomes: Mapping[str, Outcome], checked: Tables, config: RunConfig
         "reasons": {name: _reasons(outcome, checked.rejected.get(name)) for name, outcome in outcomes.items()},
         "rules": sum(len(outcome.checks) for outcome in outcomes.values()),
         "warnings": [line for outcome in outcomes.values() for line in outcome.warnings],
-        "positive_share": float(_labels(events, config).mean()),
-        "users_with_one_event": int((events["user_id"].value_counts() == 1).sum()),
+        "positive_share": good.positive / good.rows,
+        "users_with_one_event": int((good.of_user == 1).sum()),
         "oldest": oldest,
         "newest": newest,
     }

@@ -11,6 +11,7 @@ from expectations import base
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
 from nightloom.config import RunConfig
+from nightloom.data.tables.blocks import head_of
 from nightloom.data.tables.schema import Tables
 
 MOST_RETURNS = 0.2
@@ -35,12 +36,11 @@ def _rows(events: pd.DataFrame) -> tuple[RowRule, ...]:
     """Rules of an invoice line, of the columns that are there; what is missing is not judged."""
     rules = []
     if "value" in events:
-        sold = RowRule(
-            "value", "a purchase of no or a negative quantity", lambda t: (t["event"] == "purchase") & t["value"].le(0), reads=LINE
-        )
-        back = RowRule("value", "a return of no or a positive quantity", lambda t: (t["event"] == "return") & t["value"].ge(0), reads=LINE)
+        none, kept = "a purchase of no or a negative quantity", "a return of no or a positive quantity"
+        sold = RowRule("value", none, lambda t: (t["event"] == "purchase") & t["value"].le(0), reads=LINE, alone=True)
+        back = RowRule("value", kept, lambda t: (t["event"] == "return") & t["value"].ge(0), reads=LINE, alone=True)
         rules += [sold, back]
-    if "price" in events and pd.api.types.is_numeric_dtype(events["price"].dtype):
+    if "price" in events and pd.api.types.is_numeric_dtype(head_of(events)["price"].dtype):
         rules.append(base.between("price", "negative", low=0))
     return tuple(rules)
 

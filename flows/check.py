@@ -52,10 +52,10 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
     shutil.rmtree(night.folder, ignore_errors=True)
     night.folder.mkdir(parents=True)
     found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "notes": snapshot.source.get("notes", []), "refused": None}
-    found["checked"] = check(read_snapshot(snapshot.path, as_codes=True), config, night.folder, night.last_rows(), datetime.now(UTC))
+    found["checked"] = check(read_snapshot(snapshot.path, in_blocks=True), config, night.folder, night.last_rows(), datetime.now(UTC))
     with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
         try:
-            tables, separator = read_checked(night.folder), config.data.tags_separator
+            tables, separator = read_checked(night.folder, in_blocks=True), config.data.tags_separator
             parts: dict[str, Any] = {"prepare": config.prepare, "evaluation": config.evaluation, "tags_separator": separator}
             found["prepared"] = prepare(tables, Path(scratch), **parts)
         except InputError as error:  # the contract holds all the same: what it found is shown first

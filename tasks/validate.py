@@ -29,7 +29,7 @@ def validate(night: Night, collected: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         try:
-            return check(read_snapshot(collected.path, as_codes=True), night.config, folder, last, now)
+            return check(read_snapshot(collected.path, in_blocks=True), night.config, folder, last, now)
         except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
             keep_findings(folder, night)
             raise broken.moved(night.folder) from None

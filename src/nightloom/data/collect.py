@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from nightloom.config import DataConfig
+from nightloom.config import DataConfig, EventFilterConfig
 from nightloom.core.digests import read_sealed
 from nightloom.core.disk import disk_of
 from nightloom.core.privacy_key import check_fingerprint
 from nightloom.core.pseudonyms import SAID as PSEUDONYMS
 from nightloom.core.pseudonyms import Pseudonyms
 from nightloom.data.sources import named
-from nightloom.data.sources.files import read_table
+from nightloom.data.sources.files import filled, read_table, table_in_pieces
 from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.service_store import read_store
+from nightloom.data.streamed import stream
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
+from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import SAID as SNAPSHOT
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
 from nightloom.data.tables.with_store import FORGOTTEN, with_store
@@ -46,9 +50,18 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
 
 def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], None]) -> Snapshot:
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
+    home = root / "snapshots" / name
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
+        return _made(name, data, root, progress, Path(scratch) / "events.parquet")
+
+
+def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], None], stored: Path) -> Snapshot:
+    """Read and write; `stored` is where events are put that are read a piece at a time."""
     licence: str | None = None
     tables: dict[str, RawTable] = {}
     source: dict[str, Any] = {}
+    large: Iterator[RawTable] | None = None
     if data.set is not None:
         fetched = named.fetch(data.set, root / "cache" / "downloads", progress)
         tables, licence = fetched.tables, fetched.licence
@@ -56,19 +69,42 @@ def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], 
     else:
         places = {"events": data.events, "items": data.items, "users": data.users, "links": data.links}
         for table, place in places.items():
-            if place is not None:
+            if place is not None and table == "events" and _may_be_streamed(data, place):
+                source[table], pieces = table_in_pieces(place, data, table)
+                several = list(islice(pieces, 2))
+                if len(several) > 1:
+                    large = chain(several, pieces)
+                    continue
+                tables[table] = filled(several[0], table)
+            elif place is not None:
                 tables[table] = read_table(place, data, table)
                 source[table] = tables[table].place
+            if table in tables:
                 progress(f"read {len(tables[table].frame):,} {table} from {source[table]}")
-    made = canonical(tables, data)
     day = read_store(data.store, name, root)
     listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
-    made, forgotten = without_people(made, listed)
-    if data.pseudonyms:
-        pseudonyms = _pseudonyms(root / "snapshots" / name)
-        made = with_pseudonyms(made, pseudonyms, {str(table): named_by for table, named_by in data.columns.items()})
-        made, more = without_people(made, listed)  # of who asked the service the pseudonym alone is known
-        forgotten, source[PSEUDONYMS] = forgotten + more, pseudonyms.fingerprint
+    pseudonyms = _pseudonyms(root / "snapshots" / name) if data.pseudonyms else None
+    if pseudonyms:
+        source[PSEUDONYMS] = pseudonyms.fingerprint
+
+    def leave_out(made: Tables) -> tuple[Tables, int]:
+        made, forgotten = without_people(made, listed)
+        if pseudonyms:
+            made = with_pseudonyms(made, pseudonyms, {str(table): named_by for table, named_by in data.columns.items()})
+            made, more = without_people(made, listed)  # of who asked the service the pseudonym alone is known
+            forgotten += more
+        return made, forgotten
+
+    found = stream(large, data, stored, leave_out) if large and day is None else None
+    if large and found is None:
+        tables = {"events": read_table(str(data.events), data, "events"), **tables}
+    if large:
+        progress(f"read {found.rows if found else len(tables['events'].frame):,} events from {source['events']}")
+    if found:
+        made, forgotten = leave_out(found.tables(tables, data))
+        made, forgotten = found.put_into(made), forgotten + found.left_out
+    else:
+        made, forgotten = leave_out(canonical(tables, data))
     if forgotten:
         source["left_out"] = source.get("left_out", {}) | {FORGOTTEN: forgotten}
         progress(f"events: {forgotten:,} rows left out: {FORGOTTEN}")
@@ -100,6 +136,11 @@ def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], 
         lost = int(pictures["reason"].notna().sum())
         progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
     return write_snapshot(made, home, source, licence, pictures)
+
+
+def _may_be_streamed(data: DataConfig, place: str) -> bool:
+    """Whether what is done to an event depends on no other: else all of them must be there at once."""
+    return "://" not in place and not data.random_order and data.event_filter == EventFilterConfig()
 
 
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

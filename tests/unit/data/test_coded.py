@@ -13,16 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightloom.data.preparation.clean import clean
-from nightloom.data.tables import coded as module
 from nightloom.data.tables.coded import (
     coded,
     codes_of,
-    factorize,
     is_coded,
-    places_in,
     read_coded,
     spelt,
-    write_spelt,
 )
 
 
@@ -49,32 +45,10 @@ def test_a_table_is_spelt_as_it_was(rows: int, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(spelt(read), table)
 
 
-@pytest.mark.parametrize("group", [7, 40, 1000])
-def test_a_coded_table_is_written_as_pandas_writes_it(group: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROW_GROUP", group)
-    for rows in (0, 40):
-        table = table_of(rows)
-        table.to_parquet(tmp_path / "pandas.parquet", index=False, row_group_size=group)
-        write_spelt(coded(table), tmp_path / "ours.parquet")
-        assert (tmp_path / "ours.parquet").read_bytes() == (tmp_path / "pandas.parquet").read_bytes()
-
-
-def test_what_has_an_unknown_type_is_written_whole(tmp_path: Path) -> None:
-    table = table_of(5).assign(tags=pd.Series([["a"], [], None, ["b", "c"], ["d"]], dtype=object))
-    write_spelt(coded(table), tmp_path / "ours.parquet")
-    table.to_parquet(tmp_path / "pandas.parquet", index=False)
-    assert (tmp_path / "ours.parquet").read_bytes() == (tmp_path / "pandas.parquet").read_bytes()
-
-
 def test_codes_say_what_the_text_says() -> None:
     for text in (table_of(40)["user_id"], table_of(40)["user_id"].iloc[5:9], table_of(40)["user_id"].iloc[:0]):
         held = coded(text.to_frame())["user_id"]
         assert (codes_of(held) == pd.factorize(text)[0]).all()
-        codes, values = factorize(held)
-        assert (codes == pd.factorize(text)[0]).all()
-        assert values.equals(pd.factorize(text)[1])
-        ids = pd.Index(["u3", "nobody", "u1"], dtype="str")
-        assert (places_in(held, ids) == places_in(text, ids)).all()
 
 
 LIMITS = st.builds(

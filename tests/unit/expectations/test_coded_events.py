@@ -49,9 +49,9 @@ def test_coded_events_give_the_same_rows_reasons_and_pages(tmp_path: Path) -> No
     for place in ("events.parquet", "items.parquet", "checks.json", "tables.json", "quarantine/events.parquet", "quarantine/events.csv"):
         assert (tmp_path / "spelt" / place).read_bytes() == (tmp_path / "coded" / place).read_bytes()
     assert pages(tmp_path / "spelt") == pages(tmp_path / "coded")
-    read = read_checked(tmp_path / "coded", as_codes=True)
+    read = read_checked(tmp_path / "coded", in_blocks=True)
     assert is_coded(read.events["channel"])
-    pd.testing.assert_frame_equal(spelt(read.events), read_checked(tmp_path / "coded").events)
+    pd.testing.assert_frame_equal(spelt(read.events.whole()), read_checked(tmp_path / "coded").events)  # type: ignore[operator]
 
 
 def test_a_suite_is_judged_column_by_column_as_great_expectations_judges_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

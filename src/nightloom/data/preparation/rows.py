@@ -95,7 +95,7 @@ class Rows:
         self._verdicts: list[NDArray[np.int8]] = []
         for block in in_blocks(events):
             users, names = self.users.numbers(block["user_id"]), self.names.numbers(block["event"])
-            rows = {
+            rows: dict[str, NDArray[Any]] = {
                 "user": users,
                 "item": self.items.numbers(block["item_id"]),
                 "name": names.astype(np.int16),
@@ -117,13 +117,14 @@ class Rows:
             order = by_user(columns["user"], columns["time"])
             columns = {name: column[order] for name, column in columns.items()}
             self._buckets.write(at, columns)
-            what = [columns[name] for name in ("user", "item", "time", "name", "positive")]
-            self._verdicts.append(of_users(*what, self._config, timed=self.timed))
+            user, item, name, time, _, good, _ = columns.values()
+            self._verdicts.append(of_users(user, item, time, name, good, self._config, timed=self.timed))
         of_noise(self, self._config)
 
     def __iter__(self) -> Iterator[Part]:
         for at, verdict in enumerate(self._verdicts):
-            yield Part(*self._buckets.read(at, "user", "item"), verdict)
+            users, items = self._buckets.read(at, "user", "item")
+            yield Part(users, items, verdict)
 
     def removed(self) -> dict[str, int]:
         """Rows removed, by reason."""
@@ -206,7 +207,7 @@ class Rows:
         for users, items, names, times, good, known in self.kept("user", "item", "name", "time", "positive", "seen"):
             ends = np.append(np.flatnonzero(np.diff(users, prepend=-1)), len(users))
             place = offsets[dense[users]] + places(ends)
-            rows = {
+            dense_rows: dict[str, NDArray[Any]] = {
                 "place": (place % BUCKET).astype(np.int32),
                 "items": item_codes[items],
                 "times": times // 1000 if self.timed else np.zeros_like(times),
@@ -215,7 +216,7 @@ class Rows:
                 "positive": good,
                 "seen": known,
             }
-            dealt.deal(place // BUCKET, rows)
+            dealt.deal(place // BUCKET, dense_rows)
         columns = {name: RawArray(self._folder / name, kind) for name, kind in dealt.types.items() if name != "place"}
         for at in range(dealt.count):
             (place,) = dealt.read(at, "place")

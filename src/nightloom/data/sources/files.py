@@ -7,6 +7,7 @@ own types, and integers stay integers where values are missing. Every file of a 
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,10 @@ from nightloom.data.sources.parts import Part, parts_of
 from nightloom.data.sources.raw import RawTable, joined, unique
 from nightloom.data.sources.sql import read_sql
 from nightloom.data.sources.text_table import read_text
-from nightloom.data.sources.typed_table import read_columns, read_workbook
+from nightloom.data.sources.typed_table import column_pieces, read_columns, read_workbook
+
+PIECE = 1 << 20
+"""Rows that are read at once where a table is read in pieces."""
 
 
 def read_table(place: str, data: DataConfig, name: str) -> RawTable:
@@ -39,10 +43,60 @@ def read_table(place: str, data: DataConfig, name: str) -> RawTable:
         table = RawTable.of(frame, label)
     else:
         table = joined([read_part(part, data, name) for part in parts_at(place, name)], str(Path(place).expanduser()), name)
+    return filled(table, name)
+
+
+def filled(table: RawTable, name: str) -> RawTable:
+    """A table that has rows.
+
+    Raises:
+        InputError: it has none.
+    """
     if table.frame.empty and table.unreadable.empty:
         leave_out = "" if name == "events" else ", or leave that key out"
         raise InputError(f"{name}: {table.place} has no rows. Give a table with rows in `data.{name}`{leave_out}.")
     return table
+
+
+def table_in_pieces(place: str, data: DataConfig, name: str) -> tuple[str, Iterator[RawTable]]:
+    """What `read_table` reads, a piece of at most `PIECE` rows at a time; only of Parquet the file is not read whole before.
+
+    Args:
+        place: see `read_table`; no SQL URL.
+        data: likewise.
+        name: likewise.
+
+    Returns:
+        Where it is, as the whole table says it, and the pieces.
+
+    Raises:
+        InputError: see `read_table`; also while the pieces are read.
+    """
+    parts = parts_at(place, name)
+    label = str(parts[0]) if len(parts) == 1 else str(Path(place).expanduser())
+
+    def pieces() -> Iterator[RawTable]:
+        waiting: list[RawTable] = []
+        for one in (piece for part in parts for piece in _pieces(part, data, name)):
+            if waiting and sum(len(other.frame) for other in waiting) + len(one.frame) > PIECE:
+                yield joined(waiting, label, name)
+                waiting = []
+            waiting.append(one)
+        yield joined(waiting, label, name)
+
+    return label, pieces()
+
+
+def _pieces(part: Part, data: DataConfig, name: str) -> Iterator[RawTable]:
+    """One file of a table, a piece at a time."""
+    content = content_of(part.path, name, part.member)
+    if form_of(content, part.path, name, part.member) == "parquet":
+        yield from (_with_folders(one, part) for one in column_pieces(content, name, str(part), PIECE))
+        return
+    whole = read_part(part, data, name)
+    for first in range(0, max(len(whole.frame), 1), PIECE):
+        frame = whole.frame.iloc[first : first + PIECE]
+        yield RawTable(frame, whole.place, [(whole.place, len(frame))], whole.unreadable.iloc[0 if first == 0 else len(whole.unreadable) :])
 
 
 def parts_at(place: str, name: str) -> list[Part]:
@@ -85,5 +139,10 @@ def read_part(part: Part, data: DataConfig, name: str) -> RawTable:
         table = read_text(content, data, name, place)
     else:
         table = read_columns(content, form, name, place)
+    return _with_folders(table, part)
+
+
+def _with_folders(table: RawTable, part: Part) -> RawTable:
+    """A part with the columns that the names of its folders give."""
     given = {key: pd.Series(value, index=table.frame.index, dtype="str") for key, value in part.columns if key not in table.frame}
     return RawTable(table.frame.assign(**given), table.place, table.parts, table.unreadable) if given else table

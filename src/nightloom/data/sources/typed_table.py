@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -38,19 +40,57 @@ def read_columns(content: Content, form: str, name: str, place: str) -> RawTable
         InputError: it is cut short or damaged, or has a column twice.
     """
     source = pa.BufferReader(pa.py_buffer(content))
-    try:
+    with _whole_file(content, form, name, place):
         table = pq.ParquetFile(source).read() if form == "parquet" else pyarrow.feather.read_table(source, memory_map=False)
-        table = table.replace_schema_metadata(None)  # what pandas noted of itself is not read, nor its damage
-        table.validate(full=True)
-        names = table.column_names
+        checked = _checked(table, name, place)
+    return RawTable.of(checked.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get), place)
+
+
+def column_pieces(content: Content, name: str, place: str, rows: int) -> Iterator[RawTable]:
+    """What `read_columns` reads of a Parquet file, at most some rows at a time.
+
+    Raises:
+        InputError: see `read_columns`.
+    """
+    first = 1
+    with _whole_file(content, "parquet", name, place):
+        file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(content)), pre_buffer=False)
+        pieces = file.iter_batches(rows) if file.metadata.num_rows else iter([file.schema_arrow.empty_table()])
+    while True:
+        with _whole_file(content, "parquet", name, place):
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            checked = _checked(pa.Table.from_batches([piece]) if isinstance(piece, pa.RecordBatch) else piece, name, place)
+        frame = checked.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get)
+        yield RawTable(frame.set_axis(pd.RangeIndex(first, first + len(frame))), place, [(place, len(frame))])
+        first += len(frame)
+
+
+@contextmanager
+def _whole_file(content: Content, form: str, name: str, place: str) -> Iterator[None]:
+    """Say in words that a file is damaged."""
+    try:
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         spoken = "Parquet" if form == "parquet" else "Arrow"
         raise InputError(
             f"{name}: {place} ({len(content):,} bytes) is not a whole {spoken} file ({error}). Was it cut short? Write it again."
         ) from error
-    table = table.select([index for index, column in enumerate(names) if not column.startswith("__index_level_")])
+
+
+def _checked(table: pa.Table, name: str, place: str) -> pa.Table:
+    """A table without pandas' own index.
+
+    Raises:
+        pyarrow.ArrowException: it is damaged.
+        InputError: it has a column twice.
+    """
+    table = table.replace_schema_metadata(None)  # what pandas noted of itself is not read, nor its damage
+    table.validate(full=True)
+    table = table.select([index for index, column in enumerate(table.column_names) if not column.startswith("__index_level_")])
     unique(table.column_names, place, name)
-    return RawTable.of(table.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get), place)
+    return table
 
 
 def read_workbook(content: Content, name: str, place: str, header: bool) -> RawTable:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightloom.data.tables import coded as of_text
-from nightloom.data.tables.coded import coded, is_coded, read_coded, spelt
+from nightloom.data.tables.coded import coded, coded_column, is_coded, read_coded, spelt
 
 
 class StoredTable:
@@ -41,6 +41,11 @@ class StoredTable:
     def __iter__(self) -> Iterator[str]:
         return iter(map(str, self.head))
 
+    @property
+    def columns(self) -> pd.Index:
+        """Names of the columns."""
+        return self.head.columns
+
     def __getitem__(self, columns: Any) -> Any:
         return self.whole([columns])[columns] if isinstance(columns, str) else self.whole(columns)
 
@@ -53,14 +58,15 @@ class StoredTable:
         """All rows of some columns."""
         return read_coded(self.path, columns)
 
-    def blocks(self) -> Iterator[pd.DataFrame]:
-        """The rows in their order, a row group at a time; the index is their place in the table."""
+    def blocks(self, only: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """The rows in their order, or some of their columns, a row group at a time; the index is their place in the table."""
+        wanted = list(self if only is None else only)
         text = [name for name, column in self.head.items() if is_coded(column)]
         first = 0
         with pq.ParquetFile(self.path, read_dictionary=text) as file:
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=list(self)).unify_dictionaries()
-                columns = {name: table.column(name).to_pandas() for name in self}
+                table = file.read_row_group(group, columns=wanted).unify_dictionaries()
+                columns = {name: table.column(name).to_pandas() for name in wanted}
                 yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + table.num_rows))
                 first += table.num_rows
 
@@ -129,7 +135,7 @@ class Texts:
 
     def numbers(self, column: pd.Series) -> NDArray[np.int32]:
         """Each row's number, int32 [rows], after new values have got theirs; -1 where the row has no value."""
-        held = column if is_coded(column) else coded(column.to_frame()).iloc[:, 0]
+        held = column if is_coded(column) else coded_column(column)
         codes = held.cat.codes.to_numpy()
         used = pd.unique(codes)
         used = used[used >= 0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nightloom.core.yaml_words import scalar
 from nightloom.data.sources.raw import UNREADABLE_COLUMNS, RawTable, are_names, told_columns
 from nightloom.data.tables.convert import Mask, binary_ids, decoded, inexact_ids, listed, to_ids, to_numbers, to_order, to_text, to_times
 from nightloom.data.tables.features import context_kinds, is_number, item_kinds
-from nightloom.data.tables.oddities import ids_meet, oddities
+from nightloom.data.tables.oddities import Seen, ids_meet, oddities
 from nightloom.data.tables.pictures import holds_bytes
 from nightloom.data.tables.schema import OWN, REQUIRED, Tables
 
@@ -38,56 +39,116 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     Raises:
         InputError: a column is missing, times mix units without a majority, or no row of a table can be read.
     """
-    tables: dict[str, pd.DataFrame] = {}
-    rejected: dict[str, pd.DataFrame] = {}
-    features: dict[str, str] = {}
+    of_items = said_of_items(data, raw)
+    made = {name: convert_table(table, name, data, of_items) for name, table in raw.items()}
+    events = made["events"].frame
+    return tables_of(made, events, Seen.of(events) if data.set is None else None)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A table, or a part of one, with canonical columns.
+
+    Attributes:
+        frame: the rows that could be converted.
+        aside: those that could not: `file`, `row`, `raw`, `reason`.
+        kinds: of the described columns.
+        notes: what a person should know.
+        decided: what was decided by looking at all rows; parts in which it is equal are converted as their whole would be.
+    """
+
+    frame: pd.DataFrame
+    aside: pd.DataFrame
+    kinds: Mapping[str, str]
+    notes: Sequence[str]
+    decided: Mapping[str, object]
+
+
+def convert_table(table: RawTable, name: str, data: DataConfig, of_items: Mapping[str, str]) -> Converted:
+    """Apply the column map and the canonical types to one table.
+
+    Args:
+        table: as read.
+        name: of the table.
+        data: see `canonical`.
+        of_items: kinds that are said of columns of the items.
+
+    Raises:
+        InputError: see `canonical`.
+    """
+    said = data.columns.get(name)  # type: ignore[call-overload]  # names are table names
+    chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None, drawn=data.random_order)
+    chosen = pd.DataFrame({own: decoded(column) if _may_be_text(own, data) else column for own, column in chosen.items()})
+    _exact(chosen, table, name, said or {})
+    kinds: dict[str, str] = {}
+    notes: list[str] = []
+    if name == "items":
+        chosen = pd.DataFrame({own: column if own == "item_id" else listed(column, data.tags_separator) for own, column in chosen.items()})
+        kinds = item_kinds(chosen, of_items, data.tags_separator)
+    elif name == "events" and data.set is None:
+        kinds, notes = context_kinds(chosen, data.features)
+    decided: dict[str, object] = {"types": {str(own): str(column.dtype) for own, column in chosen.items()}, "kinds": kinds}
+    converted, faults = _convert(chosen, name, kinds, data, table.place, decided)
+    bad = np.zeros(len(chosen), dtype=bool)
+    for rows in faults.values():
+        bad |= rows
+    frame = converted[~bad].reset_index(drop=True)
+    if name == "events" and data.random_order:
+        frame["order"] = random_order(frame)
+    aside = pd.concat([table.unreadable, _rejects(table, bad, faults)], ignore_index=True)
+    if frame.empty:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in aside["reason"].value_counts().head(5).items())
+        raise InputError(
+            f"{name}: none of {len(aside):,} rows of {table.place} can be read: {reasons}. The first: {aside['raw'].iloc[0]}. "
+            f"Correct the table, or the column map in data.columns.{name}."
+        )
+    return Converted(frame, aside, kinds, notes, decided)
+
+
+def tables_of(made: Mapping[str, Converted], events: pd.DataFrame, seen: Seen | None) -> Tables:
+    """The tables that were converted one by one.
+
+    Args:
+        made: by name.
+        events: in the place of those in `made`, which may be a part of them.
+        seen: what is in the events' columns, so that odd things in it are found; None: they are not looked for.
+
+    Raises:
+        InputError: two tables have no id in common.
+    """
+    frames = {name: one.frame for name, one in made.items()}
+    rejected = {name: sorted_rows(one.aside) for name, one in made.items() if not one.aside.empty}
+    kinds = made["items"].kinds if "items" in made else {}
+    features = {column: kind for column, kind in kinds.items() if kind != "ignore"}
+    tables = Tables(events, frames.get("items"), frames.get("users"), frames.get("links"), rejected=rejected, features=features)
+    if seen is not None:
+        ids_meet(tables, seen)
+        tables.notes = [*made["events"].notes, *oddities(tables, seen)]
+    return tables
+
+
+def sorted_rows(aside: pd.DataFrame) -> pd.DataFrame:
+    """Rows that could not be read, by file and row."""
+    typed = aside.astype({"file": "str", "row": "int64", "raw": "str", "reason": "str"})
+    return typed.sort_values(["file", "row"], kind="stable", ignore_index=True)
+
+
+def said_of_items(data: DataConfig, raw: Mapping[str, RawTable]) -> dict[str, str]:
+    """What the config says of the items' columns.
+
+    Raises:
+        InputError: it describes some, and there is no items table.
+    """
     context = set(data.columns.get("events", {})) - set(OWN["events"]) if data.set is None else set[str]()
-    of_items = {column: kind for column, kind in data.features.items() if column not in context or column in _own(data, raw)}
+    of_items: dict[str, str] = {
+        column: kind for column, kind in data.features.items() if column not in context or column in _own(data, raw)
+    }
     if set(of_items) and "items" not in raw:
         raise InputError(
             "data.features describes columns of the items table, and there is none. Name it in data.items. "
             "Context columns of the events may be described, too, once they are in data.columns.events."
         )
-    notes: list[str] = []
-    for name, table in raw.items():
-        said = data.columns.get(name)  # type: ignore[call-overload]  # names are table names
-        chosen = _choose(table, name, said, whole=name in ("items", "users") or data.set is not None, drawn=data.random_order)
-        chosen = pd.DataFrame({own: decoded(column) if _may_be_text(own, data) else column for own, column in chosen.items()})
-        _exact(chosen, table, name, said or {})
-        kinds: dict[str, str] = {}
-        if name == "items":
-            chosen = pd.DataFrame(
-                {own: column if own == "item_id" else listed(column, data.tags_separator) for own, column in chosen.items()}
-            )
-            kinds = item_kinds(chosen, of_items, data.tags_separator)
-        elif name == "events" and data.set is None:
-            kinds, codes = context_kinds(chosen, data.features)
-            notes += codes
-        converted, faults = _convert(chosen, name, kinds, data, table.place)
-        bad = np.zeros(len(chosen), dtype=bool)
-        for rows in faults.values():
-            bad |= rows
-        tables[name] = converted[~bad].reset_index(drop=True)
-        if name == "events" and data.random_order:
-            tables[name]["order"] = random_order(tables[name])
-        aside = pd.concat([table.unreadable, _rejects(table, bad, faults)], ignore_index=True)
-        if not aside.empty:
-            rejected[name] = aside.astype({"file": "str", "row": "int64", "raw": "str", "reason": "str"}).sort_values(
-                ["file", "row"], kind="stable", ignore_index=True
-            )
-        if tables[name].empty:
-            reasons = ", ".join(f"{reason} ({count:,})" for reason, count in aside["reason"].value_counts().head(5).items())
-            raise InputError(
-                f"{name}: none of {len(aside):,} rows of {table.place} can be read: {reasons}. The first: {aside['raw'].iloc[0]}. "
-                f"Correct the table, or the column map in data.columns.{name}."
-            )
-        if name == "items":
-            features = {column: kind for column, kind in kinds.items() if kind != "ignore"}
-    made = Tables(tables["events"], tables.get("items"), tables.get("users"), tables.get("links"), rejected=rejected, features=features)
-    if data.set is None:
-        ids_meet(made)
-        made.notes = [*notes, *oddities(made)]
-    return made
+    return of_items
 
 
 def _own(data: DataConfig, raw: Mapping[str, RawTable]) -> set[str]:
@@ -193,28 +254,28 @@ def _missing(table: RawTable, name: str, own: str, column: str, found: list[str]
 
 
 def _convert(
-    chosen: pd.DataFrame, name: str, kinds: Mapping[str, str], data: DataConfig, place: str
+    chosen: pd.DataFrame, name: str, kinds: Mapping[str, str], data: DataConfig, place: str, told: dict[str, object]
 ) -> tuple[pd.DataFrame, dict[str, Mask]]:
-    """Canonical columns (bad cells hold anything), and reason -> bad rows."""
+    """Canonical columns (bad cells hold anything), and reason -> bad rows; `told` hears what is decided by all rows."""
     converted: dict[str, pd.Series] = {}
     faults: dict[str, Mask] = {}
     for label, column in chosen.items():
         own = str(label)
         if own in REQUIRED[name]:
-            converted[own], faults[f"{own} is missing"] = to_ids(column)
+            converted[own], faults[f"{own} is missing"] = to_ids(column, told)
         elif name == "events" and own == "timestamp":
-            converted[own], times = to_times(column, data.time_unit, f"{name}: timestamp of {place}")
+            converted[own], times = to_times(column, data.time_unit, f"{name}: timestamp of {place}", told)
             faults |= times
         elif name == "events" and own == "order":
             converted[own], faults["order is not a whole number"] = to_order(column)
         elif name == "events" and own == "event":
-            converted[own], faults["event is missing"] = to_ids(column)
+            converted[own], faults["event is missing"] = to_ids(column, told)
         elif kinds.get(own) == "image":
             converted[own] = column.astype(object)  # `nightloom.data.tables.pictures` reads them
         elif kinds.get(own) == "ignore" and holds_bytes(column):
             continue  # as text it would be unreadable and many times as long
         elif name == "events" and kinds.get(own) == "category":
-            codes, unknown = to_ids(column)
+            codes, unknown = to_ids(column, told)
             converted[own] = codes.mask(unknown)
         elif (name == "events" and own == "value") or kinds.get(own) == "number" or (not kinds.get(own) and is_number(column)):
             converted[own], faults[f"{own} is not a number"] = to_numbers(column)

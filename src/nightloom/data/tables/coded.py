@@ -21,7 +21,7 @@ ROW_GROUP = 1 << 20
 
 def coded(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its text columns as categories; other columns as they are."""
-    return table.assign(**{str(name): _categories(column) for name, column in table.items() if isinstance(column.dtype, pd.StringDtype)})
+    return table.assign(**{str(name): coded_column(column) for name, column in table.items() if isinstance(column.dtype, pd.StringDtype)})
 
 
 def spelt(table: pd.DataFrame) -> pd.DataFrame:
@@ -44,19 +44,6 @@ def codes_of(column: pd.Series) -> NDArray[Any]:
     return column.cat.codes.to_numpy().astype(np.int32, copy=False) if is_coded(column) else pd.factorize(column)[0]
 
 
-def places_in(column: pd.Series, ids: pd.Index) -> NDArray[np.int64]:
-    """Where each row's value stands among some ids, int64 [rows]; -1 where it does not."""
-    if not is_coded(column):
-        return ids.get_indexer(pd.Index(column)).astype(np.int64)
-    return np.append(ids.get_indexer(column.cat.categories), -1).astype(np.int64)[column.cat.codes.to_numpy()]
-
-
-def factorize(column: pd.Series) -> tuple[NDArray[np.int64], pd.Index]:
-    """As `pandas.factorize`: codes in the order of the values' first rows, and the values, as text."""
-    codes, values = pd.factorize(column)
-    return codes, values.astype("str")
-
-
 def read_coded(path: Path, only: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a table of canonical columns that was written as Parquet, or some of its columns, its text coded."""
     columns, schema = {}, pq.read_schema(path)
@@ -64,22 +51,12 @@ def read_coded(path: Path, only: Sequence[str] | None = None) -> pd.DataFrame:
         text = pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
         whole = pq.read_table(path, columns=[field.name], read_dictionary=[field.name] if text else None)
         read = whole.unify_dictionaries().to_pandas(ignore_metadata=text)[field.name]
-        columns[field.name] = read if is_coded(read) or not text else _categories(read)  # a table without rows has no dictionary
+        columns[field.name] = read if is_coded(read) or not text else coded_column(read)  # a table without rows has no dictionary
     return pd.DataFrame(columns, copy=False)
 
 
-def write_spelt(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet, its text spelt out, as pandas would write it; of a coded one no more than a row group is spelt at once."""
-    if not any(is_coded(column) for _, column in table.items()) or any(column.dtype == object for _, column in table.items()):
-        spelt(table).to_parquet(path, index=False)
-        return
-    with pq.ParquetWriter(path, pa.Schema.from_pandas(spelt(table.iloc[:0]), preserve_index=False)) as writer:
-        for first in range(0, max(len(table), 1), ROW_GROUP):
-            part = spelt(table.iloc[first : first + ROW_GROUP].reset_index(drop=True))
-            writer.write_table(pa.Table.from_pandas(part, writer.schema, preserve_index=False), row_group_size=ROW_GROUP)
-
-
-def _categories(column: pd.Series) -> pd.Series:
+def coded_column(column: pd.Series) -> pd.Series:
+    """A column of text as categories."""
     found = pa.array(column, from_pandas=True)
     whole = found if isinstance(found, pa.Array) else found.combine_chunks()
     coded_text = whole.dictionary_encode()

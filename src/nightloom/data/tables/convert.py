@@ -73,12 +73,13 @@ def listed(column: pd.Series, separator: str = "|") -> pd.Series:
     return column if parsed.map(lambda cell: isinstance(cell, str)).any() else parsed.map(lambda cell: _cell_text(cell, separator))
 
 
-def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
+def to_ids(column: pd.Series, told: dict[str, object] | None = None) -> tuple[pd.Series, Mask]:
     """Ids in one spelling, whatever carried them, as str; and where they are missing or blank.
 
     Each cell is spelt by itself, so that an id is the same in every file and table: without blanks around it, "12.0" as 12 (programs
     write so where another id is missing), bytes as their text, and é always as one sign. "007" stays.
-    A word such as NA is missing, except in a column whose ids are all words and where it is no more frequent than they are.
+    A word such as NA is missing, except in a column whose ids are all words and where it is no more frequent than they are. `told` hears
+    as "unsure" that a part of the column can not tell this for the whole.
     """
     ids = to_text(column).str.strip(BLANKS)
     if pd.api.types.is_integer_dtype(column.dtype):
@@ -89,9 +90,13 @@ def to_ids(column: pd.Series) -> tuple[pd.Series, Mask]:
         ids[foreign] = ids[foreign].str.normalize("NFC")
     missing = np.array(ids.isna() | (ids == "") | ids.isin(MISSING_IDS), dtype=bool)
     names = ids.isin(NAMES_TOO).to_numpy(dtype=bool, na_value=False)
+    if told is not None and names.any() and missing.all():
+        told["unsure"] = True
     if names.any() and (~missing).any():
         counts = ids[~missing].value_counts()
         if counts.index.str.fullmatch(WORDS).all():
+            if told is not None:
+                told["unsure"] = True
             known = ids[names].value_counts()
             missing &= ~ids.isin(known.index[known <= counts.iloc[0]]).to_numpy(dtype=bool, na_value=False)
     return ids, missing
@@ -162,7 +167,7 @@ def to_order(column: pd.Series) -> tuple[pd.Series, Mask]:
     return numbers.mask(bad, 0).astype(np.int64), bad
 
 
-def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[str, Mask]]:
+def to_times(column: pd.Series, unit: str, where: str, told: dict[str, object] | None = None) -> tuple[pd.Series, dict[str, Mask]]:
     """Times from datetimes, ISO 8601 text or numbers since 1970; without a zone they are UTC.
 
     Each number's size tells its unit (see `PLAUSIBLE`), so that rows in another unit than most are found.
@@ -171,6 +176,7 @@ def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[
         column: the raw column.
         unit: s, ms, us or ns for numbers, or auto to infer it.
         where: table and column, for messages.
+        told: hears as "times" in which form the column is read.
 
     Returns:
         datetime64[ms, UTC] (NaT where bad), and reason -> rows that have no time for that reason.
@@ -195,6 +201,8 @@ def to_times(column: pd.Series, unit: str, where: str) -> tuple[pd.Series, dict[
     none = forms == FORMS.index("none")
 
     form, accepted = _form(forms[~missing & ~none], column, unit, where)
+    if told is not None:
+        told["times"] = (form, *accepted)
     bad = {
         "timestamp is missing": missing,
         NOT_A_TIME: none,

@@ -6,9 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from nightloom.core.errors import InputError
+from nightloom.data.tables.blocks import Texts
 from nightloom.data.tables.schema import Tables
 
 LARGE_SHARE = 0.2
@@ -27,17 +29,55 @@ SPELLINGS: dict[str, Callable[[pd.Series], pd.Series]] = {
 """Changes that may make ids of two tables meet."""
 
 
-def ids_meet(tables: Tables) -> None:
+class Seen:
+    """What is in some columns of the events, which may come some at a time."""
+
+    def __init__(self) -> None:
+        self._texts = {column: Texts() for column in ("user_id", "item_id", "event")}
+        self._counts = {column: np.zeros(0, dtype=np.int64) for column in self._texts}
+        self.rows = 0
+
+    @classmethod
+    def of(cls, events: pd.DataFrame) -> Seen:
+        """What is in all of them."""
+        seen = cls()
+        seen.add(events)
+        return seen
+
+    def add(self, events: pd.DataFrame) -> None:
+        """More of them."""
+        self.rows += len(events)
+        for column, texts in self._texts.items():
+            numbers = texts.numbers(events[column])
+            counts = np.bincount(numbers[numbers >= 0], minlength=len(texts))
+            counts[: len(self._counts[column])] += self._counts[column]
+            self._counts[column] = counts
+
+    def values(self, column: str) -> pd.Series:
+        """The distinct values of a column, in the order in which they first came."""
+        return self._texts[column].index().to_series(index=pd.RangeIndex(len(self._texts[column])))
+
+    def counts(self, column: str) -> pd.Series:
+        """Rows of each value of a column, the most frequent first; as `pandas.Series.value_counts`."""
+        return pd.Series(self._counts[column], self._texts[column].index()).sort_values(ascending=False, kind="stable")
+
+
+def ids_meet(tables: Tables, seen: Seen) -> None:
     """Refuse an items or users table of which no id is in the events.
+
+    Args:
+        tables: canonical tables.
+        seen: what is in the events.
 
     Raises:
         InputError: two tables have no id in common; names ids of both.
     """
     for name, own in (("items", "item_id"), ("users", "user_id")):
         table = tables.present().get(name)
-        if table is None or tables.events[own].isin(table[own]).any():
+        events = seen.values(own)
+        if table is None or events.isin(table[own]).any():
             continue
-        events, known = tables.events[own].drop_duplicates(), table[own].drop_duplicates()
+        known = table[own].drop_duplicates()
         theirs, ours = (", ".join(map(repr, ids.head(3))) for ids in (known, events))
         raise InputError(
             f"{name}: none of its {len(known):,} ids is in the events: {name} has {theirs}, events have {ours}{_how_alike(events, known)}. "
@@ -45,14 +85,13 @@ def ids_meet(tables: Tables) -> None:
         )
 
 
-def oddities(tables: Tables) -> list[str]:
+def oddities(tables: Tables, seen: Seen) -> list[str]:
     """Sentences on what a person should look at; nothing is changed."""
-    events = tables.events
-    found = _names_alike(events["event"])
-    counts = events["user_id"].value_counts()
-    if len(events) >= FEW_EVENTS and len(counts) >= FEW_USERS and counts.iloc[0] >= LARGE_SHARE * len(events):
+    found = _names_alike(seen.counts("event"))
+    counts = seen.counts("user_id")
+    if seen.rows >= FEW_EVENTS and len(counts) >= FEW_USERS and counts.iloc[0] >= LARGE_SHARE * seen.rows:
         found.append(
-            f"events: {counts.iloc[0]:,} of {len(events):,} ({counts.iloc[0] / len(events):.0%}) are of one user, {counts.index[0]!r}. "
+            f"events: {counts.iloc[0]:,} of {seen.rows:,} ({counts.iloc[0] / seen.rows:.0%}) are of one user, {counts.index[0]!r}. "
             "Is that a person, or an import, a robot or a name for guests? Leave its events out if it is none"
         )
     if tables.users is not None:
@@ -75,9 +114,8 @@ def _how_alike(events: pd.Series, known: pd.Series) -> str:
     return ""
 
 
-def _names_alike(names: pd.Series) -> list[str]:
-    """Event names that differ in case and signs alone."""
-    counts = names.value_counts()
+def _names_alike(counts: pd.Series) -> list[str]:
+    """Event names that differ in case and signs alone, of the rows of each."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in map(str, counts.index):
         alike[re.sub(r"[\W_]+", "", name.casefold())].append(name)

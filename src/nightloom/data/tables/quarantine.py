@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.data.tables.blocks import SpeltWriter
 from nightloom.data.tables.coded import spelt
 
 CSV_ROWS = 10_000
 """Quarantines up to this size are also written as CSV, so that a person can open them."""
+
+HELD_ROWS = 1 << 20
+"""Bad rows that are held in memory; where there are more they are written as they come."""
 
 LONGEST_VALUE = 80
 
@@ -75,6 +79,62 @@ def write_quarantine(folder: Path, name: str, bad: pd.DataFrame | None, rejected
         path = path.with_suffix(".csv")
         aside.to_csv(path, index=False)
     return path, len(aside)
+
+
+class Quarantine:
+    """Takes the bad rows of a table, some at a time, and writes them as `write_quarantine` does when the block ends well.
+
+    Args:
+        folder: the quarantine folder; made when missing.
+        name: name of the table.
+        rejected: rows that could not even be read, or None.
+
+    Attributes:
+        file: the file that a person should open, once all are written.
+        rows: in it.
+    """
+
+    def __init__(self, folder: Path, name: str, rejected: pd.DataFrame | None) -> None:
+        self.file: Path | None = None
+        self.rows = 0
+        self._folder, self._name, self._rejected = folder, name, rejected
+        self._waiting: list[pd.DataFrame] = []
+        self._writer: SpeltWriter | None = None
+        self._types = pd.Series(dtype=object)
+
+    def __enter__(self) -> Quarantine:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._writer is None:
+            filled = [part for part in self._waiting if len(part)] or self._waiting[:1]
+            bad = pd.concat(filled, ignore_index=True) if filled else None
+            self.file, self.rows = write_quarantine(self._folder, self._name, bad, self._rejected)
+        elif self._writer is not None:
+            if self._rejected is not None:
+                self._write(self._rejected)
+            self._writer.__exit__(kind, *_)
+            self.rows = self._writer.rows
+
+    def add(self, bad: pd.DataFrame) -> None:
+        """More bad rows with their `reason`; many are written as they come."""
+        if self._writer is None and sum(map(len, self._waiting)) < HELD_ROWS:
+            self._waiting.append(bad)
+            return
+        if self._writer is None:
+            some = [part.head(1) for part in (*self._waiting, self._rejected) if part is not None and len(part)]
+            self._types = pd.concat(some, ignore_index=True).dtypes
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.file = self._folder / f"{self._name}.parquet"
+            self._writer = SpeltWriter(self.file, pd.concat(some, ignore_index=True).iloc[:0])
+            for part in self._waiting:
+                self._write(part)
+            self._waiting = []
+        self._write(bad)
+
+    def _write(self, part: pd.DataFrame) -> None:
+        if self._writer is not None:
+            self._writer.add(part.reindex(columns=self._types.index).astype(self._types.to_dict()))
 
 
 def shown(value: object) -> str:

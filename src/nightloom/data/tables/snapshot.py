@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from nightloom.core.digests import check_file, check_listing, listing, read_sealed, set_aside, write_sealed
 from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import whole_file, whole_folder
-from nightloom.data.tables.coded import read_coded
+from nightloom.data.tables.blocks import StoredTable, head_of
+from nightloom.data.tables.coded import spelt_column
 from nightloom.data.tables.pictures import PICTURES, linked
 from nightloom.data.tables.schema import Tables
 
@@ -94,27 +95,43 @@ def content_hash(tables: Tables) -> str:
     for name, frame in sorted(frames.items()):
         digest.update(f"\ntable {name} {len(frame)}".encode())
         for column in sorted(frame.columns):
-            _update(digest, column, frame[column])
+            _update(digest, column, frame)
     digest.update(json.dumps(dict(tables.features), sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _update(digest: Any, name: str, column: pd.Series) -> None:
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        kind, parts = "time", [column.to_numpy(dtype="datetime64[ms]").astype("<i8")]
-    elif pd.api.types.is_integer_dtype(column.dtype):
-        kind, parts = "integer", [column.to_numpy(dtype="<i8")]
-    elif pd.api.types.is_numeric_dtype(column.dtype):
-        numbers = column.to_numpy(dtype="<f8", na_value=np.nan)
-        kind, parts = "number", [np.where(np.isnan(numbers), np.nan, numbers + 0.0)]  # one NaN, and no minus zero
-    else:
-        text = pa.array(column, type=pa.large_string(), from_pandas=True)
-        text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
-        lengths = pc.fill_null(pc.binary_length(text), -1).to_numpy(zero_copy_only=False).astype("<i8")
-        kind, parts = "text", [lengths, _characters(pc.fill_null(text, ""))]
+def _update(digest: Any, name: str, table: pd.DataFrame | StoredTable) -> None:
+    """Add a column; of a table on disk a block at a time, for text once for the lengths and once for the characters."""
+    kind, parts = _parts_of(head_of(table)[name])
     digest.update(f"\ncolumn {name} {kind}\n".encode())
     for part in parts:
-        digest.update(part)
+        for block in table.blocks([name]) if isinstance(table, StoredTable) else (table,):
+            digest.update(part(block[name]))
+
+
+def _parts_of(column: pd.Series) -> tuple[str, Sequence[Callable[[pd.Series], NDArray[Any]]]]:
+    """The kind of a column, and what counts of it."""
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "time", [lambda some: some.to_numpy(dtype="datetime64[ms]").astype("<i8")]
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return "integer", [lambda some: some.to_numpy(dtype="<i8")]
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return "number", [_numbers]
+    return "text", [_lengths, lambda some: _characters(pc.fill_null(_text(some), ""))]
+
+
+def _numbers(column: pd.Series) -> NDArray[np.float64]:
+    numbers = column.to_numpy(dtype="<f8", na_value=np.nan)
+    return np.where(np.isnan(numbers), np.nan, numbers + 0.0)  # one NaN, and no minus zero
+
+
+def _lengths(column: pd.Series) -> NDArray[np.int64]:
+    return pc.fill_null(pc.binary_length(_text(column)), -1).to_numpy(zero_copy_only=False).astype("<i8")
+
+
+def _text(column: pd.Series) -> pa.LargeStringArray:
+    text = pa.array(spelt_column(column), type=pa.large_string(), from_pandas=True)
+    return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
 
 
 def _characters(text: pa.LargeStringArray) -> NDArray[np.uint8]:
@@ -132,7 +149,7 @@ def write_snapshot(
     """Write tables as a snapshot, or find the snapshot of the same content.
 
     Args:
-        tables: canonical tables.
+        tables: canonical tables; the file of events on disk becomes the snapshot's.
         home: the folder of a name's snapshots; made when missing.
         source: where the tables came from (JSON values, no passwords).
         licence: terms of use, kept with the data.
@@ -145,7 +162,10 @@ def write_snapshot(
         return found
     with whole_folder(path) as partial:
         for name, table in tables.present().items():
-            table.to_parquet(partial / f"{name}.parquet", index=False)
+            if isinstance(table, StoredTable):
+                table.path.rename(partial / f"{name}.parquet")
+            else:
+                table.to_parquet(partial / f"{name}.parquet", index=False)
         for name, rows in tables.rejected.items():
             rows.to_parquet(partial / f"rejected_{name}.parquet", index=False)
         said = {
@@ -181,12 +201,12 @@ def _write_places(pictures: pd.DataFrame | None, folder: Path) -> None:
             pictures.to_parquet(temporary, index=False)
 
 
-def read_snapshot(path: Path, *, as_codes: bool = False) -> Tables:
+def read_snapshot(path: Path, *, in_blocks: bool = False) -> Tables:
     """Read the tables of a snapshot, whose files are checked first.
 
     Args:
         path: the snapshot's folder.
-        as_codes: whether the text of events is coded (`nightloom.data.tables.coded`).
+        in_blocks: whether events stay on disk (`nightloom.data.tables.blocks`).
 
     Raises:
         DamagedError: a file is missing or no longer what was written.
@@ -194,7 +214,8 @@ def read_snapshot(path: Path, *, as_codes: bool = False) -> Tables:
     """
     snapshot = Snapshot.load(path)
     places = {name: path / f"{name}.parquet" for name in snapshot.counts}
-    tables = {name: read_coded(place) if as_codes and name == "events" else pd.read_parquet(place) for name, place in places.items()}
+    read: Callable[[Path], Any] = StoredTable if in_blocks else pd.read_parquet
+    tables = {name: read(place) if name == "events" else pd.read_parquet(place) for name, place in places.items()}
     rejected = {name: pd.read_parquet(path / f"rejected_{name}.parquet") for name in snapshot.rejected}
     return Tables(
         tables["events"],

@@ -1,0 +1,141 @@
+"""The contract of the events, of which a block of rows is in memory at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from expectations.base import POSITIVE
+from expectations.by_block import ByBlock
+from expectations.engine import Engine, Fingerprint, Known
+from expectations.outcome import Outcome, check_table, row_line
+from expectations.rules import Contract
+from nightloom.config import RunConfig
+from nightloom.core.errors import InputError
+from nightloom.data.preparation.labels import is_positive
+from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, in_blocks
+from nightloom.data.tables.quarantine import Breach, Quarantine, separate
+
+
+@dataclass
+class GoodEvents:
+    """What is counted of the good events.
+
+    Attributes:
+        rows: of them.
+        positive: those that are positive.
+        of_user: of each user, int64 [users].
+        oldest: time, or order, of the first; None without any.
+        newest: likewise of the last.
+    """
+
+    rows: int = 0
+    positive: int = 0
+    of_user: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    oldest: Any = None
+    newest: Any = None
+
+
+@contextmanager
+def on_disk(events: pd.DataFrame | StoredTable, folder: Path) -> Iterator[StoredTable]:
+    """The events on disk; those of a frame only as long as the block lasts."""
+    if isinstance(events, StoredTable):
+        yield events
+        return
+    with tempfile.TemporaryDirectory(prefix=".events-", dir=folder) as scratch:
+        path = Path(scratch) / "events.parquet"
+        with SpeltWriter(path, events.iloc[:0]) as writer:
+            for block in in_blocks(events):
+                writer.add(block)
+        yield StoredTable(path)
+
+
+def check_events(
+    engine: Engine, events: StoredTable, config: RunConfig, contract: Contract, outcome: Outcome, quarantine: Quarantine, path: Path
+) -> GoodEvents:
+    """Check all rules of the events: the good rows are written, the bad ones go to the quarantine.
+
+    Args:
+        engine: judges.
+        events: canonical events, whose columns have passed their checks.
+        config: what is positive.
+        contract: the rules.
+        outcome: gets what is found.
+        quarantine: gets the bad rows with their reasons.
+        path: where the good rows are written.
+
+    Returns:
+        What is counted of the good events.
+    """
+    good, users, fingerprint = GoodEvents(), Texts(), Fingerprint()
+    bad_rows = np.zeros(len(contract.rows), dtype=np.int64)
+    time = "timestamp" if "timestamp" in events else "order"
+    judge = ByBlock(engine, "events, rows", events, contract.rows)
+    with SpeltWriter(path, events.head) as writer:
+        for block, broken in judge.blocks():
+            rows, aside = separate(
+                block, [Breach(rule.column, rule.name, bad) for rule, bad in zip(contract.rows, broken, strict=True) if bad.any()]
+            )
+            bad_rows += [int(bad.sum()) for bad in broken]
+            quarantine.add(aside)
+            writer.add(rows)
+            labels = _labels(rows, config)
+            place = pd.RangeIndex(good.rows, good.rows + len(rows))
+            fingerprint.add(rows.set_axis(place).assign(**{POSITIVE: labels.astype(float)}))
+            counts = np.bincount(users.numbers(rows["user_id"]), minlength=len(users))
+            counts[: len(good.of_user)] += good.of_user
+            good.rows, good.positive, good.of_user = place.stop, good.positive + int(labels.sum()), counts
+            if len(rows):
+                oldest, newest = rows[time].min(), rows[time].max()
+                good.oldest = oldest if good.oldest is None else min(good.oldest, oldest)
+                good.newest = newest if good.newest is None else max(good.newest, newest)
+    for place, (rule, result) in enumerate(zip(contract.rows, judge.results(), strict=True)):
+        examples = events.head[rule.column] if result.success else judge.examples(place)
+        outcome.checks.append(row_line("events", rule, result.success, len(events), int(bad_rows[place]), examples))
+    check_table(engine, "events", _Labelled(path, config), contract, outcome, _known(good, events, time, str(fingerprint)))
+    return good
+
+
+def _known(good: GoodEvents, events: StoredTable, time: str, fingerprint: str) -> Known:
+    """The aggregates that table rules ask for, so that no column of the good events is read for them."""
+    share, newest = pd.Series(dtype=float), events.head[time]
+    if good.rows:
+        share, newest = pd.Series([good.positive / good.rows]), pd.Series([good.newest], dtype=newest.dtype)
+    return Known(
+        good.rows,
+        {("expect_column_mean_to_be_between", POSITIVE): share, ("expect_column_max_to_be_between", time): newest},
+        fingerprint,
+    )
+
+
+class _Labelled(StoredTable):
+    """The good events with the helper column `POSITIVE`."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        super().__init__(path)
+        self.head = self.head.assign(**{POSITIVE: pd.Series(dtype=float)})
+        self._config = config
+
+    def whole(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows of some columns."""
+        wanted = list(self) if columns is None else list(columns)
+        found = super().whole([name for name in wanted if name != POSITIVE])
+        if POSITIVE in wanted:
+            labels = [_labels(block, self._config) for block in in_blocks(StoredTable(self.path))]
+            found[POSITIVE] = np.concatenate(labels).astype(float)
+        return found[wanted]
+
+
+def _labels(events: pd.DataFrame, config: RunConfig) -> NDArray[np.bool_]:
+    try:
+        return is_positive(events, config.prepare)
+    except InputError:  # there is no column to tell by: the balance rule says that none is positive, with its remedy
+        return np.zeros(len(events), dtype=bool)
