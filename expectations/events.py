@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -97,10 +97,11 @@ def check_events(
                 oldest, newest = rows[time].min(), rows[time].max()
                 good.oldest = oldest if good.oldest is None else min(good.oldest, oldest)
                 good.newest = newest if good.newest is None else max(good.newest, newest)
-    for place, (rule, result) in enumerate(zip(contract.rows, judge.results(), strict=True)):
-        examples = events.head[rule.column] if result.success else judge.examples(place)
-        outcome.checks.append(row_line("events", rule, result.success, len(events), int(bad_rows[place]), examples))
-    check_table(engine, "events", _Labelled(path, config), contract, outcome, _known(good, events, time, str(fingerprint)))
+    for at, (rule, result) in enumerate(zip(contract.rows, judge.results(), strict=True)):
+        examples = events.head[rule.column] if result.success else judge.examples(at)
+        outcome.checks.append(row_line("events", rule, result.success, len(events), int(bad_rows[at]), examples))
+    labelled = cast(pd.DataFrame, _Labelled(path, config))
+    check_table(engine, "events", labelled, contract, outcome, _known(good, events, time, str(fingerprint)))
     return good
 
 

@@ -74,11 +74,11 @@ def stream(pieces: Iterable[RawTable], data: DataConfig, path: Path, leave_out: 
     writer: SpeltWriter | None = None
     try:
         for piece in pieces:
-            columns = columns or set(piece.frame)
+            columns = columns or set(map(str, piece.frame))
             one = convert_table(piece, "events", data, {})
             first = first or one
             if (
-                set(piece.frame) != columns
+                set(map(str, piece.frame)) != columns
                 or one.decided != first.decided
                 or "unsure" in one.decided
                 or list(one.frame) != list(first.frame)

@@ -103,10 +103,9 @@ def parts(protocol: str, packed: Packed, ends: Split, n_items: int, *, exclude_s
 
 def _sequences(packed: Packed, ends: Split, n_items: int) -> Iterator[tuple[slice, Sequences]]:
     """Which users, and their sequences without links."""
-    for users, offsets, columns in packed.blocks("items", "times", "event_types", "positive", "seen"):
-        shift = packed.offsets[users.start]
-        *events, seen = columns
-        yield users, Sequences(offsets, *events, ends.train_end[users] - shift, ends.validation_end[users] - shift, n_items, seen=seen)
+    for users, offsets, (items, times, event_types, positive, seen) in packed.blocks("items", "times", "event_types", "positive", "seen"):
+        train_end, validation_end = (end[users] - packed.offsets[users.start] for end in (ends.train_end, ends.validation_end))
+        yield users, Sequences(offsets, items, times, event_types, positive, train_end, validation_end, n_items, seen=seen)
 
 
 def _has_moments(packed: Packed) -> bool:
