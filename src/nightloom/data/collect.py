@@ -18,13 +18,13 @@ from nightloom.data.sources import named
 from nightloom.data.sources.files import filled, read_table, table_in_pieces
 from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.service_store import read_store
-from nightloom.data.streamed import stream
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import SAID as SNAPSHOT
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
+from nightloom.data.tables.streamed import stream
 from nightloom.data.tables.with_store import FORGOTTEN, with_store
 from nightloom.data.tables.without_people import with_pseudonyms, without_people
 from nightloom.runs.forgotten import Forgotten
