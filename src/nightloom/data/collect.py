@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from nightloom.config import DataConfig, EventFilterConfig
 from nightloom.core.digests import read_sealed
 from nightloom.core.disk import disk_of
+from nightloom.core.errors import InputError
 from nightloom.core.privacy_key import check_fingerprint
 from nightloom.core.pseudonyms import SAID as PSEUDONYMS
 from nightloom.core.pseudonyms import Pseudonyms
@@ -50,14 +52,12 @@ def collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], N
 
 def _collect(name: str, data: DataConfig, root: Path, progress: Callable[[str], None]) -> Snapshot:
     in_use(root.resolve())  # a snapshot that is found written must not be trimmed before a stage reads it
-    home = root / "snapshots" / name
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
-        return _made(name, data, root, progress, Path(scratch) / "events.parquet")
+    with ExitStack() as scratch:
+        return _made(name, data, root, progress, scratch)
 
 
-def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], None], stored: Path) -> Snapshot:
-    """Read and write; `stored` is where events are put that are read a piece at a time."""
+def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], None], scratch: ExitStack) -> Snapshot:
+    """Read and write; what is only needed until then is left to `scratch`."""
     licence: str | None = None
     tables: dict[str, RawTable] = {}
     source: dict[str, Any] = {}
@@ -69,18 +69,14 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     else:
         places = {"events": data.events, "items": data.items, "users": data.users, "links": data.links}
         for table, place in places.items():
-            if place is not None and table == "events" and _may_be_streamed(data, place):
-                source[table], pieces = table_in_pieces(place, data, table)
-                several = list(islice(pieces, 2))
-                if len(several) > 1:
-                    large = chain(several, pieces)
-                    continue
-                tables[table] = filled(several[0], table)
-            elif place is not None:
-                tables[table] = read_table(place, data, table)
-                source[table] = tables[table].place
-            if table in tables:
-                progress(f"read {len(tables[table].frame):,} {table} from {source[table]}")
+            if place is None:
+                continue
+            read = _events(place, data) if table == "events" else read_table(place, data, table)
+            if not isinstance(read, RawTable):
+                source[table], large = read
+                continue
+            tables[table], source[table] = read, read.place
+            progress(f"read {len(read.frame):,} {table} from {read.place}")
     day = read_store(data.store, name, root)
     listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
     pseudonyms = _pseudonyms(root / "snapshots" / name) if data.pseudonyms else None
@@ -95,7 +91,11 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
             forgotten += more
         return made, forgotten
 
-    found = stream(large, data, stored, leave_out) if large and day is None else None
+    home, found = root / "snapshots" / name, None
+    if large and day is None:
+        home.mkdir(parents=True, exist_ok=True)
+        folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix=".partial-", dir=home))
+        found = stream(large, data, Path(folder) / "events.parquet", leave_out)
     if large and found is None:
         tables = {"events": read_table(str(data.events), data, "events"), **tables}
     if large:
@@ -130,7 +130,7 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     if left_out:
         source["left_out"] = source.get("left_out", {}) | left_out
         progress("; ".join(f"events: {rows:,} rows left out: {reason}" for reason, rows in left_out.items()))
-    home, pictures = root / "snapshots" / name, None
+    pictures = None
     if (columns := [column for column, kind in made.features.items() if kind == "image"]) and made.items is not None:
         made.items, pictures = take_in(made.items, columns, _folder(data.items), home / STORE)
         lost = int(pictures["reason"].notna().sum())
@@ -138,9 +138,16 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     return write_snapshot(made, home, source, licence, pictures)
 
 
-def _may_be_streamed(data: DataConfig, place: str) -> bool:
-    """Whether what is done to an event depends on no other: else all of them must be there at once."""
-    return "://" not in place and not data.random_order and data.event_filter == EventFilterConfig()
+def _events(place: str, data: DataConfig) -> RawTable | tuple[str, Iterator[RawTable]]:
+    """The events as read; of a large table where it is, and its pieces. What is done to an event must then depend on no other."""
+    if "://" in place or data.random_order or data.event_filter != EventFilterConfig():
+        return read_table(place, data, "events")
+    try:
+        label, pieces = table_in_pieces(place, data, "events")
+        several = list(islice(pieces, 2))
+    except InputError:
+        return read_table(place, data, "events")  # which says what is wrong with the whole
+    return filled(several[0], "events") if len(several) == 1 else (label, chain(several, pieces))
 
 
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
