@@ -91,7 +91,7 @@ def _pieces(part: Part, data: DataConfig, name: str) -> Iterator[RawTable]:
     """One file of a table, a piece at a time."""
     content = content_of(part.path, name, part.member)
     if form_of(content, part.path, name, part.member) == "parquet":
-        yield from (_with_folders(one, part) for one in column_pieces(content, name, str(part), PIECE))
+        yield from (_with_folders(one, part) for one in column_pieces(content, part.path, name, str(part), PIECE))
         return
     whole = read_part(part, data, name)
     for first in range(0, max(len(whole.frame), 1), PIECE):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import mmap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -46,15 +48,23 @@ def read_columns(content: Content, form: str, name: str, place: str) -> RawTable
     return RawTable.of(checked.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get), place)
 
 
-def column_pieces(content: Content, name: str, place: str, rows: int) -> Iterator[RawTable]:
+def column_pieces(content: Content, path: Path, name: str, place: str, rows: int) -> Iterator[RawTable]:
     """What `read_columns` reads of a Parquet file, at most some rows at a time.
+
+    Args:
+        content: its bytes, unpacked; where they are mapped the file is read in their place, since what is mapped counts as memory.
+        path: the file.
+        name: which table this is, for messages.
+        place: the file, for messages.
+        rows: at most so many at once.
 
     Raises:
         InputError: see `read_columns`.
     """
     first = 1
     with _whole_file(content, "parquet", name, place):
-        file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(content)), pre_buffer=False)
+        source = pa.OSFile(str(path)) if isinstance(content, mmap.mmap) else pa.BufferReader(pa.py_buffer(content))
+        file = pq.ParquetFile(source, pre_buffer=False)
         pieces = file.iter_batches(rows) if file.metadata.num_rows else iter([file.schema_arrow.empty_table()])
     while True:
         with _whole_file(content, "parquet", name, place):
