@@ -237,7 +237,7 @@ def another_night_first(self, name, bundle, run, tags, *rest, **more):
         self.promote(register(self, name, bundle, other, {"nightloom.trained": "of another night"}, *rest, **more))
     return register(self, name, bundle, run, tags, *rest, **more)
 Registry.register = another_night_first
-given.force = True
+given.force, given.as_of = True, None
 sys.exit(flows.nightly.main(given))
 """
 
@@ -286,7 +286,7 @@ sys.argv = ["nightly", "--config", "killed.yaml"]
 given = before_prefect("__main__", parser("nightly", "One."))
 import flows.nightly
 flows.nightly.report = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-given.force = False
+given.force, given.as_of = False, None
 flows.nightly.main(given)
 """
 
