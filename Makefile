@@ -13,7 +13,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly serve test test-ray check audit ui bench-training bench-serving bench-scale
+.PHONY: help setup nightly serve test test-postgres test-ray check audit ui bench-training bench-serving bench-scale
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ test: setup  ## the tests: ARGS=tests/unit/cli
 
 test-ray: setup  ## training on several nodes, by Ray and without: a worker killed, a node lost
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "cluster or not cluster" tests/unit/training/test_ray.py tests/unit/training/test_nodes.py tests/unit/training/test_text_tuning.py $(ARGS)
+
+test-postgres: setup  ## MLflow, Prefect and the service's store on a real PostgreSQL, and all other tests that need one
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 NIGHTLOOM_TESTS_MAY_SKIP= $(BIN)/python -m pytest $$(grep -rl --include='test_*.py' tests.postgres_server tests) $(ARGS)
 
 check: setup  ## format, lint, types and layers
 	@$(BIN)/ruff format --check .
