@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ Answer = tuple[NDArray[np.int64], FloatArray]
 """Dense items, best first, and their scores; shorter than what was asked for where that can not be filled."""
 MOST, NEEDED = 20, 100
 """Lists of more than this part of a catalogue are made of all of it; and items that a re-ranker looks at."""
+LENGTHS = 4_096
+"""Lengths of histories whose fusion weights are kept."""
 NOTHING_SEEN = np.zeros(0, dtype=np.int32)
 
 
@@ -51,6 +54,7 @@ class Ranker:
         self.catalogue, self.members, self.reranker, self.penalty = catalogue, members, reranker, penalty
         self.retrieval: Retrieval | None = None
         self.weights, self.newcomer_weights = weights, newcomer_weights
+        self._weights_at = lru_cache(LENGTHS)(lambda events: fusion_weights(weights, newcomer_weights, np.array([events])))
 
     def rank(
         self,
@@ -74,7 +78,7 @@ class Ranker:
             lift: see `Engine.recommend`.
         """
         catalogue = self.catalogue
-        weights = fusion_weights(self.weights, self.newcomer_weights, histories.lengths)
+        weights = self._weights_at(len(histories.items))
         open_to, seen = catalogue.open_to(allowed), histories.items[histories.seen]
         wanted = k + len(seen)
         if candidates is None and wanted <= len(catalogue) // MOST and self.retrieval is not None and self.retrieval.pays(open_to):
