@@ -70,6 +70,12 @@ class StoredTable:
                 yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + table.num_rows))
                 first += table.num_rows
 
+    def texts(self, name: str) -> Iterator[pa.ChunkedArray]:
+        """A column of text, spelt out, a row group at a time."""
+        with pq.ParquetFile(self.path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=[name]).column(0)
+
 
 def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
     """A table's rows in their order, a block at a time; the index is their place in the table. One without rows has one block."""

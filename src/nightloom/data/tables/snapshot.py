@@ -23,7 +23,6 @@ from nightloom.core.digests import check_file, check_listing, listing, read_seal
 from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import whole_file, whole_folder
 from nightloom.data.tables.blocks import StoredTable, head_of
-from nightloom.data.tables.coded import spelt_column
 from nightloom.data.tables.pictures import PICTURES, linked
 from nightloom.data.tables.schema import Tables
 
@@ -105,11 +104,14 @@ def _update(digest: Any, name: str, table: pd.DataFrame | StoredTable) -> None:
     kind, parts = _parts_of(head_of(table)[name])
     digest.update(f"\ncolumn {name} {kind}\n".encode())
     for part in parts:
-        for block in table.blocks([name]) if isinstance(table, StoredTable) else (table,):
-            digest.update(part(block[name]))
+        if not isinstance(table, StoredTable):
+            digest.update(part(table[name]))
+            continue
+        for some in table.texts(name) if kind == "text" else (block[name] for block in table.blocks([name])):
+            digest.update(part(some))
 
 
-def _parts_of(column: pd.Series) -> tuple[str, Sequence[Callable[[pd.Series], NDArray[Any]]]]:
+def _parts_of(column: pd.Series) -> tuple[str, Sequence[Callable[[Any], NDArray[Any]]]]:
     """The kind of a column, and what counts of it."""
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return "time", [lambda some: some.to_numpy(dtype="datetime64[ms]").astype("<i8")]
@@ -125,12 +127,13 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
     return np.where(np.isnan(numbers), np.nan, numbers + 0.0)  # one NaN, and no minus zero
 
 
-def _lengths(column: pd.Series) -> NDArray[np.int64]:
+def _lengths(column: pd.Series | pa.ChunkedArray) -> NDArray[np.int64]:
     return pc.fill_null(pc.binary_length(_text(column)), -1).to_numpy(zero_copy_only=False).astype("<i8")
 
 
-def _text(column: pd.Series) -> pa.LargeStringArray:
-    text = pa.array(spelt_column(column), type=pa.large_string(), from_pandas=True)
+def _text(column: pd.Series | pa.ChunkedArray) -> pa.LargeStringArray:
+    spelt = isinstance(column, pa.ChunkedArray)
+    text = column.cast(pa.large_string()) if spelt else pa.array(column, type=pa.large_string(), from_pandas=True)
     return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
 
 
