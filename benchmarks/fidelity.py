@@ -43,6 +43,7 @@ from nightloom.serving.reasons.coalitions import Coalitions, subsets
 LONG, RESAMPLES = 2_000, 2_000
 """Evaluations of a long run; bootstrap resamples."""
 SERVICE, RIVAL = "**the service's estimate (204)**", "leave-one-out (50)"
+HALVES, CHOSEN = "halves", "the same, leave-one-out or halves, one criterion (219)"
 METRICS = ("pos_at_5", "cdcg", "del", "ins")
 
 
@@ -78,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *lines,
             "",
             "Attention and paths are the network's own; scorers, which add to its scores, they do not see. SPIN-type: of eleven",
-            "paths, one from nothing and ten from other people's events, that with the lowest measured CDCG for the user. Oracle:",
-            "the best of the eleven for each user and each figure by itself, as published figures of SPINRec are; nothing that",
-            "could be shown.",
+            "paths, one from nothing and ten from other people's events, that with the lowest measured CDCG for the user. The",
+            "service's estimate, leave-one-out or halves: of these three the one by the same criterion. Oracle: the best of the",
+            "eleven for each user and each figure by itself, as published figures of SPINRec are; nothing that could be shown.",
             "",
             f"{SERVICE.strip('*')} less others, means over Ke, paired, 95 %:",
             "",
@@ -130,9 +131,13 @@ def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str
     if long:
         sampled = shapley_values(lambda keep: game.log_probabilities(keep, items), events, long, seed=number)[0].values
         orders[f"Shapley values by permutations ({long:,})"] = supporting(sampled)
+    orders[HALVES] = supporting(found.halves.mean(0)[:, 0])
     along = paths(made.bundle.recommender, one, item, made.histories.items, number)
     candidates = {f"path {place}": supporting(values) for place, values in enumerate(along)}
     measured = measures(game, item, orders | candidates, hidden)
+    three = {name: measured[name] for name in (SERVICE, RIVAL, HALVES)}
+    measured[CHOSEN] = three[chosen(three)]
+    del measured[HALVES]
     tried = {name: measured.pop(name) for name in candidates}
     measured[f"path integration ({STEPS} gradients)"] = tried["path 0"]
     measured[f"SPIN-type, one criterion ({STEPS + SPIN_BASELINES * SPIN_STEPS} gradients)"] = tried[chosen(tried)]
