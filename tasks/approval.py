@@ -21,6 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
+from prefect.runtime import deployment
 from pydantic import Field
 
 from nightloom.core.errors import InputError, NightloomError
@@ -60,7 +61,12 @@ def who_started(said: str) -> str:
 
 
 def asks(night: Night, report: Mapping[str, Any]) -> bool:
-    """Whether a night asks: what it made waits, and there is a page to see that."""
+    """Whether a night asks: what it made waits, there is a page to see that, and the night can wait.
+
+    A run of a deployment can not: a pause takes its place among the deployment's runs away, and Prefect ends a run that has lost it.
+    """
+    if deployment.id is not None:
+        return False
     return report["outcome"] == "waits" and night.config.promotion.ask_hours > 0 and bool(os.environ.get("PREFECT_API_URL"))
 
 
