@@ -6,18 +6,17 @@ Needs numpy alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.cores import cores
 from nightloom.core.errors import NightloomError
 from nightloom.core.metrics import ndcg
 from nightloom.core.ragged import owners
 from nightloom.core.recommender import Recommender, mask_seen
 from nightloom.core.sequences import Queries
+from nightloom.core.threads import each, threads
 from nightloom.core.top_k import best_items
 
 TOP = 20
@@ -25,8 +24,6 @@ TOP = 20
 
 BLOCK_CELLS = 1 << 25
 """Scores that are held at once (128 MiB)."""
-MOST_THREADS = 4
-"""Threads that rank: with more, one of a library's own threads waits for the other's."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, ba
     offsets = queries.target_offsets
     found = np.zeros(len(queries.targets), dtype=np.int32)
     top = np.full((len(queries), min(TOP, model.n_items)), -1, dtype=np.int32)
-    threads = min(cores(), MOST_THREADS)
-    step = max(1, min(batch, BLOCK_CELLS // threads // max(model.n_items, 1)))
+    step = max(1, min(batch, BLOCK_CELLS // threads() // max(model.n_items, 1)))
 
     def rank(first: int) -> int:
         """Fill in what a block of queries found, and say how many scores are NaN."""
@@ -83,9 +79,7 @@ def ranks(model: Recommender, queries: Queries, *, exclude_seen: bool = True, ba
                 found[target] = _rank(scores[row], queries.targets[target])
         return 0
 
-    with ThreadPoolExecutor(threads) as pool:  # most of the work is done in libraries that let other threads run
-        broken = sum(pool.map(rank, range(0, len(queries), step)))
-    refuse_nan(broken, len(queries), name or model.family)
+    refuse_nan(sum(each(rank, range(0, len(queries), step))), len(queries), name or model.family)
     return Ranked(found, offsets, top)
 
 

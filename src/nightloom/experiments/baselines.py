@@ -21,13 +21,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.core.cores import cores
 from nightloom.core.errors import InputError, NightloomError, TrainingError
 from nightloom.core.files import write_json
 from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
+from nightloom.core.threads import cores
 from nightloom.evaluation.evaluate import Results, note
 from nightloom.evaluation.held_out import SCHEMA, held_out
 from nightloom.experiments.arguments import VARIANTS

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
+from nightloom.core.threads import each
 from nightloom.explain.shapley import shapley_values
-from nightloom.explain.threads import each
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import PLAYERS, UNKNOWN, Contributions, Estimator, contributions
 from nightloom.serving.reasons.coalitions import Coalitions, history_players, subsets

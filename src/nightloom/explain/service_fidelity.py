@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Histories
+from nightloom.core.threads import each
 from nightloom.explain.fidelity import measures
-from nightloom.explain.threads import each
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import PLAYERS, Estimator, contributions
 from nightloom.serving.reasons.coalitions import subsets

@@ -15,6 +15,7 @@ from typing import Any
 
 from nightloom.core.disk import trouble
 from nightloom.core.errors import InputError, TrainingError
+from nightloom.core.threads import cores
 from nightloom.runs.environment import SWITCHES
 
 POLL_SECONDS = 0.2
@@ -45,9 +46,9 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         InputError: the workers refused what they were given, or there would be far more of them than cores.
         TrainingError: a worker failed, restarts included; holds the end of the log.
     """
-    if workers > max(LEAST_ALLOWED, WORKERS_A_CORE * (cores := _cores())):
+    if workers > max(LEAST_ALLOWED, WORKERS_A_CORE * (there := cores())):
         raise InputError(
-            f"training.workers: {workers} processes on {cores} cores would only wait for each other and for memory. "
+            f"training.workers: {workers} processes on {there} cores would only wait for each other and for memory. "
             f"One a core or GPU is enough; more than {WORKERS_A_CORE} a core are not started."
         )
     curves = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"]) / "curves.jsonl"
@@ -97,7 +98,7 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
 def environment(workers: int) -> dict[str, str]:
     """Environment of workers on this machine: each has its share of the cores, and the package's folder to import from."""
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    settings = worker_settings(max(1, _cores() // workers))
+    settings = worker_settings(max(1, cores() // workers))
     return os.environ | settings | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
@@ -118,11 +119,6 @@ def worker_settings(threads: int) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",  # of their log, whatever the terminal has
     }
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_workers(run_json: Path, workers: int) -> int:

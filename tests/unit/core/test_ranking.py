@@ -121,7 +121,7 @@ def test_no_queries() -> None:
 @pytest.mark.parametrize(("threads", "wanted"), [(1, [2, 2, 1]), (2, [1] * 5)])
 def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.MonkeyPatch, threads: int, wanted: list[int]) -> None:
     monkeypatch.setattr(ranking, "BLOCK_CELLS", 20)
-    monkeypatch.setattr(ranking, "cores", lambda: threads)
+    monkeypatch.setattr("nightloom.core.threads.cores", lambda: threads)
     sizes = []
 
     class Watched(Given):
@@ -141,7 +141,7 @@ def test_threads_find_what_one_alone_finds(monkeypatch: pytest.MonkeyPatch, tmp_
     queries = Queries(np.arange(many), histories, np.arange(many + 1), random.integers(0, N_ITEMS, many))
     found = []
     for threads in (1, 4):
-        monkeypatch.setattr(ranking, "cores", lambda threads=threads: threads)
+        monkeypatch.setattr("nightloom.core.threads.cores", lambda threads=threads: threads)
         found.append(ranks(model, queries, exclude_seen=False, batch=16))
     np.testing.assert_array_equal(found[0].ranks, found[1].ranks)
     np.testing.assert_array_equal(found[0].top, found[1].top)

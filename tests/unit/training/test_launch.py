@@ -28,7 +28,7 @@ def test_each_epoch_is_told_once_though_workers_write_the_file_anew(tmp_path: Pa
 
 
 def test_far_more_workers_than_cores_are_refused_before_any_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nightloom.training.launch._cores", lambda: 3)
+    monkeypatch.setattr("nightloom.training.launch.cores", lambda: 3)
     with pytest.raises(InputError, match=r"training\.workers: 13 processes on 3 cores"):
         launch(tmp_path / "run.json", 13, tmp_path / "log.txt")
     assert list(tmp_path.iterdir()) == []
