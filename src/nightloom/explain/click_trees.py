@@ -9,6 +9,7 @@ import numpy as np
 from nightloom.core.files import write_json
 from nightloom.core.fonts import with_fonts
 from nightloom.data.preparation.impressions import Impressions
+from nightloom.explain.shap_library import shap_library
 from nightloom.explain.shap_plots import SHOWN, saved, shown_name
 from nightloom.models.ctr.baselines import Boosted
 from nightloom.models.ctr.train import Fitted
@@ -36,7 +37,7 @@ def explain_trees(fitted: Fitted, rows: Impressions, folder: Path, seed: int) ->
     import matplotlib as mpl
 
     mpl.use("agg")
-    import shap
+    shap = shap_library()
 
     tested = np.arange(rows.test_start, len(rows))
     chosen = np.sort(np.random.default_rng(seed).permutation(tested)[:ROWS])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.sequences import Histories
+from nightloom.explain.shap_library import shap_library
 from nightloom.explain.shap_plots import SHOWN, beeswarms, saved, shown_name, table_to_shap
 from nightloom.explain.shapley import shapley
 from nightloom.models.heads.reranker import COUNTERS
@@ -65,7 +66,7 @@ def draw_reranker(found: Any, folder: Path, segments: Mapping[str, NDArray[np.bo
         folder: where to.
         segments: name -> bool [recommendations]; empty: no second plot.
     """
-    import shap
+    shap = shap_library()
 
     saved(folder / "shap_reranker.png", lambda: shap.plots.beeswarm(found, max_display=SHOWN, show=False))
     beeswarms(folder / "shap_reranker_segments.png", {name: found[mask] for name, mask in segments.items()})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nightloom.core.files import write_text
 from nightloom.core.fonts import drawable, with_fonts
 from nightloom.explain.reasons import Reason
+from nightloom.explain.shap_library import shap_library
 from nightloom.explain.shapley import Shapley
 
 SHOWN = 12
@@ -31,7 +32,7 @@ def to_shap(found: Shapley, names: Sequence[str], data: NDArray[Any] | None = No
         names: of the players.
         data: what each player is, for plots that show it.
     """
-    import shap
+    shap = shap_library()
 
     shown = None if data is None else np.asarray(data)
     return shap.Explanation(values=found.values, base_values=found.none, data=shown, feature_names=list(names))
@@ -45,7 +46,7 @@ def table_to_shap(rows: Sequence[tuple[float, Mapping[str, float]]], names: Sequ
         names: the columns: players, in order.
         data: float64 [rows, names], what the dots are coloured by; NaN is grey. None: grey.
     """
-    import shap
+    shap = shap_library()
 
     values = np.array([[players.get(name, 0.0) for name in names] for _, players in rows]).reshape(len(rows), len(names))
     shown = np.full(values.shape, np.nan) if data is None else data
@@ -66,7 +67,7 @@ def draw(folder: Path, first: Shapley, reasons: Sequence[Reason], fields: Sequen
     import matplotlib as mpl
 
     mpl.use("agg")  # shap draws by pyplot, which would look for a screen
-    import shap
+    shap = shap_library()
 
     labels = [_label(one, place) for place, one in enumerate(reasons, start=1)]
     one = to_shap(first, labels)
@@ -101,7 +102,7 @@ def draw_segments(folder: Path, segments: Mapping[str, Sequence[tuple[float, Map
         folder: where to.
         segments: name -> of each recommendation, the worth without any field, and field -> value.
     """
-    import shap
+    shap = shap_library()
 
     if not segments:
         return
@@ -122,7 +123,7 @@ def beeswarms(path: Path, parts: Mapping[str, Any], color: str | None = None) ->
         parts: heading -> `shap.Explanation`.
         color: of all dots; None: by the players' data.
     """
-    import shap
+    shap = shap_library()
     from matplotlib import pyplot
 
     if not parts:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import NightloomError
 from nightloom.core.sequences import Histories
+from nightloom.explain.shap_library import shap_library
 from nightloom.explain.shap_plots import SHOWN, saved, shown_name
 from nightloom.models.sequential.network import inference
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -73,7 +74,7 @@ def explain_text(encoder: Reads, model: SequentialRecommender, history: Historie
         item: dense item, with a text.
         text: its text, which `has_words`.
     """
-    import shap
+    shap = shap_library()
 
     words = " ".join(text.split()[:LONGEST])
     masker = shap.maskers.Text(r"\W+")  # by words: a word piece says little to a person
@@ -111,7 +112,7 @@ def worth_of_text(
 
 def draw_text(found: Any, folder: Path, number: int, title: str) -> None:
     """`shap_words_<number>.png`: a bar a word, under the item's title."""
-    import shap
+    shap = shap_library()
     from matplotlib import pyplot
 
     words = [str(word).strip(" .,;:()") or "·" for word in found.data]

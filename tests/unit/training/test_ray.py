@@ -65,6 +65,7 @@ def jobs() -> list[Any]:
     return JobSubmissionClient(os.environ["RAY_ADDRESS"]).list_jobs()
 
 
+@pytest.mark.cluster
 def test_a_job_on_two_nodes_has_the_golden_loss(cluster: Any, tmp_path: Path, settings, shop) -> None:
     import ray
 
