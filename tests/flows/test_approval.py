@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -27,18 +30,33 @@ SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """What Prefect leaves in a process where it ran a flow would break the forks of other tests: so flows have one of their own."""
     folder = tmp_path_factory.mktemp("approval")
-    return SimpleNamespace(registry=Registry(folder / "mlruns"), root=folder / "mlruns", bundle=small_bundle(folder / "bundle"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        registry, bundle = Registry(folder / "mlruns"), small_bundle(folder / "bundle")
+        yield SimpleNamespace(registry=registry, root=folder / "mlruns", bundle=bundle, process=process)
 
 
-@pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approval, "LOOK_SECONDS", 0.5)
+def asked(root: Path, server: str, name: str, hours: float) -> Manifest | None:
+    """Run a flow that asks; gives what it goes on with."""
+    approval.LOOK_SECONDS = 0.5
+    settings = ["promotion.mode=review", f"promotion.ask_hours={hours}"]
+    night = Night.start(load_preset("movies-small", settings).model_copy(update={"name": name}), root)
+    promoted = Manifest("promote", "key", str(root), figures={"decision": {"decision": "promote"}})
+    assert approval.asks(night, {"outcome": "waits"})
+    assert not approval.asks(night, {"outcome": "rejected"})
+
+    @flow(name="asks", flow_run_name=name)
+    def asks() -> Manifest | None:
+        return approval.ask(night, promoted)
+
+    with temporary_settings({PREFECT_API_URL: server}):
+        return asks()
 
 
 class Asking:
-    """A run of Prefect's that asks about a recommender, in a thread.
+    """A run of Prefect's that asks about a recommender, in another process.
 
     Args:
         home: where its registry is.
@@ -48,25 +66,8 @@ class Asking:
     """
 
     def __init__(self, home: SimpleNamespace, server: str, name: str, hours: float = 1.0) -> None:
-        settings = ["promotion.mode=review", f"promotion.ask_hours={hours}"]
-        config = load_preset("movies-small", settings).model_copy(update={"name": name})
-        night, promoted = (
-            Night.start(config, home.root),
-            Manifest("promote", "key", str(home.root), figures={"decision": {"decision": "promote"}}),
-        )
-        assert approval.asks(night, {"outcome": "waits"})
-        assert not approval.asks(night, {"outcome": "rejected"})
-
-        @flow(name="asks", flow_run_name=name)
-        def asks() -> Manifest | None:
-            return approval.ask(night, promoted)
-
-        def run() -> Manifest | None:
-            with temporary_settings({PREFECT_API_URL: server}):
-                return asks()
-
         self.name, self.server = name, server
-        self.said: Future[Manifest | None] = ThreadPoolExecutor(1).submit(run)
+        self.said: Future[Manifest | None] = home.process.submit(asked, home.root, server, name, hours)
 
     def paused(self, but: UUID | None = None) -> Any:
         """The run, once it waits for an answer: in another state than the one that was answered."""

@@ -36,7 +36,8 @@ def test_piped_output_has_no_escape_codes_and_only_paths_are_wide(ending):
         )
 
 
-def test_a_terminal_gets_colour():
+def test_a_terminal_gets_colour(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     assert "\x1b[" in printed("promoted", terminal=True)
 
 

@@ -8,13 +8,13 @@ import signal
 import time
 from pathlib import Path
 
-import mlflow.store.db.utils  # noqa: F401  # imported once: the processes below are forks
 import pytest
 
 from nightloom.runs.mlflow_store import open_store
 from nightloom.runs.tracking import Tracking
 
-FORK = multiprocessing.get_context("fork")
+CLEAN = multiprocessing.get_context("forkserver")  # forks of a process without the threads that other tests have left in this one
+CLEAN.set_forkserver_preload(["mlflow.store.db.utils", "nightloom.runs.tracking"])  # imported once
 KILLS = int(os.environ.get("KILLS", "5"))
 
 
@@ -22,11 +22,16 @@ def uri(root: Path) -> str:
     return f"sqlite:///{root}/mlflow.db"
 
 
+def make_experiment(root: Path, name: str) -> None:
+    Tracking(root).experiment(name)
+
+
 @pytest.fixture(scope="module")
 def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
     """How long it takes to make a database in a process of its own."""
+    CLEAN.Process(target=os.getpid).start()  # the server
     root, began = tmp_path_factory.mktemp("timed"), time.monotonic()
-    process = FORK.Process(target=open_store, args=(uri(root),))
+    process = CLEAN.Process(target=open_store, args=(uri(root),))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -35,7 +40,7 @@ def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 @pytest.mark.parametrize("share", [(number + 0.5) / KILLS for number in range(KILLS)])
 def test_a_kill_while_the_database_is_made_breaks_nothing(seconds: float, share: float, tmp_path: Path) -> None:
-    process = FORK.Process(target=open_store, args=(uri(tmp_path),))
+    process = CLEAN.Process(target=open_store, args=(uri(tmp_path),))
     process.start()
     assert process.pid is not None
     time.sleep(share * seconds)
@@ -47,10 +52,7 @@ def test_a_kill_while_the_database_is_made_breaks_nothing(seconds: float, share:
 
 
 def test_processes_that_start_at_once_share_one_database(tmp_path: Path) -> None:
-    def work(name: str) -> None:
-        Tracking(tmp_path).experiment(name)
-
-    processes = [FORK.Process(target=work, args=(name,)) for name in ("one", "two", "three")]
+    processes = [CLEAN.Process(target=make_experiment, args=(tmp_path, name)) for name in ("one", "two", "three")]
     for process in processes:
         process.start()
     for process in processes:
