@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.flows.test_nightly import night
-from tests.small_home import write_home
+from tests.flows.test_nightly import home, night
 
-DAY = "2020-10-15"
+__all__ = ["home"]
+
+DAY = "2020-12-15"
 
 
-def test_a_night_of_a_past_day_changes_nothing_that_serves(tmp_path: Path) -> None:
-    home = write_home(tmp_path / "home")
+def test_a_night_of_a_past_day_changes_nothing_that_serves(home: Path) -> None:
     done = night(home, "--config", "mine.yaml", "--as-of", DAY)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Backfill of {DAY}: trained and evaluated as on that day; nothing was registered" in " ".join(done.stdout.split())
