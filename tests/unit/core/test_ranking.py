@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from nightloom.core import ranking
 from nightloom.core.errors import NightloomError
@@ -17,6 +18,7 @@ from nightloom.core.metrics import per_query
 from nightloom.core.ranking import held_out_mask, ndcg_of_scores, ndcg_sum, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories, Queries
+from nightloom.models.baselines.named import build
 from nightloom.packaging.bundle import Bundle
 from tests.serving_bundle import N_ITEMS, known_histories, serving_bundle
 
@@ -133,18 +135,24 @@ def test_a_large_catalogue_is_scored_in_small_batches(monkeypatch: pytest.Monkey
     assert sorted(sizes, reverse=True) == wanted
 
 
-def test_threads_find_what_one_alone_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = Bundle.load(serving_bundle(tmp_path, reranker=True, labels=True)).recommender
+@pytest.mark.parametrize("name", ["nightloom", "gru", "mlp", "bpr"])
+def test_threads_find_what_one_alone_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    if name == "nightloom":
+        model: Recommender = Bundle.load(serving_bundle(tmp_path, reranker=True, labels=True)).recommender
+    else:
+        model = build(name, 3).fit(known_histories(), N_ITEMS)
+    before = threadpool_info()
     known, random = known_histories(), np.random.default_rng(0)
-    many = len(known) * 10
+    many = len(known) * 20
     histories = known.take(random.integers(0, len(known), many))
     queries = Queries(np.arange(many), histories, np.arange(many + 1), random.integers(0, N_ITEMS, many))
     found = []
     for threads in (1, 4):
         monkeypatch.setattr("nightloom.core.threads.cores", lambda threads=threads: threads)
-        found.append(ranks(model, queries, exclude_seen=False, batch=16))
+        found.append(ranks(model, queries, exclude_seen=False, batch=4))
     np.testing.assert_array_equal(found[0].ranks, found[1].ranks)
     np.testing.assert_array_equal(found[0].top, found[1].top)
+    assert threadpool_info() == before, "and leave the process as it was"
 
 
 @given(st.data())

@@ -17,7 +17,7 @@ from nightloom.models.scorers.registry import CLASSES
 from nightloom.models.scorers.repeats import Repeats
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
 from nightloom.models.scorers.text_neighbours import TextNeighbours
-from nightloom.models.scorers.trend import EVENTS_AN_ITEM, Trend
+from nightloom.models.scorers.trend import EVENTS_AN_ITEM, Trend, weight_of
 from tests.unit.models.test_graph import strengths
 
 lists = st.lists(st.lists(st.integers(0, 7), max_size=12), min_size=1, max_size=8)
@@ -104,6 +104,11 @@ def test_a_half_life_ago_an_event_counts_half() -> None:
     model = Trend().fit(at(days, items), 3)
     assert (model.day, model.half_life) == (106, 7), "the time of the latest two events an item, last day included"
     assert np.expm1(model.scores(Histories.of_items([[]]))[0]) == pytest.approx([0.5 ** (6 / 7) * (len(days) - 2), 1, 0.5 ** (13 / 7)])
+
+
+@given(st.integers(-(1 << 40), 1 << 50), st.integers(-100_000, 100_000), st.floats(1, 1e6))
+def test_an_event_of_any_year_counts_something_and_no_more_than_one_of_the_last_day(time: int, day: int, half_life: float) -> None:
+    assert 0 < weight_of(np.array(time), day, half_life) <= 1
 
 
 @settings(deadline=None, max_examples=40)

@@ -20,6 +20,7 @@ from nightloom.models.scorers.trend import Trend, weight_of
 from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.members import Trend as MemberTrend
 from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, known_histories, serving_bundle, some_query
 
 USERS, EVENTS_BY_DAY, CLOSE = 40, 1000, 1e-5
@@ -136,6 +137,22 @@ def test_what_is_taken_back_is_as_if_it_had_never_been(home: Path) -> None:
                 assert engine.retract(str(user), f"i{row[1]}", row[2], row[0])
     diaries[:] = before
     alike(engine, refitted(home, histories_of(diaries)))
+
+
+def test_an_event_of_centuries_after_training_counts_as_one_of_its_last_day(home: Path) -> None:
+    """Data may end decades before they are served, and a client may send any year."""
+    engine, query = Engine.open(home / "serving"), some_query(5)
+    trend = engine.members["trend"]
+    assert isinstance(trend, MemberTrend)
+    before, values = engine.recommend(query, N_ITEMS), trend.values.copy()
+    item = int(np.argmin(values))
+    for times in range(3):
+        assert engine.apply("ann", f"i{item}", 1, START + 100_000 * DAY + times, positive=True)
+    assert trend.values[item] == pytest.approx(np.log1p(np.expm1(values[item]) + 3))
+    assert len(engine.recommend(query, N_ITEMS)[0]) == len(before[0])
+    for times in range(3):
+        assert engine.retract("ann", f"i{item}", 1, START + 100_000 * DAY + times)
+    np.testing.assert_allclose(trend.values, values, atol=1e-6)
 
 
 def test_an_event_of_an_unknown_item_changes_nothing(home: Path) -> None:

@@ -72,8 +72,7 @@ class BPR(Recommender):
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
         """Inner products of the folded-in user and each item, float32 [len(histories), n_items]; -inf for items never seen."""
-        with threadpool_limits(1, "blas"):
-            return self._means(histories) @ self.to_user @ self.item_factors.T + popularity_prior(self.counts)
+        return self._means(histories) @ self.to_user @ self.item_factors.T + popularity_prior(self.counts)
 
     def save(self, folder: Path) -> None:
         """Write `bpr.npz`."""

@@ -75,6 +75,7 @@ class NeuralRecommender(Recommender):
         with torch.random.fork_rng(devices=[]):
             kept, held = hold_out(liked, self.seed)
             self._train(liked, self._search(kept, held) if len(held) else self.epochs)
+        self.net.eval()  # and for good: threads that ask at once share its mode
         return self
 
     def scores(self, histories: Histories) -> NDArray[np.float32]:
@@ -98,6 +99,7 @@ class NeuralRecommender(Recommender):
         model.n_items = len(model.counts)
         model.net = model._network()
         model.net.load_state_dict({name.removeprefix("net."): value for name, value in tensors.items()})
+        model.net.eval()
         return model
 
     def _search(self, kept: Histories, held: Queries) -> int:

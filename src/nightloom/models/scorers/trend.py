@@ -15,12 +15,15 @@ DAY = 86_400
 EVENTS_AN_ITEM = 2
 """A half-life is the time of so many of the latest events for each item of the catalogue: fewer would not tell items apart."""
 
+OLDEST = 1000.0
+"""Half-lives after which an event loses no more weight: of 0 an item would count as one that nobody has acted on."""
+
 
 class Trend(Popularity):
     """As popularity, but an event of d days before the last day of training counts as 2^(-d / half-life).
 
-    Days are whole, so that no event's time can be read from a score. What comes after training counts more than 1 by the same rule: a
-    service adds its events one by one, and nothing has to be counted again as time goes by.
+    Days are whole, so that no event's time can be read from a score. What comes after training counts as the events of its last day do: a
+    service adds its events one by one, nothing has to be counted again as time goes by, and data may end long before they are served.
 
     Attributes:
         counts: float64 [n_items], weighted.
@@ -70,7 +73,7 @@ def weight_of(times: NDArray[np.int64], day: int, half_life: float) -> NDArray[n
         half_life: in days.
 
     Returns:
-        float64 of the shape of `times`.
+        float64 of the shape of `times`, above 0 and at most 1.
     """
-    found: NDArray[np.float64] = np.exp2((times // DAY - day) / half_life)
+    found: NDArray[np.float64] = np.exp2(np.clip((times // DAY - day) / half_life, -OLDEST, 0))
     return found

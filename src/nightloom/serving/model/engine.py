@@ -252,9 +252,9 @@ class Engine:
     def apply(self, user: str, item: str, event: int, time: int, *, positive: bool) -> bool:
         """Learn from an event that has happened: graph, popularity, trend, counters, and what is cached of the user.
 
-        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events; trend is, with the half-life of
-        the night. Co-occurrence and the factors of items stay as they are until the next night, and so do weights. Events may come late:
-        each takes its place in time.
+        Afterwards graph, popularity and counters are those of a model that is fitted anew on all events; trend counts the event as one of
+        the last day of training. Co-occurrence and the factors of items stay as they are until the next night, and so do weights. Events
+        may come late: each takes its place in time.
 
         Args:
             user: the user's key.
