@@ -188,6 +188,21 @@ def test_an_item_that_becomes_popular_is_a_candidate(made: SimpleNamespace) -> N
     assert ask(made.ranker, histories, user)[0] == ask(made.exact, histories, user)[0]
 
 
+def test_a_busy_day_makes_no_more_candidates(made: SimpleNamespace) -> None:
+    """Every other item has an event, and some of few events have many: the index learns of it."""
+    random, popularity, found = np.random.default_rng(3), made.members["popularity"], made.ranker.retrieval
+    weights, everything = np.full(7, 1 / 7, np.float32), np.ones(N, dtype=np.bool_)
+    asked = (*made.people[1], weights, everything, np.zeros(0, np.int64), 20)
+    before = len(found.scored(*asked).pool)
+    for item in random.permutation(N)[: N // 2].tolist():
+        for _ in range(int(random.integers(1, 4))):
+            popularity.count(item, 0, 1)
+        found.counted(item)
+    assert len(found.scored(*asked).pool) < before + 100
+    same = [ask(made.ranker, *one)[0] == ask(made.exact, *one)[0] for one in made.people]
+    assert np.mean(same) >= 0.95
+
+
 def test_what_a_rule_lifts_is_found(made: SimpleNamespace) -> None:
     histories, user = made.people[2]
     item = int(np.argmin(made.catalogue.vectors @ user))

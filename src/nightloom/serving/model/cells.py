@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.int8_rows import rounded_rows
+from nightloom.core.int8_rows import rounded_rows, whole_rows
 from nightloom.core.ragged import offsets_of
 from nightloom.serving.model.jit import kernel
 from nightloom.serving.model.rows import inner
@@ -26,7 +26,7 @@ BLOCK = 16_384
 
 
 class Cells:
-    """An index that does not change.
+    """An index whose vectors stay in their cells; columns that cells are not made by may change.
 
     Args:
         vectors: float32 [n, dim].
@@ -44,6 +44,7 @@ class Cells:
         apart = np.square(kept - self.centres[owner]).sum(1)
         counts = np.maximum(np.diff(self.offsets), 1)
         self.spread = np.sqrt(np.bincount(owner, apart, minlength=len(self.centres)) / counts).astype(np.float32)
+        self._places = np.argsort(self.items, kind="stable")
         self._whole, self._scale = rounded_rows(vectors[self.items])
 
     def __len__(self) -> int:
@@ -52,7 +53,14 @@ class Cells:
     @property
     def nbytes(self) -> int:
         """Memory of the index."""
-        return sum(one.nbytes for one in (self.centres, self.items, self.offsets, self._whole, self._scale))
+        return sum(one.nbytes for one in (self.centres, self.items, self._places, self.offsets, self._whole, self._scale))
+
+    def change(self, item: int, column: int, value: float) -> None:
+        """Set a number of an item's vector, in one of the columns after those by which vectors lie together."""
+        place = self._places[item]
+        row = whole_rows(self._whole[place], self._scale[place])
+        row[column] = value
+        self._whole[place], self._scale[place] = rounded_rows(row)
 
     def nearest(self, query: FloatArray, k: int, share: float, allowed: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
         """The items with the largest inner products, best first, int64 [at most k].

@@ -51,6 +51,24 @@ class Scored(NamedTuple):
     lines: NDArray[np.float64]
 
 
+class _Counts(NamedTuple):
+    """A member whose scores events change, as the index knows it.
+
+    Attributes:
+        member: popularity, or the like.
+        known: float32 [items], the scores that the index stands for.
+        least: the lowest of the night's `POPULAR` best.
+        column: of the index.
+        scale: by which its scores are multiplied there.
+    """
+
+    member: Popularity
+    known: FloatArray
+    least: float
+    column: int
+    scale: np.float32
+
+
 class Retrieval:
     """Finds and scores candidates.
 
@@ -94,9 +112,14 @@ class Retrieval:
         popular = [member for member in members.values() if isinstance(member, Popularity)]
         self.cells = Cells(rows, rows.shape[1] - len(popular) - (penalty is not None))
         lifted = [one.values for one in popular] + ([] if penalty is None else [-penalty.values])  # they lie anywhere
-        self._lifted = np.concatenate([NOTHING, *(np.argsort(-one, kind="stable")[:POPULAR] for one in lifted)])
-        self._before = [None if isinstance(member, Factors) else _columns(member)[:, 0].copy() for _, member in self._dense]
-        self._changed: set[int] = set()
+        best = [np.argsort(-one, kind="stable")[:POPULAR] for one in lifted]
+        self._lifted = np.unique(np.concatenate([NOTHING, *best]))
+        scales = self._scales[1 + len(self._dense) - len(popular) :]
+        columns = range(rows.shape[1] - len(lifted), rows.shape[1])
+        self._counts = [
+            _Counts(member, member.values.copy(), float(member.values[top].min()), column, scale)
+            for member, top, column, scale in zip(popular, best, columns, scales, strict=False)
+        ]
         self.share = self._tried(trials, rows, weights)
 
     @property
@@ -109,10 +132,17 @@ class Retrieval:
         return self.finds or int(np.count_nonzero(open_to)) <= FEW * len(self.catalogue)
 
     def counted(self, item: int) -> None:
-        """An event of an item was counted: where its popularity is far from what the index holds, it is a candidate always."""
-        for (_, member), before in zip(self._dense, self._before, strict=True):
-            if before is not None and item < self.indexed and abs(float(_columns(member)[item, 0]) - before[item]) > FAR:
-                self._changed.add(item)
+        """An event of an item was counted: the index learns of it, and what is as popular as the best were is a candidate always."""
+        if item >= self.indexed:
+            return
+        for one in self._counts:
+            value = float(one.member.values[item])
+            if abs(value - one.known[item]) <= FAR:
+                continue
+            one.known[item] = value
+            self.cells.change(item, one.column, value * float(one.scale))
+            if value > one.least and item not in self._lifted:
+                self._lifted = np.union1d(self._lifted, [item])
 
     def scored(
         self, histories: Histories, user: FloatArray, weights: FloatArray, open_to: NDArray[np.bool_], lifted: NDArray[np.int64], k: int
@@ -135,8 +165,7 @@ class Retrieval:
             pool = np.flatnonzero(open_to)
         else:
             best = self._nearest(self._queries(user, found, weights, lines), max(CANDIDATES, 4 * k), self.share, open_to)
-            fresh, changed = np.arange(self.indexed, n), np.array(sorted(self._changed), np.int64)
-            pool = np.concatenate([best, self._lifted, fresh, changed, lifted])
+            pool = np.concatenate([best, self._lifted, np.arange(self.indexed, n), lifted])
         edges = [one.items for one in found]
         pool = np.unique(np.concatenate([pool, *edges]))
         members = np.empty((len(found), len(pool)), np.float32)
