@@ -123,6 +123,9 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
         licence=collected.figures["licence"],
         model=SequentialRecommender.family,
     )
+    answered = content["answer"] is not None  # the night's second report: it has ended before somebody answered
+    if answered:
+        content["finished"] = _read(night.folder / "report.json")["finished"]
     content |= {"code": code_version(), "rows": checked.figures["rows"]}
     content |= {"removed": by_name["prepare"].figures["removed"], "notes": hidden_in(collected.figures["notes"])}
     tags = run_tags(night, collected.figures["hash"]) | {"nightloom.night": night.night}
@@ -135,7 +138,7 @@ def report(night: Night, run: str, stages: Sequence[Manifest]) -> dict[str, Any]
     shutil.copyfile(evaluated.path / "per_user.parquet", night.folder / "per_user.parquet")
     _publish(night, run, content, plots, cards)
     Tracking(night.root).log_reasons(run, explained.path, explained.figures, collected.figures["reason_votes"])
-    finish(night)
+    finish(night, again=answered)
     return content
 
 

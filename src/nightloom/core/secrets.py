@@ -22,7 +22,7 @@ from nightloom.core.errors import NightloomError
 STARS = "***"
 SHORTEST = 6
 """Values of the environment that are shorter are hidden in addresses only: elsewhere they could be parts of words."""
-OWNERS = ("NIGHTLOOM_", "PREFECT_", "MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG", "HF_", "DATABASE_")
+OWNERS = ("NIGHTLOOM_", "PREFECT_", "MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "PG", "HF_", "DATABASE_", "RAY_")
 """Beginnings of variables that hold addresses and secrets of what runs here."""
 
 _PARTS = re.compile(

@@ -22,10 +22,15 @@ def publish_folder(night: Night) -> None:
         night.storage.publish(place, again=True)
 
 
-def finish(night: Night) -> None:
-    """Publish a night that ended well, and make it the last one, here and in the store; one of a past day is only published."""
+def finish(night: Night, *, again: bool = False) -> None:
+    """Publish a night that ended well, and make it the last one, here and in the store; one of a past day is only published.
+
+    Args:
+        night: which.
+        again: it has ended before, and its report is another one now. Nights that have ended since are later.
+    """
     publish_folder(night)
-    if night.as_of:
+    if night.as_of or again:
         return
     # The store first: after a kill between the two the next night here takes it from there. The other way round it would find nothing
     # changed, and the store would never know.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +11,8 @@ import torch
 
 from nightloom.core.files import write_json
 from nightloom.training.launch import Progress, launch
-from nightloom.training.ray_job import launch_on_ray
+from nightloom.training.ray_job import BEAT, launch_on_ray
+from nightloom.training.ray_workers import SCRATCH
 from nightloom.training.transfer import Transfer
 from nightloom.training.warm_start import START_FILE, ColdStart, write_start
 
@@ -94,7 +96,9 @@ def fine_tune(
             gpus = torch.cuda.device_count()
             workers = min(config.training.workers, gpus) if gpus else config.training.workers
             launch(folder / "run.json", workers, folder / "log.txt", on_epoch)
-        (folder / START_FILE).unlink(missing_ok=True)
+    for left in (START_FILE, BEAT):  # by a night that was killed, too, where its job was done without it
+        (folder / left).unlink(missing_ok=True)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return content | {key: said.get(key) for key in ("warm_start", "cold_because")}

@@ -135,10 +135,10 @@ class Meeting:
         raise TrainingError(f"nodes {missing} of {self.nodes.count} did not come within {GATHER_SECONDS / 60:.0f} minutes.")
 
     def off(self, attempt: int) -> bool:
-        """Tell that this node lives; returns whether the attempt is over for all: a node said so, is silent, or has started anew."""
+        """Tell that this node lives; returns whether the attempt is over for all: a node said so, ended the run, is silent, or new."""
         self._beat()
         anew = any(self._count(f"waiting_{node}") for node in range(self.nodes.count))
-        return anew or bool(self._count(f"off_{attempt}")) or bool(self._silent())
+        return anew or self.ended() is not None or bool(self._count(f"off_{attempt}")) or bool(self._silent())
 
     def call_off(self, attempt: int) -> None:
         """Tell all that an attempt is over."""

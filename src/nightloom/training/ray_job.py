@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ PATIENCE_SECONDS = 120.0
 BEAT_SECONDS = 5.0
 """So often a night says that it is there."""
 STOP_SECONDS = 60.0
+LOST = (RuntimeError, OSError)
+"""What Ray's client raises where the cluster does not answer."""
 BEAT = "night.beat"
 """File beside run.json that the night rewrites while it follows the job."""
 
@@ -64,25 +67,32 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
     curves = out / "curves.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     beat = run_json.parent / BEAT
+    seen = 0
     for attempt in range(MAX_RESTARTS + 1):
-        job = _running(client, key) if not attempt else None
+        with _answering():
+            job = _running(client, key) if not attempt else None
         if job is None:
             curves.unlink(missing_ok=True)
             shutil.rmtree(out / SCRATCH, ignore_errors=True)
             beat.write_text("0", encoding="utf-8")
-            job = _submit(client, run_json, workers, key)
-        ended = _Follower(client, job, log, curves, beat, on_epoch)()
+            with _answering():
+                job = _submit(client, run_json, workers, key)
+        follower = _Follower(client, job, log, curves, beat, on_epoch, seen)
+        ended, seen = follower(), follower.seen
         code = ended.driver_exit_code
         if ended.status == "SUCCEEDED":
             beat.unlink(missing_ok=True)
             return
         if ended.status == "STOPPED" or code in (1, InputError.exit_code):
             break  # somebody's wish, or our own word; anything else is a driver that was lost
-    tail = client.get_job_logs(job).splitlines()[-LOG_TAIL:]
-    if said := trouble(TrainingError("\n".join(tail)), run_json.parent):
-        raise InputError(said)
     if said_so := refusal(out):
         raise said_so
+    with _answering():
+        tail = client.get_job_logs(job).splitlines()[-LOG_TAIL:]
+    if said := trouble(TrainingError("\n".join(tail)), run_json.parent):
+        raise InputError(said)
+    if code == InputError.exit_code:  # before there was a folder to say it in
+        raise InputError("\n".join(tail))
     why = "was stopped in Ray" if ended.status == "STOPPED" else f"failed (exit code {code})"
     raise TrainingError(
         f"the Ray job {job} {why}; started again, the night goes on from its last checkpoint. {ended.message or ''}\nThe end of {log}:\n"
@@ -99,18 +109,31 @@ def _client() -> JobSubmissionClient:
     address = os.environ.get(ADDRESS, "")
     if not address:
         raise InputError(f"training.launcher: ray needs the address of a cluster. Set {ADDRESS}=http://HEAD:8265, the head's dashboard.")
+    shown = hidden(address) if "://" in address else address.rpartition("@")[2]
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except (*LOST, ValueError) as error:
         raise TrainingError(
-            f"{ADDRESS}={hidden(address)}: no Ray cluster takes jobs there ({_first(error)}). Start it with "
+            f"{ADDRESS}={shown}: no Ray cluster takes jobs there ({_first(error).replace(address, shown)}). Start it with "
             "`ray start --head`, or set the address of its dashboard (http://HEAD:8265)."
         ) from error
 
 
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """What is asked of the cluster inside the block; one that does not answer is told in words."""
+    try:
+        yield
+    except LOST as error:
+        raise TrainingError(
+            f"the Ray cluster does not answer ({_first(error)}). "
+            "Start the night again when it is back: it goes on from its last checkpoint."
+        ) from error
+
+
 def _first(error: Exception) -> str:
-    """The first line of what an error says."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """The first line of what an error says, without what is secret in it."""
+    return hidden(next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def _key(run_json: Path, workers: int) -> str:
@@ -153,12 +176,14 @@ class _Follower:
     curves: Path
     beat: Path
     on_epoch: Progress | None
+    seen: int = 0
+    """Epochs that were told, by earlier jobs of the run too."""
 
     def __call__(self) -> JobDetails:
         """Follow; returns what Ray says of the job in the end."""
         tail = threading.Thread(target=self._tail, daemon=True)
         tail.start()
-        seen, beats, next_beat, answered = 0, 0, 0.0, time.monotonic()
+        beats, next_beat, answered = 0, 0.0, time.monotonic()
         try:
             while True:
                 if time.monotonic() >= next_beat:
@@ -166,7 +191,7 @@ class _Follower:
                     self.beat.write_text(f"{os.getpid()} {beats}", encoding="utf-8")
                 try:
                     said = self.client.get_job_info(self.job)
-                except (ConnectionError, RuntimeError, OSError) as error:
+                except LOST as error:
                     if time.monotonic() - answered > PATIENCE_SECONDS:
                         raise TrainingError(
                             f"the Ray cluster has not answered for {PATIENCE_SECONDS:.0f} seconds ({_first(error)}). "
@@ -176,19 +201,19 @@ class _Follower:
                     answered = time.monotonic()
                     if said.status.is_terminal():
                         break
-                seen = report_epochs(self.curves, seen, self.on_epoch)
+                self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
                 time.sleep(POLL_SECONDS)
         except BaseException:
             self._stop()
             raise
-        report_epochs(self.curves, seen, self.on_epoch)
+        self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
         tail.join(POLL_SECONDS * 10)
         return said
 
     def _stop(self) -> None:
         """Stop the job, and wait until it is."""
         end = time.monotonic() + STOP_SECONDS
-        with contextlib.suppress(ConnectionError, RuntimeError, OSError):
+        with contextlib.suppress(*LOST):
             self.client.stop_job(self.job)
             while not self.client.get_job_status(self.job).is_terminal() and time.monotonic() < end:
                 time.sleep(POLL_SECONDS / 4)

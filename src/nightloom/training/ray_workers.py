@@ -53,7 +53,7 @@ def run_on_ray(run: Run, config: Path, workers: int, beat: Path | None) -> None:
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = min(workers, gpus) if gpus else workers
     scratch = run.out / SCRATCH
-    _watch(TooSmall(workers), run.out)
+    _watch(TooSmall(workers, "GPU" if gpus else "CPU"), run.out)
     if beat is not None:
         _watch(LeftAlone(beat), run.out)
     trainer = TorchTrainer(
@@ -115,27 +115,29 @@ def refusal(out: Path) -> NightloomError | None:
 
 
 class TooSmall:
-    """Whether the cluster has had too few CPUs for too long. Ray itself would wait for ever.
+    """Whether the cluster has had too few CPUs, or GPUs, for too long. Ray itself would wait for ever.
 
     Args:
-        workers: CPUs that are needed.
+        workers: each needs one.
+        kind: CPU or GPU.
         seconds: how long it may have fewer.
     """
 
-    def __init__(self, workers: int, seconds: float = CAPACITY_SECONDS) -> None:
-        self.workers, self.seconds, self.enough = workers, seconds, time.monotonic()
+    def __init__(self, workers: int, kind: str = "CPU", seconds: float = CAPACITY_SECONDS) -> None:
+        self.workers, self.kind, self.seconds, self.enough = workers, kind, seconds, time.monotonic()
 
     def __call__(self) -> str | None:
         """Why the job should end; None while it should not."""
         import ray
 
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        if cpus >= self.workers:
+        there = int(ray.cluster_resources().get(self.kind, 0))
+        if there >= self.workers:
             self.enough = time.monotonic()
         if time.monotonic() - self.enough <= self.seconds:
             return None
         return (
-            f"training.workers: {self.workers} workers need a CPU each, and the Ray cluster has had {cpus} for {self.seconds:.0f} seconds. "
+            f"training.workers: {self.workers} workers need a {self.kind} each, and the Ray cluster has had {there} for {self.seconds:.0f} "
+            "seconds. "
             "Lower training.workers, or add nodes to the cluster."
         )
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,10 @@ import pytest
 
 from nightloom.core.errors import InputError
 from nightloom.training.distributed import World
-from nightloom.training.nodes import Nodes
+from nightloom.training.nodes import Meeting, Nodes
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
+from tests.servers import free_port
 from tests.unit.training.test_training_run import losses, waited
 
 
@@ -96,3 +98,15 @@ def test_an_address_or_rank_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="--node-rank 2: with --nodes 2 it is 0 to 1"):
         Nodes.of(2, 2, "10.0.0.1:29500")
     assert Nodes.of(2, 1, "[fd00::1]:29500") == Nodes(2, 1, "fd00::1", 29500)
+
+
+def test_a_node_that_ends_the_run_is_heard_by_the_others() -> None:
+    """Node 0 takes the store with it, so they hear it before."""
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(Meeting, (Nodes(2, rank, "127.0.0.1", port) for rank in (0, 1)))
+        assert not second.off(1)
+        ends = pool.submit(first.end, InputError.exit_code)
+        assert waited(lambda: second.off(1))
+        assert second.ended() == InputError.exit_code
+        ends.result()

@@ -20,6 +20,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from nightloom.core.errors import InputError, TrainingError
+from nightloom.training import ray_job
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.ray_job import BEAT, launch_on_ray
 from nightloom.training.ray_workers import LeftAlone, TooSmall
@@ -216,6 +217,46 @@ def test_a_job_whose_night_is_gone_ends(tmp_path: Path) -> None:
     assert "has not been heard of" in str(alone())
 
 
+@pytest.mark.cluster
+def test_each_epoch_is_told_once_where_the_driver_is_lost(cluster: Any, undisturbed, tmp_path: Path, settings, shop) -> None:
+    told: list[int] = []
+
+    def lose(line: dict[str, Any]) -> None:
+        told.append(line["epoch"])
+        if len(told) == 2:
+            (driver,) = [one for one in psutil.process_iter(["cmdline"]) if is_driver(one, tmp_path)]
+            driver.kill()
+
+    fine_tune(settings(**LONG), "temporal", shop.prepared, shop.pretrained, tmp_path, lose)
+    assert len([job for job in jobs() if (job.metadata or {}).get("run") == str(tmp_path / "run.json")]) == 2
+    assert len(told) == len(losses(tmp_path))
+    same(tmp_path, undisturbed(settings(**LONG)))
+
+
+def is_driver(process: psutil.Process, out: Path) -> bool:
+    """Whether a process is the job's own, not the shell that started it."""
+    words = process.info["cmdline"] or []
+    return words[1:3] == ["-m", "nightloom.training"] and str(out / "run.json") in words and "ray" in words
+
+
+@pytest.mark.cluster
+def test_what_a_job_refuses_before_it_has_a_folder_is_refused(cluster: Any, tmp_path: Path, settings, write_run, monkeypatch) -> None:
+    path, submit = write_run(settings(launcher="ray"), tmp_path), ray_job._submit
+    monkeypatch.setattr(ray_job, "_submit", lambda client, run, workers, key: submit(client, run.with_name("nowhere.json"), workers, key))
+    with pytest.raises(InputError, match=r"nowhere\.json"):
+        launch_on_ray(path, 2, tmp_path / "log.txt")
+
+
+@pytest.mark.parametrize(("there", "enough"), [({"CPU": 64, "GPU": 1}, False), ({"CPU": 4, "GPU": 8}, True)])
+def test_a_worker_of_a_cluster_with_gpus_needs_one_of_these(monkeypatch, there: dict[str, int], enough: bool) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    said = TooSmall(2, "GPU", seconds=-1)()
+    small = TooSmall(2, "GPU", seconds=0.05)
+    time.sleep(0.1)
+    assert (small() is None) == enough
+    assert said is None or "2 workers need a GPU each" in said
+
+
 def test_without_ray_an_address_or_a_cluster_the_night_says_what_to_do(tmp_path: Path, settings, write_run, monkeypatch) -> None:
     path = write_run(settings(launcher="ray"), tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -224,6 +265,11 @@ def test_without_ray_an_address_or_a_cluster_the_night_says_what_to_do(tmp_path:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
     with pytest.raises(TrainingError, match=r"RAY_ADDRESS=http://127\.0\.0\.1:9: no Ray cluster takes jobs there"):
         launch_on_ray(path, 2, tmp_path / "log.txt")
+    for secret in ("http://user:topsecret@127.0.0.1:9", "user:topsecret@127.0.0.1:9"):
+        monkeypatch.setenv("RAY_ADDRESS", secret)
+        with pytest.raises(TrainingError, match="no Ray cluster takes jobs there") as end:
+            launch_on_ray(path, 2, tmp_path / "log.txt")
+        assert "topsecret" not in str(end.value)
     monkeypatch.setitem(sys.modules, "ray.job_submission", None)
     with pytest.raises(InputError, match=r"pip install 'nightloom\[ray\]'"):
         launch_on_ray(path, 2, tmp_path / "log.txt")

@@ -35,7 +35,6 @@ class HeadWeights(NamedTuple):
         last: float32 [networks, dim].
         prior: float32 [networks].
         centre: float32 [columns].
-        scale: float32 [columns].
         edge_offsets: int64 [columns + 1], where each column's bin edges begin in `edges`.
         edges: float64.
     """
@@ -49,7 +48,6 @@ class HeadWeights(NamedTuple):
     last: FloatArray
     prior: FloatArray
     centre: FloatArray
-    scale: FloatArray
     edge_offsets: NDArray[np.int64]
     edges: NDArray[np.float64]
 
@@ -78,7 +76,6 @@ class Reranker:
             arrays["last"][:, :, 0].copy(),
             arrays["prior_log_odds"].reshape(-1),
             arrays["centre"],
-            arrays["scale"],
             np.cumsum([0, *map(len, edges)], dtype=np.int64),
             np.concatenate(edges).astype(np.float64),
         )

@@ -123,7 +123,7 @@ class Coalitions:
         if factors:
             fused += np.concatenate(factors, axis=1, dtype=np.float32) @ self._rows
         fused -= shift.astype(np.float32)[:, None]
-        if self.reranker is not None and self._reranked is not None:
+        if self._reranked is not None:
             coefficients = np.concatenate([np.zeros((len(keep), 0)), *found.values()], axis=1)
             means, slopes = (np.column_stack([moments[name][which] for name in self.reranker.members]) for which in (0, 1))
             fused = self._reranked(fused, keep, users, coefficients, means, slopes)

@@ -47,6 +47,7 @@ class RerankedCoalitions:
         open_to: NDArray[np.bool_],
         lock: AbstractContextManager[Any],
     ) -> None:
+        self.members = reranker.members
         self._reranker, self._vectors, self._rows, self._spans = reranker, vectors, rows, spans
         self._open, self._lock, self._items = open_to, lock, history.items
         self._seen = history.seen if reranker.exclude_seen else np.zeros(len(history.items), np.bool_)
