@@ -53,7 +53,7 @@ class ByBlock:
                     self._whole[one.id] = rule.broken(table.whole(list(rule.reads) or None))
             elif not (judges_alone(one) and one.configuration.kwargs.get("mostly", 1) == 1 and one.column in table):
                 self._ask_whole(one)
-            elif is_coded(table.head[one.column]):
+            elif is_coded(table.no_rows[one.column]):
                 of_text.setdefault(one.column, []).append(one)
             else:
                 self._numbers.append(one)
@@ -97,6 +97,8 @@ class ByBlock:
         """The results of the rules' expectations on all rows, in their order; there must be no further block."""
         for text in self._texts:
             self._results |= text.results
+        if not self._expected:
+            return []
         for rule, one in zip(self._rules, self._expected, strict=True):
             if rule.breaks or one.id not in self._whole:
                 self._counts[one.id].put(self._results[one.id], one)

@@ -41,7 +41,7 @@ def kinds_of(table: pd.DataFrame | StoredTable) -> pd.DataFrame:
 
     Great Expectations compares pandas types by name and knows neither `str` nor `datetime64[ms, UTC]`; it can compare these words.
     """
-    typed = table.head if isinstance(table, StoredTable) else table
+    typed = table.no_rows if isinstance(table, StoredTable) else table
     return pd.DataFrame([{column: kind_of(typed[column]) for column in typed}])
 
 

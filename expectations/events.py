@@ -79,12 +79,12 @@ def check_events(
     bad_rows = np.zeros(len(contract.rows), dtype=np.int64)
     time = "timestamp" if "timestamp" in events else "order"
     judge = ByBlock(engine, "events, rows", events, contract.rows)
-    with SpeltWriter(path, events.head) as writer:
+    with SpeltWriter(path, events.no_rows) as writer:
         for block, broken in judge.blocks():
             rows, aside = separate(
                 block, [Breach(rule.column, rule.name, bad) for rule, bad in zip(contract.rows, broken, strict=True) if bad.any()]
             )
-            bad_rows += [int(bad.sum()) for bad in broken]
+            bad_rows += np.array([bad.sum() for bad in broken], dtype=np.int64)
             quarantine.add(aside)
             writer.add(rows)
             labels = _labels(rows, config)
@@ -98,7 +98,7 @@ def check_events(
                 good.oldest = oldest if good.oldest is None else min(good.oldest, oldest)
                 good.newest = newest if good.newest is None else max(good.newest, newest)
     for at, (rule, result) in enumerate(zip(contract.rows, judge.results(), strict=True)):
-        examples = events.head[rule.column] if result.success else judge.examples(at)
+        examples = events.no_rows[rule.column] if result.success else judge.examples(at)
         outcome.checks.append(row_line("events", rule, result.success, len(events), int(bad_rows[at]), examples))
     labelled = cast(pd.DataFrame, _Labelled(path, config))
     check_table(engine, "events", labelled, contract, outcome, _known(good, events, time, str(fingerprint)))
@@ -107,7 +107,7 @@ def check_events(
 
 def _known(good: GoodEvents, events: StoredTable, time: str, fingerprint: str) -> Known:
     """The aggregates that table rules ask for, so that no column of the good events is read for them."""
-    share, newest = pd.Series(dtype=float), events.head[time]
+    share, newest = pd.Series(dtype=float), events.no_rows[time]
     if good.rows:
         share, newest = pd.Series([good.positive / good.rows]), pd.Series([good.newest], dtype=newest.dtype)
     return Known(
@@ -122,7 +122,7 @@ class _Labelled(StoredTable):
 
     def __init__(self, path: Path, config: RunConfig) -> None:
         super().__init__(path)
-        self.head = self.head.assign(**{POSITIVE: pd.Series(dtype=float)})
+        self.no_rows = self.no_rows.assign(**{POSITIVE: pd.Series(dtype=float)})
         self._config = config
 
     def whole(self, columns: Sequence[str] | None = None) -> pd.DataFrame:

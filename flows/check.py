@@ -53,7 +53,7 @@ def check_data(config: RunConfig, root: Path, console: Console) -> dict[str, Any
     night.folder.mkdir(parents=True)
     found: dict[str, Any] = {"folder": str(night.folder), "prepared": None, "notes": snapshot.source.get("notes", []), "refused": None}
     found["checked"] = check(read_snapshot(snapshot.path, in_blocks=True), config, night.folder, night.last_rows(), datetime.now(UTC))
-    with tempfile.TemporaryDirectory(prefix="nightloom-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="nightloom-", dir=night.folder) as scratch:  # the next check deletes what a kill leaves
         try:
             tables, separator = read_checked(night.folder, in_blocks=True), config.data.tags_separator
             parts: dict[str, Any] = {"prepare": config.prepare, "evaluation": config.evaluation, "tags_separator": separator}

@@ -7,6 +7,7 @@ may also be quicker; then the night stops waiting.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -94,11 +95,11 @@ def ask(night: Night, promoted: Manifest) -> Manifest | None:
                     key=f"approval-{asked}",
                 )
         except Exception as error:
-            if not (isinstance(error, FlowPauseTimeout) or server_lost(error)):
+            if not (isinstance(error, FlowPauseTimeout) or server_lost(error) or "cannot be paused" in str(error)):
                 raise
             log.warning(f"Nobody could answer in Prefect's page: {type(error).__name__}. Version {version.version} still waits.")
             return None
-        if said.name == NOBODY or said.decision == "later":
+        if said.decision == "later":
             break
         try:
             if said.decision == "promote":
@@ -134,18 +135,21 @@ def _question(version: Version, problem: str) -> str:
 
 @contextmanager
 def _ended_in_time(registry: Registry, version: Version, ends: float) -> Iterator[None]:
-    """End the pause in the block when its time is up, or the version does not wait any more."""
+    """End the pause in the block when its time is up, or the version does not wait any more; a run that was cancelled ends as by Ctrl-C."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         raise NightloomError("a night asks in Prefect's page only as a run of Prefect's.")
-    run, done = context.flow_run.id, threading.Event()
+    run, done, waits = context.flow_run.id, threading.Event(), threading.get_ident()
 
     def watch(run: UUID) -> None:
         while not done.wait(LOOK_SECONDS):
             with suppress(Exception):  # a server that does not answer now may do so later; the wait itself says what it meets
                 now = _waits(registry, version.name)
-                if time.monotonic() >= ends or now is None or now.version != version.version:
-                    with get_client(sync_client=True) as client:
+                with get_client(sync_client=True) as client:
+                    if (state := client.read_flow_run(run).state) and (state.is_cancelling() or state.is_final()):
+                        signal.pthread_kill(waits, signal.SIGINT)  # the pause looks for an answer alone
+                        return
+                    if time.monotonic() >= ends or now is None or now.version != version.version:
                         client.resume_flow_run(run, run_input={"decision": "later", "name": NOBODY})
 
     # With the context: Prefect's settings are in it.

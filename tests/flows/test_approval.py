@@ -17,6 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled
 
 from nightloom.config import load_preset
 from nightloom.promotion.registry import Registry
@@ -146,3 +147,14 @@ def test_declined_it_waits_no_more(home: SimpleNamespace, prefect_server: str) -
     found = asking.result()
     assert found is not None
     assert (found["answer"], found["versions"]["champion"]) == ({"by": "bob", "promoted": False}, "1")
+
+
+def test_a_run_that_is_cancelled_while_it_asks_ends(home: SimpleNamespace, prefect_server: str) -> None:
+    registered(home, "cancelled", 1, None)
+    asking = Asking(home, prefect_server, "cancelled")
+    run = asking.paused()
+    with SyncPrefectClient(prefect_server) as client:
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+    assert isinstance(asking.said.exception(SECONDS), KeyboardInterrupt)
+    assert asking.state() == StateType.CRASHED, "as after Ctrl-C"
+    assert home.registry.aliases("cancelled")["champion"] is None

@@ -62,6 +62,7 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     tables: dict[str, RawTable] = {}
     source: dict[str, Any] = {}
     large: Iterator[RawTable] | None = None
+    day = read_store(data.store, name, root)
     if data.set is not None:
         fetched = named.fetch(data.set, root / "cache" / "downloads", progress)
         tables, licence = fetched.tables, fetched.licence
@@ -71,13 +72,13 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
         for table, place in places.items():
             if place is None:
                 continue
-            read = _events(place, data) if table == "events" else read_table(place, data, table)
+            pieces = table == "events" and day is None  # what a store adds may decide of all events
+            read = _events(place, data) if pieces else read_table(place, data, table)
             if not isinstance(read, RawTable):
                 source[table], large = read
                 continue
             tables[table], source[table] = read, read.place
             progress(f"read {len(read.frame):,} {table} from {read.place}")
-    day = read_store(data.store, name, root)
     listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
     pseudonyms = _pseudonyms(root / "snapshots" / name) if data.pseudonyms else None
     if pseudonyms:
@@ -92,13 +93,15 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
         return made, forgotten
 
     home, found = root / "snapshots" / name, None
-    if large and day is None:
+    in_pieces = large is not None
+    if large is not None:
         home.mkdir(parents=True, exist_ok=True)
         folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix=".partial-", dir=home))
         found = stream(large, data, Path(folder) / "events.parquet", leave_out)
-    if large and found is None:
+    large = None  # it holds the rows that it has read
+    if in_pieces and found is None:
         tables = {"events": read_table(str(data.events), data, "events"), **tables}
-    if large:
+    if in_pieces:
         progress(f"read {found.rows if found else len(tables['events'].frame):,} events from {source['events']}")
     if found:
         made, forgotten = leave_out(found.tables(tables, data))

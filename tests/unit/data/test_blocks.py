@@ -11,6 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from expectations import base
+from expectations.engine import gxe
+from expectations.rules import Contract, TableRule
 from expectations.run import check, read_checked
 from nightloom.config import DataConfig, config_from_dict
 from nightloom.core.errors import InputError
@@ -82,6 +85,16 @@ def test_a_table_on_disk_gives_its_rows_and_columns(rows: int, tmp_path: Path, m
     assert [len(block) for block in in_blocks(stored(frame.iloc[:0], tmp_path / "none.parquet"))] == [0]
 
 
+def test_what_is_no_name_is_asked_of_the_whole_table(tmp_path: Path) -> None:
+    """A suite of one's own may treat events as a frame."""
+    frame = broken()
+    table = stored(frame, tmp_path / "ours.parquet")
+    mask = frame["value"].notna()
+    pd.testing.assert_frame_equal(spelt(table[mask]), frame[mask])
+    pd.testing.assert_frame_equal(spelt(table.head(3)), frame.head(3))
+    pd.testing.assert_frame_equal(spelt(table[["value", "user_id"]]), frame[["value", "user_id"]])
+
+
 def test_texts_are_numbered_as_they_come() -> None:
     texts, column = Texts(), pd.Series(["b", None, "a", "b", "c"], dtype="str")
     assert texts.numbers(column.iloc[:3]).tolist() == [0, -1, 1]
@@ -151,6 +164,17 @@ def test_events_are_checked_in_blocks_as_in_one(suite: str, tmp_path: Path, monk
     assert len(read_checked(tmp_path / "parts", in_blocks=True).events) == found["parts"]["rows"]["events"]
 
 
+def test_a_suite_without_row_rules_and_with_a_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = base.contracts
+    monkeypatch.setattr(base, "contracts", lambda *given: usual(*given) | {"events": Contract((), (few,))})
+    count = gxe.ExpectTableRowCountToBeBetween(max_value=100, row_condition='user_id=="u1"', condition_parser="pandas")
+    few = TableRule("", "events of one", count, "Look at it.")
+    (tmp_path / "checked").mkdir()
+    found = check(make(), of_contract(min_events=1), tmp_path / "checked", None, NOW)
+    assert found["quarantined"].get("events", 0) == 0
+    assert found["rows"]["events"] == len(make().events) > 100
+
+
 def raw(seed: int) -> pd.DataFrame:
     events = spelt(log(seed)).assign(channel=7)
     seconds = events.pop("timestamp").astype("int64") // (1 if seed % 2 else 1000)
@@ -167,6 +191,10 @@ ODD = {
     "a unit that changes": lambda events: events.assign(at=events["at"].where(events.index < 304, events["at"] * 1000)),
     "codes that become numbers": lambda events: events.assign(channel=events["channel"].where(events.index < 200, 7.5)),
     "an id that lost digits": lambda events: events.assign(item_id=events["item_id"].mask(events.index == 310, "1.23E+15")),
+    "days that are not all at midnight": lambda events: events.assign(
+        channel=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.where(events.index < 200, 0, 1), unit="h")
+    ),
+    "durations": lambda events: events.assign(channel=pd.to_timedelta(np.where(events.index < 200, 24, 25), unit="h")),
     "no users in common": lambda events: events.assign(item_id="x" + events["item_id"]),
 }
 
@@ -206,5 +234,7 @@ def test_a_source_is_collected_in_pieces_as_in_one(odd: str, form: str, tmp_path
     if "events of whole" in told:
         pd.testing.assert_frame_equal(told["events of whole"], told["events of pieces"])
         (written,) = (tmp_path / "pieces" / "snapshots" / "shop").glob("*/events.parquet")
-        assert pq.read_metadata(written).num_row_groups == (4 if odd in ("regular", "bad rows", "missing ids in words") else 1)
+        as_text = form != "parquet" and odd in ("days that are not all at midnight", "durations")
+        in_pieces = as_text or odd in ("regular", "bad rows", "missing ids in words")
+        assert pq.read_metadata(written).num_row_groups == (4 if in_pieces else 1)
     assert not list((tmp_path / "pieces" / "snapshots" / "shop").glob(".partial-*"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -30,21 +29,23 @@ def make_experiment(root: Path, name: str) -> None:
 def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
     """How long it takes to make a database in a process of its own."""
     CLEAN.Process(target=os.getpid).start()  # the server
-    root, began = tmp_path_factory.mktemp("timed"), time.monotonic()
-    process = CLEAN.Process(target=open_store, args=(uri(root),))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    return time.monotonic() - began
+    took = []
+    for _ in range(2):  # the first waits for the server's imports too
+        root, began = tmp_path_factory.mktemp("timed"), time.monotonic()
+        process = CLEAN.Process(target=open_store, args=(uri(root),))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        took.append(time.monotonic() - began)
+    return min(took)
 
 
 @pytest.mark.parametrize("share", [(number + 0.5) / KILLS for number in range(KILLS)])
 def test_a_kill_while_the_database_is_made_breaks_nothing(seconds: float, share: float, tmp_path: Path) -> None:
     process = CLEAN.Process(target=open_store, args=(uri(tmp_path),))
     process.start()
-    assert process.pid is not None
     time.sleep(share * seconds)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()  # says nothing where a quick process has ended
     process.join()
     tracking = Tracking(tmp_path)
     assert tracking.experiment("shop") == tracking.experiment("shop")

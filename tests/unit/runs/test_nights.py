@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,18 @@ def test_no_night_is_the_last_one_here_that_other_machines_do_not_know(
     other = Night.start(night.config, tmp_path / "there")
     fetch_latest(other)
     assert other.latest.exists() == night.latest.exists()
+
+
+def test_a_report_that_is_written_again_brings_no_earlier_night_back(tmp_path: Path) -> None:
+    """Somebody answers what a night has asked after another one has ended."""
+    asked, later = (Night.start(load_preset("movies-small"), tmp_path / "here", force=True) for _ in range(2))
+    later = replace(later, night=f"{asked.night}9")
+    for night in (asked, later):
+        night.folder.mkdir(parents=True, exist_ok=True)
+        (night.folder / "report.json").write_text("{}")
+        finish(night)
+    finish(asked, again=True)
+    assert asked.latest.resolve() == later.folder.resolve()
+    other = Night.start(asked.config, tmp_path / "there")
+    fetch_latest(other)
+    assert other.latest.resolve().name == later.folder.name

@@ -20,7 +20,7 @@ from nightloom.data.tables.coded import coded, coded_column, is_coded, read_code
 class StoredTable:
     """A table of canonical columns in a Parquet file, in the place of a frame with coded text.
 
-    Its blocks are read one by one. A column that is asked for by name is read whole, and so is the table for all else that a frame can.
+    Its blocks are read one by one. Columns that are asked for by name are read whole, and so is the table for all else that a frame can.
 
     Args:
         path: the file.
@@ -29,25 +29,28 @@ class StoredTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: int = pq.read_metadata(path).num_rows
-        self.head = coded(pq.read_schema(path).empty_table().to_pandas())
+        self.no_rows = coded(pq.read_schema(path).empty_table().to_pandas())
         """The columns and their types, without rows."""
 
     def __len__(self) -> int:
         return self._rows
 
     def __contains__(self, column: object) -> bool:
-        return column in self.head
+        return column in self.no_rows
 
     def __iter__(self) -> Iterator[str]:
-        return iter(map(str, self.head))
+        return iter(map(str, self.no_rows))
 
     @property
     def columns(self) -> pd.Index:
         """Names of the columns."""
-        return self.head.columns
+        return self.no_rows.columns
 
     def __getitem__(self, columns: Any) -> Any:
-        return self.whole([columns])[columns] if isinstance(columns, str) else self.whole(columns)
+        if isinstance(columns, str):
+            return self.whole([columns])[columns]
+        named = isinstance(columns, list) and all(isinstance(one, str) for one in columns)
+        return self.whole(columns) if named else self.whole()[columns]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -61,7 +64,7 @@ class StoredTable:
     def blocks(self, only: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """The rows in their order, or some of their columns, a row group at a time; the index is their place in the table."""
         wanted = list(self if only is None else only)
-        text = [name for name, column in self.head.items() if is_coded(column)]
+        text = [name for name, column in self.no_rows.items() if is_coded(column)]
         first = 0
         with pq.ParquetFile(self.path, read_dictionary=text) as file:
             for group in range(file.num_row_groups):
@@ -80,7 +83,7 @@ class StoredTable:
 def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
     """A table's rows in their order, a block at a time; the index is their place in the table. One without rows has one block."""
     if isinstance(table, StoredTable):
-        yield from table.blocks() if len(table) else [table.head]
+        yield from table.blocks() if len(table) else [table.no_rows]
         return
     for first in range(0, max(len(table), 1), of_text.ROW_GROUP):
         block = table.iloc[first : first + of_text.ROW_GROUP]
@@ -89,7 +92,7 @@ def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
 
 def head_of(table: pd.DataFrame | StoredTable) -> pd.DataFrame:
     """A table's columns and their types, without rows."""
-    return table.head if isinstance(table, StoredTable) else table.iloc[:0]
+    return table.no_rows if isinstance(table, StoredTable) else table.iloc[:0]
 
 
 class SpeltWriter:

@@ -16,7 +16,19 @@ from nightloom.core.errors import InputError
 from nightloom.core.event_names import UNNAMED
 from nightloom.core.yaml_words import scalar
 from nightloom.data.sources.raw import UNREADABLE_COLUMNS, RawTable, are_names, told_columns
-from nightloom.data.tables.convert import Mask, binary_ids, decoded, inexact_ids, listed, to_ids, to_numbers, to_order, to_text, to_times
+from nightloom.data.tables.convert import (
+    Mask,
+    binary_ids,
+    decoded,
+    inexact_ids,
+    listed,
+    spelt_by_the_whole,
+    to_ids,
+    to_numbers,
+    to_order,
+    to_text,
+    to_times,
+)
 from nightloom.data.tables.features import context_kinds, is_number, item_kinds
 from nightloom.data.tables.oddities import Seen, ids_meet, oddities
 from nightloom.data.tables.pictures import holds_bytes
@@ -261,6 +273,8 @@ def _convert(
     faults: dict[str, Mask] = {}
     for label, column in chosen.items():
         own = str(label)
+        if own not in ("timestamp", "order") and spelt_by_the_whole(column):
+            told["unsure"] = True
         if own in REQUIRED[name]:
             converted[own], faults[f"{own} is missing"] = to_ids(column, told)
         elif name == "events" and own == "timestamp":

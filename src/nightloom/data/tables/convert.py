@@ -62,6 +62,12 @@ def to_text(column: pd.Series, separator: str = "|") -> pd.Series:
     return column.astype("str")
 
 
+def spelt_by_the_whole(column: pd.Series) -> bool:
+    """Whether how a cell is spelt as text depends on the others: pandas drops hours, or fractions, where all are zero."""
+    kind = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
+    return pd.api.types.is_datetime64_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind)
+
+
 def listed(column: pd.Series, separator: str = "|") -> pd.Series:
     """A text column whose cells are lists or objects in JSON or in Python's spelling, as `to_text` writes lists; others unchanged."""
     if not isinstance(column.dtype, pd.StringDtype):

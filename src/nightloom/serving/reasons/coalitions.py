@@ -125,7 +125,7 @@ class Coalitions:
         fused -= shift.astype(np.float32)[:, None]
         if self._reranked is not None:
             coefficients = np.concatenate([np.zeros((len(keep), 0)), *found.values()], axis=1)
-            means, slopes = (np.column_stack([moments[name][which] for name in self.reranker.members]) for which in (0, 1))
+            means, slopes = (np.column_stack([moments[name][which] for name in self._reranked.members]) for which in (0, 1))
             fused = self._reranked(fused, keep, users, coefficients, means, slopes)
         if self.penalty is not None:
             fused -= self.penalty
