@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from expectations.engine import gxe
 from expectations.rules import Contract, RowRule, TableRule
@@ -60,7 +62,14 @@ def unique(column: str) -> RowRule:
 
 def known(column: str, ids: pd.Series, where: str) -> RowRule:
     """A foreign key: the id is in another table."""
-    return RowRule(column, f"not in {where}", lambda table: table[column].notna() & ~table[column].isin(ids), reads=(column,), alone=True)
+    there = pa.array(ids, from_pandas=True)
+
+    def breaks(table: pd.DataFrame) -> pd.Series:
+        values = pa.array(table[column], from_pandas=True)
+        found = pc.is_in(values, value_set=there.cast(values.type))
+        return table[column].notna() & ~found.to_pandas().set_axis(table.index)
+
+    return RowRule(column, f"not in {where}", breaks, reads=(column,), alone=True)
 
 
 def given(column: str) -> RowRule:

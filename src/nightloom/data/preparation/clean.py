@@ -158,9 +158,26 @@ def _added(one: IntArray, other: IntArray) -> IntArray:
 
 
 def by_user(users: NDArray[np.integer], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows, sorted by user, then time, then row: int64 [rows]."""
-    order = np.argsort(times, kind="stable")
-    return order[np.argsort(users[order], kind="stable")]
+    """The rows, sorted by user, then time, then row: int64 [rows].
+
+    User and time are one number where they fit, which numpy sorts at several times the speed of a stable sort; rows of equal numbers are
+    put in order after it.
+    """
+    if not len(users):
+        return np.zeros(0, dtype=np.int64)
+    first, span = int(times.min()), int(times.max()) - int(times.min()) + 1
+    if (int(users.max()) - int(users.min()) + 1) * span > np.iinfo(np.int64).max:
+        order = np.argsort(times, kind="stable")
+        return order[np.argsort(users[order], kind="stable")]
+    keys = (users.astype(np.int64) - users.min()) * span + (times - first)
+    order = np.argsort(keys)
+    keys = keys[order]
+    same = ~_changes(keys)
+    same[:-1] |= same[1:]
+    tied = np.flatnonzero(same)
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((rows, keys[tied]))]
+    return order
 
 
 def _changes(*sorted_columns: NDArray[np.integer]) -> NDArray[np.bool_]:

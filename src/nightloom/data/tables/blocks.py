@@ -95,6 +95,10 @@ def head_of(table: pd.DataFrame | StoredTable) -> pd.DataFrame:
     return table.no_rows if isinstance(table, StoredTable) else table.iloc[:0]
 
 
+DICTIONARY_BYTES = 1 << 24
+"""Most bytes of a row group's distinct values that are written once: text that is written so is read coded at a fifth of the time."""
+
+
 class SpeltWriter:
     """Writes a table as Parquet, its text spelt out, as pandas would write it, from rows that come a few at a time.
 
@@ -106,7 +110,8 @@ class SpeltWriter:
     def __init__(self, path: Path, head: pd.DataFrame) -> None:
         self.rows = 0
         self._waiting: list[pd.DataFrame] = []
-        self._writer = pq.ParquetWriter(path, pa.Schema.from_pandas(spelt(head), preserve_index=False))
+        schema = pa.Schema.from_pandas(spelt(head), preserve_index=False)
+        self._writer = pq.ParquetWriter(path, schema, dictionary_pagesize_limit=DICTIONARY_BYTES)
 
     def __enter__(self) -> SpeltWriter:
         return self

@@ -31,7 +31,11 @@ def spelt(table: pd.DataFrame) -> pd.DataFrame:
 
 def spelt_column(column: pd.Series) -> pd.Series:
     """A column as it was before `coded`."""
-    return column.astype("str") if is_coded(column) else column
+    if not is_coded(column):
+        return column
+    codes = column.cat.codes.to_numpy()
+    rows = pa.array(column.cat.categories, from_pandas=True).take(pa.array(codes, mask=codes < 0))
+    return rows.to_pandas().astype("str").set_axis(column.index).rename(column.name)
 
 
 def is_coded(column: pd.Series) -> bool:
