@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nightloom.core.streaming import MOST_OF_A_USER, MOST_QUERIES
+from nightloom.core.streaming import MOST_OF_A_USER
 
 
 def asked(users: int, queries: int) -> str:
@@ -23,6 +23,5 @@ def told(figures: Mapping[str, Any]) -> str:
     who = f"{users:,} users were asked" if queries == users else f"{queries:,} events of {users:,} users were asked about"
     said = f"{who}, {strangers:,} of them without any history."
     if figures["sampled_from"]:
-        limits = f"at most {MOST_OF_A_USER} of a user, and about {MOST_QUERIES:,} in all"
-        said += f" They are drawn from {figures['sampled_from']:,} events: {limits}."
+        said += f" They are drawn from {figures['sampled_from']:,} events, at most {MOST_OF_A_USER} of a user."
     return said

@@ -25,6 +25,8 @@ MOST_OF_A_USER = 100
 """Events of one user that are asked about, drawn at random where there are more: a few people with thousands must not decide."""
 MOST_QUERIES = 50_000
 """Events that are asked about in all; where there are more, users are drawn, with all their events."""
+MOST_SCORES = 10_000_000_000
+"""Scores of all those queries, each of which ranks all items: of a catalogue of more than 200,000 items fewer events are asked about."""
 DAY = 86_400
 DRAW = 20_261_130
 """Seed of both draws. It is no setting, so that nights and models on the same events are asked the same."""
@@ -105,12 +107,12 @@ def streaming_queries(sequences: Sequences, part: str, *, exclude_seen: bool = T
         exclude_seen: leave out events on items that the history has seen (they would never be shown).
 
     Returns:
-        Queries with one held-out item each, by user and time, at most `MOST_OF_A_USER` of a user and about `MOST_QUERIES` in all.
+        Queries with one held-out item each, by user and time, at most `MOST_OF_A_USER` of a user, and as many as `most_queries` says.
     """
     owner = owners(sequences.offsets)
     first = first_of_moment(sequences, owner)
     asked = np.flatnonzero(askable(sequences, part, exclude_seen=exclude_seen))
-    events = asked[drawn(owner[asked])]
+    events = asked[drawn(owner[asked], most_queries(sequences.n_items))]
     times = sequences.times[events]
     return Queries(
         users=owner[events],
@@ -179,11 +181,17 @@ def first_of_moment(sequences: Sequences, owner: IntArray, moments: bool | None 
     return np.maximum.accumulate(np.where(begins, place, 0))
 
 
-def drawn(owner: IntArray) -> IntArray:
-    """Which of some events are asked about: at most `MOST_OF_A_USER` of a user, and users as long as theirs stay within `MOST_QUERIES`.
+def most_queries(n_items: int) -> int:
+    """How many events are asked about at most, in a catalogue of some items."""
+    return min(MOST_QUERIES, MOST_SCORES // max(n_items, 1))
+
+
+def drawn(owner: IntArray, most: int = MOST_QUERIES) -> IntArray:
+    """Which of some events are asked about: at most `MOST_OF_A_USER` of a user, and users as long as theirs stay within the most.
 
     Args:
         owner: int64 [events], each event's user, ascending.
+        most: events in all.
 
     Returns:
         int64 [drawn], places among the events, ascending.
@@ -194,9 +202,9 @@ def drawn(owner: IntArray) -> IntArray:
     users, many = np.unique(owner, return_counts=True)
     among = np.arange(len(order)) - np.repeat(offsets_of(many)[:-1], many)
     order, counts = order[among < MOST_OF_A_USER], np.minimum(many, MOST_OF_A_USER)
-    if counts.sum() > MOST_QUERIES:
+    if counts.sum() > most:
         turn = random.permutation(len(users))
         inside = np.zeros(len(users), dtype=bool)
-        inside[turn[np.cumsum(counts[turn]) <= MOST_QUERIES]] = True
+        inside[turn[np.cumsum(counts[turn]) <= most]] = True
         order = order[np.repeat(inside, counts)]
     return np.sort(order)

@@ -110,8 +110,10 @@ def load_pretrained(
             return encoder.encode(new, tell)
 
         found, encoded = cache.vectors(present, encode, progress)
-        vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
-        vectors[mask] = found
+        vectors = found
+        if not mask.all():
+            vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
+            vectors[mask] = found
         figures |= {"path": str(weights.path), "sha256": weights.sha256, "source": weights.source, "pooling": pooling}
     figures |= {"max_tokens": config.max_tokens, "dim": vectors.shape[1], "items": len(texts)}
     figures |= {"encoded": encoded, "reused": len(set(present)) - encoded, "missing": len(texts) - len(present)}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+MAPPED = 1 << 26
+"""Bytes above which a file is mapped into memory, not read."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,11 @@ class Vectors:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the folder of stage load_pretrained; without pictures in it no item has any."""
-        text, has_text = (np.load(folder / f"text_{name}.npy", allow_pickle=False) for name in ("vectors", "mask"))
+        text, has_text = (_mapped(folder / f"text_{name}.npy") for name in ("vectors", "mask"))
         if not (folder / "image_vectors.npy").exists():
-            return cls.of_text(text.astype(np.float32), has_text)
-        image, has_image = (np.load(folder / f"image_{name}.npy", allow_pickle=False) for name in ("vectors", "mask"))
-        return cls(text.astype(np.float32), has_text, image.astype(np.float32), has_image)
+            return cls.of_text(text.astype(np.float32, copy=False), has_text)
+        image, has_image = (_mapped(folder / f"image_{name}.npy") for name in ("vectors", "mask"))
+        return cls(text.astype(np.float32, copy=False), has_text, image.astype(np.float32, copy=False), has_image)
 
     @classmethod
     def of_text(cls, text: NDArray[np.float32], has_text: NDArray[np.bool_]) -> Self:
@@ -47,3 +50,9 @@ class Vectors:
     def whole(self) -> bool:
         """Whether all parts are of one catalogue."""
         return len({len(part) for part in (self.text, self.has_text, self.image, self.has_image)}) == 1
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A file's array; the workers of a machine share the memory of a large one, as long as none writes to it."""
+    found: NDArray[Any] = np.load(path, mmap_mode="c" if path.stat().st_size > MAPPED else None, allow_pickle=False)
+    return found

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 WHITE_DIM = 128
 """Principal directions to keep: whitening more of them would amplify noise."""
 
+ROWS = 1 << 17
+"""Most vectors that a transform is fitted on, and that are transformed at once: more tell no more of some hundred directions."""
+
 
 class Whitening(nn.Module):
     """Centre the vectors of a pretrained model and give every kept direction unit variance (PCA whitening).
@@ -25,10 +28,19 @@ class Whitening(nn.Module):
         self.register_buffer("mean", torch.zeros(given_dim))
         self.register_buffer("directions", torch.zeros(given_dim, self.width))
 
-    def fit(self, vectors: Tensor) -> None:
-        """Learn mean and directions from float32 [n, given_dim]; fewer than two vectors leave all of them at zero."""
-        if len(vectors) < 2:
+    def fit(self, vectors: Tensor, given: Tensor | None = None) -> None:
+        """Learn mean and directions; fewer than two vectors leave all of them at zero.
+
+        Args:
+            vectors: float32 [n, given_dim].
+            given: bool [n], rows that hold a vector; None: all do. Of more than `ROWS` some are taken, at equal distances.
+        """
+        rows = torch.arange(len(vectors)) if given is None else given.nonzero()[:, 0]
+        if len(rows) < 2:
             return
+        if len(rows) > ROWS:
+            rows = rows[torch.linspace(0, len(rows) - 1, ROWS, dtype=torch.float64).long()]
+        vectors = vectors[rows]
         mean = vectors.mean(0)
         values, basis = torch.linalg.eigh(torch.cov((vectors - mean).double().T))
         values, basis = values.flip(0)[: self.width].clamp(min=0), basis.flip(1)[:, : self.width]
@@ -42,3 +54,13 @@ class Whitening(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Vectors [n, given_dim] -> whitened vectors [n, width]."""
         return (vectors - self.mean) @ self.directions
+
+    @torch.no_grad()
+    def whole(self, vectors: Tensor) -> Tensor:
+        """As `forward`, of so many vectors that a second copy of them would be too much; not for training."""
+        if len(vectors) <= ROWS:
+            return self(vectors)
+        found = vectors.new_empty(len(vectors), self.width)
+        for first in range(0, len(vectors), ROWS):
+            found[first : first + ROWS] = self(vectors[first : first + ROWS])
+        return found

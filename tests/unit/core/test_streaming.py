@@ -256,6 +256,8 @@ def test_long_users_are_sampled_the_same_for_the_same_data(monkeypatch: pytest.M
         assert many == kept[user]  # a user is asked whole or not at all
     assert len(np.unique(few.users)) < len(kept)
     assert askable(one, "test", exclude_seen=False).sum() == len(everything)
+    monkeypatch.setattr(streaming, "MOST_SCORES", 10 * one.n_items)
+    assert 0 < len(streaming_queries(one, "test", exclude_seen=False)) <= 10  # as few as a large catalogue can be ranked for
 
 
 def test_two_workers_find_the_ndcg_that_one_finds() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightloom.config import PrepareConfig
-from nightloom.data.preparation.clean import DUPLICATE, FEW_ITEM_EVENTS, FEW_USER_EVENTS, OUTLIER, REPEAT, clean
+from nightloom.data.preparation.clean import DUPLICATE, FEW_ITEM_EVENTS, FEW_USER_EVENTS, OUTLIER, REPEAT, by_user, clean
 
 
 def table(rows: list[tuple[str, str, int, str]]) -> pd.DataFrame:
@@ -18,6 +18,15 @@ def table(rows: list[tuple[str, str, int, str]]) -> pd.DataFrame:
 
 def reasons(removed: pd.DataFrame) -> dict[str, int]:
     return removed["reason"].value_counts().to_dict()
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 3), st.integers(-5, 5)), max_size=40),
+    st.sampled_from([1, 10**9, 2**60]),  # the last leaves no room for the user in one number
+)
+def test_rows_are_sorted_by_user_then_time_then_row(rows: list[tuple[int, int]], unit: int) -> None:
+    users, times = np.array([user for user, _ in rows], dtype=np.int32), np.array([time * unit for _, time in rows], dtype=np.int64)
+    assert by_user(users, times).tolist() == np.lexsort((np.arange(len(rows)), times, users)).tolist()
 
 
 def test_exact_duplicates_leave_and_the_first_stays() -> None:

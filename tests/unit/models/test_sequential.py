@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Histories
 from nightloom.data.preparation.items import ItemFeatures
+from nightloom.encoders import whitening
 from nightloom.encoders.whitening import Whitening
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
@@ -165,6 +166,19 @@ def test_whitened_text_is_centred_and_of_unit_variance() -> None:
     few = Whitening(20)
     few.fit(torch.randn(4, 20))  # fewer texts than dimensions
     assert torch.isfinite(few.directions).all()
+
+
+def test_a_large_catalogue_is_whitened_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whitening, "ROWS", 100)
+    torch.manual_seed(0)
+    text, given = torch.randn(1050, 5) @ torch.randn(5, 5) + 7, torch.rand(1050) < 0.9
+    text[~given] = 1e9  # has no meaning
+    white = Whitening(5)
+    white.fit(text, given)
+    found = white.whole(text[given])
+    torch.testing.assert_close(found, white(text[given]))
+    assert found.mean(0).tolist() == pytest.approx([0] * 5, abs=0.4), "it was fitted on a hundred texts"
+    assert torch.cov(found.T).diagonal().tolist() == pytest.approx([1] * 5, abs=0.4)
 
 
 def test_scorers_have_their_shares() -> None:

@@ -172,7 +172,7 @@ def test_the_anchor_stands_with_the_champion_before_the_baselines() -> None:
 def test_how_many_were_asked_and_how_many_of_them_are_strangers_is_said_everywhere():
     said = (
         "3,071 events of 512 users were asked about, 96 of them without any history. "
-        "They are drawn from 4,410 events: at most 100 of a user, and about 50,000 in all."
+        "They are drawn from 4,410 events, at most 100 of a user."
     )
     for text in (printed("promoted"), markdown(report()), render_html(report(), {})):
         assert said in " ".join(text.split())

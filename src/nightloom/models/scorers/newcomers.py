@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.ragged import offsets_of
-from nightloom.core.top_k import top_k
-from nightloom.models.scorers.sparse import runs
+from nightloom.models.scorers.nearest import nearest
 from nightloom.models.scorers.text_neighbours import TextNeighbours
 
 if TYPE_CHECKING:
@@ -72,15 +71,11 @@ class Newcomers:
         lengths, neighbours, cosines = np.zeros(len(items), np.int64), [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
         if len(items) and known.any():
             unit = TextNeighbours.space(text, has_text)(text, has_text)
-            for part in runs(np.full(len(items), len(unit))):
-                near = (unit[items[part]] @ unit.T).numpy()
-                near[np.arange(len(near)), items[part]] = 0
-                columns = np.sort(top_k(near, NEIGHBOURS), axis=1)
-                values = np.take_along_axis(near, columns, axis=1)
-                kept = (values > 0) & known[columns]
-                lengths[part] = kept.sum(1)
-                neighbours.append(columns[kept])
-                cosines.append(np.square(values[kept]))
+            for source, target, near in nearest(unit, items, NEIGHBOURS):
+                kept = known[target]
+                lengths += np.bincount(source[kept], minlength=len(items))
+                neighbours.append(target[kept])
+                cosines.append(np.square(near[kept]))
         return cls(items, offsets_of(lengths), np.concatenate(neighbours), np.concatenate(cosines))
 
     def expect(self, values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from nightloom.core.sequences import Histories
-from nightloom.models.scorers.item_graph import Edges, ItemGraph, joined, strongest
-from nightloom.models.scorers.sparse import runs
+from nightloom.models.scorers.item_graph import Edges, ItemGraph, joined
+from nightloom.models.scorers.nearest import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +34,17 @@ class TextSpace:
         """Vectors of length one, float32 [items, width]; zero without text. Arguments as in `TextNeighbours.read`."""
         import torch  # here, since neighbours that were found are read where there is no torch
 
+        from nightloom.encoders.whitening import ROWS
+
+        width = text.shape[1] if self.directions is None else self.directions.shape[1]
+        found = text.new_empty(len(text), width)
         with torch.no_grad():
-            centred = text - self.mean
-            return torch.nn.functional.normalize(centred if self.directions is None else centred @ self.directions) * has_text[:, None]
+            for first in range(0, len(text), ROWS):  # no second copy of a large catalogue
+                rows = slice(first, first + ROWS)
+                centred = text[rows] - self.mean
+                found[rows] = torch.nn.functional.normalize(centred if self.directions is None else centred @ self.directions)
+                found[rows] *= has_text[rows, None]
+        return found
 
     def arrays(self) -> dict[str, Tensor]:
         """What is kept of it by name."""
@@ -67,10 +75,8 @@ class TextNeighbours(ItemGraph):
             has_text: bool [items].
         """
         unit = self.space(text, has_text)(text, has_text)
-        found: list[Edges] = []
-        for rows in runs(np.full(len(unit), len(unit))):
-            source, target, cosines = strongest((unit[rows] @ unit.T).numpy(), rows.start, self.neighbours)
-            found.append((source, target, cosines**2))
+        near = nearest(unit, np.arange(len(unit)), self.neighbours)
+        found: list[Edges] = [(source, target, cosines**2) for source, target, cosines in near]
         return self._take(*joined(found), has_text.numpy().astype(np.int64))
 
     @staticmethod
@@ -79,7 +85,7 @@ class TextNeighbours(ItemGraph):
         from nightloom.encoders.whitening import Whitening
 
         whiten = Whitening(text.shape[1])
-        whiten.fit(text[has_text])
+        whiten.fit(text, has_text)
         enough = int(has_text.sum()) >= ENOUGH_TEXTS * whiten.width
         return TextSpace(whiten.mean, whiten.directions if enough else None)
 

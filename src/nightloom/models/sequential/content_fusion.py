@@ -176,14 +176,14 @@ class ItemFusion(nn.Module):
     def fit_whitening(self, content: ItemContent) -> None:
         """Fit the whitening of text and picture vectors on the items that have them."""
         if self.use_text:
-            self.whiten.fit(content.text[content.has_text])
+            self.whiten.fit(content.text, content.has_text)
         if self.use_images:
-            self.whiten_image.fit(content.image[content.has_image])
+            self.whiten_image.fit(content.image, content.has_image)
 
     @torch.no_grad()
     def whitened(self, content: ItemContent) -> ItemContent:
         """The items with whitened vectors, computed once for repeated use: whitening is not trained."""
-        text = self.whiten(content.text) if self.use_text else content.text
+        text = self.whiten.whole(content.text) if self.use_text else content.text
         image = self._white_image(content) if self.use_images else content.image
         return replace(content, text=text, image=image)
 
