@@ -13,10 +13,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from nightloom.serving.run import one_thread_each, worker
+from nightloom.serving.run import listen
 from nightloom.serving.settings import CHAMPION, Champion, Settings
 
 START_SECONDS = 120.0
@@ -106,14 +105,8 @@ def _until_it_answers(service: Running) -> None:
 
 
 def main() -> None:
-    from granian import Granian
-    from granian.constants import Interfaces
-
     home, port, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    one_thread_each()
-    server = Granian("service", port=port, interface=Interfaces.ASGI, workers=workers, websockets=False, workers_kill_timeout=30)
-    settings = Settings(home, home / "shop.db", access_log=False)
-    server.serve(target_loader=partial(worker, settings), wrap_loader=False)
+    listen(Settings(home, home / "shop.db", access_log=False), "127.0.0.1", port, workers)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ HEAD = (
     "longest, ms",
     "sent late, p50 and p99, ms",
     "CPU ms each",
+    "cores: service, generator",
     "load average",
 )
 CLIENTS, USERS = 8, 300
@@ -264,6 +265,7 @@ def row(found: dict[str, Any]) -> Sequence[str]:
         f"{max(waits):.1f}",
         ", ".join(f"{one:.1f}" for one in np.percentile(found["late"], [50, 99])) if found["late"] else "",
         "" if np.isnan(found["service_cpu"]) else f"{1000 * found['service_cpu'] / max(outcomes['200'], 1):.2f}",
+        "" if np.isnan(found["service_cpu"]) else ", ".join(f"{found[one] / found['seconds']:.2f}" for one in ("service_cpu", "cpu")),
         f"{found['load']:.1f}",
     )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +32,8 @@ from tests.tiny_models import tiny_bert
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
 ASKED = 200
+IDLE = 1_100
+"""Connections: more than granian takes of itself, 1,024 over all workers."""
 
 
 def post(address: str, path: str, body: dict[str, Any]) -> Any:
@@ -117,6 +121,19 @@ def test_workers_hold_no_torch_and_both_answer(served: SimpleNamespace) -> None:
         line for line in text.splitlines() if line.startswith('nightloom_requests_total{method="POST",path="/recommend",status="200"}')
     ]
     assert int(asked[0].split()[-1]) >= 2 * ASKED
+
+
+def test_connections_that_ask_nothing_keep_nobody_waiting(served: SimpleNamespace) -> None:
+    """Of a crowd that has gone connections stay open; granian's own limit counts those, and takes nobody else until they are closed."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(least, min(4096, most)), most))
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(IDLE):
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=10))
+        asked = urllib.request.Request(f"{served.address}/recommend", b'{"k": 1}', {"content-type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=10) as found:
+            assert found.status == 200
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
 
 
 def test_the_client(served: SimpleNamespace) -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -35,8 +36,16 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What the linear algebra libraries under numpy read when they are loaded."""
 LOOK_SECONDS = 2.0
 """How often the registry is asked which version is the champion."""
-SWITCH_SECONDS = 0.0005
-"""How long a thread of a worker keeps the interpreter's lock from one that answers; Python's own 5 ms are longer than an answer takes."""
+SWITCH_SECONDS = 0.0001
+"""How long a thread of a worker keeps the interpreter's lock from another. granian reads requests in threads of its own, and each waits for
+the lock to hand one over: with Python's own 5 ms requests would wait for several answers before they are seen."""
+BACKLOG = 4_096
+"""Connections that the system keeps until a worker takes them."""
+CONNECTIONS = 16_384
+"""Connections that one worker holds. granian calls it backpressure, and takes no more while so many are open, idle ones, too: those that
+wait would wait until idle ones are closed, half a minute."""
+OTHER_FILES = 256
+"""Open files of a worker besides its connections."""
 log = logging.getLogger("nightloom.serving")
 
 
@@ -94,9 +103,6 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
         InputError: there is no champion.
         NightloomError: the champion's artefact does not answer as its bundle.
     """
-    from granian import Granian
-    from granian.constants import Interfaces
-
     root = root.resolve()
     folder = serving_folder(root, name)
     for old in [*folder.glob("metrics-*.json"), folder / CHAMPION]:
@@ -115,22 +121,49 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     )
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
+    listen(settings, place.host, place.port, place.workers)
+    if finder.fault is not None:
+        raise finder.fault
+
+
+def listen(settings: Settings, host: str, port: int, workers: int) -> None:
+    """Start the workers, and answer until the process is told to end.
+
+    Args:
+        settings: of the workers.
+        host: address to listen at.
+        port: there.
+        workers: how many processes answer.
+    """
+    from granian import Granian
+    from granian.constants import Interfaces
+
     one_thread_each()
     multiprocessing.set_start_method("spawn", force=True)  # a fork would hold all that this process has imported
     server = Granian(
         "nightloom.serving",
-        address=place.host,
-        port=place.port,
+        address=host,
+        port=port,
         interface=Interfaces.ASGI,
-        workers=place.workers,
+        workers=workers,
         respawn_failed_workers=True,
         workers_kill_timeout=30,
         websockets=False,
         log_access=False,
+        backlog=BACKLOG,
+        backpressure=connections(),
     )
     server.serve(target_loader=partial(worker, settings), wrap_loader=False)
-    if finder.fault is not None:
-        raise finder.fault
+
+
+def connections() -> int:
+    """How many connections a worker may hold: workers inherit the limit of open files, which is raised as far as the system lets us."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + OTHER_FILES
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if least not in (resource.RLIM_INFINITY, allowed) and least < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return max(allowed - OTHER_FILES, 1)
 
 
 def one_thread_each() -> None:

@@ -11,16 +11,17 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-LONGEST_WAIT = 0.01
+LONGEST_WAIT = 0.005
 """Seconds that the last of the requests under way waits for those before it, where a crowd stays."""
-PATIENCE = 4
+PATIENCE = 8
 """So many times as long they may wait while another version is opened: what this takes of the processor is soon free again."""
 FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
-STANDING = 0.1
+STANDING = 0.2
 """Seconds after which a crowd is one that stays."""
-CALM = FEWEST
-"""Requests at a time that are no crowd: at half load so many come at once now and then, and are soon answered."""
+CALM = 1
+"""Requests at a time that are no crowd: short of too much load a worker is often asked one thing at a time, and under too much never. The
+few that are taken of a crowd must not look like calm, else many are taken again."""
 SMOOTHING = 0.05
 """What one request says of the pace."""
 
