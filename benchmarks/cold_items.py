@@ -4,7 +4,8 @@
     python -m benchmarks.cold_items office [movies-small ...] [--table FILE]
 
 Reads what `benchmarks.quality` has trained. Scorers are fitted without the events of the fifth, whose vectors are made without ids. Test
-events on these items are asked about. The network stays as it is trained, so it has seen them, which helps all lines alike.
+events on these items are asked about. The network stays as it is trained, so it has seen them, which helps all lines alike. Two lines are
+of the service, which keeps a place for what came by day: the item asked about alone, or all of its fifth.
 """
 
 from __future__ import annotations
@@ -25,18 +26,24 @@ from numpy.typing import NDArray
 
 from benchmarks.serving_engine import table
 from nightloom.core.ragged import offsets_of, owners
-from nightloom.core.ranking import ranks
+from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.sequences import Histories, Queries, Sequences
 from nightloom.core.streaming import STREAMING, queries_of
 from nightloom.models.scorers import newcomers
 from nightloom.models.scorers.popularity import positive_counts
 from nightloom.models.scorers.registry import fit_scorers
+from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.packaging.bundle import Bundle
+from nightloom.serving.items.fresh_items import FreshItems
+from nightloom.serving.model.engine import LATEST
+from nightloom.serving.new_place import LOOKED_AT, NEW_AT
 
 Expected = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float64]]
 HEAD = ("data", "what is expected", "queries", "NDCG", "difference", "standard error", "in the 20 best", "median place")
 PARTS = 5
+SERVED = "mean by distance, as it serves"
+PLACES = ("the same, and its place kept by day", "the same, where the whole fifth came by day")
 
 
 def nothing(cosines: NDArray[np.floating], values: NDArray[np.floating]) -> NDArray[np.float64]:  # noqa: ARG001  # stands in for another
@@ -54,7 +61,7 @@ def fourth_power(cosines: NDArray[np.floating], values: NDArray[np.floating]) ->
 KERNELS: dict[str, Expected] = {
     "nothing": nothing,
     "mean by the fourth power of the cosine": fourth_power,
-    "mean by distance, as it serves": newcomers.expected,
+    SERVED: newcomers.expected,
 }
 
 
@@ -88,7 +95,7 @@ def of_preset(name: str, most: int) -> list[tuple[str, ...]]:
     random = np.random.default_rng(0)
     known = (positive_counts(train, sequences.n_items) > 0) & model.content.has_text.numpy() & (model.content.id_rows.numpy() > 0)
     part = np.where(known, random.integers(0, PARTS, len(known)), -1)
-    places: dict[str, list[NDArray[np.int64]]] = {kernel: [] for kernel in KERNELS}
+    places: dict[str, list[NDArray[np.int64]]] = {kernel: [] for kernel in (*KERNELS, *PLACES)}
     for number in range(PARTS):
         asked = random.permutation(np.flatnonzero(part[queries.targets] == number))[:most]
         some = queries.only(np.isin(np.arange(len(queries.targets)), asked))[0]
@@ -121,8 +128,39 @@ def ranked_without(
         other = SequentialRecommender(
             model.config, model.shape, model.net, content, scorers, model.weights, newcomer_weights=model.newcomer_weights
         )
-        found[kernel] = ranks(other, queries, exclude_seen=True).ranks
+        ranked = ranks(other, queries, exclude_seen=True)
+        found[kernel] = ranked.ranks
+        if kernel == SERVED:
+            known = (positive_counts(left, other.n_items) > 0) & content.has_text.numpy()
+            found |= with_place(model, queries, ranked, cold, known)
     return found
+
+
+def with_place(
+    model: SequentialRecommender, queries: Queries, ranked: Ranked, cold: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> dict[str, NDArray[np.int64]]:
+    """The same places where the service keeps one for a new item that is near by text."""
+    text, has_text = model.content.text, model.content.has_text
+    unit = TextNeighbours.space(text, has_text)(text, has_text).numpy()
+    fresh, others = FreshItems(), np.flatnonzero(known)
+    for item in np.flatnonzero(cold):
+        near = np.square(np.maximum(unit[others] @ unit[item], 0))
+        best = np.argsort(-near, kind="stable")
+        fresh.put(int(item), others[best], near[best])
+    alone, all_of_them = ranked.ranks.copy(), ranked.ranks.copy()
+    for row in range(len(queries)):
+        history = queries.histories.take(np.array([row])).packed().items.tolist()
+        top = [int(item) for item in ranked.top[row] if item >= 0]
+        near_ones = fresh.nearest([*history[-LATEST:], *top[: NEW_AT - 1 + LOOKED_AT]])
+        chosen = next((item for item in near_ones if item not in history), None)
+        taken = chosen is not None and chosen not in top[:NEW_AT]
+        for at in range(ranked.offsets[row], ranked.offsets[row + 1]):
+            target, rank = int(queries.targets[at]), int(ranked.ranks[at])
+            if target in near_ones:
+                alone[at] = min(rank, NEW_AT)
+            if taken and rank >= NEW_AT:
+                all_of_them[at] = NEW_AT if target == chosen else rank + 1
+    return dict(zip(PLACES, (alone, all_of_them), strict=True))
 
 
 if __name__ == "__main__":

@@ -37,12 +37,14 @@ from nightloom.packaging.serving_format import FILE, NETWORK, NEW_ITEMS, PROBES,
 from nightloom.promotion.registry import Registry
 from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.engine import Engine
+from nightloom.serving.new_place import put_new
 
 HEAD = (
     "the new item is like",
     "items",
     "in 10 best",
     "in 20 best",
+    "among 20 shown",
     "median",
     "the real one in 20 best",
     "its median",
@@ -55,7 +57,7 @@ Mixed = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the process's exit code: 0 where nine of ten new items stand among the first twenty."""
+    """Run the benchmark; returns the process's exit code: 0 where nine of ten new items are among the twenty that are shown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--root", type=Path, default=Path("mlruns"))
@@ -91,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(text)
     if given.table:
         given.table.write_text(text, encoding="utf-8")
-    return 0 if all(float(row[3].rstrip(" %")) >= 90 for row in rows) else 1
+    return 0 if all(float(row[4].rstrip(" %")) >= 90 for row in rows) else 1
 
 
 def enlarge(folder: Path, target: Path, n: int) -> None:
@@ -184,23 +186,32 @@ def place_of(item: int, found: NDArray[np.int64]) -> int:
     return 1 + next(iter(np.flatnonzero(found == item).tolist()), LOOKED_AT)
 
 
+def as_shown(engine: Engine, query: Query) -> list[int]:
+    """The list of twenty that the service makes, one place of which is kept for what came by day."""
+    found, scores = (one.tolist() for one in engine.recommend(query, WANTED))
+    put_new(engine, query, found, scores, WANTED, 0, lambda item: engine.recommend(query, 1, candidates=np.array([item])))
+    return found
+
+
 def measured(engine: Engine, bundle: Bundle, histories: list[Query], many: int, *, liked: bool) -> tuple[str, ...]:
     """A line of the table."""
     columns, texts = Columns(bundle.folder / CATALOGUE), bundle.recommender.content.text.numpy()
-    places, real, puts, answers = list[int](), list[int](), list[float](), list[float]()
+    places, real, shown, puts, answers = list[int](), list[int](), list[bool](), list[float](), list[float]()
     for number, (query, item, place) in enumerate(pairs(engine, bundle, histories, many, liked=liked)):
         began = time.perf_counter()
         said = {name: columns[name][item] for name in columns.names}
         dense = engine.put_item(NewItem(f"new {liked} {number}", said, texts[item]))
         put = time.perf_counter()
-        found = engine.recommend(query, LOOKED_AT)[0]
+        shown.append(dense in as_shown(engine, query))
         answers.append(time.perf_counter() - put)
+        found = engine.recommend(query, LOOKED_AT)[0]
         puts.append(put - began)
         places.append(place_of(dense, found))
         real.append(place)
         engine.remove_item(f"new {liked} {number}")
     which = "one of the user's last 20" if liked else "one of the user's 10 best"
     shares = [f"{100 * np.mean(np.array(places) <= top):.0f} %" for top in (10, WANTED)]
+    shares.append(f"{100 * np.mean(shown):.0f} %")
     own = f"{100 * np.mean(np.array(real) <= WANTED):.0f} %"
     times = [f"{1000 * np.median(one):.0f}" for one in (puts, answers)]
     return which, f"{len(places)}", *shares, f"{np.median(places):.0f}", own, f"{np.median(real):.0f}", *times

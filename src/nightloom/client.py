@@ -74,6 +74,7 @@ class Item:
         probability: that the item is interacted with next, where the model has a re-ranker.
         label_probability: that an event on it would be positive, where the model has a label head.
         pinned: name of the business rule that put it in its place.
+        new: whether it came by day, and is shown at this place since its text is near to what the person likes.
         match: of an answer in words, how the item was found: title, words (all of them) or near.
         columns: those that were asked for.
         reason: where it was asked for (`explain`).
@@ -85,6 +86,7 @@ class Item:
     probability: float | None = None
     label_probability: float | None = None
     pinned: str | None = None
+    new: bool = False
     match: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     reason: Reason | None = None

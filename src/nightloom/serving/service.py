@@ -22,6 +22,7 @@ from nightloom.serving.live import LiveModel
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.ranker import Answer
 from nightloom.serving.model.variety import variety
+from nightloom.serving.new_place import put_new
 from nightloom.serving.reasons.explain import chosen_by_hand, explaining
 from nightloom.serving.reasons.reason_words import Language
 from nightloom.serving.refusals import Conflict
@@ -157,6 +158,9 @@ class Service:
             found, scores, pinned = rules.rank(rank, asked.k, before)
         else:
             found, scores = (one.tolist() for one in rank(asked.k))
+        fresh: int | None = None
+        if fallback is None and candidates is None and words is None and not rules:
+            fresh = put_new(engine, who, found, scores, asked.k, len(before), lambda item: liked(1, np.array([item])))
         if words is not None:
             steps["search"] = words.pooled
         steps["answered"] = len(found)
@@ -164,7 +168,7 @@ class Service:
         said = Shown(secrets.token_hex(8), model.champion.version, moment, asked.user_id, [*before, *shown], len(before))
         token = self.signer.sign(said)
         answer: dict[str, Any] = {
-            "items": _lines(model, found, scores, asked, pinned, words),
+            "items": _lines(model, found, scores, asked, pinned, words, fresh),
             "token": token,
             "next": token if len(found) == asked.k and len(said.items) + asked.k <= MOST_SHOWN else None,
             "version": model.champion.version,
@@ -176,7 +180,7 @@ class Service:
             more: dict[str, Any] = {
                 "before": len(before),
                 "language": asked.language or language,
-                "ruled": bool(rules) or words is not None or drawn is not None,
+                "ruled": bool(rules) or words is not None or drawn is not None or fresh is not None,
             }
             more |= {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
             why = self._reasons(model, asked, who, found, pinned, **more)
@@ -261,6 +265,7 @@ def _lines(
     asked: RecommendRequest,
     pinned: Mapping[int, str],
     words: InWords | None,
+    fresh: int | None,
 ) -> list[dict[str, Any]]:
     """What is said of the items of an answer."""
     items, engine = model.items, model.engine
@@ -285,6 +290,8 @@ def _lines(
             line["match"] = words.match(place)
         if place in pinned:
             line["pinned"] = pinned[place]
+        if place == fresh:
+            line["new"] = True
         if asked.columns:
             known = items.of(place)
             line["columns"] = {name: known[name] for name in asked.columns if name in known}

@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nightloom.core.queries import Query
 from nightloom.data.preparation.items import compose_text
 from nightloom.encoders.text import TextEncoder
 from nightloom.encoders.vectors import Vectors
 from nightloom.packaging.bundle import Bundle
+from nightloom.serving.items.fresh_items import FAMILIAR
 from nightloom.serving.live import LiveModel
+from nightloom.serving.new_place import NEW_AT
 from nightloom.serving.search.search import KINDS
-from tests.service_app import Worker, ids, make_served, name_champion
-from tests.serving_bundle import N_ITEMS
+from tests.service_app import Worker, event, ids, make_served, name_champion
+from tests.serving_bundle import N_ITEMS, START
 from tests.tiny_models import tiny_bert
 
 NEW = {"title": "Dark king of the lost city", "genres": "red|green", "price": 12.5}
@@ -201,3 +204,44 @@ def test_an_encoder_that_can_not_be_read_is_done_without(read: Path, tmp_path: P
 def test_versions_that_share_an_encoder_share_its_memory(home: Path) -> None:
     with Worker(home) as one, Worker(home) as other:
         assert model_of(one).encoder is model_of(other).encoder
+
+
+def test_one_place_is_kept_for_what_came_by_day_and_is_near(home: Path) -> None:
+    with Worker(home) as one, Worker(home) as other:
+        asked = {"history": [f"i{number}" for number in range(20)], "now": START}
+        none: dict[str, Any] = {"rules": [{"name": "none", "cap": "title", "most": 200}]}
+        for number in range(20):
+            copied = one("GET", f"/items/i{number}").json()["columns"]
+            one("PUT", "/items/fresh", copied)
+            plain = other.ask(**asked, **none, k=30)["items"]
+            if N_ITEMS in model_of(one).engine.near_new(Query(asked["history"]), ()) and "fresh" not in ids({"items": plain[:NEW_AT]}):
+                break  # near to the person, and by itself it stands behind
+        else:
+            pytest.fail("each new item stands in front by itself")
+        for worker in (one, other):
+            found = worker.ask(**asked, k=20)["items"]
+            assert [item["item_id"] for item in found[:10]] == [item["item_id"] for item in plain[:10]], "the first ten stay"
+            assert [place for place, item in enumerate(found, 1) if item["item_id"] == "fresh"] == [NEW_AT]
+            assert [item["item_id"] for item in found if item.get("new")] == ["fresh"]
+            assert len({item["item_id"] for item in found}) == 20
+            assert found[NEW_AT - 1]["score"] <= found[NEW_AT - 2]["score"], "its score is its own"
+        first = one.ask(**asked, k=10)
+        assert "fresh" not in ids(first)
+        assert ids(one.ask(**asked, k=10, page=first["next"]))[0] == "fresh"
+        assert not any(item.get("new") for item in one.ask(**asked, k=20, filter={"not": {"in": {"title": [copied["title"]]}}})["items"])
+        assert not any(item.get("new") for item in one.ask(history=[], k=20)["items"]), "nothing is near to nobody"
+        for number in range(FAMILIAR):
+            one.tell(event(f"f{number}", f"someone {number}", "fresh"))
+        assert not any(item.get("new") for item in other.ask(**asked, k=20)["items"]), "by now it is known"
+
+
+def test_an_item_that_is_taken_away_leaves_its_place(worker: Worker) -> None:
+    known = worker("GET", "/items/i3").json()["columns"]
+    for name in ("fresh", "fresher"):
+        worker("PUT", f"/items/{name}", known)
+    engine = model_of(worker).engine
+    assert list(engine.near_new(Query(["i3"]), ())) == [N_ITEMS + 1, N_ITEMS], "of equal ones the latest first"
+    worker("DELETE", "/items/fresher")
+    assert list(model_of(worker).engine.near_new(Query(["i3"]), ())) == [N_ITEMS]
+    worker("PUT", "/items/fresh", {"price": 3})
+    assert list(model_of(worker).engine.near_new(Query(["i3"]), ())) == []

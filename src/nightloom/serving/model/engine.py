@@ -18,6 +18,7 @@ from nightloom.core.sequences import Histories
 from nightloom.models.scorers.newcomers import NEIGHBOURS
 from nightloom.packaging.serving_format import LABELS, NETWORK, NEW_ITEMS, PENALTY, RERANKER, SCORERS
 from nightloom.serving.items.catalogue import LiveCatalogue
+from nightloom.serving.items.fresh_items import FreshItems
 from nightloom.serving.items.new_items import ItemMaker, NewItem, TextSpace
 from nightloom.serving.model.artefact import Artefact, part
 from nightloom.serving.model.counters import LiveCounters
@@ -38,6 +39,8 @@ from nightloom.serving.settings import LARGE
 
 FloatArray = NDArray[np.float32]
 CACHE_BYTES = 256 << 20
+LATEST = 20
+"""Events of a history by which a new item may be near."""
 
 
 def nobody(user: str) -> Query:  # noqa: ARG001  # stands in for a store
@@ -81,6 +84,7 @@ class Engine:
         self._maker = ItemMaker(new, said.features)
         neighbours = said.scorers.get("text_neighbours", {}).get("neighbours", NEIGHBOURS)
         self._texts = TextSpace(new, neighbours) if "neighbours.unit" in new else None
+        self.fresh = FreshItems()
         self._reranker, self._labels = _heads(artefact)
         self.penalty = Penalty.of(part(scorers, PENALTY))
         self._ranker = Ranker(self.catalogue, self.members, said.weights, said.newcomer_weights, self._reranker, self.penalty)
@@ -270,6 +274,7 @@ class Engine:
             dense = self.catalogue.index.get(item)
             if dense is None:
                 return False
+            self.fresh.acted_on(dense)
             one, moment = self.users.get(user), time if self.clock.has_time else 0
             place = one.insert(dense, event, moment, positive=positive, seen=bool(self.names.seen[event]))
             self._count(one, place, 1)
@@ -323,6 +328,7 @@ class Engine:
             edges = self.members.get("text_neighbours")
             if self._texts is not None and dense >= self.catalogue.trained:
                 near = self._texts.put(dense, item.text, edges.edges if isinstance(edges, ItemEdges) else None)
+                self.fresh.put(dense, *near)
                 if isinstance(edges, ItemEdges):
                     edges.base.set(dense, int(item.text is not None))
                 for member in self.members.values():
@@ -333,7 +339,21 @@ class Engine:
     def remove_item(self, item_id: str) -> bool:
         """Recommend an item no more; histories may still hold it. False where there is none of the id."""
         with self._lock:
+            self.fresh.remove(self.catalogue.index.get(item_id, -1))
             return self.catalogue.remove(item_id)
+
+    def near_new(self, query: Query | str, shown: Sequence[int]) -> Sequence[int]:
+        """Items that came by day and have texts near to those of a history's latest events, or of other items; the nearest first.
+
+        Args:
+            query: the history, or the key of a stored user.
+            shown: the other items, dense.
+        """
+        if not self.fresh:
+            return ()
+        with self._lock:
+            events = self.users.get(query).items if isinstance(query, str) else self._read(query).items
+            return self.fresh.nearest([*events[-LATEST:].tolist(), *shown])
 
     def block_item(self, dense: int, *, blocked: bool) -> None:
         """Say whether an item may not be shown, whatever else is said of it."""
