@@ -1,5 +1,7 @@
 """The second person's answer: after its report a night asks in Prefect's page, and promotes what waits where the answer is yes.
 
+A run of its own inside the night's waits for the answer: a pause takes away a run's place in its deployment, and that one has none.
+
 A wait that ends without an answer changes nothing: the champion stays, and `nightloom approve` can still promote what waits. That command
 may also be quicker; then the night stops waiting.
 """
@@ -17,12 +19,11 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect import get_run_logger, pause_flow_run
+from prefect import flow, get_run_logger, pause_flow_run, tags
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
-from prefect.runtime import deployment
 from pydantic import Field
 
 from nightloom.core.errors import InputError, NightloomError
@@ -30,8 +31,9 @@ from nightloom.core.shell import typed
 from nightloom.promotion.registered import CHAMPION, Version
 from nightloom.promotion.registry import HeldError, Registry
 from nightloom.promotion.review import Answer, approve, decline, starter, waiting
+from nightloom.runs.processes import this_process
 from nightloom.runs.stages import Manifest, Night
-from tasks.progress import server_lost
+from tasks.progress import PROCESS_LABEL, server_lost, tell
 
 LOOK_SECONDS = 5
 """How often it is looked whether somebody has answered, here or by `nightloom approve`."""
@@ -62,12 +64,7 @@ def who_started(said: str) -> str:
 
 
 def asks(night: Night, report: Mapping[str, Any]) -> bool:
-    """Whether a night asks: what it made waits, there is a page to see that, and the night can wait.
-
-    A run of a deployment can not: a pause takes its place among the deployment's runs away, and Prefect ends a run that has lost it.
-    """
-    if deployment.id is not None:
-        return False
+    """Whether a night asks: what it made waits, and there is a page to see that."""
     return report["outcome"] == "waits" and night.config.promotion.ask_hours > 0 and bool(os.environ.get("PREFECT_API_URL"))
 
 
@@ -82,18 +79,11 @@ def ask(night: Night, promoted: Manifest) -> Manifest | None:
         The same with the answer and the versions after it; None where nobody answered in time.
     """
     registry, name, log = Registry(night.root), night.config.name, get_run_logger()
-    ends, problem, asked = time.monotonic() + night.config.promotion.ask_hours * 3600, "", 0
+    ends, problem = time.monotonic() + night.config.promotion.ask_hours * 3600, ""
     while (version := _waits(registry, name)) is not None and time.monotonic() < ends:
         log.info(f"Version {version.version} waits for an answer in Prefect's page.", extra={"nightloom": True})
-        asked += 1
         try:
-            with _ended_in_time(registry, version, ends):
-                said = pause_flow_run(
-                    wait_for_input=Approval.with_initial_data(description=_question(version, problem)),
-                    timeout=int(ends - time.monotonic()) + 3600,  # past its own time-out Prefect fails a run; this one ends its wait itself
-                    poll_interval=LOOK_SECONDS,
-                    key=f"approval-{asked}",
-                )
+            said = _answer(registry, version, _question(version, problem), ends)
         except Exception as error:
             if not (isinstance(error, FlowPauseTimeout) or server_lost(error) or "cannot be paused" in str(error)):
                 raise
@@ -133,27 +123,62 @@ def _question(version: Version, problem: str) -> str:
     return "\n\n".join([f"**{problem}**", *lines] if problem else lines)
 
 
-@contextmanager
-def _ended_in_time(registry: Registry, version: Version, ends: float) -> Iterator[None]:
-    """End the pause in the block when its time is up, or the version does not wait any more; a run that was cancelled ends as by Ctrl-C."""
+def _answer(registry: Registry, version: Version, question: str, ends: float) -> Approval:
+    """What is said to one question, in a run of its own that is paused until then."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         raise NightloomError("a night asks in Prefect's page only as a run of Prefect's.")
-    run, done, waits = context.flow_run.id, threading.Event(), threading.get_ident()
+    night = context.flow_run.id
 
-    def watch(run: UUID) -> None:
+    @flow(name="approval", flow_run_name=f"{version.name} version {version.version} waits for an answer", persist_result=False)
+    def approval() -> Approval:
+        run = FlowRunContext.get().flow_run.id  # type: ignore[union-attr]
+        tell(_label, run)
+        with _ended_in_time(registry, version, ends, night, run):
+            said: Approval = pause_flow_run(
+                wait_for_input=Approval.with_initial_data(description=question),
+                timeout=int(ends - time.monotonic()) + 3600,  # past its own time-out Prefect fails a run; this one ends its wait itself
+                poll_interval=LOOK_SECONDS,
+            )
+        return said
+
+    with tags(f"name:{version.name}"):
+        return approval()
+
+
+def _label(run: UUID) -> None:
+    """Say which process a run has, by which `flows.dead_runs` knows one that was killed."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run, {PROCESS_LABEL: this_process()})
+
+
+@contextmanager
+def _ended_in_time(registry: Registry, version: Version, ends: float, night: UUID, run: UUID) -> Iterator[None]:
+    """End the pause in the block when its time is up, or the version does not wait any more; cancelled it ends as by Ctrl-C.
+
+    Args:
+        registry: where the version waits.
+        version: which.
+        ends: when, by the monotonic clock.
+        night: the night's run, which may be cancelled.
+        run: the one that is paused, which may be, too.
+    """
+    done, waits = threading.Event(), threading.get_ident()
+
+    def watch() -> None:
         while not done.wait(LOOK_SECONDS):
             with suppress(Exception):  # a server that does not answer now may do so later; the wait itself says what it meets
                 now = _waits(registry, version.name)
                 with get_client(sync_client=True) as client:
-                    if (state := client.read_flow_run(run).state) and (state.is_cancelling() or state.is_final()):
+                    states = [client.read_flow_run(one).state for one in (night, run)]
+                    if any(state and (state.is_cancelling() or state.is_final()) for state in states):
                         signal.pthread_kill(waits, signal.SIGINT)  # the pause looks for an answer alone
                         return
                     if time.monotonic() >= ends or now is None or now.version != version.version:
                         client.resume_flow_run(run, run_input={"decision": "later", "name": NOBODY})
 
     # With the context: Prefect's settings are in it.
-    thread = threading.Thread(target=copy_context().run, args=(watch, run), name="approval-time", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(watch,), name="approval-time", daemon=True)
     thread.start()
     try:
         yield

@@ -12,22 +12,14 @@ from tasks.approval import asks
 
 
 @pytest.mark.parametrize(
-    ("hours", "outcome", "server", "deployment", "asked"),
-    [
-        (1, "waits", True, False, True),
-        (0, "waits", True, False, False),
-        (1, "rejected", True, False, False),
-        (1, "waits", False, False, False),
-        (1, "waits", True, True, False),
-    ],
+    ("hours", "outcome", "server", "asked"),
+    [(1, "waits", True, True), (0, "waits", True, False), (1, "rejected", True, False), (1, "waits", False, False)],
 )
-def test_a_night_asks_where_somebody_can_answer_and_it_can_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, outcome: str, server: bool, deployment: bool, asked: bool
+def test_a_night_asks_where_somebody_can_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, outcome: str, server: bool, asked: bool
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     if server:
         monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    if deployment:
-        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "0123")
     config = load_preset("movies-small", ["promotion.mode=review", f"promotion.ask_hours={hours}"])
     assert asks(Night.start(config, tmp_path), {"outcome": outcome}) is asked

@@ -220,8 +220,8 @@ class PromotionConfig(Section):
     """enabled: promote on success; review: register, and a person promotes it by `nightloom approve NAME`; dry_run: decide and report,
     register nothing; disabled: no registry at all."""
     ask_hours: float = Field(0, ge=0, le=24)
-    """With review: for how long a night that was started as a command waits for the answer to a form in Prefect's page (PREFECT_API_URL).
-    The champion stays where nobody answers. 0: it does not ask."""
+    """With review: for how long a night waits for the answer to a form in Prefect's page (PREFECT_API_URL). The champion stays where
+    nobody answers. 0: it does not ask."""
     metric: Literal["ndcg_at_10", "hr_at_10", "mrr_at_10", "recall_at_10"] = "ndcg_at_10"
     """Metric that decides."""
     margin: float = Field(0.02, ge=0, le=1)
