@@ -13,7 +13,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly serve test test-postgres test-ray check audit ui bench-training bench-serving bench-scale
+.PHONY: help setup nightly serve test test-postgres test-ray test-recovery check audit fuzz ui bench-training bench-serving bench-scale
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,16 +57,23 @@ test: setup  ## the tests: ARGS=tests/unit/cli
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ray: setup  ## training on several nodes, by Ray and without: a worker killed, a node lost
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "cluster or not cluster" tests/unit/training/test_ray.py tests/unit/training/test_nodes.py tests/unit/training/test_text_tuning.py $(ARGS)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "cluster or not cluster" tests/unit/training/test_ray.py tests/unit/training/test_nodes.py tests/unit/training/test_text_tuning.py tests/flows/test_ray_night.py $(ARGS)
 
 test-postgres: setup  ## MLflow, Prefect and the service's store on a real PostgreSQL, and all other tests that need one
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 NIGHTLOOM_TESTS_MAY_SKIP= $(BIN)/python -m pytest $$(grep -rl --include='test_*.py' tests.postgres_server tests) $(ARGS)
+
+test-recovery: setup  ## nights killed at every stage and call, servers that go away, on PostgreSQL and S3
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 NIGHTLOOM_TESTS_MAY_SKIP= $(BIN)/python -m pytest -m 'recovery or not recovery' --timeout 3000 tests/recovery $(ARGS)
 
 check: setup  ## format, lint, types and layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+fuzz: setup  ## config, table readers and bundle loader fuzzed, guided by coverage: TARGET=table ARGS=-max_total_time=600
+	@test -d $(VENV)-fuzz/atheris || $(BIN)/python -m pip install --quiet --no-deps --target $(VENV)-fuzz atheris
+	@PYTHONPATH=$(VENV)-fuzz $(BIN)/python -m tests.fuzz $(or $(TARGET),config) $(or $(ARGS),-max_total_time=60) -artifact_prefix=mlruns/
 
 audit:  ## known faults of the pinned libraries (asks PyPI)
 	@test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet pip-audit; }

@@ -8,7 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-START_SECONDS = 120.0
+START_SECONDS = 400.0
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg2
@@ -36,7 +36,7 @@ ASKED = {
     "NIGHTLOOM_SECRET": "sign-1",
     "NAME": "",
 }
-HEALTH_SECONDS = 120
+HEALTH_SECONDS = 400
 
 
 class Compose:
@@ -45,7 +45,7 @@ class Compose:
     def __init__(self, data: Path, config: Path, postgres: PostgresServer) -> None:
         self.said = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8"))["services"]
         self.ports = {"5000": free_port(), "4200": free_port(), "8000": free_port(), "8080": free_port()}
-        self._data, self._config, self._postgres = data, config, postgres
+        self._data, self._config, self.postgres = data, config, postgres
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         bin = str(Path(sys.executable).parent)
         self.base = {"PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}"}
@@ -57,7 +57,7 @@ class Compose:
     def here(self, text: str) -> str:
         """A text of the file as this machine needs it."""
         text = re.sub(r"\$\{(\w+)(?::[?-][^}]*)?\}", lambda found: ASKED[found[1]], text)
-        text = text.replace("postgres:5432", f"127.0.0.1:{self._postgres.port}").replace("0.0.0.0", "127.0.0.1")
+        text = text.replace("postgres:5432", f"127.0.0.1:{self.postgres.port}").replace("0.0.0.0", "127.0.0.1")
         text = re.sub(r"/(data|config)\b", lambda found: str({"data": self._data, "config": self._config}[found[1]]), text)
         for port, free in self.ports.items():
             text = re.sub(rf"(--port |http://(?:mlflow|prefect|127\.0\.0\.1):|,127\.0\.0\.1:){port}\b", rf"\g<1>{free}", text)
@@ -140,6 +140,23 @@ def test_a_night_and_a_request_go_through_the_compose_file(compose: Compose) -> 
             ]
         )
         assert before.items[0].item_id not in [one.item_id for one in client.recommend("u03", k=5).items]
+    assert asked(compose, "mlflow", "SELECT name, alias, version FROM registered_model_aliases WHERE alias = 'champion'") == [
+        ("nightloom-mine", "champion", 1)
+    ]
+    assert asked(compose, "prefect", "SELECT state_name FROM flow_run WHERE state_type = 'COMPLETED'") == [("Completed",)]
+    (schema,) = asked(compose, "events", "SELECT table_schema FROM information_schema.tables WHERE table_name = 'events'")
+    ends = time.monotonic() + HEALTH_SECONDS
+    while not (found := asked(compose, "events", f'SELECT event_id, user_id, item_id FROM "{schema[0]}".events')):
+        assert time.monotonic() < ends, "the service's outbox has not gone over"
+        time.sleep(0.2)
+    assert found == [("e1", "u03", before.items[0].item_id)]
+
+
+def asked(compose: Compose, database: str, question: str) -> list[tuple[object, ...]]:
+    """Rows of one of the three databases."""
+    with closing(psycopg2.connect(f"{compose.postgres.url.rpartition('/')[0]}/{database}")) as connection, connection.cursor() as cursor:
+        cursor.execute(question)
+        return list(cursor.fetchall())
 
 
 def test_mlflow_answers_under_its_name_and_no_other(compose: Compose) -> None:

@@ -115,7 +115,8 @@ def members_of(path: Path, name: str) -> list[str]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+            named = [one for one in archive.infolist() if one.filename]  # a name that begins with NUL is none to zipfile
+            infos = [one for one in named if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{name}: {path} cannot be read as a zip archive ({error}). Was it cut short? Pack it again.") from error
     if any(one.flag_bits & 1 for one in infos):

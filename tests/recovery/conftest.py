@@ -1,0 +1,87 @@
+"""PostgreSQL, an S3 store and Prefect's server for all recovery tests.
+
+Each recommender has a database and a place in the store of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.postgres_server import PostgresServer, postgres_server
+from tests.recovery.parts import Parts, database, server
+from tests.s3_server import s3_server
+from tests.servers import free_port
+from tests.small_home import write_home
+
+Maker = Callable[[], Parts]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def prefect_api(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Prefect server on PostgreSQL."""
+    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
+    with server(command, port, "/api/health", folder / "log", prefect_settings(postgres, database(postgres, "prefect"), folder)):
+        yield f"http://127.0.0.1:{port}/api"
+
+
+def prefect_settings(postgres: PostgresServer, address: str, folder: Path) -> dict[str, str]:
+    """Environment of a Prefect server."""
+    return {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_DATABASE_CONNECTION_URL": address.replace("postgresql://", "postgresql+asyncpg://"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+    }
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def maker(postgres: PostgresServer, store: dict[str, str], prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maker]:
+    """Makes recommenders, all of the same tables."""
+    numbers, made = count(), ExitStack()
+
+    def make() -> Parts:
+        number = next(numbers)
+        home, bucket = tmp_path_factory.mktemp(f"home-{number}"), f"bucket-{number}"
+        fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True).mkdir(bucket)
+        settings = store | {
+            "NIGHTLOOM_ROOT": str(home / "mlruns"),
+            "NIGHTLOOM_STORE": f"s3://{bucket}/mine",
+            "NIGHTLOOM_MLFLOW_URI": database(postgres, f"mlflow-{number}"),
+            "PREFECT_API_URL": prefect_api,
+        }
+        parts = Parts(write_home(home, workers=2), settings, postgres, bucket)
+        made.callback(parts.end)
+        return parts
+
+    with made:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def undisturbed(maker: Maker) -> Parts:
+    """A recommender with one night that nothing happened to."""
+    found = maker()
+    found.night()
+    return found

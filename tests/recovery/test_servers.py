@@ -1,0 +1,168 @@
+"""Servers that go away while a night runs, nights at once, and trim beside a night: the hashes are those of an undisturbed night."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.recovery.conftest import Maker, prefect_settings
+from tests.recovery.parts import Parts, database, end_group, server
+from tests.recovery.test_kills import whole
+from tests.servers import free_port
+
+pytestmark = pytest.mark.recovery
+AWAY_SECONDS = 5.0
+"""For so long a server is away."""
+REACHED_SECONDS = 300.0
+
+
+def reached(parts: Parts, night: subprocess.Popen[bytes], stage: str) -> None:
+    """Wait until a night works at a stage."""
+    home, ends = parts.root / "stages" / "mine" / stage, time.monotonic() + REACHED_SECONDS
+    while not any(home.glob("*")):
+        assert night.poll() is None, parts.said()
+        assert time.monotonic() < ends, parts.said()
+        time.sleep(0.05)
+
+
+class Restarted:
+    """A server that is killed and brought back at the same port.
+
+    Args:
+        stack: ends it.
+        start: starts it, as a context.
+    """
+
+    def __init__(self, stack: ExitStack, start: Callable[[], object]) -> None:
+        self._stack, self._start = stack, start
+        self.process = stack.enter_context(start())  # type: ignore[arg-type]
+
+    def again(self) -> None:
+        """Kill it with all that it started, and start it again a little later."""
+        end_group(self.process)
+        time.sleep(AWAY_SECONDS)
+        self.process = self._stack.enter_context(self._start())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as found:
+        yield found
+
+
+def mlflow_server(stack: ExitStack, parts: Parts) -> Restarted:
+    """MLflow's server on the recommender's database and store, which its nights use from now on."""
+    port, uri = free_port(), parts.settings["NIGHTLOOM_MLFLOW_URI"]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", f"s3://{parts.bucket}/mine/artifacts"]
+    parts.settings["NIGHTLOOM_MLFLOW_URI"] = f"http://127.0.0.1:{port}"
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return Restarted(stack, lambda: server(command, port, "/health", parts.home / "mlflow.log", settings))
+
+
+def prefect_server(stack: ExitStack, parts: Parts) -> Restarted:
+    """A Prefect server on a database of its own, which the recommender's nights use from now on."""
+    port, folder = free_port(), parts.home / "prefect-server"
+    folder.mkdir()
+    settings = prefect_settings(parts.postgres, database(parts.postgres, f"prefect-{parts.bucket}"), folder)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
+    parts.settings["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    return Restarted(stack, lambda: server(command, port, "/api/health", folder / "log", settings))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "fine_tune", "promote"])
+def test_mlflows_server_is_killed_and_comes_back(maker: Maker, undisturbed: Parts, stack: ExitStack, stage: str) -> None:
+    parts = maker()
+    mlflow = mlflow_server(stack, parts)
+    night = parts.start()
+    reached(parts, night, stage)
+    mlflow.again()
+    assert night.wait(400) == 0, parts.said()
+    whole(parts, undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "fine_tune", "promote"])
+def test_prefects_server_is_killed_and_comes_back(maker: Maker, undisturbed: Parts, stack: ExitStack, stage: str) -> None:
+    parts = maker()
+    prefect = prefect_server(stack, parts)
+    night = parts.start()
+    reached(parts, night, stage)
+    prefect.again()
+    assert night.wait(400) in (0, 1), parts.said()
+    parts.night()
+    whole(parts, undisturbed)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "fine_tune", "promote"])
+@pytest.mark.parametrize("by", ["itself", "a server"])
+def test_the_database_is_restarted(maker: Maker, undisturbed: Parts, stack: ExitStack, stage: str, by: str) -> None:
+    """With MLflow's tables: the night asks the database itself, or MLflow's server does. Prefect's tables are in it, too."""
+    parts = maker()
+    if by == "a server":
+        mlflow_server(stack, parts)
+    night = parts.start()
+    reached(parts, night, stage)
+    parts.postgres.stop()
+    time.sleep(AWAY_SECONDS)
+    parts.postgres.start()
+    assert night.wait(400) in (0, 1), parts.said()  # a query that is cut off in its middle may end it, and says what to do
+    parts.night()
+    whole(parts, undisturbed)
+
+
+def test_two_nights_at_once_of_two_machines(maker: Maker, undisturbed: Parts) -> None:
+    """Both end well; one is promoted after the other, and both made the same."""
+    parts = maker()
+    other = Parts(parts.home, parts.settings | {"NIGHTLOOM_ROOT": str(parts.home / "other")}, parts.postgres, parts.bucket)
+    both = [parts.start(), other.start()]
+    assert [one.wait(500) for one in both] == [0, 0], parts.said()
+    for one in (parts, other):
+        assert {**one.results(), "reasons": None} == {**undisturbed.results(), "reasons": None}
+        one.nothing_runs()
+        assert one.half_files() == []
+    registered = parts.registered()
+    assert registered["aliases"]["champion"] == registered["versions"][-1]
+    assert registered["running"] == 0
+
+
+def test_two_nights_at_once_of_one_machine(maker: Maker, undisturbed: Parts) -> None:
+    """One makes the stages. The other is told so and ends, or comes late enough to find them."""
+    parts = maker()
+    codes = [one.wait(500) for one in (parts.start(), parts.start())]
+    assert set(codes) <= {0, 2}, parts.said()
+    assert 0 in codes, parts.said()
+    parts.night()
+    assert {**parts.results(), "reasons": None} == {**undisturbed.results(), "reasons": None}
+    assert parts.half_files() == []
+    parts.nothing_runs()
+
+
+def test_trim_beside_a_night(maker: Maker, undisturbed: Parts) -> None:
+    """On the same machine it refuses. On another one it deletes nothing that the night needs."""
+    parts = maker()
+    night = parts.start()
+    reached(parts, night, "prepare")
+
+    def trim(root: Path) -> subprocess.CompletedProcess[str]:
+        root.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "nightloom.cli", "trim", "--keep", "1", "--root", str(root)]
+        env = parts.environment | {"NIGHTLOOM_ROOT": str(root)}
+        return subprocess.run(command, cwd=parts.home, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+    refused, elsewhere = trim(parts.root), trim(parts.home / "elsewhere")
+    assert night.wait(400) == 0, parts.said()
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "at work under" in refused.stderr
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    whole(parts, undisturbed)
+    parts.forget_disk()
+    parts.night()
+    assert "nothing changed" in parts.said()
+    assert os.listdir(parts.root / "nights" / "mine")
