@@ -1,7 +1,7 @@
 """The deployment: Prefect starts the nightly flow of a config on time, by a form or by hand. Updates one of the same name.
 
 python -m flows.deploy (--preset NAME | --config FILE.yaml) [--set key=value ...] [--cron "0 2 * * *"]
-                       [--timezone Europe/Berlin] [--name NAME]
+                       [--timezone Europe/Berlin] [--name NAME] [--pool POOL]
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from rich.console import Console
 
-from flows.command import before_prefect, parser
+from flows.command import before_prefect, parser, refused
 from nightloom.core.errors import InputError
 from nightloom.core.shell import typed
 
 POOL = "local"
+IMAGE_HOME = "{{ $NIGHTLOOM_HOME }}"
+"""Of the project in an image, as Prefect reads it there."""
 HEARTBEAT, SILENT_MINUTES = "prefect.flow-run.heartbeat", 10
 """The event by which a run shows that it lives, and how long it may be missing: three of them, and a little."""
 SERVER = "http://127.0.0.1:4200/api"
@@ -46,6 +48,9 @@ command = parser("deploy", "Have Prefect start a night on time.")
 command.add_argument("--cron", default="0 2 * * *", help='when a night starts, as in crontab (default "0 2 * * *")')
 command.add_argument("--timezone", default="UTC", help="of --cron, for example Europe/Berlin (default UTC)")
 command.add_argument("--name", help="name of the deployment; by default the config's")
+command.add_argument(
+    "--pool", default=POOL, help=f"Prefect's work pool; {POOL}, made where there is none, runs nights on the worker's machine"
+)
 given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -55,7 +60,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from flows.dead_runs import cancel_dead_runs
@@ -63,11 +68,26 @@ from flows.nightly import nightly
 from nightloom.config import RunConfig
 
 
-def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, timezone: str) -> str:
+def home_in(client: SyncPrefectClient, pool: str) -> str:
+    """Where the project's folder is for the nights of a work pool: here, or in their image.
+
+    Raises:
+        InputError: there is no such pool.
+    """
+    if pool == POOL:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    try:
+        kind = client.read_work_pool(pool).type
+    except ObjectNotFound as error:
+        make = typed("prefect", "work-pool", "create", pool, "--type", "docker", "--base-job-template", "deployment/pools/docker.json")
+        raise InputError(f"--pool {pool}: Prefect's server has no such work pool. Make it, for example by `{make}`.") from error
+    return str(Path(__file__).parents[1]) if kind == "process" else IMAGE_HOME
+
+
+def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, timezone: str, pool: str = POOL) -> str:
     """Make or update a deployment of the nightly flow: one night at a time, a late one is cancelled. Gives its full name."""
-    with suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    home = Path(__file__).parents[1]
+    home = home_in(client, pool)
     made = client.create_deployment(
         client.create_flow(nightly),
         name,
@@ -76,8 +96,8 @@ def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, t
         parameters={"config": config.model_dump(mode="json", exclude_unset=True)},
         parameter_openapi_schema=parameter_schema(nightly).model_dump_for_openapi(),
         enforce_parameter_schema=True,
-        work_pool_name=POOL,
-        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(home)}}],
+        work_pool_name=pool,
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": home}}],
         schedules=[DeploymentScheduleCreate(schedule=CronSchedule(cron=cron, timezone=timezone))],
         concurrency_limit=1,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
@@ -124,9 +144,12 @@ def main(given: Namespace) -> int:
     for name in cancel_dead_runs():
         console.print(f"Cancelled {name}: its process is gone.", markup=False)
     with get_client(sync_client=True) as client:
-        made = deploy(client, given.config, given.name or given.config.name, given.cron, given.timezone)
+        try:
+            made = deploy(client, given.config, given.name or given.config.name, given.cron, given.timezone, given.pool)
+        except InputError as error:
+            return refused(error, Console(stderr=True, highlight=False))
     console.print(f"{made}: next night {given.next:%Y-%m-%d %H:%M} ({given.timezone}).")
-    worker = typed("prefect", "worker", "start", "--pool", POOL)
+    worker = typed("prefect", "worker", "start", "--pool", given.pool)
     console.print(f"A worker runs it: {worker} (`make ui` and the units in deployment/systemd/ start one).")
     return 0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,3 +42,19 @@ def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_se
     assert rule.enabled
     assert str(found.id) in rule.model_dump_json()
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_nights_of_a_docker_pool_find_the_project_in_their_image(tmp_path: Path, prefect_server: str) -> None:
+    (tmp_path / "ratings.csv").write_text("user_id,item_id,timestamp\na,x,1600000000\n")
+    (tmp_path / "mine.yaml").write_text("name: pooled\ndata: {events: ratings.csv}\n")
+    line = [sys.executable, "-m", "nightloom.cli", "deploy", "mine.yaml", "--pool", "docker"]
+    refused = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert "has no such work pool" in refused.stderr
+    template = json.loads((ROOT / "deployment" / "pools" / "docker.json").read_text(encoding="utf-8"))
+    with SyncPrefectClient(prefect_server) as client:
+        client.create_work_pool(WorkPoolCreate(name="docker", type="docker", base_job_template=template))
+        deploy(tmp_path, "--pool", "docker")
+        found = client.read_deployment_by_name("nightly/pooled")
+    assert found.work_pool_name == "docker"
+    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $NIGHTLOOM_HOME }}"}}]

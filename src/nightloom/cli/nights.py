@@ -52,13 +52,14 @@ def deploy(
     cron: Annotated[str, typer.Option(help="When a night starts, as in crontab.")] = "0 2 * * *",
     timezone: Annotated[str, typer.Option(help="Time zone of --cron, for example Europe/Berlin.")] = "UTC",
     name: Annotated[str | None, typer.Option(help="Name of the deployment. Default: the config's name.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Work pool. Default: local, where nights run on the worker's machine.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Have Prefect start a night on time: makes or updates the deployment on the server that PREFECT_API_URL names.
 
     A worker has to run there, too: `make ui`, or the units in deployment/systemd/.
     """
-    options = ["--cron", cron, "--timezone", timezone, *(["--name", name] if name else [])]
+    options = ["--cron", cron, "--timezone", timezone, *(["--name", name] if name else []), *(["--pool", pool] if pool else [])]
     _run("flows.deploy", [*_arguments(file, preset, overrides), *options], None)
 
 
