@@ -128,13 +128,16 @@ def bulk(champion: Champion, many: int) -> str:
                 while not done.wait(0.2):
                     seen.append(worker.memory_info().rss)
 
-            watching = threading.Thread(target=watch)
-            watching.start()
+            waits = list[float]()
+            beside = [threading.Thread(target=watch), threading.Thread(target=ask, args=(service, users, done, waits))]
+            for one in beside:
+                one.start()
             began = time.perf_counter()
             said = client.add_many_events(events(many))
             seconds = time.perf_counter() - began
             done.set()
-            watching.join()
+            for one in beside:
+                one.join()
             used = sum(worker.cpu_times()[:2])
             again = client.add_many_events(events(many // 10))
         with contextlib.closing(sqlite3.connect(Path(scratch) / "shop.db")) as store:
@@ -144,8 +147,21 @@ def bulk(champion: Champion, many: int) -> str:
     return (
         f"- {many:,} events in one request: {many / seconds:,.0f} a second, {1000 * used / many:.2f} ms of CPU each, {counts}\n"
         f"- more memory, MB: {half / 1e6:,.0f} at half of them, {most / 1e6:,.0f} at the most\n"
+        f"- {len(waits):,} recommendations meanwhile, ms: p50 {np.median(waits):.0f}, p99 {np.percentile(waits, 99):.0f}, "
+        f"longest {max(waits):.0f}\n"
         f"- a tenth of them again: {again['stored']:,} stored; the store has {kept:,}"
     )
+
+
+def ask(service: Running, users: list[str], done: threading.Event, waits: list[float]) -> None:
+    """Ask for recommendations, one after the other, and note how many milliseconds each took."""
+    with Client(service.address, timeout=60) as client:
+        number = 0
+        while not done.wait(0.05):
+            began = time.perf_counter()
+            client.recommend(users[number % len(users)], k=20)
+            waits.append(1000 * (time.perf_counter() - began))
+            number += 1
 
 
 def measure(champion: Champion, workers: int, seconds: float) -> tuple[list[str], bool]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 from nightloom.serving.api import bulk, guard
 from nightloom.serving.store import StoreBusy
+from nightloom.serving.store.database import turn
+from nightloom.serving.store.writer import Writer
 from tests.service_app import Worker, event, ids
 from tests.serving_bundle import START
 
@@ -114,6 +118,41 @@ def test_a_full_queue_is_waited_for(worker: Worker, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(worker.service.store, "submit", lambda *_: (_ for _ in ()).throw(StoreBusy("full")))
     refused = send(worker, content)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+
+
+def test_a_slow_disk_writes_several_parts_at_once_and_no_more_wait(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, groups, taken, seen, parts = worker.service.store, list[int](), list[int](), list[int](), 3 * bulk.AHEAD
+    locked = threading.Event()
+    submit, write = store.submit, Writer._transact
+
+    def counted(*arguments: Any) -> Any:
+        taken.append(1)
+        return submit(*arguments)
+
+    def noted(writer: Writer, jobs: list[Any]) -> list[Any]:
+        groups.append(len(jobs))
+        return write(writer, jobs)
+
+    def slow() -> None:
+        with turn(store.path):
+            locked.set()
+            ends = time.monotonic() + 60
+            while len(taken) < bulk.AHEAD and time.monotonic() < ends:
+                time.sleep(0.001)
+            time.sleep(0.05)  # for more, which must not come
+            seen.append(len(taken))
+
+    monkeypatch.setattr(Writer, "_transact", noted)
+    monkeypatch.setattr(store, "submit", counted)
+    disk = threading.Thread(target=slow)
+    disk.start()
+    assert locked.wait(60)
+    content = lines(*[event(f"e{number}", f"u{number}", "i1", at=START + number) for number in range(parts * bulk.BATCH)])
+    assert send(worker, content).json()["stored"] == parts * bulk.BATCH
+    disk.join()
+    assert seen == [bulk.AHEAD]
+    assert sum(groups) == len(taken) == parts
+    assert max(groups) >= bulk.AHEAD - 1, "what waited came with one commit"
 
 
 def test_where_an_answer_waits_for(worker: Worker) -> None:

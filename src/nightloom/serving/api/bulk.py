@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -21,8 +21,10 @@ from nightloom.serving.api.problems import fault_of
 from nightloom.serving.store import StoreBusy
 
 KINDS = ("application/x-ndjson", "application/jsonl", "application/jsonlines")
-BATCH = 250
+BATCH = 100
 """Events that are stored, and learned from, at a time: other requests wait no longer than these take."""
+AHEAD = 4
+"""Parts that are on their way to the disk at a time: one is learned from while the next is written; a slow disk takes several at once."""
 LONGEST_LINE = 1 << 16
 """Bytes of a line."""
 BUSY_SECONDS = 30.0
@@ -52,19 +54,27 @@ async def add_many_events(
     if kind and kind not in KINDS:
         raise HTTPException(415, f"content-type: send {KINDS[0]}, an event a line.")
     counts, faults, batch = Counter(dict.fromkeys(COUNTS, 0)), list[dict[str, str]](), list[NewEvent]()
-    async for number, line in _lines(request):
-        counts["received"] += 1
-        try:
-            batch.append(NewEvent.model_validate_json(line))
-        except ValidationError as error:
-            counts["refused"] += 1
-            if len(faults) < MOST_TOLD:
-                faults.append(fault_of(error.errors(include_url=False)[0], f"{number}"))
-        if len(batch) == BATCH:
-            counts.update(await _stored(request.app, batch, ack))
-            batch.clear()
-    if batch:
-        counts.update(await _stored(request.app, batch, ack))
+    under_way = deque[asyncio.Task[dict[str, int]]]()
+    try:
+        async for number, line in _lines(request):
+            counts["received"] += 1
+            try:
+                batch.append(NewEvent.model_validate_json(line))
+            except ValidationError as error:
+                counts["refused"] += 1
+                if len(faults) < MOST_TOLD:
+                    faults.append(fault_of(error.errors(include_url=False)[0], f"{number}"))
+            if len(batch) == BATCH:
+                under_way.append(asyncio.create_task(_stored(request.app, batch, ack)))
+                batch = []
+                if len(under_way) == AHEAD:
+                    counts.update(await under_way.popleft())
+        if batch:
+            under_way.append(asyncio.create_task(_stored(request.app, batch, ack)))
+        while under_way:
+            counts.update(await under_way.popleft())
+    finally:  # where one part fails, the answer waits for those under way: nothing is written after it
+        await asyncio.gather(*under_way, return_exceptions=True)
     return answer({name: counts[name] for name in COUNTS} | {"errors": faults})
 
 
