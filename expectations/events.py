@@ -19,6 +19,7 @@ from expectations.engine import Engine, Fingerprint, Known
 from expectations.outcome import Outcome, check_table, row_line
 from expectations.rules import Contract
 from nightloom.config import RunConfig
+from nightloom.core.counts import added
 from nightloom.core.errors import InputError
 from nightloom.data.preparation.labels import is_positive
 from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, in_blocks
@@ -90,9 +91,8 @@ def check_events(
             labels = _labels(rows, config)
             place = pd.RangeIndex(good.rows, good.rows + len(rows))
             fingerprint.add(rows.set_axis(place).assign(**{POSITIVE: labels.astype(float)}))
-            counts = np.bincount(users.numbers(rows["user_id"]), minlength=len(users))
-            counts[: len(good.of_user)] += good.of_user
-            good.rows, good.positive, good.of_user = place.stop, good.positive + int(labels.sum()), counts
+            good.rows, good.positive = place.stop, good.positive + int(labels.sum())
+            good.of_user = added(good.of_user, np.bincount(users.numbers(rows["user_id"]), minlength=len(users)))
             if len(rows):
                 oldest, newest = rows[time].min(), rows[time].max()
                 good.oldest = oldest if good.oldest is None else min(good.oldest, oldest)

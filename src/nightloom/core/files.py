@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+PARTIAL = ".partial-"
+"""How names of folders begin that are not whole yet."""
 
 
 @contextmanager
@@ -47,9 +51,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     Where another process made `folder` meanwhile, that one stays: who uses this names folders by their content.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    with partial_folder(folder.parent) as partial:
         yield partial
         partial.chmod(0o755)
         try:
@@ -57,5 +59,47 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
+
+
+@contextmanager
+def partial_folder(home: Path) -> Iterator[Path]:
+    """A new folder under `home` for what is not whole yet, deleted at the end. What killed processes left of theirs is deleted first."""
+    home.mkdir(parents=True, exist_ok=True)
+    for left in home.glob(f"{PARTIAL}*/"):
+        _delete_left(left)
+    handle = None
+    while handle is None:  # one that looks for leftovers may take a new folder for one
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=home))
+        handle = _locked(partial)
+    try:
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
+
+
+def _delete_left(folder: Path) -> None:
+    """Delete a folder that no process holds any more."""
+    with suppress(OSError):
+        if (handle := _locked(folder)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """A handle with the lock of a folder, which ends with the process, however it ends; None where another has it, or it is gone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), folder.stat()):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -13,6 +12,7 @@ from nightloom.config import DataConfig, EventFilterConfig
 from nightloom.core.digests import read_sealed
 from nightloom.core.disk import disk_of
 from nightloom.core.errors import InputError
+from nightloom.core.files import partial_folder
 from nightloom.core.privacy_key import check_fingerprint
 from nightloom.core.pseudonyms import SAID as PSEUDONYMS
 from nightloom.core.pseudonyms import Pseudonyms
@@ -95,9 +95,7 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     home, found = root / "snapshots" / name, None
     in_pieces = large is not None
     if large is not None:
-        home.mkdir(parents=True, exist_ok=True)
-        folder = scratch.enter_context(tempfile.TemporaryDirectory(prefix=".partial-", dir=home))
-        found = stream(large, data, Path(folder) / "events.parquet", leave_out)
+        found = stream(large, data, scratch.enter_context(partial_folder(home)) / "events.parquet", leave_out)
     large = None  # it holds the rows that it has read
     if in_pieces and found is None:
         tables = {"events": read_table(str(data.events), data, "events"), **tables}

@@ -6,13 +6,13 @@ An encoder that a version has for itself alone lies in its serving artefact inst
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nightloom.core.digests import differs, folder_digest
 from nightloom.core.errors import DamagedError, NightloomError
+from nightloom.core.files import partial_folder
 from nightloom.packaging.serving_format import TEXT_ENCODER, ServingManifest
 from nightloom.runs.tracking import Tracking
 
@@ -67,9 +67,8 @@ def _fetched(tracking: Tracking, recommender: str, said: Mapping[str, Any], home
     folder = home / said["name"]
     if folder.is_dir() and folder_digest(folder) == said["sha256"]:
         return folder
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
-        made = Path(scratch) / said["name"]
+    with partial_folder(home) as scratch:
+        made = scratch / said["name"]
         made.mkdir()
         try:
             _repository(tracking, recommender, said["name"]).download_artifacts("", str(made))
@@ -78,7 +77,7 @@ def _fetched(tracking: Tracking, recommender: str, said: Mapping[str, Any], home
         if (found := folder_digest(made)) != said["sha256"]:
             raise DamagedError(made, differs(found, said["sha256"]))
         if folder.exists():
-            folder.rename(Path(scratch) / "damaged")
+            folder.rename(scratch / "damaged")
         made.rename(folder)
     return folder
 

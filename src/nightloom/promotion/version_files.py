@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightloom.core.digests import differs, folder_digest, set_aside
 from nightloom.core.errors import DamagedError, InputError, NightloomError
+from nightloom.core.files import partial_folder
 from nightloom.core.shell import typed
 from nightloom.packaging import manifest
 from nightloom.packaging.serving_format import FILE as SERVING_FILE
@@ -48,12 +48,11 @@ def fetched(tracking: Tracking, version: Version, home: Path, holds: str) -> Pat
             return folder
         except DamagedError as damage:
             set_aside(folder, damage, f"version {version.version} is fetched again")
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=home) as scratch:
+    with partial_folder(home) as scratch:
         with tracking.reached():
             place = tracking.client.get_model_version_download_uri(version.model, version.version)
             try:
-                copied = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=tracking.uri)
+                copied = download_artifacts(artifact_uri=place, dst_path=str(scratch), tracking_uri=tracking.uri)
             except (OSError, MlflowException) as error:
                 if _away(error):
                     said = " ".join(str(error).split())[:200]

@@ -255,8 +255,10 @@ def _delete_left(final: Path) -> None:
     """Delete what killed runs left of a stage under other keys, which nobody goes on with; a run that is at work holds its lock."""
     for partial in final.parent.glob("*.partial"):
         if partial.stem != final.name:
-            with suppress(InputError), stage_lock(partial.with_suffix(".lock")):
+            lock = partial.with_suffix(".lock")
+            with suppress(InputError), stage_lock(lock):
                 shutil.rmtree(partial)
+                lock.unlink()
 
 
 def _finished(folder: Path) -> Manifest | None:

@@ -139,9 +139,21 @@ def test_what_killed_runs_left_of_a_stage_goes_with_the_next_one(night: Night) -
     for name in ("killed", "working"):
         (home / f"{name}.partial").mkdir(parents=True)
         (home / f"{name}.partial" / "decision.json").write_text("half")
+    with stage_lock(home / "killed.lock"):
+        pass
     with stage_lock(home / "working.lock"):
         made = run_stage(night, "promote", Body(), config={})
     assert sorted(path.name for path in home.iterdir() if path.is_dir()) == sorted([made.key, "working.partial"])
+    assert sorted(path.name for path in home.glob("*.lock")) == sorted([f"{made.key}.lock", "working.lock"])
+
+
+def test_a_lock_whose_file_is_deleted_meanwhile_holds_nobody_off(tmp_path: Path) -> None:
+    """Who tidies up deletes the file while holding the lock; the next one locks a file of its own, and a third meets that one."""
+    path = tmp_path / "key.lock"
+    with stage_lock(path):
+        path.unlink()
+        with stage_lock(path), pytest.raises(InputError, match="another run is making"), stage_lock(path):
+            pass
 
 
 def test_what_can_be_gone_on_with_stays(night: Night) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nightloom.core.counts import added
 from nightloom.data.preparation.labels import is_positive
 from nightloom.data.tables.coded import codes_of, is_coded, spelt_column
 
@@ -132,7 +133,7 @@ def of_noise(parts: Iterable[Part], config: PrepareConfig) -> None:
     for part in parts:
         for name in kept:
             codes = getattr(part, name)
-            kept[name] = _added(kept[name], np.bincount(codes[part.verdict < 0], minlength=codes.max(initial=-1) + 1))
+            kept[name] = added(kept[name], np.bincount(codes[part.verdict < 0], minlength=codes.max(initial=-1) + 1))
     rules = (("users", config.min_user_events, FEW_USER_EVENTS), ("items", config.min_item_events, FEW_ITEM_EVENTS))
     removed_any = True
     while removed_any:
@@ -147,14 +148,6 @@ def of_noise(parts: Iterable[Part], config: PrepareConfig) -> None:
                 part.verdict[gone] = REASONS.index(reason)
                 for one in kept:
                     kept[one] -= np.bincount(getattr(part, one)[gone], minlength=len(kept[one]))
-
-
-def _added(one: IntArray, other: IntArray) -> IntArray:
-    """The sum of two arrays of counts, of which one may be longer."""
-    long, short = (one, other) if len(one) >= len(other) else (other, one)
-    found = long.copy()
-    found[: len(short)] += short
-    return found
 
 
 def by_user(users: NDArray[np.integer], times: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nightloom.core.arrays import RawArray
+from nightloom.core.counts import added
 from nightloom.core.ragged import offsets_of, places, spans
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, Part, by_user, event_times, of_noise, of_users, reasons_of
 from nightloom.data.preparation.labels import is_positive, seen
@@ -105,9 +106,7 @@ class Rows:
                 "seen": seen(block, config),
             }
             self._buckets.deal(users % self._buckets.count, rows)
-            counts = np.bincount(names, minlength=len(self.names))
-            counts[: len(self.names_of)] += self.names_of
-            self.names_of = counts
+            self.names_of = added(self.names_of, np.bincount(names, minlength=len(self.names)))
 
     def clean(self) -> None:
         """Sort every bucket by user, time and row, and judge which events stay; see `nightloom.data.preparation.clean.clean`."""

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from nightloom.core.errors import InputError
+from nightloom.core.files import partial_folder
 from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.sets import ads, amazon, lastfm, movielens, news, retail
 from nightloom.data.sources.sets.files import FOLDER, Fetched, FileSet
@@ -118,10 +118,9 @@ def fetch(name: str, downloads: Path, progress: Callable[[str], None] = lambda _
     for folder in folders:
         for place in _places(folder, movies):
             return _read(place, movies)
-    downloads.mkdir(parents=True, exist_ok=True)
     progress(LICENCE)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=downloads) as scratch:
-        return _from_publisher(movies, Path(scratch), downloads, progress) or _with_pip(movies, Path(scratch), downloads, progress)
+    with partial_folder(downloads) as scratch:
+        return _from_publisher(movies, scratch, downloads, progress) or _with_pip(movies, scratch, downloads, progress)
 
 
 def _places(folder: Path, movies: Movies) -> list[Path]:

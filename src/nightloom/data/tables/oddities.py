@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from nightloom.core.counts import added
 from nightloom.core.errors import InputError
 from nightloom.data.tables.blocks import Texts
 from nightloom.data.tables.schema import Tables
@@ -49,9 +50,7 @@ class Seen:
         self.rows += len(events)
         for column, texts in self._texts.items():
             numbers = texts.numbers(events[column])
-            counts = np.bincount(numbers[numbers >= 0], minlength=len(texts))
-            counts[: len(self._counts[column])] += self._counts[column]
-            self._counts[column] = counts
+            self._counts[column] = added(self._counts[column], np.bincount(numbers[numbers >= 0], minlength=len(texts)))
 
     def values(self, column: str) -> pd.Series:
         """The distinct values of a column, in the order in which they first came."""

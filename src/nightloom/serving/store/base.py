@@ -10,16 +10,16 @@ import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nightloom.core.errors import InputError
+from nightloom.core.files import partial_folder
 from nightloom.serving.store.database import connect, lock_of, turn
 from nightloom.serving.store.rows import Event
 
@@ -132,8 +132,10 @@ def make(parquet: Path, path: Path) -> None:
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
     }
-    with _whole(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as spill, duckdb.connect(config=config) as source:
-        source.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+    with partial_folder(path.parent) as scratch, duckdb.connect(config=config) as source:
+        partial = scratch / path.name
+        partial.touch(mode=0o600)
+        source.execute(f"SET temp_directory = '{str(scratch / 'spill').replace(chr(39), chr(39) * 2)}'")
         source.execute(
             "CREATE VIEW events AS SELECT * FROM read_parquet($place, file_row_number = true)".replace("$place", _quoted(parquet))
         )
@@ -172,6 +174,7 @@ def make(parquet: Path, path: Path) -> None:
                 columns = source.execute(ordered, [first, last]).fetchnumpy()
                 target.executemany("INSERT INTO users VALUES (?, ?, ?, ?, ?)", _rows(ids, first, columns))
             target.execute("COMMIT")
+        partial.replace(path)
 
 
 def _quoted(path: Path) -> str:
@@ -202,19 +205,6 @@ def _rows(ids: list[str], first: int, columns: Mapping[str, Any]) -> Iterator[tu
         values = packed["value"][part]
         blobs = (packed[name][part].tobytes() for name in ("item", "time", "name"))
         yield (user_id, *blobs, None if np.isnan(values).all() else values.tobytes())
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its name when the block ends well."""
-    handle, name = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
