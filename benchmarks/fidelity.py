@@ -39,11 +39,13 @@ from nightloom.explain.fit import fit, long_runs
 from nightloom.explain.shapley import shapley_values
 from nightloom.serving.reasons.attribution import PLAYERS, Estimator, contributions
 from nightloom.serving.reasons.coalitions import Coalitions, subsets
+from nightloom.serving.reasons.decisive import Decisive, decisive
 
 LONG, RESAMPLES = 2_000, 2_000
 """Evaluations of a long run; bootstrap resamples."""
-SERVICE, RIVAL = "**the service's estimate (204)**", "leave-one-out (50)"
-HALVES, CHOSEN = "halves", "the same, leave-one-out or halves, one criterion (219)"
+SERVICE, RIVAL = "**the service's order**", "leave-one-out (50)"
+BY_VALUE, SEARCHED = "the service's values alone (204)", "leave-one-out and the service's search"
+JUDGED = (1 + SPIN_BASELINES) * len(BUDGETS)
 METRICS = ("pos_at_5", "cdcg", "del", "ins")
 
 
@@ -62,11 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = [row_of(made, estimator, at, given.long) for at in range(min(given.users, len(made.histories) - FITTED))]
     names = list(rows[0])
     found = {name: {metric: np.array([row[name][metric] for row in rows]) for metric in rows[0][name]} for name in names}
+    spent = {name: round(float(found[name].pop("evaluations").mean())) for name in (SERVICE, SEARCHED)}
     head = ["method (evaluations)", *(name for metric in METRICS for name in (metric.upper(), f"{metric.upper()} area"))]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in names:
         figures = [found[name][f"{metric}{part}"].mean() for metric in METRICS for part in ("", "_area")]
-        lines.append(f"| {name} | " + " | ".join(f"{one:.3f}" for one in figures) + " |")
+        lines.append(f"| {name}{f' ({spent[name]})' if name in spent else ''} | " + " | ".join(f"{one:.3f}" for one in figures) + " |")
     text = "\n".join(
         [
             "# Fidelity of reasons",
@@ -78,10 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "",
             *lines,
             "",
-            "Attention and paths are the network's own; scorers, which add to its scores, they do not see. SPIN-type: of eleven",
-            "paths, one from nothing and ten from other people's events, that with the lowest measured CDCG for the user. The",
-            "service's estimate, leave-one-out or halves: of these three the one by the same criterion. Oracle: the best of the",
-            "eleven for each user and each figure by itself, as published figures of SPINRec are; nothing that could be shown.",
+            "Attention and paths are the network's own; scorers, which add to its scores, they do not see. The service's order: the",
+            "first event is the one without which the item falls furthest, each further one that without which it falls furthest",
+            "once those before it are gone; leave-one-out is given the same search for comparison. SPIN-type: of eleven paths, one",
+            "from nothing and ten from other people's events, that with the lowest CDCG for the user; a gradient is a pass forward",
+            f"and one back, and {JUDGED} evaluations tell which path is best. Oracle: the best of the eleven for each user and each",
+            "figure by itself, as published figures of SPINRec are; nothing that could be shown.",
             "",
             f"{SERVICE.strip('*')} less others, means over Ke, paired, 95 %:",
             "",
@@ -111,7 +116,10 @@ def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str
     scores[whole.items] = -np.inf
     item, events = int(np.argmax(scores)), game.events
     items, hidden = np.array([item]), whole.items
-    found = contributions(game, np.arange(events), items, hidden)
+    asked = game, np.arange(events), items, hidden
+    found = contributions(*asked)
+    values = found.values(estimator)
+    (by_service,), (by_leaving_out,) = decisive(*asked, found, values), decisive(*asked, found, found.left_out)
     vectors = engine.catalogue.vectors
     lengths = np.linalg.norm(vectors, axis=1)
     attention = Inside(made.bundle.recommender, one).attention()
@@ -122,7 +130,9 @@ def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str
         "cosine of item vectors (0)": np.argsort(-cosine, kind="stable").tolist(),
         "single event alone (50)": supporting(found.alone[:, 0]),
         RIVAL: supporting(found.left_out[:, 0]),
-        SERVICE: supporting(found.values(estimator)[:, 0]),
+        SERVICE: by_service.order,
+        BY_VALUE: supporting(values[:, 0]),
+        SEARCHED: by_leaving_out.order,
         "greedy deletion (240)": greedy(game, item),
         "attention of the last layer (1)": supporting(attention[-1]),
         "attention of all layers (1)": supporting(attention.mean(0)),
@@ -131,18 +141,22 @@ def row_of(made: Made, estimator: Estimator, number: int, long: int) -> dict[str
     if long:
         sampled = shapley_values(lambda keep: game.log_probabilities(keep, items), events, long, seed=number)[0].values
         orders[f"Shapley values by permutations ({long:,})"] = supporting(sampled)
-    orders[HALVES] = supporting(found.halves.mean(0)[:, 0])
     along = paths(made.bundle.recommender, one, item, made.histories.items, number)
     candidates = {f"path {place}": supporting(values) for place, values in enumerate(along)}
     measured = measures(game, item, orders | candidates, hidden)
-    three = {name: measured[name] for name in (SERVICE, RIVAL, HALVES)}
-    measured[CHOSEN] = three[chosen(three)]
-    del measured[HALVES]
+    measured[SERVICE]["evaluations"] = 4 * events + 4 + tried_by(by_service)
+    measured[SEARCHED]["evaluations"] = events + 1 + tried_by(by_leaving_out)
     tried = {name: measured.pop(name) for name in candidates}
     measured[f"path integration ({STEPS} gradients)"] = tried["path 0"]
-    measured[f"SPIN-type, one criterion ({STEPS + SPIN_BASELINES * SPIN_STEPS} gradients)"] = tried[chosen(tried)]
+    spin = f"SPIN-type, one criterion ({STEPS + SPIN_BASELINES * SPIN_STEPS} gradients and {JUDGED})"
+    measured[spin] = tried[chosen(tried)]
     measured["SPIN-type, oracle of 11"] = oracle(tried)
     return measured
+
+
+def tried_by(decided: Decisive) -> int:
+    """Coalitions that the search tried: those without one event are those of leave-one-out."""
+    return sum(len(players) > 1 for players in decided.ranks)
 
 
 def supporting(values: np.ndarray) -> list[int]:

@@ -149,6 +149,10 @@ REASONS = {
         {"removed": 1, "users": 8, "drop": 0.68, "drop_random": 0.04, "rank": 11.6, "rank_random": 1.7, "still_first": 0.375,
          "still_first_random": 0.93, "pos_at_5": 0.5, "cdcg": 0.51, "deletion": 0.62, "insertion": 1.3},
     ],
+    "service_fidelity": {
+        "challenger": {"users": 100, "pos_at_5": 0.602, "cdcg": 0.525, "del": 0.698, "ins": 1.04},
+        "champion": {"users": 99, "pos_at_5": 0.611, "cdcg": 0.531, "del": 0.701, "ins": 1.02},
+    },
 }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from nightloom.config import ExplainConfig
 from nightloom.core.blocklist import Blocklist
 from nightloom.core.files import write_json
-from nightloom.core.fonts import drawable
 from nightloom.core.sequences import Histories, Queries, Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.evaluation.samples import pick
@@ -24,7 +23,7 @@ from nightloom.explain.fidelity import Removal, removals, summarise
 from nightloom.explain.fit import fit, long_runs
 from nightloom.explain.games import ID, PICTURE, TEXT, code_spans, field_game, field_players
 from nightloom.explain.item_map import item_map, main_column
-from nightloom.explain.overview import draw, overview, overview_of
+from nightloom.explain.overview import draw, overview, overview_of, titled
 from nightloom.explain.reasons import HIDDEN, Reason, sentence, shares
 from nightloom.explain.service_fidelity import CHALLENGER, CHAMPION, as_known_to, fidelity_means, service_fidelity
 from nightloom.explain.shapley import Shapley, shapley
@@ -154,7 +153,8 @@ def explain(
     measured = _service_fidelity(model, engine, estimator, queries.take(asked), users, champion)
     measured.to_parquet(folder / FIDELITY, index=False)
     fidelity = summarise([one.removals for one in found])
-    _write(found, fidelity, protocol, folder, _map(model, sequences, shown))
+    means = fidelity_means(measured)
+    _write(found, {"fidelity": fidelity, "service_fidelity": means, "map": _map(model, sequences, shown)}, protocol, folder)
     if found:
         explained_rows = rows[best >= 0]
         seen = queries.histories.take(np.concatenate([explained_rows, others])).packed()
@@ -168,7 +168,7 @@ def explain(
         "largest_gap": max((abs(game.gap) for game in games), default=0.0),
         "largest_relative_error": max((game.relative_error for game in games), default=0.0),
         "fidelity": fidelity,
-        "service_fidelity": fidelity_means(measured),
+        "service_fidelity": means,
         "estimator": estimator.fitted,
     }
 
@@ -278,7 +278,7 @@ def _map(model: Bundle, sequences: Sequences, shown: NDArray[np.bool_] | None) -
     return item_map(model.recommender.item_vectors().numpy(), popularity, model.titles().tolist(), column, categories, shown)
 
 
-def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: str, folder: Path, map_: Mapping[str, Any] | None) -> None:
+def _write(found: list[Explanation], figures: Mapping[str, Any], protocol: str, folder: Path) -> None:
     about = ("user_id", "item_id", "title")
     rows = [
         {name: getattr(one, name) for name in about} | asdict(reason) | {"player_kind": reason.kind}
@@ -298,10 +298,9 @@ def _write(found: list[Explanation], fidelity: list[dict[str, Any]], protocol: s
         }
         for one in found
     ]
-    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample, "fidelity": fidelity, "map": map_})
+    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample} | figures)
     (folder / "plots").mkdir(exist_ok=True)
     for number, one in enumerate(found[:PLOTTED], start=1):
-        title = drawable(*(f"{name}, for user {one.user_id}" for name in (one.title, one.item_id)), f"recommendation {number}")
-        plots.recommendation(folder / "plots" / f"reasons_{number}.png", title, one.reasons)
+        plots.recommendation(folder / "plots" / f"reasons_{number}.png", titled(one, number), one.reasons)
     if found:
         plots.summary(folder / "plots" / "reasons_summary.png", [one.reasons for one in found])

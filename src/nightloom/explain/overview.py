@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.fonts import with_fonts
+from nightloom.core.fonts import drawable, with_fonts
 from nightloom.core.sequences import Histories
 from nightloom.explain import shap_plots
 from nightloom.explain.games import field_game, field_players
@@ -90,7 +90,7 @@ def draw(folder: Path, model: Bundle, found: Sequence[Explanation], histories: H
         seed: of what is drawn by chance.
     """
     first = [reason for reason in found[0].reasons if reason.kind == "event"]
-    shap_plots.draw(folder, found[0].events, first, all_of_them.fields, all_of_them.events)
+    shap_plots.draw(folder, titled(found[0], 1), found[0].events, first, all_of_them.fields, all_of_them.events)
     parts = segments(all_of_them.lengths)
     shap_plots.draw_segments(
         folder, {name: [all_of_them.fields[at] for at in np.flatnonzero(mask).tolist()] for name, mask in parts.items()}
@@ -98,6 +98,11 @@ def draw(folder: Path, model: Bundle, found: Sequence[Explanation], histories: H
     if (features := explain_reranker(model.recommender, histories, seed)) is not None:
         draw_reranker(features, folder, segments(histories.lengths[: len(features)].tolist()))
     _draw_words(folder, model, found, histories)
+
+
+def titled(one: Explanation, number: int) -> str:
+    """Whose recommendation a figure is of: title, or id, of the item and the user, as far as a font here can draw them."""
+    return drawable(*(f"{name}, for user {one.user_id}" for name in (one.title, one.item_id)), f"recommendation {number}")
 
 
 def segments(lengths: Sequence[int]) -> dict[str, NDArray[np.bool_]]:

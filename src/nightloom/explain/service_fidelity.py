@@ -1,6 +1,7 @@
-"""Whether the reasons that the service gives hold: its own estimates, of tonight's model and of the champion, for the same users.
+"""Whether the reasons that the service gives hold: events in the order in which it names them, of tonight's model and of the champion.
 
-Each model explains its own first recommendation, from the same latest events. What is measured is in `nightloom.explain.fidelity`.
+Each model explains its own first recommendation to the same users, from the same latest events. What is measured is in
+`nightloom.explain.fidelity`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nightloom.explain.fidelity import measures
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import PLAYERS, Estimator, contributions
 from nightloom.serving.reasons.coalitions import subsets
+from nightloom.serving.reasons.decisive import decisive
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 MEASURES = ("pos_at_5", "cdcg", "del", "ins")
@@ -29,7 +31,7 @@ FEWEST_EVENTS = 2
 
 
 def service_fidelity(engine: Engine, estimator: Estimator, histories: Histories, user_ids: Sequence[str], family: str) -> pd.DataFrame:
-    """Measure the estimates of one model.
+    """Measure the order in which one model's service names events.
 
     Args:
         engine: the model.
@@ -54,10 +56,10 @@ def service_fidelity(engine: Engine, estimator: Estimator, histories: Histories,
         item = int(np.argmax(scores))
         if not np.isfinite(scores[item]):
             return None
-        found = contributions(game, np.arange(game.events), np.array([item]), whole.items)
-        values = found.values(estimator)[:, 0]
-        order = np.argsort(-values, kind="stable")
-        measured = measures(game, item, {family: order[values[order] > 0].tolist()}, whole.items)[family]
+        asked = game, np.arange(game.events), np.array([item]), whole.items
+        found = contributions(*asked)
+        (decided,) = decisive(*asked, found, found.values(estimator))
+        measured = measures(game, item, {family: decided.order}, whole.items)[family]
         return {"family": family, "user_id": user_ids[at]} | measured
 
     rows = [row for row in each(row_of, range(len(user_ids))) if row is not None]

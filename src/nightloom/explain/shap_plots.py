@@ -54,11 +54,19 @@ def table_to_shap(rows: Sequence[tuple[float, Mapping[str, float]]], names: Sequ
 
 
 @with_fonts()
-def draw(folder: Path, first: Shapley, reasons: Sequence[Reason], fields: Sequence[tuple[float, Mapping[str, float]]], events: Any) -> None:
+def draw(
+    folder: Path,
+    title: str,
+    first: Shapley,
+    reasons: Sequence[Reason],
+    fields: Sequence[tuple[float, Mapping[str, float]]],
+    events: Sequence[tuple[float, Mapping[str, float]]],
+) -> None:
     """Draw shap's plots into a folder: waterfall, decision and text of one recommendation, beeswarm, bar and heatmap of many.
 
     Args:
         folder: gets `shap_*.png` and `shap_text.html`.
+        title: which recommendation the first three are of.
         first: the events of one recommendation.
         reasons: their labels, in order.
         fields: of each recommendation, the worth without any field, and field -> value.
@@ -71,12 +79,13 @@ def draw(folder: Path, first: Shapley, reasons: Sequence[Reason], fields: Sequen
 
     labels = [_label(one, place) for place, one in enumerate(reasons, start=1)]
     one = to_shap(first, labels)
-    saved(folder / "shap_waterfall.png", lambda: shap.plots.waterfall(one, max_display=SHOWN, show=False))
+    saved(folder / "shap_waterfall.png", lambda: shap.plots.waterfall(one, max_display=SHOWN, show=False), title)
     saved(
         folder / "shap_decision.png",
         lambda: shap.plots.decision(
             one.base_values, one.values[None], feature_names=labels, feature_display_range=slice(-1, -SHOWN - 1, -1), show=False
         ),
+        title,
     )
     words = to_shap(first, labels, np.array([f"{label} · " for label in labels], dtype=object))
     write_text(folder / TEXT_PLOT, _text_page(shap.plots.text(words, display=False)))
@@ -141,12 +150,14 @@ def beeswarms(path: Path, parts: Mapping[str, Any], color: str | None = None) ->
     saved(path, plot)
 
 
-def saved(path: Path, plot: Callable[[], Any]) -> None:
-    """Draw with pyplot, on a figure of its own where the plot makes none, and close it."""
+def saved(path: Path, plot: Callable[[], Any], title: str = "") -> None:
+    """Draw with pyplot, on a figure of its own where the plot makes none, with a title above it, and close it."""
     from matplotlib import pyplot
 
     try:
         plot()
+        if title:
+            pyplot.gcf().suptitle(title.replace("$", r"\$"), x=0.02, y=1.0, ha="left", va="bottom", fontsize=12)
         pyplot.gcf().savefig(path, dpi=110, bbox_inches="tight")
     finally:
         pyplot.close("all")

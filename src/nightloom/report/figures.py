@@ -14,7 +14,7 @@ CAPTIONS = {
     "calibration": "Calibration of the re-ranker: predicted probability against the observed share",
     "calibration_of_labels": "Calibration of the label head: predicted probability against the observed share",
     "reasons_summary": "Mean share of each field, and of the events at each position of the history",
-    "shap_waterfall": "Events of the first recommendation (shap: waterfall)",
+    "shap_waterfall": "Events of one recommendation (shap: waterfall)",
     "shap_decision": "The same, added up one after the other (shap: decision)",
     "shap_beeswarm": "Fields of the recommended items, a dot a recommendation (shap: beeswarm)",
     "shap_bar": "Mean size of each field's value (shap: bar)",

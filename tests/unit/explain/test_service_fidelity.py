@@ -1,4 +1,4 @@
-"""The service's own estimates are measured, alike for two models whose catalogues number items in another way."""
+"""The order in which the service names events is measured, alike for two models whose catalogues number items in another way."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import Estimator, contributions
+from nightloom.serving.reasons.decisive import decisive
+from nightloom.serving.reasons.reasons import reasons
 from tests.serving_bundle import known_histories, serving_bundle
 
 
@@ -32,7 +34,7 @@ def people() -> tuple[Histories, list[str]]:
     return histories, [f"u{one}" for one in range(12)]
 
 
-def test_what_is_measured_is_the_service_s_ranking_of_events(made: Any, people: Any) -> None:
+def test_what_is_measured_is_the_order_in_which_the_service_names_events(made: Any, people: Any) -> None:
     _, engine = made
     histories, names = people
     rows = service_fidelity(engine, Estimator(), histories, names, "challenger")
@@ -42,8 +44,13 @@ def test_what_is_measured_is_the_service_s_ranking_of_events(made: Any, people: 
     scores = game.scores(np.ones((1, game.events), bool))[0]
     scores[history.items] = -np.inf
     item = int(np.argmax(scores))
-    values = contributions(game, np.arange(game.events), np.array([item]), history.items).values(Estimator())[:, 0]
-    order = [int(at) for at in np.argsort(-values, kind="stable") if values[at] > 0]
+    asked = game, np.arange(game.events), np.array([item]), history.items
+    found = contributions(*asked)
+    (decided,) = decisive(*asked, found, found.values(Estimator()))
+    order = decided.order
+    sure = Estimator(error=(1e-9, 0.0, 0.0))  # so sure that all events of value which the item falls without are named
+    (told,) = reasons(game, np.array([item]), sure, history.items)
+    assert told.named == [event for event in order if found.left_out[event, 0] > 0]
     wanted = measures(game, item, {"x": order}, history.items)["x"]
     for name, value in wanted.items():
         assert rows.loc[3, name] == pytest.approx(value)

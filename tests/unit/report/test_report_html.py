@@ -127,6 +127,29 @@ def test_the_sections_of_a_whole_night():
         assert said in page.text
 
 
+def test_reasons_of_the_service_stand_beside_the_champion_s():
+    text = Page(render_html(report(), {})).text
+    assert "challenger 100 0.602 0.525 0.698 1.040" in " ".join(text.split())
+    assert "champion 99 0.611 0.531 0.701 1.020" in " ".join(text.split())
+    before = report()  # of a night that did not write them
+    del before["explanations"]["service_fidelity"]
+    assert "0.602" not in Page(render_html(before, {})).text
+
+
+def test_each_group_of_people_has_a_row_and_each_gap_an_interval():
+    content = report()
+    groups = [
+        {"name": "F", "users": 84, "value": 0.1236, "low": 0.11, "high": 0.137},
+        {"name": "M", "users": 217, "value": 0.1282, "low": 0.12, "high": 0.138},
+    ]
+    content["fairness"] = {
+        "streaming": [{"attribute": "gender", "groups": groups, "gap": 0.0046, "best": "M", "worst": "F", "low": -0.0118, "high": 0.0206}]
+    }
+    text = " ".join(Page(render_html(content, {})).text.split())
+    for said in ("gender : M above F by 0.0046, -0.0118 to 0.0206", "F 84 0.1236 0.1100 to 0.1370", "M 217 0.1282 0.1200 to 0.1380"):
+        assert said in text
+
+
 def test_times_are_in_words_and_in_utc():
     content = report() | {"finished": "2026-11-24T03:07:59+01:00"}
     html = render_html(content, {})

@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightloom.core.reason_votes import ReasonKind
-from nightloom.serving.reasons.attribution import Contributions, Estimator, history_contributions
-from nightloom.serving.reasons.coalitions import Coalitions
+from nightloom.serving.reasons.attribution import PLAYERS, Estimator, contributions
+from nightloom.serving.reasons.coalitions import Coalitions, history_players
+from nightloom.serving.reasons.decisive import TOGETHER, Decisive, decisive, try_without
 from nightloom.serving.reasons.reason_words import Language, sentence
 
 SURE = 2.0
 """Standard errors."""
 NAMED = 3
 """Most events that a sentence names."""
-TRIED = 5
-"""Most events that are left out together, the strongest first, to find without which the item would not be there."""
 TOPS = (5, 10, 20, 50, 100, 200)
 """Lists whose first places a counterfactual speaks of: the shortest one that holds the item."""
 
@@ -35,7 +34,7 @@ class Reasons:
     Attributes:
         values: float64 [events]; of older events that are not told apart, an equal share of theirs.
         errors: float64 [events], standard errors.
-        named: events, the strongest first, that may be named.
+        named: events that may be named, those that decide first (`nightloom.serving.reasons.decisive`).
         rank: of the item.
         top: the shortest of `TOPS` that holds it; 0 beyond the longest.
         without: events without which it is beyond `top`; empty where none were found.
@@ -63,7 +62,7 @@ class Reasons:
 def reasons(
     game: Coalitions, items: NDArray[np.integer], estimator: Estimator, hidden: NDArray[np.integer], before: int = 0
 ) -> list[Reasons]:
-    """Reasons of some recommended items, together in about 4 coalitions an event.
+    """Reasons of some recommended items: values together in about 4 coalitions an event, then a few of the strongest of each item.
 
     Args:
         game: the history.
@@ -72,13 +71,16 @@ def reasons(
         hidden: items that are not recommended, since they are in the history.
         before: items that came on earlier pages and are not allowed now.
     """
-    older, found = history_contributions(game, items, hidden)
+    older, owner = history_players(game.events, PLAYERS)
+    found = contributions(game, owner, items, hidden)
     values, errors = found.values(estimator), found.errors(estimator)
     first = int(older > 0)
+    decided = decisive(game, owner, items, hidden, found, values, first=first)
     ranks = found.ranks + before
     tops = [next((top for top in TOPS if top >= rank), 0) for rank in ranks[0].tolist()]
-    named = [_named(values[:, at], errors[:, at], found, at, older) for at in range(len(items))]
-    without = _without(game, items, hidden, before, ranks, tops, named, older)
+    sure = (values > SURE * errors) & (found.left_out > 0)
+    named = [[player for player in one.order if sure[player, at]] for at, one in enumerate(decided)]
+    without = _without(game, owner, items, hidden, before, decided, tops, named)
     answers = []
     for at in range(len(items)):
         alone = ranks[1 + first :, at] > tops[at]
@@ -86,10 +88,10 @@ def reasons(
             Reasons(
                 _by_event(values[:, at], older, 1 / max(older, 1)),
                 _by_event(errors[:, at], older, 1 / max(older, 1)),
-                named[at],
+                [player - first + older for player in named[at]],
                 int(ranks[0, at]),
                 tops[at],
-                without[at],
+                [player - first + older for player in without[at]],
                 bool(alone.any()) and tops[at] > 0,
                 len(values) - first,
             )
@@ -102,47 +104,29 @@ def _by_event(values: NDArray[np.float64], older: int, share: float) -> NDArray[
     return np.concatenate([np.repeat(values[0] * share, older), values[1:]]) if older else values
 
 
-def _named(values: NDArray[np.float64], errors: NDArray[np.float64], found: Contributions, at: int, older: int) -> list[int]:
-    """Events that may be named, the strongest first; older events that are one player together are not told apart, so not named."""
-    first = int(older > 0)
-    may = np.flatnonzero((values > SURE * errors) & (found.left_out[:, at] > 0))
-    may = may[may >= first]
-    order: list[int] = (may[np.argsort(-values[may], kind="stable")] - first + older).tolist()
-    return order
-
-
 def _without(
     game: Coalitions,
+    owner: NDArray[np.int64],
     items: NDArray[np.integer],
     hidden: NDArray[np.integer],
     before: int,
-    ranks: NDArray[np.int64],
+    decided: Sequence[Decisive],
     tops: Sequence[int],
     named: Sequence[Sequence[int]],
-    older: int,
 ) -> list[list[int]]:
-    """The fewest named events without which each item is beyond its top: one, or the strongest together."""
-    found: list[list[int]] = [[] for _ in items]
-    first = int(older > 0)
-    tried: list[tuple[int, list[int]]] = []
-    for at, events in enumerate(named):
-        if not tops[at]:
-            continue
-        alone = [event for event in events if ranks[1 + event - older + first, at] > tops[at]]
-        if alone:
-            found[at] = alone[:1]
-        else:
-            tried += [(at, list(events[:many])) for many in range(2, min(TRIED, len(events)) + 1)]
-    if not tried:
-        return found
-    keep = np.ones((len(tried), game.events), dtype=np.bool_)
-    for row, (_, events) in enumerate(tried):
-        keep[row, events] = False
-    _, theirs = game.outcomes(keep, items, hidden)
-    for row, (at, events) in enumerate(tried):
-        if not found[at] and theirs[row, at] + before > tops[at]:
-            found[at] = events
-    return found
+    """The fewest players that may be named without which each item is beyond its top: one, or the first of them together."""
+    wanted = [[] if not top else _sets(players) for players, top in zip(named, tops, strict=True)]
+    asked = [(at, players) for at, sets in enumerate(wanted) for players in map(frozenset, sets) if players not in decided[at].ranks]
+    try_without(game, owner, items, hidden, decided, asked)
+    return [
+        next((players for players in sets if one.ranks[frozenset(players)] + before > top), [])
+        for sets, one, top in zip(wanted, decided, tops, strict=True)
+    ]
+
+
+def _sets(players: Sequence[int]) -> list[list[int]]:
+    """Each player alone, then the first of them together."""
+    return [[player] for player in players] + [list(players[:many]) for many in range(2, min(TOGETHER, len(players)) + 1)]
 
 
 def told(
