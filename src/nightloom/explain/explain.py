@@ -298,7 +298,7 @@ def _write(found: list[Explanation], figures: Mapping[str, Any], protocol: str, 
         }
         for one in found
     ]
-    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample} | figures)
+    write_json(folder / "reasons.json", {"protocol": protocol, "sample": sample, **figures})
     (folder / "plots").mkdir(exist_ok=True)
     for number, one in enumerate(found[:PLOTTED], start=1):
         plots.recommendation(folder / "plots" / f"reasons_{number}.png", titled(one, number), one.reasons)
