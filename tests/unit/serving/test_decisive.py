@@ -12,7 +12,7 @@ from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.reasons.attribution import Contributions, Estimator, contributions
 from nightloom.serving.reasons.coalitions import history_players
-from nightloom.serving.reasons.decisive import FAR, TOGETHER, TRIED, Decisive, decisive
+from nightloom.serving.reasons.decisive import ALIKE, FAR, TOGETHER, TRIED, VALUE, Decisive, decisive
 from tests.serving_bundle import known_histories, serving_bundle
 
 
@@ -24,15 +24,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 
 class Ranked:
-    """Stands for coalitions: the item's rank is a function of the events that are left."""
+    """Stands for coalitions: the item's rank is a function of the events that are gone, its worth of those that are there."""
 
-    def __init__(self, events: int, rank: Any) -> None:
-        self.events, self.rank, self.asked = events, rank, 0
+    def __init__(self, events: int, rank: Any, worth: Any = lambda there: 0.0) -> None:
+        self.events, self.rank, self.worth, self.asked = events, rank, worth, 0
 
-    def outcomes(self, keep: np.ndarray, items: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def ranks_of(self, keep: np.ndarray, rows: np.ndarray, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         self.asked += len(keep)
-        ranks = np.array([[self.rank(set(np.flatnonzero(~row).tolist()))] * len(items) for row in keep])
-        return -np.log(ranks), ranks
+        return np.array([self.rank(set(np.flatnonzero(~keep[row]).tolist())) for row in rows])
+
+    def log_probabilities(self, keep: np.ndarray, items: np.ndarray) -> np.ndarray:
+        return np.array([[self.worth(set(np.flatnonzero(row).tolist()))] * len(items) for row in keep])
 
 
 def searched(game: Any, values: list[float], first: int = 0) -> Decisive:
@@ -40,7 +42,8 @@ def searched(game: Any, values: list[float], first: int = 0) -> Decisive:
     owner, many = np.arange(game.events), len(values)
     ranks = np.array([[game.rank(gone)] for gone in [set(), *({one} for one in range(many))]])
     nothing = np.zeros((many, 1))
-    found = Contributions(nothing, np.stack([nothing] * 2), nothing, np.zeros(1), np.zeros(1), ranks)
+    alone = np.array([[game.worth({one})] for one in range(many)])
+    found = Contributions(nothing, np.stack([nothing] * 2), alone, np.zeros(1), np.zeros(1), ranks)
     nobody = np.zeros(0, np.int64)
     (answer,) = decisive(game, owner, np.array([0]), nobody, found, np.array(values)[:, None], first=first)
     return answer
@@ -60,6 +63,15 @@ def test_where_nothing_decides_the_order_is_that_of_the_values_which_speak_for_t
     assert searched(game, [0.1, -0.2, 0.5, 0.0, 0.3]).order == [2, 4, 0]
     assert searched(game, [0.9, 0.2, 0.5, -1.0, 0.3], first=1).order == [2, 4, 1]
     assert searched(game, [-1.0] * 5).order == []
+
+
+def test_of_events_that_count_alike_the_one_that_says_more_with_those_before_it_comes_first() -> None:
+    def worth(there: set[int]) -> float:
+        return 2.0 if there == {1} else 3.0 if there == {1, 3} else 0.0
+
+    game = Ranked(4, lambda gone: 1, worth)
+    assert searched(game, [0.5, 0.5, 0.49, 0.49]).order[:2] == [1, 3]
+    assert searched(game, [0.5, 0.3, 0.2, 0.1]).order == [0, 1, 2, 3], "values that differ count more"
 
 
 def test_what_is_gone_is_not_looked_at_further() -> None:
@@ -83,7 +95,7 @@ def test_each_step_tries_a_few_and_takes_that_without_which_the_real_item_falls_
         values = found.values(Estimator())
         before = game.evaluations
         answers = decisive(*asked, found, values)
-        assert game.evaluations - before <= (TOGETHER - 1) * TRIED * len(items)
+        assert game.evaluations - before <= 2 * (TOGETHER - 1) * TRIED * len(items)
         for place, one in enumerate(answers):
             speaks = [int(event) for event in np.argsort(-values[:, place], kind="stable") if values[event, place] > 0]
             assert sorted(one.order) == sorted(speaks)
@@ -92,9 +104,20 @@ def test_each_step_tries_a_few_and_takes_that_without_which_the_real_item_falls_
                 keep = np.ones((1, game.events), bool)
                 keep[0, list(gone)] = False
                 assert game.outcomes(keep, items, game.history.items)[1][0, place] == rank
+            for there, worth in one.alone.items():
+                keep = np.zeros((1, game.events), bool)
+                keep[0, list(there)] = True
+                nobody = found.none[place] if len(there) == 1 else 0.0
+                assert game.log_probabilities(keep, items)[0, place] == pytest.approx(nobody + worth, abs=1e-5)
             rest = speaks
             for step, event in enumerate(one.order[:TOGETHER]):
-                tried = {other: one.ranks.get(frozenset([*one.order[:step], other]), 0) for other in rest[:TRIED]}
-                assert tried[event] == max(tried.values())
+                if step and one.ranks[frozenset(one.order[:step])] > FAR:
+                    break
+                sets = {other: frozenset([*one.order[:step], other]) for other in rest[:TRIED]}
+                size = values[:, place].max()
+                counts = {other: VALUE * values[other, place] / size - 1 / np.log2(one.ranks[gone] + 1) for other, gone in sets.items()}
+                alike = [other for other, count in counts.items() if count >= max(counts.values()) - ALIKE]
+                assert event in alike
+                assert len(alike) == 1 or one.alone[sets[event]] == max(one.alone[sets[other]] for other in alike)
                 rest = [other for other in rest if other != event]
     assert moved > 10

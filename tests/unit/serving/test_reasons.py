@@ -51,6 +51,9 @@ class Additive:
     def outcomes(self, keep: np.ndarray, items: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.log_probabilities(keep, items), np.ones((len(keep), len(items)), int)
 
+    def ranks_of(self, keep: np.ndarray, rows: np.ndarray, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+        return np.ones(len(rows), int)
+
 
 @pytest.mark.parametrize("events", [1, 2, 7, 50, 80])
 def test_an_additive_worth_is_found_exactly(events: int) -> None:

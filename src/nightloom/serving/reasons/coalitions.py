@@ -163,6 +163,30 @@ class Coalitions:
             found[:, column] = 1 + np.count_nonzero(theirs[:, :split] >= mine, axis=1) + np.count_nonzero(theirs[:, split:] > mine, axis=1)
         return found
 
+    def ranks_of(
+        self, keep: Masks, rows: NDArray[np.integer], items: NDArray[np.integer], hidden: NDArray[np.integer]
+    ) -> NDArray[np.int64]:
+        """Rank of one item for each of some coalitions, int64 [n].
+
+        Args:
+            keep: bool [coalitions, events].
+            rows: [n], whose coalition it is, ascending.
+            items: dense items, [n].
+            hidden: as in `outcomes`.
+        """
+        rivals = self._open.copy()
+        rivals[hidden] = False
+        places = np.flatnonzero(rivals)
+        found, first = [], 0
+        for scores in self._blocks(keep):
+            part = slice(*np.searchsorted(rows, [first, first + len(scores)]))
+            mine = scores[rows[part] - first, items[part]][:, None]
+            theirs = scores[:, places][rows[part] - first]
+            ahead = (theirs > mine) | ((theirs == mine) & (places < items[part][:, None]))
+            found.append(1 + np.count_nonzero(ahead, axis=1))
+            first += len(scores)
+        return np.concatenate(found).astype(np.int64)
+
     def _blocks(self, keep: Masks) -> Iterator[FloatArray]:
         """`scores` of so many coalitions at a time as memory allows; at least one block."""
         step = max(1, CELLS // max(len(self._vectors), 1))
