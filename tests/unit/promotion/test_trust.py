@@ -138,7 +138,7 @@ def test_what_could_not_be_compared_is_said(mine: int, its: int, why: str) -> No
     assert reasons_compared(people(0, 0.3), people(1, 0.0), PromotionConfig())[1] == ()
 
 
-@pytest.mark.parametrize("preset", ["movies-small", "shop"])
+@pytest.mark.parametrize("preset", ["movies-small", "movies", "shop"])
 def test_limits_of_the_presets_train_nothing_anew(preset: str) -> None:
     config = load_preset(preset)
     assert config.promotion.max_group_gap is not None
