@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightloom.serving.run import listen
-from nightloom.serving.settings import CHAMPION, Champion, Settings
+from nightloom.serving.settings import CHAMPION, Champion, Limits, Settings, cache_bytes
 
 START_SECONDS = 120.0
 
@@ -106,7 +106,8 @@ def _until_it_answers(service: Running) -> None:
 
 def main() -> None:
     home, port, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    listen(Settings(home, home / "shop.db", access_log=False), "127.0.0.1", port, workers)
+    settings = Settings(home, home / "shop.db", access_log=False, limits=Limits(cache_bytes=cache_bytes(workers)))
+    listen(settings, "127.0.0.1", port, workers)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from nightloom.serving.business_rules import RuleBook
 from nightloom.serving.live import LiveModel
 from nightloom.serving.pauses import Pauses
 from nightloom.serving.service import Service
-from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Settings
+from nightloom.serving.settings import CHAMPION, LIMITS, PREPARED, Champion, Limits, Settings
 from nightloom.serving.store import Store
 from nightloom.serving.tokens import Signer
 
@@ -99,7 +99,7 @@ async def _first_model(settings: Settings, store: Store) -> LiveModel:
     likely: LiveModel | None = None
     if not (folder / CHAMPION).exists():
         with contextlib.suppress(NightloomError, OSError, ValueError):  # it is opened below, which says what is wrong
-            likely = await asyncio.to_thread(lambda: open_model(Champion.read(folder / PREPARED), store, blocklist, settings.large))
+            likely = await asyncio.to_thread(lambda: open_model(Champion.read(folder / PREPARED), store, blocklist, settings.limits))
     while not (folder / CHAMPION).exists():
         await asyncio.sleep(CHAMPION_SECONDS)
     said = Champion.read(folder / CHAMPION)
@@ -107,23 +107,23 @@ async def _first_model(settings: Settings, store: Store) -> LiveModel:
         if likely.champion == said:
             return likely
         likely.close()
-    return await asyncio.to_thread(open_model, said, store, blocklist, settings.large)
+    return await asyncio.to_thread(open_model, said, store, blocklist, settings.limits)
 
 
-def open_model(champion: Champion, store: Store, blocklist: Path | None = None, large: int = LARGE) -> LiveModel:
+def open_model(champion: Champion, store: Store, blocklist: Path | None = None, limits: Limits = LIMITS) -> LiveModel:
     """A champion that has learned from all that is stored so far.
 
     Raises:
         NightloomError: it does not load, or does not answer as its bundle did.
     """
-    live = LiveModel(champion, store, blocklist, large=large)
+    live = LiveModel(champion, store, blocklist, limits=limits)
     live.catch_up()
     return live
 
 
-def _open_beside(former: LiveModel, champion: Champion, store: Store, blocklist: Path | None, large: int) -> LiveModel:
+def _open_beside(former: LiveModel, champion: Champion, store: Store, blocklist: Path | None, limits: Limits) -> LiveModel:
     """Another champion, opened while one answers, and made ready for the users that it was asked about."""
-    live = LiveModel(champion, store, blocklist, Pauses(), large)
+    live = LiveModel(champion, store, blocklist, Pauses(), limits)
     live.catch_up()
     live.warm(former.engine.cached_users(), WARM_SECONDS)
     live.catch_up()
@@ -155,7 +155,7 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
                 continue
             refused = said.version  # not tried again, unless another one came in between
             with pace.patient():
-                fresh = await asyncio.to_thread(_open_beside, former, said, service.store, settings.blocklist, settings.large)
+                fresh = await asyncio.to_thread(_open_beside, former, said, service.store, settings.blocklist, settings.limits)
             fresh.catch_up()
             service.live, service.problem, refused = fresh, None, None
             former.close()

@@ -29,7 +29,7 @@ from nightloom.serving.model.warm import check
 from nightloom.serving.pauses import without_pause
 from nightloom.serving.search.search import Search
 from nightloom.serving.search.word_index import WordIndex
-from nightloom.serving.settings import LARGE, Champion
+from nightloom.serving.settings import LIMITS, Champion, Limits
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
 from nightloom.serving.stored import Rules
 from nightloom.serving.withheld import Awaited, Robots
@@ -48,7 +48,7 @@ class LiveModel:
         store: where the day's rows are.
         blocklist: file that says what is never shown; it is read again when it changes. None: nothing is blocked.
         pause: called between small steps of work, until the model serves (`opened`).
-        large: see `Engine`.
+        limits: of the engine.
 
     Raises:
         InputError: the artefact is damaged, or the snapshot is none, or the blocklist.
@@ -56,10 +56,15 @@ class LiveModel:
     """
 
     def __init__(
-        self, champion: Champion, store: Store, blocklist: Path | None = None, pause: Callable[[], None] = without_pause, large: int = LARGE
+        self,
+        champion: Champion,
+        store: Store,
+        blocklist: Path | None = None,
+        pause: Callable[[], None] = without_pause,
+        limits: Limits = LIMITS,
     ) -> None:
         self.champion, self._pause = champion, pause
-        self.engine = Engine(Artefact.open(champion.folder), self._stored, large=large)
+        self.engine = Engine(Artefact.open(champion.folder), self._stored, limits.cache_bytes, large=limits.large)
         check(self.engine)
         artefact = self.engine.artefact
         self._kinds, self._separator = artefact.manifest.features["kinds"], artefact.manifest.features["tags_separator"]

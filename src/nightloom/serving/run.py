@@ -27,7 +27,7 @@ from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
 from nightloom.serving.prepare import prepare, serving_folder
-from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Settings
+from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Limits, Settings, cache_bytes
 
 if TYPE_CHECKING:
     from nightloom.promotion.registry import Registry
@@ -117,7 +117,7 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
         place.access_log,
         rules=place.rules,
         blocklist=blocklist_of(root, name),
-        large=place.large,
+        limits=Limits(place.large, cache_bytes(place.workers)),
     )
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()

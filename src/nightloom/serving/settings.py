@@ -6,7 +6,9 @@ that workers open it while the registry is still being asked.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,12 @@ from nightloom.core.files import write_json
 CHAMPION, PREPARED = "champion.json", "prepared.json"
 LARGE = 200_000
 """Items of a catalogue above which only candidates are scored; below, a full scan costs as little."""
+CACHE_BYTES = 256 << 20
+"""Memory of a worker for the keys and values of stored users, at least."""
+CACHE_SHARE = 8
+"""All workers together take so small a part of the machine's memory for them, where that is more."""
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+"""Where a container says how much memory it may take."""
 MOST_AT_ONCE = 64
 """Requests that one worker takes at a time; more are told to come back."""
 
@@ -60,6 +68,30 @@ class Champion:
             raise ValueError(f"{path}: {error!r}") from error
 
 
+def cache_bytes(workers: int, cgroup: Path = CGROUP) -> int:
+    """Memory of one of so many workers for stored users: who is kept is answered by one token, and who is not by the whole history."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
+        memory = min(memory, int(cgroup.read_text(encoding="ascii")))
+    return max(CACHE_BYTES, memory // CACHE_SHARE // workers)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker's engine may take.
+
+    Attributes:
+        large: of a catalogue of more items only candidates are scored (`nightloom.serving.model.retrieval`).
+        cache_bytes: of memory for the keys and values of stored users.
+    """
+
+    large: int = LARGE
+    cache_bytes: int = CACHE_BYTES
+
+
+LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a worker is told.
@@ -72,7 +104,7 @@ class Settings:
         at_once: requests that one worker takes at a time.
         rules: YAML file of business rules; None without any.
         blocklist: file that says what is never shown (`nightloom.core.blocklist`).
-        large: of a catalogue of more items only candidates are scored (`nightloom.serving.model.retrieval`).
+        limits: of the engine.
     """
 
     folder: Path
@@ -82,4 +114,4 @@ class Settings:
     at_once: int = MOST_AT_ONCE
     rules: Path | None = None
     blocklist: Path | None = None
-    large: int = LARGE
+    limits: Limits = LIMITS

@@ -16,6 +16,7 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.packaging.serving_artefact import write_serving
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.users import StoredUser, UserCache
+from nightloom.serving.settings import CACHE_BYTES, CACHE_SHARE, cache_bytes
 from tests.serving_bundle import DAY, EVENTS, N_ITEMS, START, serving_bundle, some_query, with_positive
 
 CLOSE = 1e-5
@@ -178,3 +179,16 @@ def test_what_the_cache_counts_is_what_it_takes() -> None:
     finally:
         tracemalloc.stop()
     assert cache.nbytes - counted == pytest.approx(taken, rel=0.1)
+
+
+def test_workers_share_a_part_of_the_memory_for_stored_users(tmp_path: Path) -> None:
+    said = tmp_path / "memory.max"
+    whole = cache_bytes(1, tmp_path / "none")
+    assert whole >= CACHE_BYTES
+    said.write_text("max\n")
+    assert cache_bytes(1, said) == whole
+    said.write_text(f"{CACHE_BYTES * CACHE_SHARE * 4}\n")
+    assert cache_bytes(1, said) == min(CACHE_BYTES * 4, whole)
+    assert cache_bytes(2, said) == min(CACHE_BYTES * 2, max(whole // 2, CACHE_BYTES))
+    said.write_text(f"{1 << 20}\n")
+    assert cache_bytes(2, said) == CACHE_BYTES, "never less"

@@ -35,10 +35,9 @@ from nightloom.serving.model.users import StoredUser, UserCache
 from nightloom.serving.model.weights import Arithmetic, network_of, rows_of
 from nightloom.serving.reasons.attribution import Estimator
 from nightloom.serving.reasons.coalitions import Coalitions
-from nightloom.serving.settings import LARGE
+from nightloom.serving.settings import CACHE_BYTES, LARGE
 
 FloatArray = NDArray[np.float32]
-CACHE_BYTES = 256 << 20
 LATEST = 20
 """Events of a history by which a new item may be near."""
 
