@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nightloom.serving.api import pace
-from nightloom.serving.api.pace import FEWEST, LONGEST_WAIT, PATIENCE, STANDING, Pace
+from nightloom.serving.api.pace import FEWEST, LINGER, LONGEST_WAIT, PATIENCE, STANDING, Pace
 
 
 @pytest.fixture
@@ -97,4 +97,6 @@ def test_while_another_version_is_opened_more_may_wait_and_not_for_ever(clock: l
         assert before == FEWEST
         assert meanwhile == round(PATIENCE * LONGEST_WAIT / 0.001)
         assert meanwhile * 0.001 <= 0.05, "in time even where a crowd stays"
+    assert taken(one) == meanwhile, "until the crowd of meanwhile is answered"
+    clock[0] += LINGER
     assert taken(one) == before

@@ -8,6 +8,7 @@ While another version is opened beside the requests, the processor has other wor
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ LONGEST_WAIT = 0.005
 """Seconds that the last of the requests under way waits for those before it, where a crowd stays."""
 PATIENCE = 8
 """So many times as long they may wait while another version is opened: what this takes of the processor is soon free again."""
+LINGER = 1.0
+"""Seconds that they may go on to, once it is open: until the crowd that has come meanwhile is answered."""
 FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
 STANDING = 0.2
@@ -40,25 +43,27 @@ class Pace:
         """Between the ends of two requests, while others are under way."""
         self._last, self._calm = 0.0, time.perf_counter()
         self._highest = 0
-        self._longest = LONGEST_WAIT
+        self._patient_until = 0.0
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
-        """Have requests wait a little longer, rather than turn them away, until the block ends."""
-        self._longest = PATIENCE * LONGEST_WAIT
+        """Have requests wait a little longer, rather than turn them away, until a moment after the block ends."""
+        self._patient_until = math.inf
         try:
             yield
         finally:
-            self._longest = LONGEST_WAIT
+            self._patient_until = time.perf_counter() + LINGER
 
     @property
     def full(self) -> bool:
         """Whether one more request would have to wait too long."""
         if self.now < FEWEST:
             return False
-        if time.perf_counter() - self._calm < STANDING:
+        moment = time.perf_counter()
+        if moment - self._calm < STANDING:
             return self.now >= self.most
-        return self.now >= min(max(round(self._longest / self.seconds), FEWEST), self.most)
+        longest = LONGEST_WAIT * (PATIENCE if moment < self._patient_until else 1)
+        return self.now >= min(max(round(longest / self.seconds), FEWEST), self.most)
 
     def begin(self) -> None:
         """A request is taken."""
