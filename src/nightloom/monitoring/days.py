@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.monitoring.divergence import jensen_shannon, psi
+from nightloom.core.divergence import jensen_shannon, psi
 
 DAY, HOURS = 86_400, 24
 BEFORE = 28

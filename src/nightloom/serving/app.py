@@ -26,6 +26,7 @@ from nightloom.serving.api.pace import Pace
 from nightloom.serving.business_rules import RuleBook
 from nightloom.serving.live import LiveModel
 from nightloom.serving.pauses import Pauses
+from nightloom.serving.score_drift import ScoreDrift
 from nightloom.serving.service import Service
 from nightloom.serving.settings import CHAMPION, LIMITS, PREPARED, Champion, Limits, Settings
 from nightloom.serving.store import Store
@@ -80,6 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         _read_rules(service, book)
         service.live = live = await _first_model(settings, store)
+        service.drift = ScoreDrift(live)
         log.info("serves version %s of %s, %d items", live.champion.version, live.champion.name, len(live.items))
         tasks = [asyncio.create_task(_watch(service, settings, book, app.state.pace)), asyncio.create_task(_leave(app))]
         yield
@@ -147,6 +149,8 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
     refused: str | None = None
     while True:
         await asyncio.sleep(LOOK_SECONDS)
+        if service.drift is not None:
+            service.drift.tick()
         _read_rules(service, book)
         try:
             said = Champion.read(settings.folder / CHAMPION)
@@ -157,7 +161,7 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
             with pace.patient():
                 fresh = await asyncio.to_thread(_open_beside, former, said, service.store, settings.blocklist, settings.limits)
             fresh.catch_up()
-            service.live, service.problem, refused = fresh, None, None
+            service.live, service.drift, service.problem, refused = fresh, ScoreDrift(fresh), None, None
             former.close()
             log.info("changed over from version %s to version %s", former.champion.version, said.version)
         except (NightloomError, OSError, ValueError) as error:
@@ -184,9 +188,13 @@ def _gauges(service: Service) -> dict[str, float]:
             "cached_users": len(engine.users),
             "cached_users_bytes": engine.users.nbytes,
             "changes_learned": service.live.learned,
+            "learned_at_seconds": service.live.learned_at,
+            "trained_until_seconds": float(engine.clock.latest or 0),
             "version_refused": float(service.problem is not None),
             "business_rules": float(len(service.rules)),
             "business_rules_refused": float(service.rules_problem is not None),
             "awaited_events": float(len(service.live.awaited)),
         }
+    if service.drift is not None:
+        found |= service.drift.gauges()
     return found

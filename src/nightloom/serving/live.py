@@ -88,8 +88,8 @@ class LiveModel:
         self._blocklist, self._blocklist_seen = Blocklist(), self._stamp()
         if blocklist is not None:
             self._block_by(Blocklist.read(blocklist))
-        self.learned = 0
-        """Changes that were applied since it was opened."""
+        self.learned, self.learned_at = 0, 0.0
+        """Changes that were applied since it was opened, and when the last one was (seconds since 1970)."""
 
     def catch_up(self) -> int:
         """Apply what was committed since the last call, by whatever process; how many rows that were. Some 5 us where nothing was."""
@@ -104,7 +104,7 @@ class LiveModel:
         finally:
             if many:
                 self._through = self.view.cursor
-                self.learned += many
+                self.learned, self.learned_at = self.learned + many, time.time()
         return many
 
     def warm(self, users: Iterable[str], seconds: float) -> None:
@@ -127,6 +127,10 @@ class LiveModel:
         """A user's events, oldest first, as far as they were applied; those that wait for their items are not among them."""
         told = self._told(user)
         return [event for event in told if event.event_id not in self.awaited] if self.awaited else told
+
+    def trained_on(self, user: str) -> Query:
+        """A user's history as the champion was trained on it."""
+        return self.rules.query(user, self.view.trained_on(user))
 
     def _look_at_blocklist(self) -> None:
         """Follow the blocklist's file. One that can not be read changes nothing: what was blocked stays blocked."""

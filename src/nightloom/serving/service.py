@@ -27,6 +27,7 @@ from nightloom.serving.reasons.explain import chosen_by_hand, explaining
 from nightloom.serving.reasons.reason_words import Language
 from nightloom.serving.refusals import Conflict
 from nightloom.serving.rule_effects import Applied
+from nightloom.serving.score_drift import ScoreDrift
 from nightloom.serving.search.in_words import InWords
 from nightloom.serving.store import Ack, Store
 from nightloom.serving.store.writes import Write
@@ -48,6 +49,7 @@ class Service:
         store: where writes go.
         signer: makes tokens.
         live: the champion; None until one is opened.
+        drift: compares its scores with those of its training.
         problem: why the last version that was to serve does not.
         rules: business rules that hold for every request.
         rules_problem: why the file of rules, as it is now, is not in force.
@@ -57,6 +59,7 @@ class Service:
     store: Store
     signer: Signer
     live: LiveModel | None = None
+    drift: ScoreDrift | None = None
     problem: str | None = None
     rules: Sequence[AnyRule] = ()
     rules_problem: str | None = None
@@ -160,6 +163,8 @@ class Service:
             found, scores = (one.tolist() for one in rank(asked.k))
         fresh: int | None = None
         if fallback is None and candidates is None and words is None and not rules:
+            if self.drift is not None and asked.filter is None and not before and scores:
+                self.drift.count(scores[0])
             fresh = put_new(engine, who, found, scores, asked.k, len(before), lambda item: liked(1, np.array([item])))
         if words is not None:
             steps["search"] = words.pooled

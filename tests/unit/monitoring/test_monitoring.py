@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightloom.core.divergence import jensen_shannon, psi
 from nightloom.core.errors import InputError
 from nightloom.monitoring.alarms import FEWEST, NEEDED, judge
 from nightloom.monitoring.course import SILENCE, backfills, costs, past_nights, silent
 from nightloom.monitoring.days import signals
-from nightloom.monitoring.divergence import jensen_shannon, psi
 from nightloom.monitoring.page import render
 from nightloom.monitoring.watch import Found, Watched
 

@@ -82,6 +82,13 @@ class Base:
             for item_id, time, name, value in zip(found, times, names, values, strict=True)
         ]
 
+    def some_users(self, most: int) -> list[str]:
+        """Users from all over the snapshot."""
+        with self._lock:
+            last = self._connection.execute("SELECT max(rowid) FROM users").fetchone()[0] or 0
+            statement = "SELECT user_id FROM users WHERE rowid % ? = 0 ORDER BY rowid LIMIT ?"
+            return [user for (user,) in self._connection.execute(statement, (max(last // most, 1), most))]
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

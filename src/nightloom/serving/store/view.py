@@ -120,6 +120,14 @@ class View:
         """Sequence of the row that `changes` told last: all rows up to it were told, or the champion knew them."""
         return self._cursor
 
+    def some_users(self, most: int) -> list[str]:
+        """Users of the snapshot, from all over it; none without a snapshot."""
+        return [] if self._base is None else self._base.some_users(most)
+
+    def trained_on(self, user_id: str) -> list[Event]:
+        """A user's events in the snapshot alone, oldest first."""
+        return [] if self._base is None else self._base.events(user_id)
+
     def history(self, user_id: str, limit: int, through: int | None = None) -> list[Event]:
         """A user's latest events, oldest first: those of the snapshot and those of the store, each once, without deleted ones.
 
