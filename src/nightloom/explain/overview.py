@@ -90,7 +90,8 @@ def draw(folder: Path, model: Bundle, found: Sequence[Explanation], histories: H
         seed: of what is drawn by chance.
     """
     first = [reason for reason in found[0].reasons if reason.kind == "event"]
-    shap_plots.draw(folder, titled(found[0], 1), found[0].events, first, all_of_them.fields, all_of_them.events)
+    title = drawable(found[0].title, found[0].item_id, "a recommendation")  # whose it is is not said: MLflow and the report keep the figure
+    shap_plots.draw(folder, title, found[0].events, first, all_of_them.fields, all_of_them.events)
     parts = segments(all_of_them.lengths)
     shap_plots.draw_segments(
         folder, {name: [all_of_them.fields[at] for at in np.flatnonzero(mask).tolist()] for name, mask in parts.items()}
@@ -101,7 +102,7 @@ def draw(folder: Path, model: Bundle, found: Sequence[Explanation], histories: H
 
 
 def titled(one: Explanation, number: int) -> str:
-    """Whose recommendation a figure is of: title, or id, of the item and the user, as far as a font here can draw them."""
+    """Whose recommendation a figure of the stage is of: title, or id, of the item, and the user, as far as a font here can draw them."""
     return drawable(*(f"{name}, for user {one.user_id}" for name in (one.title, one.item_id)), f"recommendation {number}")
 
 

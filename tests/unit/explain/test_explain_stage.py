@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from nightloom.config import config_from_dict
 from nightloom.core.blocklist import Blocklist
@@ -39,8 +42,39 @@ def made(tmp_path_factory):
     prepared = described_prepared(root / "prepared")
     lines: list[str] = []
     (root / "out").mkdir()
-    figures = explain(prepared, root / "bundle", root / "out", lines.append, **of_explain(config()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", saving_what_it_says(root / "said.jsonl"))
+        figures = explain(prepared, root / "bundle", root / "out", lines.append, **of_explain(config()))
     return root, bundle, figures, lines
+
+
+def saving_what_it_says(path):
+    """`Figure.savefig` that also writes down the texts of the figure."""
+    save = Figure.savefig
+
+    def saved(figure, place, **more):
+        texts = [text.get_text() for text in figure.findobj(Text) if text.get_visible()]
+        with path.open("a") as file:
+            file.write(json.dumps([Path(place).name, texts]) + "\n")
+        return save(figure, place, **more)
+
+    return saved
+
+
+def test_figures_that_mlflow_and_the_report_keep_name_no_person(made):
+    """Nobody could be taken out of them later."""
+    root, *_ = made
+    said = dict(json.loads(line) for line in (root / "said.jsonl").read_text().splitlines())
+    sample = json.loads((root / "out" / "reasons.json").read_text())["sample"]
+    kept = [name for name in said if name.startswith("shap_") or name == "reasons_summary.png"]
+    title = sample[0]["title"].replace("$", r"\$")
+    assert title in said["shap_waterfall.png"]
+    assert title in said["shap_decision.png"]
+    assert f"for user {sample[0]['user_id']}" in " ".join(said["reasons_1.png"]), "the stage's own, which go with it"
+    for name in kept:
+        words = set(re.findall(r"[\w-]+", " ".join(said[name]).replace("event ", "event")))
+        assert "user" not in words
+        assert not words & {one["user_id"] for one in sample if not one["user_id"].isdigit()}
 
 
 def test_figures_and_files(made):
