@@ -225,6 +225,10 @@ def test_one_place_is_kept_for_what_came_by_day_and_is_near(home: Path) -> None:
             assert [item["item_id"] for item in found if item.get("new")] == ["fresh"]
             assert len({item["item_id"] for item in found}) == 20
             assert found[NEW_AT - 1]["score"] <= found[NEW_AT - 2]["score"], "its score is its own"
+        told = one.ask(**asked, k=20, explain=True)["items"]
+        assert ids({"items": told}) == ids(one.ask(**asked, k=20))
+        assert told[NEW_AT - 1]["reason"]["text"]
+        assert all(item["reason"]["without"] is None for item in told), "places are no longer those of the scores"
         first = one.ask(**asked, k=10)
         assert "fresh" not in ids(first)
         assert ids(one.ask(**asked, k=10, page=first["next"]))[0] == "fresh"
