@@ -184,7 +184,7 @@ def costs(made: Made, estimator: Estimator) -> list[tuple[str, str]]:
     ]
     return [
         (f"values of {LONG} items, {PLAYERS} events, {evaluations} evaluations together, CPU", milliseconds[0]),
-        ("the same with errors, ranks and what would be without events, CPU", milliseconds[1]),
+        ("the same with errors, which events decide and what would be without them, CPU", milliseconds[1]),
         ("worth beside that of the bundle's scores, largest difference", f"{max(apart):.1e}"),
     ]
 
