@@ -13,7 +13,8 @@ NAMED = 3
 WORTH_NAMING = 0.08
 """Smallest share that a sentence names."""
 FOR_ANYBODY = 0.75
-"""Where an empty history reaches this share of the probability, the sentence says that the item is likely for every user."""
+"""Where an empty history reaches this share of the probability, the sentence says that the item is likely for every user; where its
+probability is higher by as much, that too."""
 HIDDEN = "an item that is not shown"
 """Player and label of an event whose item is blocked. Its value stays, so that values add up."""
 SURE = 2.0
@@ -76,6 +77,8 @@ def sentence(title: str, reasons: Sequence[Reason], log_probability: float, with
     against = [reason.label for reason in ranked if reason.share <= -2 * WORTH_NAMING and reason.player != HIDDEN]
     if without_history >= log_probability + np.log(FOR_ANYBODY):
         text = f"{title} is as likely for every user at this time, whatever the history"
+        if without_history > log_probability - np.log(FOR_ANYBODY):
+            text = f"{title} is likely for every user at this time, and likelier without this history"
         text += f"; of the history, {_join(events)} add{'s' if len(events) == 1 else ''} most." if events else "."
     elif events:
         text = f"{title} is recommended because of {_join(events)} in the history."

@@ -198,6 +198,10 @@ def test_a_sentence_names_what_speaks_against():
 def test_a_sentence_owns_up_where_the_history_hardly_counts():
     assert sentence("Heat", [reason("event", "Up", 0.02)], 3.0, 0.5).startswith("Heat is recommended for the history as a whole")
     assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 2.9).startswith("Heat is as likely for every user at this time")
+    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 3.2).startswith("Heat is as likely for every user at this time")
+    assert sentence("Heat", [reason("event", "Up", 0.6)], 3.0, 3.4) == (
+        "Heat is likely for every user at this time, and likelier without this history; of the history, Up adds most."
+    )
 
 
 def test_a_sentence_names_no_event_that_is_not_sure_or_without_which_the_item_does_not_fall():
