@@ -23,7 +23,7 @@ import pandas as pd
 
 from nightloom.config import config_from_dict
 from nightloom.data.tables.schema import Tables
-from nightloom.runs.stages import PeakMemory
+from nightloom.runs.stages import Usage
 
 BAD_SHARE = 0.003
 USERS, ITEMS = 60_000, 20_000
@@ -58,7 +58,7 @@ def main() -> None:
     chosen = parser.parse_args()
     limits = {"max_bad_share": 0.05, "value_range": [0, 5], "allowed_events": ["view", "click", "purchase"], "max_age_days": 30}
     config = config_from_dict({"name": "million", "data": {"events": "events.parquet"}, "validation": limits})
-    with PeakMemory() as memory, tempfile.TemporaryDirectory() as folder:
+    with Usage() as memory, tempfile.TemporaryDirectory() as folder:
         tables = synthetic(chosen.events)
         began, cpu = time.perf_counter(), time.process_time()
         from expectations.run import check

@@ -15,7 +15,7 @@ from nightloom.data.sources.service_store import read_votes
 from nightloom.privacy.forget import forget, forgotten_elsewhere
 from nightloom.runs.nights import fetch_latest
 from nightloom.runs.service_store import central_address, store_file
-from nightloom.runs.stages import Manifest, Night, PeakMemory
+from nightloom.runs.stages import Manifest, Night, Usage
 from nightloom.serving.store.erase import wishes
 from tasks.progress import log_done, report_progress, worth_retrying
 
@@ -54,7 +54,7 @@ def collect(night: Night) -> Manifest:
     began = time.perf_counter()
     _forget_who_asked(night)
     fetch_latest(night)
-    with PeakMemory() as memory:
+    with Usage() as usage:
         snapshot = read_sources(night.config.name, night.config.data, night.root, report_progress)
     night.storage.publish(snapshot.path.relative_to(night.root).as_posix())
     counts = ", ".join(f"{count:,} {table}" for table, count in snapshot.counts.items())
@@ -73,6 +73,7 @@ def collect(night: Night) -> Manifest:
         folder=str(snapshot.path),
         figures=figures,
         seconds=round(time.perf_counter() - began, 3),
-        peak_mb=round(memory.peak_mb, 1),
+        peak_mb=round(usage.peak_mb, 1),
+        cpu_seconds=round(usage.cpu_seconds, 2),
     )
     return log_done(manifest, f"{counts}, content {snapshot.hash[:12]}")

@@ -84,7 +84,7 @@ class Compose:
 
     def run(self, name: str, *command: str) -> str:
         """What a command says that is run in a service's container."""
-        done = subprocess.run(command, cwd=REPOSITORY, env=self.environment(name), capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, cwd=REPOSITORY, env=self.environment(name), capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stdout + done.stderr + (self._data / f"{name}.log").read_text(errors="replace")[-3000:]
         return done.stdout
 

@@ -22,7 +22,7 @@ def night(home: Path, launcher: str) -> dict[str, Any]:
     """A night under a root of its own; gives hashes of what its stages made, its curve, metrics and decision."""
     command = [sys.executable, "-m", "flows.nightly", "--config", "mine.yaml", "--set", f"training.launcher={launcher}"]
     env = environment(home) | {"NIGHTLOOM_ROOT": str(home / launcher), "PREFECT_HOME": str(home / "prefect")}
-    done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=550, check=False)
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=1100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     latest = home / launcher / "nights" / "mine" / "latest"
     report = json.loads((latest / "report.json").read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ def night(home: Path, launcher: str) -> dict[str, Any]:
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_a_night_on_ray_makes_what_a_night_with_torchrun_makes(cluster: Any, tmp_path: Path) -> None:
     home = write_home(tmp_path, workers=2)
     assert os.environ["RAY_ADDRESS"].startswith("http://127.0.0.1:")

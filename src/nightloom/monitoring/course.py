@@ -15,6 +15,8 @@ from nightloom.runs.backfill import FOLDER
 
 NIGHTS = 14
 """Nights that the newest is compared with."""
+WATTS = 10.0
+"""Of a core at work, for the estimate of energy: 250 W of a server's processor are 8 for each of 32 cores; memory and losses are added."""
 SILENCE = timedelta(hours=26)
 """So long after a good night the next one is missing: a day, and time for it to run."""
 
@@ -29,7 +31,8 @@ class Past:
         outcome: what was decided.
         quality: the gate's metric of its model, by the first protocol; None where it was not measured.
         quarantined: rows set aside.
-        stages: stage -> seconds and peak MB of those that ran.
+        stages: stage -> seconds, peak MB and CPU seconds of those that ran.
+        known: share of its catalogue that the champion of that night had been trained on; None where none was compared.
         as_of: the past day that it is a night of.
     """
 
@@ -38,7 +41,8 @@ class Past:
     outcome: str
     quality: float | None
     quarantined: int
-    stages: Mapping[str, tuple[float, float]]
+    stages: Mapping[str, tuple[float, float, float]]
+    known: float | None = None
     as_of: str | None = None
 
 
@@ -75,11 +79,19 @@ def _read(root: Path, name: str, which: str) -> list[Past]:
         protocol, metric = report["protocols"][0], report["gate"].get("metric")
         quality = report["metrics"].get(report["model"], {}).get(protocol, {}).get(metric)
         ran = {stage: said for stage, said in report["stages"].items() if said["status"] == "done" and said["seconds"] is not None}
-        stages = {stage: (said["seconds"], said["peak_mb"] or 0.0) for stage, said in ran.items()}
+        stages = {stage: (said["seconds"], said["peak_mb"] or 0.0, said.get("cpu_seconds") or 0.0) for stage, said in ran.items()}
         finished = datetime.fromisoformat(report["finished"])
-        said = (report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages)
+        said = (report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages, _known(file.parent))
         found.append(Past(*said, as_of=report.get("as_of")))
     return sorted(found, key=lambda one: one.finished)
+
+
+def _known(folder: Path) -> float | None:
+    """Share of a night's catalogue that the champion knew, as stage evaluate noted it."""
+    made = folder / "manifests" / "evaluate.json"
+    figures = json.loads(made.read_text(encoding="utf-8"))["figures"] if made.is_file() else {}
+    known: float | None = figures.get("rivals", {}).get("champion", {}).get("knows_share")
+    return known
 
 
 def silent(nights: Sequence[Past], now: datetime | None = None) -> str | None:
@@ -92,13 +104,14 @@ def silent(nights: Sequence[Past], now: datetime | None = None) -> str | None:
 
 
 def costs(nights: Sequence[Past]) -> list[dict[str, Any]]:
-    """Time and memory of each stage of the newest night beside the median of the nights before it."""
+    """Time, memory, CPU seconds and energy of each stage of the newest night, beside the median of the nights before it."""
     if not nights:
         return []
     newest, before = nights[-1], nights[-1 - NIGHTS : -1]
     rows = []
-    for stage, (seconds, peak) in newest.stages.items():
+    for stage, (seconds, peak, cpu) in newest.stages.items():
         theirs = [one.stages[stage] for one in before if stage in one.stages]
-        usual, memory = (median(one) for one in zip(*theirs, strict=True)) if theirs else (None, None)
-        rows.append({"stage": stage, "seconds": seconds, "usual": usual, "peak_mb": peak, "usual_mb": memory})
+        usual, memory, cpus = (median(one) for one in zip(*theirs, strict=True)) if theirs else (None, None, None)
+        one = {"stage": stage, "seconds": seconds, "usual": usual, "peak_mb": peak, "usual_mb": memory}
+        rows.append(one | {"cpu_seconds": cpu, "usual_cpu": cpus, "watt_hours": cpu * WATTS / 3600})
     return rows

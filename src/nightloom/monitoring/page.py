@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from nightloom.monitoring.alarms import REFERENCE
+from nightloom.monitoring.course import WATTS
 from nightloom.monitoring.watch import Found, Watched
 
 WIDTH, HEIGHT, EDGE = 300, 64, 6
@@ -45,7 +46,12 @@ def render(found: Found) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("monitor.html.j2").render(
-        found=found, daily=[course(one) for one in found.daily], nightly=[course(one) for one in found.nightly], width=WIDTH, height=HEIGHT
+        found=found,
+        daily=[course(one) for one in found.daily],
+        nightly=[course(one) for one in found.nightly],
+        width=WIDTH,
+        height=HEIGHT,
+        watts=WATTS,
     )
 
 

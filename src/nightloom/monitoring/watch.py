@@ -109,9 +109,11 @@ def _daily(config: RunConfig, root: Path) -> tuple[list[str], list[Watched]]:
 def _nightly(nights: Sequence[Past]) -> list[Signal]:
     """The signals of the nights' own figures."""
     quality = np.array([np.nan if one.quality is None else one.quality for one in nights])
-    seconds = np.array([sum(took for took, _ in one.stages.values()) or np.nan for one in nights])
+    known = np.array([np.nan if one.known is None else one.known for one in nights])
+    seconds = np.array([sum(took for took, *_ in one.stages.values()) or np.nan for one in nights])
     return [
         Signal("quality", "the gate's metric of each night's model", quality, False, "distance"),
+        Signal("known items", "share of the catalogue that the champion was trained on", known, False, "share"),
         Signal("set aside", "rows that the contract quarantined", np.array([float(one.quarantined) for one in nights]), True, "count"),
         Signal("seconds", "time of the stages that ran", seconds, True, "count"),
     ]

@@ -97,11 +97,11 @@ def build_report(
     """
     config = night.config
     stages: dict[str, dict[str, Any]] = {
-        made.stage: {"seconds": made.seconds, "peak_mb": made.peak_mb, "status": made.status, "key": made.key, "folder": made.folder}
+        made.stage: {name: getattr(made, name) for name in ("seconds", "peak_mb", "cpu_seconds", "status", "key", "folder")}
         for made in manifests
     }
     if refused:
-        stages[refused[0]] = {"seconds": None, "peak_mb": None, "status": "refused", "key": None, "folder": None}
+        stages[refused[0]] = {"seconds": None, "peak_mb": None, "cpu_seconds": None, "status": "refused", "key": None, "folder": None}
     report = {
         "name": config.name,
         "night": night.night,

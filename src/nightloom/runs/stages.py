@@ -18,6 +18,7 @@ With a store (`nightloom.runs.storage`) a finished folder is published there, an
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,7 @@ class Manifest:
         figures: what the stage measured (JSON values).
         seconds: wall time of making it.
         peak_mb: peak resident memory of this process and its children, in MiB.
+        cpu_seconds: of this process and of its children that ended meanwhile, on all cores together.
         status: "done" when made now, "reused" when found finished.
     """
 
@@ -72,6 +74,7 @@ class Manifest:
     figures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     peak_mb: float = 0.0
+    cpu_seconds: float = 0.0
     status: str = "done"
 
     @property
@@ -293,7 +296,7 @@ def _make(
     partial.mkdir(parents=True, exist_ok=True)
     began = perf_counter()
     try:
-        with PeakMemory() as memory:
+        with Usage() as usage:
             figures = dict(body(partial))
         outputs = {name: size for name, size in files_in(partial).items() if name != MANIFEST}
         digests = {name: digest(partial / name) for name in outputs}
@@ -307,7 +310,8 @@ def _make(
             content=_content(partial, digests, results),
             figures=figures,
             seconds=round(perf_counter() - began, 3),
-            peak_mb=round(memory.peak_mb, 1),
+            peak_mb=round(usage.peak_mb, 1),
+            cpu_seconds=round(usage.cpu_seconds, 2),
         )
         manifest.save(partial / MANIFEST)
         partial.rename(final)
@@ -331,11 +335,21 @@ def _content(folder: Path, digests: Mapping[str, str], results: Sequence[str]) -
     return hash_json(read or dict(digests))
 
 
-class PeakMemory:
-    """Peak resident memory of this process and its children while the block runs, sampled ten times a second."""
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
-    def __enter__(self) -> PeakMemory:
-        self.peak_mb = 0.0
+
+class Usage:
+    """What the block uses: peak resident memory of this process and its children, sampled ten times a second, and CPU seconds.
+
+    Attributes:
+        peak_mb: in MiB.
+        cpu_seconds: of this process and of its children that ended in the block, on all cores together.
+    """
+
+    def __enter__(self) -> Usage:
+        self.peak_mb, self.cpu_seconds, self._began = 0.0, 0.0, _cpu_seconds()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
         self._thread.start()
@@ -344,6 +358,7 @@ class PeakMemory:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.cpu_seconds = _cpu_seconds() - self._began
 
     def _watch(self) -> None:
         me = psutil.Process()

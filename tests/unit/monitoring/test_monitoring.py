@@ -127,7 +127,7 @@ def report(root: Path, night: str, finished: datetime, **more: Any) -> None:
         "metrics": {"nightloom": {"streaming": {"ndcg_at_10": 0.1}}},
         "quarantined": {"events": 3, "items": 1},
         "stages": {
-            "prepare": {"seconds": 2.0, "peak_mb": 100.0, "status": "done"},
+            "prepare": {"seconds": 2.0, "peak_mb": 100.0, "cpu_seconds": 3.6, "status": "done"},
             "collect": {"seconds": 0.0, "peak_mb": None, "status": "reused"},
         },
     }
@@ -138,12 +138,17 @@ def test_nights_are_read_and_a_missing_one_is_told(tmp_path: Path) -> None:
     now = datetime(2026, 11, 30, 8, tzinfo=UTC)
     for day in (3, 2, 1):
         report(tmp_path, f"2026112{9 - day}-020000", now - timedelta(days=day))
+    said = tmp_path / "nights" / "shop" / "20261127-020000" / "manifests"
+    said.mkdir()
+    (said / "evaluate.json").write_text(json.dumps({"figures": {"rivals": {"champion": {"knows_share": 0.9}}}}))
     (tmp_path / "nights" / "shop" / "latest").symlink_to("20261128-020000")
     nights = past_nights(tmp_path, "shop")
     assert [one.night for one in nights] == ["20261126-020000", "20261127-020000", "20261128-020000"]
     assert nights[0].quality == 0.1
+    assert [one.known for one in nights] == [None, 0.9, None]
     assert nights[0].quarantined == 4
-    assert costs(nights) == [{"stage": "prepare", "seconds": 2.0, "usual": 2.0, "peak_mb": 100.0, "usual_mb": 100.0}]
+    said = {"stage": "prepare", "seconds": 2.0, "usual": 2.0, "peak_mb": 100.0, "usual_mb": 100.0, "cpu_seconds": 3.6, "usual_cpu": 3.6}
+    assert costs(nights) == [said | {"watt_hours": 0.01}]  # 3.6 seconds of 10 W
     assert silent(nights, nights[-1].finished + SILENCE) is None
     assert silent(nights, nights[-1].finished + SILENCE + timedelta(hours=1)) == "no night has ended for 27 hours"
     with pytest.raises(InputError, match="Run one first"):
