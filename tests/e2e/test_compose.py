@@ -116,6 +116,7 @@ def compose(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         yield found
 
 
+@pytest.mark.timeout(1400)
 def test_a_night_and_a_request_go_through_the_compose_file(compose: Compose) -> None:
     for name in ("mlflow", "prefect", "worker"):
         compose.start(name)

@@ -1,6 +1,6 @@
 """Baselines side by side: each is fitted and ranked in a process of its own, on the same queries, from the same events.
 
-A process each keeps random numbers, memory and CPU seconds apart.
+A process each keeps random numbers, memory and CPU seconds apart. With `training.launcher: ray` they are processes of the cluster's nodes.
 
     python -m nightloom.experiments.baselines WORK.json
 """
@@ -35,8 +35,10 @@ from nightloom.models.baselines.named import build
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import environment, tie_to_parent
+from nightloom.training.ray_job import run_on_ray
 
 LOG_TAIL = 20
+MODULE = "nightloom.experiments.baselines"
 
 
 def varied(config: RunConfig, family: str) -> RunConfig:
@@ -69,18 +71,16 @@ def measure(
         InputError: the model refuses the data.
         TrainingError: the process failed; holds the end of its log.
     """
-    content = {"config": config.model_dump(mode="json"), "family": family, "folder": str(folder)}
-    write_json(folder / "work.json", content | {"prepared": str(prepared), "pretrained": str(pretrained), "parent": os.getpid()})
-    command = [sys.executable, "-m", "nightloom.experiments.baselines", str(folder / "work.json")]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores()))
-        try:
-            for line in process.stdout or ():
-                progress(line.strip())
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
+    # A family that is trained is a job of the cluster's already, which waits for its end here.
+    elsewhere = config.training.launcher == "ray" and family not in VARIANTS
+    content = {"config": config.model_dump(mode="json"), "family": family, "folder": str(folder), "prepared": str(prepared)}
+    write_json(folder / "work.json", content | {"pretrained": str(pretrained), "parent": None if elsewhere else os.getpid()})
+
+    def own(line: str) -> None:
+        if line.startswith(f"{family}: "):  # Ray's lines and warnings are in the log
+            progress(line)
+
+    code = run_on_ray(MODULE, folder / "work.json", folder / "log.txt", own) if elsewhere else _run(folder, progress)
     tail = "\n".join((folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
     if code == InputError.exit_code:
         raise InputError(tail)
@@ -88,6 +88,20 @@ def measure(
         raise TrainingError(f"family {family} failed (exit code {code}). The end of {folder / 'log.txt'}:\n{tail}")
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
+
+
+def _run(folder: Path, progress: Callable[[str], None]) -> int:
+    """The exit code of a process on this machine."""
+    command = [sys.executable, "-m", MODULE, str(folder / "work.json")]
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment(cores()))
+        try:
+            for line in process.stdout or ():
+                progress(line.strip())
+            return process.wait()
+        finally:
+            process.kill()
+            process.wait()
 
 
 def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folder: Path, progress: Callable[[str], None]) -> None:
@@ -142,7 +156,8 @@ def _cpu_seconds() -> float:
 def main(path: Path) -> int:
     """Run as the process of one model; gives the exit code."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    tie_to_parent(content["parent"])
+    if content["parent"] is not None:
+        tie_to_parent(content["parent"])
     prepared, pretrained, folder = (Path(content[name]) for name in ("prepared", "pretrained", "folder"))
 
     def progress(words: str) -> None:

@@ -16,7 +16,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +66,7 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
     out = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"])
     curves = out / "curves.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
-    beat = run_json.parent / BEAT
+    path, beat = str(run_json.resolve()), run_json.resolve().parent / BEAT
     seen = 0
     for attempt in range(MAX_RESTARTS + 1):
         with _answering():
@@ -76,7 +76,8 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
             shutil.rmtree(out / SCRATCH, ignore_errors=True)
             beat.write_text("0", encoding="utf-8")
             with _answering():
-                job = _submit(client, run_json, workers, key)
+                words = ["nightloom.training", "--config", path, "--launcher", "ray", "--workers", str(workers), "--beat", str(beat)]
+                job = _submit(client, words, key, {"run": path})
         follower = _Follower(client, job, log, curves, beat, on_epoch, seen)
         ended, seen = follower(), follower.seen
         code = ended.driver_exit_code
@@ -147,23 +148,85 @@ def _running(client: JobSubmissionClient, key: str) -> str | None:
     return next((job.submission_id for job in found), None)
 
 
-def _submit(client: JobSubmissionClient, run_json: Path, workers: int, key: str) -> str:
-    """Hand the run in as a job; returns its id."""
+def run_on_ray(module: str, argument: Path, log: Path, progress: Callable[[str], None]) -> int:
+    """Run `python -m MODULE ARGUMENT` on any node of the cluster that has a CPU free.
+
+    One that a killed run left at the same argument is stopped first.
+
+    Args:
+        module: of Nightloom.
+        argument: a file; all nodes see it, and what it names, under this path.
+        log: file for what the job prints.
+        progress: called with each of its lines.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster is named.
+        TrainingError: the cluster can not be reached, or loses the job.
+    """
+    client, key = _client(), hashlib.sha256(f"{module} {argument.resolve()}".encode()).hexdigest()[:16]
+    with _answering():
+        if left := _running(client, key):
+            _stop(client, left)
+        job = _submit(client, [module, str(argument.resolve())], key, {"ran": str(argument.resolve())}, cpus=1)
+    seen = 0
+    try:
+        ended = False
+        while not ended:
+            time.sleep(POLL_SECONDS)
+            with _answering():
+                said = client.get_job_info(job)
+                ended = said.status.is_terminal()
+                text = client.get_job_logs(job)
+            log.write_text(text, encoding="utf-8")
+            lines = text.splitlines() if ended else text.splitlines()[:-1]  # the last may be cut short
+            for line in lines[seen:]:
+                progress(line)
+            seen = max(seen, len(lines))
+    except BaseException:
+        _stop(client, job)
+        raise
+    if said.status == "SUCCEEDED":
+        return 0
+    if said.driver_exit_code is None:
+        raise TrainingError(f"the Ray job {job} was lost. {said.message or ''} Start again: what is done is found.")
+    return int(said.driver_exit_code)
+
+
+def _submit(client: JobSubmissionClient, words: Sequence[str], key: str, metadata: Mapping[str, str], cpus: int | None = None) -> str:
+    """Hand `python -m ...` in as a job; returns its id.
+
+    Args:
+        client: the cluster.
+        words: module and arguments.
+        key: by which the job is found again.
+        metadata: what else Ray keeps with it.
+        cpus: that it needs; with None it runs on the head, and asks for CPUs itself.
+    """
     package = Path(__file__).parents[1]
-    path = str(run_json.resolve())
-    module = ["-m", "nightloom.training", "--config", path, "--launcher", "ray", "--workers", str(workers)]
-    beat = ["--beat", str(run_json.resolve().parent / BEAT)]
-    python = f'"$(command -v {shlex.quote(sys.executable)} || echo python)"'  # the night's own, where the head has it
+    python = f'"$(command -v {shlex.quote(sys.executable)} || echo python)"'  # the night's own, where the node has it
     return client.submit_job(
-        entrypoint=f"{python} {shlex.join([*module, *beat])}",
+        entrypoint=f"{python} -m {shlex.join(words)}",
         submission_id=f"nightloom-{key}-{uuid4().hex[:8]}",
-        metadata={"nightloom": key, "run": path},
+        metadata={"nightloom": key, **metadata},
+        entrypoint_num_cpus=cpus,
         runtime_env={
             "py_modules": [str(package)],
             "excludes": ["__pycache__"],
             "env_vars": SWITCHES | worker_settings(1) | {"RAY_TRAIN_V2_ENABLED": "1", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"},
         },
     )
+
+
+def _stop(client: JobSubmissionClient, job: str) -> None:
+    """Stop a job, and wait until it is."""
+    end = time.monotonic() + STOP_SECONDS
+    with contextlib.suppress(*LOST):
+        client.stop_job(job)
+        while not client.get_job_status(job).is_terminal() and time.monotonic() < end:
+            time.sleep(POLL_SECONDS / 4)
 
 
 @dataclass
@@ -204,19 +267,11 @@ class _Follower:
                 self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            self._stop()
+            _stop(self.client, self.job)
             raise
         self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
         tail.join(POLL_SECONDS * 10)
         return said
-
-    def _stop(self) -> None:
-        """Stop the job, and wait until it is."""
-        end = time.monotonic() + STOP_SECONDS
-        with contextlib.suppress(*LOST):
-            self.client.stop_job(self.job)
-            while not self.client.get_job_status(self.job).is_terminal() and time.monotonic() < end:
-                time.sleep(POLL_SECONDS / 4)
 
     def _tail(self) -> None:
         """Append what the job prints to the night's log; a broken connection is made anew, and what was read is skipped."""

@@ -6,6 +6,7 @@ Tests marked `cluster` take minutes; `make test-ray` runs them.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from safetensors.numpy import load_file
 
 from nightloom.core.errors import InputError, TrainingError
+from nightloom.experiments.baselines import measure
 from nightloom.training import ray_job
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.ray_job import BEAT, launch_on_ray
 from nightloom.training.ray_workers import LeftAlone, TooSmall
+from tests.unit.training.conftest import N_USERS
 from tests.unit.training.test_training_run import GOLDEN, losses, waited
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
@@ -197,6 +201,26 @@ def test_a_night_started_again_takes_the_running_job_over(cluster: Any, undistur
 
 
 @pytest.mark.cluster
+def test_a_baseline_is_fitted_and_ranked_on_a_node_as_here(cluster: Any, tmp_path: Path, settings, shop) -> None:
+    prepared = shutil.copytree(shop.prepared, tmp_path / "prepared")
+    pd.DataFrame({"user_id": [f"u{one}" for one in range(N_USERS)]}).to_parquet(prepared / "users.parquet")
+    found, lines = {}, []
+    for launcher in ("ray", "torchrun"):
+        folder = tmp_path / launcher
+        folder.mkdir()
+        found[launcher] = measure(settings(launcher=launcher), "gru", prepared, shop.pretrained, folder, lines.append)
+    assert lines[0] == lines[1]
+    assert lines[0].startswith("gru: fitted and ranked, ")
+    for figure in ("family", "metrics", "intervals", "asked"):
+        assert found["ray"][figure] == found["torchrun"][figure]
+    pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / one / "per_user.parquet") for one in found))
+    (job,) = [one for one in jobs() if "ran" in (one.metadata or {})]
+    assert job.metadata["ran"] == str(tmp_path / "ray" / "work.json")
+    with pytest.raises(TrainingError, match="family gru failed"):
+        measure(settings(launcher="ray"), "gru", tmp_path, shop.pretrained, tmp_path / "ray")
+
+
+@pytest.mark.cluster
 def test_what_the_job_refuses_is_refused(cluster: Any, tmp_path: Path, settings, shop) -> None:
     other = tmp_path / "pretrained"
     other.mkdir()
@@ -242,7 +266,9 @@ def is_driver(process: psutil.Process, out: Path) -> bool:
 @pytest.mark.cluster
 def test_what_a_job_refuses_before_it_has_a_folder_is_refused(cluster: Any, tmp_path: Path, settings, write_run, monkeypatch) -> None:
     path, submit = write_run(settings(launcher="ray"), tmp_path), ray_job._submit
-    monkeypatch.setattr(ray_job, "_submit", lambda client, run, workers, key: submit(client, run.with_name("nowhere.json"), workers, key))
+    monkeypatch.setattr(
+        ray_job, "_submit", lambda client, words, *more: submit(client, [one.replace("run.json", "nowhere.json") for one in words], *more)
+    )
     with pytest.raises(InputError, match=r"nowhere\.json"):
         launch_on_ray(path, 2, tmp_path / "log.txt")
 
