@@ -25,14 +25,20 @@ def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_se
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: ratings.csv}\ntraining: {epochs: 3}\n")
     before = {path: path.read_bytes() for path in (ROOT / "deployment").rglob("*") if path.is_file()}
     assert "nightly/mine: next night" in deploy(tmp_path, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
-    deploy(tmp_path, "--cron", "30 4 * * 1-5", "--timezone", "Asia/Shanghai")
+    template = json.loads((ROOT / "deployment" / "pools" / "docker.json").read_text(encoding="utf-8"))
+    with SyncPrefectClient(prefect_server) as client:
+        here = client.read_deployment_by_name("nightly/mine")
+        client.create_work_pool(WorkPoolCreate(name="containers", type="docker", base_job_template=template))
+    deploy(tmp_path, "--cron", "30 4 * * 1-5", "--timezone", "Asia/Shanghai", "--pool", "containers")
     with SyncPrefectClient(prefect_server) as client:
         found = client.read_deployment_by_name("nightly/mine")
         pool = client.read_work_pool("local")
     assert pool.type == "process"
     assert [(one.schedule.cron, one.schedule.timezone, one.active) for one in found.schedules] == [("30 4 * * 1-5", "Asia/Shanghai", True)]
     assert found.entrypoint == "flows.nightly.nightly"
-    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
+    assert (here.work_pool_name, found.work_pool_name) == ("local", "containers")
+    for one, home in ((here, str(ROOT)), (found, "{{ $NIGHTLOOM_HOME }}")):  # that of the machine, and that of the image
+        assert one.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": home}}]
     assert found.parameters["config"] == {"name": "mine", "data": {"events": str(tmp_path / "ratings.csv")}, "training": {"epochs": 3}}
     assert "config" in found.parameter_openapi_schema["properties"]
     assert found.concurrency_options is not None
@@ -42,19 +48,3 @@ def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_se
     assert rule.enabled
     assert str(found.id) in rule.model_dump_json()
     assert {path: path.read_bytes() for path in before} == before
-
-
-def test_nights_of_a_docker_pool_find_the_project_in_their_image(tmp_path: Path, prefect_server: str) -> None:
-    (tmp_path / "ratings.csv").write_text("user_id,item_id,timestamp\na,x,1600000000\n")
-    (tmp_path / "mine.yaml").write_text("name: pooled\ndata: {events: ratings.csv}\n")
-    line = [sys.executable, "-m", "nightloom.cli", "deploy", "mine.yaml", "--pool", "docker"]
-    refused = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
-    assert refused.returncode == 2, refused.stderr
-    assert "has no such work pool" in refused.stderr
-    template = json.loads((ROOT / "deployment" / "pools" / "docker.json").read_text(encoding="utf-8"))
-    with SyncPrefectClient(prefect_server) as client:
-        client.create_work_pool(WorkPoolCreate(name="docker", type="docker", base_job_template=template))
-        deploy(tmp_path, "--pool", "docker")
-        found = client.read_deployment_by_name("nightly/pooled")
-    assert found.work_pool_name == "docker"
-    assert found.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $NIGHTLOOM_HOME }}"}}]
