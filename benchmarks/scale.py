@@ -1,6 +1,6 @@
 """What collect, validate and prepare take as events grow: CPU seconds, peak memory and wall time of each, in a process of its own.
 
-    make bench-scale ARGS="--events 1000000 10000000 [--write benchmarks/scale.md]"
+    make bench-scale ARGS="--events 1000000 10000000 [--write benchmarks/scale.md] [--plot docs/images/scale.png]"
 
 The tables are made here from a seed: a shop of 100,000 items with a user for every hundred events, a long tail of popularity, repeats,
 and 0.1 % of bad rows of each of four sorts. They are written in row groups, so that making them takes little memory.
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.validate_million import conditions
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.evaluation.plots import figure
 
 SEED = 20
 ITEMS = 100_000
@@ -123,10 +124,23 @@ def table_of(found: dict[int, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def draw(path: Path, found: dict[int, dict[str, dict[str, float]]]) -> None:
+    """CPU seconds a million events, and peak memory, by events."""
+    with figure(path, "Growing tables", 4.0, columns=2, sharey=False) as (costs, peaks):
+        counts = list(found)
+        for stage in STAGES:
+            costs.plot(counts, [found[count][stage]["cpu"] / count * 1e6 for count in counts], "o-", label=stage)
+            peaks.plot(counts, [found[count][stage]["peak_mb"] / 1024 for count in counts], "o-", label=stage)
+        for axis, said in ((costs, "CPU seconds a million"), (peaks, "peak memory, GB")):
+            axis.set(xscale="log", xlabel="events", ylabel=said, ylim=(0, None))
+            axis.legend(frameon=False, fontsize=9)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--write", type=Path, help="Markdown file for the table")
+    parser.add_argument("--plot", type=Path, help="PNG of cost and memory by events")
     parser.add_argument("--folder", type=Path, help="where to keep the tables and what the stages make; default: nowhere")
     parser.add_argument("--stage", choices=STAGES, help="run this stage alone, in the folder")
     chosen = parser.parse_args()
@@ -142,6 +156,8 @@ def main() -> None:
             write_tables(Path(own), count)
             found[count] = {stage: measured(stage, Path(own)) for stage in STAGES}
         print(table_of(found), flush=True)
+    if chosen.plot:
+        draw(chosen.plot, found)
     if chosen.write:
         chosen.write.write_text(f"# Growing tables\n\n{table_of(found)}\n\n{conditions()}\n", encoding="utf-8")
 
