@@ -73,7 +73,7 @@ def _of_night(root: Path, name: str, most: int) -> list[str]:
     sequences, model = Sequences.load(prepared / f"sequences_{protocol}.npz"), Bundle.load(tuned / protocol / "bundle").recommender
     said: dict[str, Any] = {"exclude_seen": True, "seed": 0}
     before = positive_counts(sequences.train(), sequences.n_items)
-    asked = sample(queries_of(protocol, sequences, "validation", exclude_seen=True), 0)
+    asked = sample(queries_of(protocol, sequences, "validation", exclude_seen=True), 0, sequences.n_items)
     limit = RunConfig.model_fields["model"].get_default().popularity_loss
     search = before_refit(model, tuned / protocol / SEARCH_FILE)
     if search is None:

@@ -186,7 +186,7 @@ def _of_the_model(
     """What only tonight's model has: probabilities of its heads, the membership attack, and the figure of scorers kept up to date."""
     model, found = bundle.recommender, dict[str, Any]()
     if model.reranker is not None and len(held.queries):
-        some = sample(held.queries, seed)
+        some = sample(held.queries, seed, held.sequences.n_items)
         title, place = f"Probabilities of the {CANDIDATES} best of {len(some):,} queries, {protocol}", f"calibration_{protocol}.png"
         found["probabilities"] = measure_probabilities(model, some, plots_folder / place, title)
     if model.labels is not None:

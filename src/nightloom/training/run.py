@@ -80,7 +80,7 @@ class Training:
         self.search = Search.load(run.prepared, run.protocol)
         ask = self.search.questions if self.search else partial(queries_of, run.protocol, self.sequences, "validation")
         queries = ask(exclude_seen=self.exclude_seen)
-        self.queries = sample(queries, self.config.training.seed)
+        self.queries = sample(queries, self.config.training.seed, self.sequences.n_items)
         self.refits = bool(self.config.training.refit and (run.protocol in ONE_CUT or self.search))
         self.curves: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
@@ -277,7 +277,8 @@ class Training:
         fitter.keep(weights)
         content = fitter.refresh_text()
         cpu = torch.device("cpu")
-        return SequentialRecommender(recommender.config, recommender.shape, recommender.net.to(cpu), content.to(cpu), {}, {})
+        net = recommender.net.requires_grad_(False).to(cpu)  # it is learned, so item vectors are made once
+        return SequentialRecommender(recommender.config, recommender.shape, net, content.to(cpu), {}, {})
 
     def _scorers(self, names: Sequence[str], train: Histories, content: ItemContent) -> dict[str, Scorer]:
         """Scorers as the config wants them."""

@@ -14,18 +14,22 @@ from nightloom.training.distributed import World
 MOST_QUERIES = 10_000
 """Most validation queries: more would make the figure no steadier than the next night's is."""
 
+MOST_SCORES = 2_000_000_000
+"""Scores of all those queries: of a catalogue of more than 200,000 items fewer are asked."""
 
-def sample(queries: Queries, seed: int) -> Queries:
-    """At most `MOST_QUERIES` of the queries, drawn by the seed, in order of history length."""
-    rows = np.arange(len(queries))
-    if len(rows) > MOST_QUERIES:
-        rows = np.random.default_rng(seed).choice(rows, MOST_QUERIES, replace=False)
+
+def sample(queries: Queries, seed: int, n_items: int) -> Queries:
+    """At most `MOST_QUERIES` of the queries, fewer where each ranks very many items, drawn by the seed, in order of history length."""
+    rows, most = np.arange(len(queries)), min(MOST_QUERIES, MOST_SCORES // max(n_items, 1))
+    if len(rows) > most:
+        rows = np.random.default_rng(seed).choice(rows, most, replace=False)
     return queries.take(rows[np.argsort(queries.histories.lengths[rows], kind="stable")])
 
 
 def network_ndcg(recommender: SequentialRecommender, queries: Queries, world: World, *, exclude_seen: bool) -> float:
     """NDCG@10 of the network alone; each worker ranks the queries of its part of the users, whose histories may be read in one pass."""
     total = torch.zeros(1, dtype=torch.float64)
-    for part in blocks(queries.take(np.flatnonzero(queries.users % world.size == world.rank)), recommender.n_items):
-        total += ndcg_sum(recommender.network_scores(part.histories.packed()), part, exclude_seen=exclude_seen, model=NETWORK)
+    with recommender.unchanged():
+        for part in blocks(queries.take(np.flatnonzero(queries.users % world.size == world.rank)), recommender.n_items):
+            total += ndcg_sum(recommender.network_scores(part.histories.packed()), part, exclude_seen=exclude_seen, model=NETWORK)
     return float(world.sum_(total.to(world.device))) / max(len(queries), 1)

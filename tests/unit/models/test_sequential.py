@@ -13,6 +13,7 @@ from nightloom.encoders import whitening
 from nightloom.encoders.whitening import Whitening
 from nightloom.models.scorers.registry import CLASSES, fit_scorers
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
+from nightloom.models.sequential import recommender as recommender_module
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape, like_lengths
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -179,6 +180,21 @@ def test_a_large_catalogue_is_whitened_some_rows_at_a_time(monkeypatch: pytest.M
     torch.testing.assert_close(found, white(text[given]))
     assert found.mean(0).tolist() == pytest.approx([0] * 5, abs=0.4), "it was fitted on a hundred texts"
     assert torch.cov(found.T).diagonal().tolist() == pytest.approx([1] * 5, abs=0.4)
+
+
+def test_a_large_catalogue_gets_its_vectors_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommender_module, "ROWS", 5)
+    torch.testing.assert_close(small_recommender().item_vectors(), LOOM.item_vectors())
+
+
+def test_while_a_network_is_unchanged_its_item_vectors_are_made_once() -> None:
+    loom = small_recommender()
+    first = loom.item_vectors()
+    assert loom.item_vectors() is not first, "it may learn in between"
+    with loom.unchanged():
+        assert loom.item_vectors() is loom.item_vectors()
+        np.testing.assert_array_equal(loom.network_scores(asked([[0, 1], []])), LOOM.network_scores(asked([[0, 1], []])))
+    assert loom.item_vectors() is not loom.item_vectors()
 
 
 def test_scorers_have_their_shares() -> None:

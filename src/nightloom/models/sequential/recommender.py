@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from nightloom.core.errors import InputError
 from nightloom.core.moments import Moments, VectorMoments
 from nightloom.core.recommender import Allowed, Recommender, Scorer, best
 from nightloom.core.sequences import Histories
+from nightloom.encoders.whitening import ROWS
 from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
@@ -209,10 +211,21 @@ class SequentialRecommender(Recommender):
         if self._vectors is not None:
             return self._vectors
         with inference(self.net):
-            vectors = self.net.fusion(self.content)
+            if len(self.content) <= ROWS:
+                vectors = self.net.fusion(self.content)
+            else:
+                parts = torch.arange(len(self.content)).to(self.content.id_rows.device).split(ROWS)
+                vectors = torch.cat([self.net.fusion(self.content.take(rows)) for rows in parts])
         if not self.net.log_scale.requires_grad:
             self._vectors = vectors
         return vectors
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """The network does not change while the block lasts, so item vectors are made once."""
+        before, self._vectors = self._vectors, self.item_vectors()
+        yield
+        self._vectors = before
 
     def with_network(self, net: SequentialNetwork, vectors: Tensor) -> SequentialRecommender:
         """The same model with another network of the same shape, which can not change, and item vectors that are given, not made."""
