@@ -37,6 +37,19 @@ def test_pairs_are_counted_by_users_whatever_the_block(histories: list[list[int]
     np.testing.assert_allclose(strengths(found, [[item] for item in range(8)]), expected, rtol=1e-5)
 
 
+@settings(deadline=None, max_examples=60)
+@given(lists, st.sampled_from([20, 1 << 22]), st.integers(1, 4), st.integers(1, 3))
+def test_of_few_pairs_the_same_edges_are_found_without_a_table(histories: list[list[int]], cells: int, k: int, support: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nightloom.models.scorers.sparse.BLOCK_CELLS", cells)
+        found = []
+        for sparse in (0, 10**9):  # always and never
+            patch.setattr("nightloom.models.scorers.cooccurrence.SPARSE", sparse)
+            found.append(Cooccurrence(neighbours=k, min_support=support).fit(Histories.of_items(histories), 8))
+    for name in ("offsets", "targets", "weights", "popularity"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+
+
 @settings(deadline=None, max_examples=40)
 @given(lists, st.sampled_from([20, 1 << 22]))
 def test_over_pairs_that_people_chose_it_is_the_linear_baseline(histories: list[list[int]], cells: int) -> None:
