@@ -16,7 +16,8 @@ from typing import Any
 
 from flows.command import before_prefect, parser
 
-STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "evaluate", "explain", "promote")
+STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "explain", "evaluate", "promote")
+"""In the order of a night: a place is not reached in a stage that a killed night has finished."""
 MOMENTS = ("begun", "made", "kept", "half published")
 """Of a stage: its folder is there and empty; its files are there without a manifest; it is finished here; some of its files are in the
 store, and their index is not."""
