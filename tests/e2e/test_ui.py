@@ -255,9 +255,10 @@ def test_what_the_form_does_not_show_stays(servers: Servers, page: Any) -> None:
     try:
         page.goto(f"{servers.prefect}/deployments/deployment/{found['id']}/run")
         page.get_by_text("Pretrained models").first.wait_for(timeout=60_000)
+        page.wait_for_load_state("networkidle", timeout=60_000)
         page.wait_for_timeout(2000)
         page.get_by_role("button", name="Submit").click()
-        page.wait_for_url("**/deployment/*tab=Runs", timeout=30_000)
+        page.wait_for_url("**/deployment/*tab=Runs", timeout=120_000)
         waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}}
         (run,) = [one for one in servers.post("/flow_runs/filter", waiting) if not one["auto_scheduled"]]
         servers.post(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})

@@ -149,7 +149,7 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
     refused: str | None = None
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        if service.drift is not None:
+        if service.drift is not None and not pace.now:
             service.drift.tick()
         _read_rules(service, book)
         try:

@@ -16,8 +16,6 @@ from nightloom.serving.live import LiveModel
 
 PEOPLE = 400
 """Users of the snapshot who are asked about for comparison."""
-A_TICK = 4
-"""Of them at a time, so that nobody waits for it."""
 PARTS = 8
 """Ranges of scores, each with as many of these users."""
 LATEST = 4_000
@@ -41,17 +39,16 @@ class ScoreDrift:
         self._now: deque[float] = deque(maxlen=LATEST)
 
     def tick(self) -> None:
-        """Ask about some more of the snapshot's users, until all have been."""
+        """Ask about one more of the snapshot's users, until all have been: their histories are read anew, for which requests wait."""
         if self._bounds is not None:
             return
-        for _ in range(A_TICK):
-            user = next(self._left, None)
-            if user is None:
-                self._bounds = np.quantile(self._before, np.arange(1, PARTS) / PARTS) if len(self._before) >= PARTS else np.zeros(0)
-                return
-            history = self._model.trained_on(user)
-            if history.history and len(scores := self._model.engine.recommend(history, 1)[1]):
-                self._before.append(float(scores[0]))
+        user = next(self._left, None)
+        if user is None:
+            self._bounds = np.quantile(self._before, np.arange(1, PARTS) / PARTS) if len(self._before) >= PARTS else np.zeros(0)
+            return
+        history = self._model.trained_on(user)
+        if history.history and len(scores := self._model.engine.recommend(history, 1)[1]):
+            self._before.append(float(scores[0]))
 
     def count(self, score: float) -> None:
         """Take the first item's score of a list."""

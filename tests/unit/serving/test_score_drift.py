@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from nightloom.serving import score_drift
-from nightloom.serving.score_drift import A_TICK, ENOUGH, ScoreDrift
+from nightloom.serving.score_drift import ENOUGH, ScoreDrift
 from tests.service_app import USERS, Worker, event
 from tests.serving_bundle import START
 
 
 def all_asked(drift: ScoreDrift) -> ScoreDrift:
-    for _ in range(USERS // A_TICK + 2):
+    for _ in range(USERS + 1):
         drift.tick()
     return drift
 
