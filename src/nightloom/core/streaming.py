@@ -186,7 +186,7 @@ def most_queries(n_items: int) -> int:
     return min(MOST_QUERIES, MOST_SCORES // max(n_items, 1))
 
 
-def drawn(owner: IntArray, most: int = MOST_QUERIES) -> IntArray:
+def drawn(owner: IntArray, most: int) -> IntArray:
     """Which of some events are asked about: at most `MOST_OF_A_USER` of a user, and users as long as theirs stay within the most.
 
     Args:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.core import streaming
 from nightloom.core.errors import InputError
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Sequences
@@ -116,6 +117,17 @@ def test_a_question_knows_of_friends_what_was_known_then(tables: Tables, tmp_pat
         asked |= {users[user] for user in queries.users}
     assert {"u1", "u2"} & asked, "those who have friends"
     assert asked - {"u1", "u2"}, "those who have none"
+
+
+@pytest.mark.parametrize("scores", [10**10, 60])
+def test_as_many_queries_are_counted_as_are_asked(tables: Tables, tmp_path: Path, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "MOST_SCORES", scores)  # of a large catalogue fewer are asked
+    said = config_from_dict({"name": "t", "data": {"events": "e.csv"}, "evaluation": {"protocols": ["streaming"]}})
+    parts = prepare(tables, tmp_path, **of_prepare(said))["parts"]["streaming"]
+    sequences, users, _ = read(tmp_path, "streaming")
+    queries = streaming.streaming_queries(sequences, "test", exclude_seen=said.evaluation.exclude_seen)
+    assert parts["test_queries"] == len(queries) > 0
+    assert parts["test_users"] == len(np.unique(queries.users)) <= len(users)
 
 
 def test_row_order_does_not_change_a_split_by_distinct_times(tables: Tables, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from nightloom.core.arrays import write_arrays
 from nightloom.core.errors import InputError
 from nightloom.core.ragged import owners
 from nightloom.core.sequences import Sequences
-from nightloom.core.streaming import DAY, STREAMING, askable, drawn
+from nightloom.core.streaming import DAY, STREAMING, askable, drawn, most_queries
 from nightloom.data.preparation.rows import Packed
 from nightloom.data.preparation.split import Split, cut, cutoffs, leave_one_out
 
@@ -93,7 +93,7 @@ def parts(protocol: str, packed: Packed, ends: Split, n_items: int, *, exclude_s
             found.append(asked + span.start)
     asked_of = {name: np.concatenate(found) for name, found in users.items()}
     if protocol == STREAMING:
-        asked_of = {name: asked[drawn(asked)] for name, asked in asked_of.items()}
+        asked_of = {name: asked[drawn(asked, most_queries(n_items))] for name, asked in asked_of.items()}
     return positive | {
         "validation_users": len(np.unique(asked_of["validation"])),
         "test_users": len(np.unique(asked_of["test"])),

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from nightloom.data.tables import coded as of_text
 from nightloom.data.tables.coded import coded, coded_column, is_coded, read_coded, spelt
 
+DICTIONARY_BYTES = 1 << 24
+"""Most bytes of a row group's distinct values that are written once: text that is written so is read coded at a fifth of the time."""
+
 
 class StoredTable:
     """A table of canonical columns in a Parquet file, in the place of a frame with coded text.
@@ -93,10 +96,6 @@ def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
 def head_of(table: pd.DataFrame | StoredTable) -> pd.DataFrame:
     """A table's columns and their types, without rows."""
     return table.no_rows if isinstance(table, StoredTable) else table.iloc[:0]
-
-
-DICTIONARY_BYTES = 1 << 24
-"""Most bytes of a row group's distinct values that are written once: text that is written so is read coded at a fifth of the time."""
 
 
 class SpeltWriter:

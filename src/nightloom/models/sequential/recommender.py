@@ -224,8 +224,10 @@ class SequentialRecommender(Recommender):
     def unchanged(self) -> Iterator[None]:
         """The network does not change while the block lasts, so item vectors are made once."""
         before, self._vectors = self._vectors, self.item_vectors()
-        yield
-        self._vectors = before
+        try:
+            yield
+        finally:
+            self._vectors = before
 
     def with_network(self, net: SequentialNetwork, vectors: Tensor) -> SequentialRecommender:
         """The same model with another network of the same shape, which can not change, and item vectors that are given, not made."""
