@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 from weakref import WeakValueDictionary
 
+from filelock import FileLock, Timeout
+
 from nightloom.core.errors import InputError
 
+PATIENCE = 0.5
+"""Seconds after which a lock counts as held: who tidies up may hold it for a moment, and delete its file."""
 IN_USE = ".in-use"
 """File under the mlruns folder whose lock all who work there share."""
 
@@ -31,15 +34,15 @@ def stage_lock(path: Path) -> Iterator[None]:
         InputError: another run holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"another run is making {path.with_suffix('')} now. Wait for it, or stop it, then start again.") from error
-            if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):  # who held it may have deleted it
-                yield
-                return
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise InputError(f"another run is making {path.with_suffix('')} now. Wait for it, or stop it, then start again.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 _held: WeakValueDictionary[Path, IO[str]] = WeakValueDictionary()
