@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -32,6 +33,8 @@ from nightloom.serving.settings import CHAMPION, LIMITS, PREPARED, Champion, Lim
 from nightloom.serving.store import Store
 from nightloom.serving.tokens import Signer
 
+FAULTS = (NightloomError, OSError, ValueError, sqlite3.Error)
+"""What reading a champion, or a store, may end with; a worker serves on."""
 LOOK_SECONDS = 0.25
 """How often a worker looks what others wrote, and which version is to serve, when nobody asks."""
 CHAMPION_SECONDS = 0.02
@@ -149,9 +152,13 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
     refused: str | None = None
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        if service.drift is not None and not pace.now:
-            service.drift.tick()
         _read_rules(service, book)
+        try:
+            if service.drift is not None and not pace.now:
+                service.drift.tick()
+        except FAULTS as error:
+            service.drift = None
+            log.error("scores are no more compared with those of the champion's training: %s", error)
         try:
             said = Champion.read(settings.folder / CHAMPION)
             former = service.model
@@ -164,7 +171,7 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
             service.live, service.drift, service.problem, refused = fresh, ScoreDrift(fresh), None, None
             former.close()
             log.info("changed over from version %s to version %s", former.champion.version, said.version)
-        except (NightloomError, OSError, ValueError) as error:
+        except FAULTS as error:
             service.problem = "the version that is to serve can not be opened; the log says why"
             log.error("another version can not be opened, the old one serves on: %s", error)
 

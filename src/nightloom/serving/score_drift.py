@@ -46,13 +46,14 @@ class ScoreDrift:
         if user is None:
             self._bounds = np.quantile(self._before, np.arange(1, PARTS) / PARTS) if len(self._before) >= PARTS else np.zeros(0)
             return
-        history = self._model.trained_on(user)
-        if history.history and len(scores := self._model.engine.recommend(history, 1)[1]):
+        history, exclude_seen = self._model.trained_on(user), self._model.champion.exclude_seen
+        if history.history and len(scores := self._model.engine.recommend(history, 1, exclude_seen=exclude_seen)[1]):
             self._before.append(float(scores[0]))
 
-    def count(self, score: float) -> None:
-        """Take the first item's score of a list."""
-        self._now.append(score)
+    def count(self, score: float, *, exclude_seen: bool) -> None:
+        """Take the first item's score of a list, which is compared where it leaves out what the champion does."""
+        if exclude_seen == self._model.champion.exclude_seen:
+            self._now.append(score)
 
     def gauges(self) -> dict[str, float]:
         """The population stability index, once enough is known; how many lists it compares."""

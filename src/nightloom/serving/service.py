@@ -164,7 +164,7 @@ class Service:
         fresh: int | None = None
         if fallback is None and candidates is None and words is None and not rules:
             if self.drift is not None and asked.filter is None and not before and scores:
-                self.drift.count(scores[0])
+                self.drift.count(scores[0], exclude_seen=exclude_seen)
             fresh = put_new(engine, who, found, scores, asked.k, len(before), lambda item: liked(1, np.array([item])))
         if words is not None:
             steps["search"] = words.pooled

@@ -10,6 +10,7 @@ import pytest
 from nightloom.models.scorers.registry import CLASSES
 from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.engine import Engine
+from nightloom.serving.reasons import coalitions
 from nightloom.serving.reasons.coalitions import log_softmax, subsets
 from tests.serving_bundle import N_ITEMS, START, some_query, with_positive
 
@@ -97,6 +98,16 @@ def test_ranks_leave_out_what_is_hidden(pairs: Any) -> None:
     items, _ = engine.recommend(query, 10)
     seen = found.history.items[found.history.seen]
     assert found.ranks(whole, items, seen)[0].tolist() == list(range(1, 11))
+
+
+def test_the_rank_of_an_item_for_a_coalition_is_that_among_all(pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalitions, "CELLS", 3 * N_ITEMS)  # blocks of three coalitions
+    _, engine = pairs()
+    found = engine.coalitions(some_query(30))
+    keep, items, hidden = some_coalitions(found.events)[:8], np.array([3, 50, 7, 140]), np.array([7, 20])
+    _, whole = found.outcomes(keep, items, hidden)
+    rows, columns = np.repeat(np.arange(8), [0, 2, 1, 0, 4, 1, 0, 3]), np.array([0, 2, 3, 0, 1, 2, 3, 1, 0, 1, 2])
+    assert found.ranks_of(keep, rows, items[columns], hidden).tolist() == whole[rows, columns].tolist()
 
 
 def test_the_order_of_coalitions_does_not_count(pairs: Any) -> None:

@@ -153,15 +153,9 @@ class Coalitions:
 
     def ranks(self, scores: FloatArray, items: NDArray[np.integer], hidden: NDArray[np.integer]) -> NDArray[np.int64]:
         """Ranks of items by each row of `scores`, int64 [n, items]: 1 is best, ties by dense id; arguments as in `outcomes`."""
-        rivals = self._open.copy()
-        rivals[hidden] = False
-        places = np.flatnonzero(rivals)
+        places = self._rivals(hidden)
         theirs = scores[:, places]
-        found = np.empty((len(scores), len(items)), np.int64)
-        for column, item in enumerate(items.tolist()):
-            mine, split = scores[:, item, None], np.searchsorted(places, item)
-            found[:, column] = 1 + np.count_nonzero(theirs[:, :split] >= mine, axis=1) + np.count_nonzero(theirs[:, split:] > mine, axis=1)
-        return found
+        return np.stack([ranks_among(theirs, places, scores[:, item], item) for item in items.tolist()], axis=1)
 
     def ranks_of(
         self, keep: Masks, rows: NDArray[np.integer], items: NDArray[np.integer], hidden: NDArray[np.integer]
@@ -174,18 +168,21 @@ class Coalitions:
             items: dense items, [n].
             hidden: as in `outcomes`.
         """
+        places = self._rivals(hidden)
+        found, first = np.empty(len(rows), np.int64), 0
+        for scores in self._blocks(keep):
+            theirs = scores[:, places]
+            for at in range(*np.searchsorted(rows, [first, first + len(scores)])):
+                row, item = slice(rows[at] - first, rows[at] - first + 1), int(items[at])
+                found[at] = ranks_among(theirs[row], places, scores[row, item], item)[0]
+            first += len(scores)
+        return found
+
+    def _rivals(self, hidden: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The items that take part in a ranking, ascending; `hidden` as in `outcomes`."""
         rivals = self._open.copy()
         rivals[hidden] = False
-        places = np.flatnonzero(rivals)
-        found, first = [], 0
-        for scores in self._blocks(keep):
-            part = slice(*np.searchsorted(rows, [first, first + len(scores)]))
-            mine = scores[rows[part] - first, items[part]][:, None]
-            theirs = scores[:, places][rows[part] - first]
-            ahead = (theirs > mine) | ((theirs == mine) & (places < items[part][:, None]))
-            found.append(1 + np.count_nonzero(ahead, axis=1))
-            first += len(scores)
-        return np.concatenate(found).astype(np.int64)
+        return np.flatnonzero(rivals)
 
     def _blocks(self, keep: Masks) -> Iterator[FloatArray]:
         """`scores` of so many coalitions at a time as memory allows; at least one block."""
@@ -232,6 +229,20 @@ def _one_over(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np
     """As `nightloom.serving.model.scoring.usable`, of many."""
     varies = std > RESOLUTION * np.hypot(mean, std)
     return np.where(varies, 1 / np.where(varies, std, 1), 1)
+
+
+def ranks_among(theirs: FloatArray, places: NDArray[np.int64], mine: FloatArray, item: int) -> NDArray[np.int64]:
+    """Ranks of one item, int64 [n]: 1 is best, ties by dense id.
+
+    Args:
+        theirs: float32 [n, rivals], scores of the items that take part.
+        places: int64 [rivals], these items, ascending.
+        mine: float32 [n], the item's scores.
+        item: the item, dense; it may be among them.
+    """
+    split = np.searchsorted(places, item)
+    before, after = theirs[:, :split] >= mine[:, None], theirs[:, split:] > mine[:, None]
+    return 1 + np.count_nonzero(before, axis=1) + np.count_nonzero(after, axis=1)
 
 
 @kernel

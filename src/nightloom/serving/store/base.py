@@ -86,8 +86,9 @@ class Base:
         """Users from all over the snapshot."""
         with self._lock:
             last = self._connection.execute("SELECT max(rowid) FROM users").fetchone()[0] or 0
-            statement = "SELECT user_id FROM users WHERE rowid % ? = 0 ORDER BY rowid LIMIT ?"
-            return [user for (user,) in self._connection.execute(statement, (max(last // most, 1), most))]
+            rows = np.linspace(1, last, min(most, last), dtype=np.int64).tolist()
+            statement = "SELECT user_id FROM users WHERE rowid IN (SELECT value FROM json_each(?)) ORDER BY rowid"
+            return [user for (user,) in self._connection.execute(statement, (json.dumps(rows),))]
 
     def close(self) -> None:
         """Close the file."""

@@ -125,8 +125,12 @@ class View:
         return [] if self._base is None else self._base.some_users(most)
 
     def trained_on(self, user_id: str) -> list[Event]:
-        """A user's events in the snapshot alone, oldest first."""
-        return [] if self._base is None else self._base.events(user_id)
+        """A user's events in the snapshot alone, oldest first; none of people who were forgotten since."""
+        if self._base is None:
+            return []
+        with self._lock:
+            gone, _ = self._hidden(user_id)
+        return [] if gone else self._base.events(user_id)
 
     def history(self, user_id: str, limit: int, through: int | None = None) -> list[Event]:
         """A user's latest events, oldest first: those of the snapshot and those of the store, each once, without deleted ones.
