@@ -102,16 +102,17 @@ def deploy(client: SyncPrefectClient, config: RunConfig, name: str, cron: str, t
         concurrency_limit=1,
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
-    watch(client, made, f"{nightly.name}/{name}")
+    watch(client, made, f"{nightly.name}/{name}", config.name)
     return f"{nightly.name}/{name}"
 
 
-def watch(client: SyncPrefectClient, deployment: UUID, name: str) -> None:
-    """Have Prefect's server mark runs of a deployment as crashed that do not show a sign of life any more.
+def watch(client: SyncPrefectClient, deployment: UUID, name: str, model: str) -> None:
+    """Have Prefect's server mark runs of a deployment, and others of its model, as crashed that do not show a sign of life any more.
 
     A run that was killed with its worker says itself that it runs, and holds the deployment's place. Runs send a heartbeat every
     three minutes. One that stops is not enough: known false alarms come from one that is late, or sent as the run ends. The change is
-    not forced, so a run that has ended stays as it ended.
+    not forced, so a run that has ended stays as it ended. The run in which a night asks has no deployment, but the model's tag: an answer
+    to a night that was killed would be taken, and nobody would hear it.
     """
     ended = {f"prefect.flow-run.{state}" for state in ("Completed", "Unchanged", "Failed", "Cancelled", "Crashed")}
     rule = AutomationCore(
@@ -122,7 +123,10 @@ def watch(client: SyncPrefectClient, deployment: UUID, name: str) -> None:
             expect={HEARTBEAT, *ended},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             match_related=ResourceSpecification(
-                {"prefect.resource.id": [f"prefect.deployment.{deployment}"], "prefect.resource.role": ["deployment"]}
+                {
+                    "prefect.resource.id": [f"prefect.deployment.{deployment}", f"prefect.tag.name:{model}"],
+                    "prefect.resource.role": ["deployment", "tag"],
+                }
             ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,

@@ -85,7 +85,7 @@ def ask(night: Night, promoted: Manifest) -> Manifest | None:
         try:
             said = _answer(registry, version, _question(version, problem), ends)
         except Exception as error:
-            if not (isinstance(error, FlowPauseTimeout) or server_lost(error) or "cannot be paused" in str(error)):
+            if not (isinstance(error, FlowPauseTimeout) or server_lost(error)):
                 raise
             log.warning(f"Nobody could answer in Prefect's page: {type(error).__name__}. Version {version.version} still waits.")
             return None

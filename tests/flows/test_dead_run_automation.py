@@ -25,6 +25,18 @@ def sleeper():
     time.sleep(600)
 """
 
+QUESTION = """
+from prefect import flow, pause_flow_run, tags
+
+@flow
+def question():
+    pause_flow_run(timeout=600)
+
+with tags("name:mine"):
+    question()
+"""
+"""As a night asks: a run that waits, without a deployment."""
+
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
@@ -52,17 +64,23 @@ def test_a_run_that_was_killed_counts_as_crashed(tmp_path: Path, served: str, mo
     flow = load_flow_from_entrypoint(f"{tmp_path / 'sleeper.py'}:sleeper")
     with SyncPrefectClient(served) as client:
         made = client.create_deployment(client.create_flow(flow), "mine", path=str(tmp_path), entrypoint="sleeper.py:sleeper")
-        deploy.watch(client, made, "sleeper/mine")
+        deploy.watch(client, made, "sleeper/mine", "mine")
         run = client.create_flow_run_from_deployment(made).id
         env = os.environ | {"PREFECT_API_URL": served, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT__FLOW_RUN_ID": str(run)}
-        with subprocess.Popen([sys.executable, "-m", "prefect.engine"], cwd=tmp_path, env=env) as process:
+        with (
+            subprocess.Popen([sys.executable, "-m", "prefect.engine"], cwd=tmp_path, env=env) as process,
+            subprocess.Popen([sys.executable, "-c", QUESTION], cwd=tmp_path, env=env | {"PREFECT__FLOW_RUN_ID": ""}) as other,
+        ):
             try:
-                _until(lambda: _state(client, run) == "RUNNING")
-                time.sleep(3)  # its heartbeat is on its way
+                _until(lambda: {_state(client, one.id) for one in client.read_flow_runs()} == {"RUNNING", "PAUSED"})
+                time.sleep(3)  # their heartbeats are on their way
             finally:
                 process.kill()
-        _until(lambda: _state(client, run) == "CRASHED")
-        assert "No sign of life" in (client.read_flow_run(run).state.message or "")  # type: ignore[union-attr]
+                other.kill()
+        for one in client.read_flow_runs():
+            _until(lambda one=one: _state(client, one.id) == "CRASHED")  # type: ignore[misc]
+            assert "No sign of life" in (client.read_flow_run(one.id).state.message or "")  # type: ignore[union-attr]
+        assert run in {one.id for one in client.read_flow_runs()}
 
 
 def _state(client: SyncPrefectClient, run: object) -> str:
