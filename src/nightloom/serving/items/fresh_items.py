@@ -7,6 +7,7 @@ for a new item that is near to what the person did lately, or is about to be sho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ NEAREST = 10
 """Texts nearest to a new one: whoever has to do with one of their items is near to the new one."""
 FAMILIAR = 20
 """Events after which an item is no longer new: by then its own popularity says more."""
+LATEST_NEW = 100
+"""New items near to one item that are looked at, the latest: a list waits no longer on a day on which very many came."""
 
 
 class FreshItems:
@@ -22,11 +25,13 @@ class FreshItems:
 
     def __init__(self) -> None:
         self._near: dict[int, dict[int, float]] = {}
-        self._known: dict[int, list[int]] = {}
+        self._known: dict[int, dict[int, float]] = {}
+        self._found: dict[int, None] = {}
         self._events: dict[int, int] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._known)
+    def items(self) -> NDArray[np.int64]:
+        """New items that are near to something, dense, int64."""
+        return np.fromiter(self._found, np.int64, len(self._found))
 
     def put(self, item: int, neighbours: NDArray[np.int64], cosines: NDArray[np.float32]) -> None:
         """Take a new item, or take it once more.
@@ -37,31 +42,42 @@ class FreshItems:
             cosines: float32 [n], squared, of these.
         """
         self.remove(item)
-        if self._events.setdefault(item, 0) >= FAMILIAR or not len(neighbours):
-            return
-        self._known[item] = neighbours[:NEAREST].tolist()
-        for other, cosine in zip(self._known[item], cosines.tolist(), strict=False):
-            self._near.setdefault(other, {})[item] = cosine
+        self._events.setdefault(item, 0)
+        if len(neighbours):
+            self._known[item] = dict(zip(neighbours[:NEAREST].tolist(), cosines.tolist(), strict=False))
+            self.count(item, 0)
 
     def remove(self, item: int) -> None:
         """Find an item no more."""
-        for other in self._known.pop(item, ()):
+        self._hide(item)
+        self._known.pop(item, None)
+
+    def count(self, item: int, events: int) -> None:
+        """Count events on an item, or take them back; it is found as long as it has few."""
+        if item not in self._events:
+            return
+        self._events[item] += events
+        if self._events[item] >= FAMILIAR:
+            self._hide(item)
+        elif item in self._known and item not in self._found:
+            self._found[item] = None
+            for other, cosine in self._known[item].items():
+                self._near.setdefault(other, {})[item] = cosine
+
+    def _hide(self, item: int) -> None:
+        if item not in self._found:
+            return
+        del self._found[item]
+        for other in self._known[item]:
             left = self._near[other]
             del left[item]
             if not left:
                 del self._near[other]
 
-    def acted_on(self, item: int) -> None:
-        """Count an event on an item; one that is no longer new is found no more."""
-        if item in self._events:
-            self._events[item] += 1
-            if self._events[item] >= FAMILIAR:
-                self.remove(item)
-
     def nearest(self, items: Iterable[int]) -> Sequence[int]:
         """New items near to some of the others, the nearest first, and of equal ones the latest."""
         found: dict[int, float] = {}
         for item in items:
-            for new, cosine in self._near.get(item, {}).items():
+            for new, cosine in islice(reversed(self._near.get(item, {}).items()), LATEST_NEW):
                 found[new] = max(cosine, found.get(new, 0.0))
         return sorted(found, key=lambda new: (-found[new], -new))

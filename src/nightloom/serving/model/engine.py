@@ -146,6 +146,7 @@ class Engine:
         allowed: NDArray[np.bool_] | None = None,
         candidates: NDArray[np.int64] | None = None,
         lift: FloatArray | None = None,
+        also: NDArray[np.int64] | None = None,
     ) -> Answer:
         """The k best items for a query.
 
@@ -157,13 +158,15 @@ class Engine:
                 come since it was made; they are not allowed then. None: all.
             candidates: int64 [m], dense items: only these are ranked. None: the whole catalogue.
             lift: float32 [items] by dense id: added to the scores, by which items are ranked and which are given back. None: nothing.
+            also: int64 [m], dense items that came by day. Those that may be recommended follow the k best, in no order, with the scores
+                that they have in this list. Not with `candidates`. None: nothing.
 
         Raises:
             InputError: a list of the query does not match its history, or the model does not know an event name.
         """
         with self._lock:
             histories = self._read(query)
-            return self._ranker.rank(histories, self._vector(histories), k, exclude_seen, allowed, candidates, lift)
+            return self._ranker.rank(histories, self._vector(histories), k, exclude_seen, allowed, candidates, lift, also)
 
     def recommend_user(
         self,
@@ -176,6 +179,7 @@ class Engine:
         allowed: NDArray[np.bool_] | None = None,
         candidates: NDArray[np.int64] | None = None,
         lift: FloatArray | None = None,
+        also: NDArray[np.int64] | None = None,
     ) -> Answer:
         """The k best items for a stored user, from cached keys and values; the rest as in `recommend`.
 
@@ -188,12 +192,13 @@ class Engine:
             allowed: see `recommend`.
             candidates: see `recommend`.
             lift: see `recommend`.
+            also: see `recommend`.
         """
         with self._lock:
             histories, vector = self._of_user(user, now)
             if friends:
                 histories = replace(histories, links=self._read(Query(friends=friends)).links)
-            return self._ranker.rank(histories, vector, k, exclude_seen, allowed, candidates, lift)
+            return self._ranker.rank(histories, vector, k, exclude_seen, allowed, candidates, lift, also)
 
     def label_probabilities(self, query: Query, items: NDArray[np.int64]) -> NDArray[np.float64]:
         """Probabilities, by the label head, that items are liked (clicked, bought) once they are shown, float64 [items].
@@ -273,7 +278,6 @@ class Engine:
             dense = self.catalogue.index.get(item)
             if dense is None:
                 return False
-            self.fresh.acted_on(dense)
             one, moment = self.users.get(user), time if self.clock.has_time else 0
             place = one.insert(dense, event, moment, positive=positive, seen=bool(self.names.seen[event]))
             self._count(one, place, 1)
@@ -341,6 +345,11 @@ class Engine:
             self.fresh.remove(self.catalogue.index.get(item_id, -1))
             return self.catalogue.remove(item_id)
 
+    def new_items(self) -> NDArray[np.int64]:
+        """Items that came by day and are hardly known yet, dense, int64."""
+        with self._lock:
+            return self.fresh.items()
+
     def near_new(self, query: Query | str, shown: Sequence[int]) -> Sequence[int]:
         """Items that came by day and have texts near to those of a history's latest events, or of other items; the nearest first.
 
@@ -348,8 +357,6 @@ class Engine:
             query: the history, or the key of a stored user.
             shown: the other items, dense.
         """
-        if not self.fresh:
-            return ()
         with self._lock:
             events = self.users.get(query).items if isinstance(query, str) else self._read(query).items
             return self.fresh.nearest([*events[-LATEST:].tolist(), *shown])
@@ -426,6 +433,7 @@ class Engine:
     def _count(self, one: StoredUser, place: int, sign: int) -> None:
         """Count an event of a user's history, or take it back."""
         item, time, positive = int(one.items[place]), int(one.times[place]), bool(one.positive[place])
+        self.fresh.count(item, sign)
         for member in self.members.values():
             if isinstance(member, Graph):
                 member.change(one.items, one.positive, place, sign)

@@ -65,6 +65,7 @@ class Ranker:
         allowed: NDArray[np.bool_] | None,
         candidates: NDArray[np.int64] | None,
         lift: FloatArray | None = None,
+        also: NDArray[np.int64] | None = None,
     ) -> Answer:
         """The k best items for one history.
 
@@ -76,6 +77,7 @@ class Ranker:
             allowed: see `Engine.recommend`.
             candidates: see `Engine.recommend`.
             lift: see `Engine.recommend`.
+            also: see `Engine.recommend`.
         """
         catalogue = self.catalogue
         weights = self._weights_at(len(histories.items))
@@ -93,7 +95,9 @@ class Ranker:
             found = found - self.penalty.values[pool]
         if lift is not None:
             found = found + lift[pool]
-        return best_of(found, pool, open_to, seen if exclude_seen else NOTHING_SEEN, k)
+        hidden = seen if exclude_seen else NOTHING_SEEN
+        best = best_of(found, pool, open_to, hidden, k)
+        return best if also is None else followed(best, also[open_to[also]], hidden, found, pool)
 
     def _scored(self, histories: Histories, user: FloatArray, weights: FloatArray, candidates: NDArray[np.int64] | None) -> Scored:
         """The whole catalogue, or what a caller has chosen of it."""
@@ -158,3 +162,9 @@ def filled(chosen: NDArray[np.int64], top: FloatArray, scores: FloatArray, pool:
         return chosen, top
     rest = np.flatnonzero(~np.isin(pool, chosen))[: k - len(chosen)]
     return np.concatenate([chosen, pool[rest]]), np.concatenate([top, scores[rest]])
+
+
+def followed(best: Answer, also: NDArray[np.int64], hidden: NDArray[np.int32], scores: FloatArray, pool: NDArray[np.int64]) -> Answer:
+    """The best items, and others behind them that are neither among these nor hidden; all are in the pool."""
+    rest = np.setdiff1d(also, np.concatenate([best[0], hidden]))
+    return np.concatenate([best[0], rest]), np.concatenate([best[1], scores[np.searchsorted(pool, rest)]])
