@@ -37,7 +37,7 @@ from nightloom.packaging.serving_format import FILE, NETWORK, NEW_ITEMS, PROBES,
 from nightloom.promotion.registry import Registry
 from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.engine import Engine
-from nightloom.serving.new_place import put_new
+from nightloom.serving.new_place import with_new
 
 HEAD = (
     "the new item is like",
@@ -188,9 +188,7 @@ def place_of(item: int, found: NDArray[np.int64]) -> int:
 
 def as_shown(engine: Engine, query: Query) -> list[int]:
     """The list of twenty that the service makes, one place of which is kept for what came by day."""
-    found, scores = (one.tolist() for one in engine.recommend(query, WANTED))
-    put_new(engine, query, found, scores, WANTED, 0, lambda item: engine.recommend(query, 1, candidates=np.array([item])))
-    return found
+    return with_new(engine, query, lambda many, also: engine.recommend(query, many, also=also), WANTED, (), np.zeros(0, np.uint32))[0]
 
 
 def measured(engine: Engine, bundle: Bundle, histories: list[Query], many: int, *, liked: bool) -> tuple[str, ...]:

@@ -6,7 +6,10 @@ that of somebody of whom nothing is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.serving.model.engine import Engine
@@ -18,37 +21,47 @@ LOOKED_AT = 10
 """Items from that place on that a new one may be near to, besides those before it and the history's."""
 
 
-def put_new(
-    engine: Engine, who: Query | str, found: list[int], scores: list[float], k: int, before: int, score: Callable[[int], Answer]
-) -> int | None:
-    """Put the nearest new item at its place, unless it stands there or before by itself.
+def with_new(
+    engine: Engine,
+    who: Query | str,
+    rank: Callable[[int, NDArray[np.int64] | None], Answer],
+    k: int,
+    before: Sequence[int],
+    marks: NDArray[np.uint32],
+) -> tuple[list[int], list[float], int | None]:
+    """A list with the nearest new item at its place, unless that stands there or before by itself.
+
+    The item does not depend on how long pages are: as many items are looked at, and those of earlier pages too.
 
     Args:
-        engine: what has ranked.
+        engine: what ranks.
         who: whose list it is.
-        found: dense items, best first; changed.
-        scores: theirs; changed.
-        k: how many were asked for.
-        before: how many items earlier pages showed.
-        score: gives a new item with its score, or nothing where it may not be shown.
+        rank: gives the best items, so many, and behind them others that may be recommended.
+        k: how many are asked for.
+        before: marks of the items that earlier pages showed.
+        marks: of each item of the catalogue.
 
     Returns:
-        The item; None where the list stays as it was.
+        Dense items, best first; their scores, the new one's too as it has it in this list; and the new one, if it was put there.
     """
-    at = NEW_AT - 1 - before
-    if not 0 <= at < len(found):
-        return None
-    for item in engine.near_new(who, found[: at + LOOKED_AT]):
-        if item in found[: at + 1]:
-            return None
-        dense, own = score(item)
-        if not len(dense):  # seen, shown before, blocked, or taken by a filter
-            continue
-        if item in found:
-            del scores[found.index(item)]
-            found.remove(item)
-        found.insert(at, item)
-        scores.insert(at, float(own[0]))
-        del found[k:], scores[k:]
-        return item
-    return None
+    at, new = NEW_AT - 1 - len(before), engine.new_items()
+    if not 0 <= at < k or not len(new):
+        dense, values = rank(k, None)
+        return dense.tolist(), values.tolist(), None
+    many = max(k, at + LOOKED_AT)
+    dense, values = rank(many, new)
+    found, scores = dense[:many].tolist(), values[:many].tolist()
+    own = dict(zip(dense.tolist(), values.tolist(), strict=True))  # of all that may be shown, if they are new
+    shown = np.flatnonzero(np.isin(marks, np.array(before, dtype=np.uint32))).tolist() if before else []
+    chosen, first = None, {*shown, *found[: at + 1]}
+    if len(found) > at:
+        near = engine.near_new(who, [*shown, *found[: at + LOOKED_AT]])
+        chosen = next((item for item in near if item in own or item in first), None)
+    if chosen is None or chosen in first:
+        return found[:k], scores[:k], None
+    if chosen in found:
+        del scores[found.index(chosen)]
+        found.remove(chosen)
+    found.insert(at, chosen)
+    scores.insert(at, own[chosen])
+    return found[:k], scores[:k], chosen

@@ -22,7 +22,7 @@ from nightloom.serving.live import LiveModel
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.ranker import Answer
 from nightloom.serving.model.variety import variety
-from nightloom.serving.new_place import put_new
+from nightloom.serving.new_place import NEW_AT, with_new
 from nightloom.serving.reasons.explain import chosen_by_hand, explaining
 from nightloom.serving.reasons.reason_words import Language
 from nightloom.serving.refusals import Conflict
@@ -139,8 +139,10 @@ class Service:
         if fallback is not None and asked.user_id is not None and candidates is None and asked.query is None:
             drawn = variety(engine, asked.user_id, moment // 1000 if asked.now is None else asked.now, asked.now, open_on_any_page)
 
-        def liked(many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None) -> Answer:
-            limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among}
+        def liked(
+            many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None, also: NDArray[np.int64] | None = None
+        ) -> Answer:
+            limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among, "also": also}
             limits["lift"] = drawn if lift is None else lift if drawn is None else lift + drawn
             if isinstance(who, str):
                 dense, scores = engine.recommend_user(who, many, now=asked.now, **limits)
@@ -157,15 +159,15 @@ class Service:
             named = items.place(asked.query.strip())
             words = InWords(model.search, asked.query, meaning, named, open_to, lambda pool: liked(len(pool), pool))
         pinned: dict[int, str] = {}
+        fresh: int | None = None
         if rules:
             found, scores, pinned = rules.rank(rank, asked.k, before)
-        else:
-            found, scores = (one.tolist() for one in rank(asked.k))
-        fresh: int | None = None
-        if fallback is None and candidates is None and words is None and not rules:
+        elif fallback is None and candidates is None and words is None:
+            found, scores, fresh = with_new(engine, who, lambda many, also: liked(many, None, also=also), asked.k, before, items.marks)
             if self.drift is not None and asked.filter is None and not before and scores:
                 self.drift.count(scores[0], exclude_seen=exclude_seen)
-            fresh = put_new(engine, who, found, scores, asked.k, len(before), lambda item: liked(1, np.array([item])))
+        else:
+            found, scores = (one.tolist() for one in rank(asked.k))
         if words is not None:
             steps["search"] = words.pooled
         steps["answered"] = len(found)
@@ -182,11 +184,9 @@ class Service:
         }
         why: Why | None = None
         if asked.explain:
-            more: dict[str, Any] = {
-                "before": len(before),
-                "language": asked.language or language,
-                "ruled": bool(rules) or words is not None or drawn is not None or fresh is not None,
-            }
+            ruled = bool(rules) or words is not None or drawn is not None
+            by_score = 0 if ruled else len(found) if fresh is None else NEW_AT - 1 - len(before)
+            more: dict[str, Any] = {"before": len(before), "language": asked.language or language, "by_score": by_score}
             more |= {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": candidates}
             why = self._reasons(model, asked, who, found, pinned, **more)
         if asked.debug:

@@ -17,6 +17,7 @@ from nightloom.encoders.vectors import Vectors
 from nightloom.packaging.bundle import Bundle
 from nightloom.serving.items.fresh_items import FAMILIAR
 from nightloom.serving.live import LiveModel
+from nightloom.serving.model.ranker import Answer, Ranker
 from nightloom.serving.new_place import NEW_AT
 from nightloom.serving.search.search import KINDS
 from tests.service_app import Worker, event, ids, make_served, name_champion
@@ -208,7 +209,7 @@ def test_versions_that_share_an_encoder_share_its_memory(home: Path) -> None:
 
 def test_one_place_is_kept_for_what_came_by_day_and_is_near(home: Path) -> None:
     with Worker(home) as one, Worker(home) as other:
-        asked = {"history": [f"i{number}" for number in range(20)], "now": START}
+        asked: dict[str, Any] = {"history": [f"i{number}" for number in range(20)], "now": START}
         none: dict[str, Any] = {"rules": [{"name": "none", "cap": "title", "most": 200}]}
         for number in range(20):
             copied = one("GET", f"/items/i{number}").json()["columns"]
@@ -228,8 +229,11 @@ def test_one_place_is_kept_for_what_came_by_day_and_is_near(home: Path) -> None:
         told = one.ask(**asked, k=20, explain=True)["items"]
         assert ids({"items": told}) == ids(one.ask(**asked, k=20))
         assert told[NEW_AT - 1]["reason"]["text"]
-        assert all(item["reason"]["without"] is None for item in told), "places are no longer those of the scores"
-        first = one.ask(**asked, k=10)
+        first = one.ask(**asked, k=10, explain=True)
+        without = [item["reason"]["without"] for item in told]
+        assert without[: NEW_AT - 1] == [item["reason"]["without"] for item in first["items"]], "the first ten stay"
+        assert any(without)
+        assert not any(without[NEW_AT - 1 :]), "places are no longer those of the scores"
         assert "fresh" not in ids(first)
         assert ids(one.ask(**asked, k=10, page=first["next"]))[0] == "fresh"
         assert not any(item.get("new") for item in one.ask(**asked, k=20, filter={"not": {"in": {"title": [copied["title"]]}}})["items"])
@@ -249,3 +253,49 @@ def test_an_item_that_is_taken_away_leaves_its_place(worker: Worker) -> None:
     assert list(model_of(worker).engine.near_new(Query(["i3"]), ())) == [N_ITEMS]
     worker("PUT", "/items/fresh", {"price": 3})
     assert list(model_of(worker).engine.near_new(Query(["i3"]), ())) == []
+
+
+def copy(worker: Worker, item: str, name: str) -> dict[str, Any]:
+    """Put a new item that reads as another one."""
+    columns: dict[str, Any] = worker("GET", f"/items/{item}").json()["columns"]
+    worker("PUT", f"/items/{name}", columns)
+    return columns
+
+
+def test_new_items_that_may_not_be_shown_cost_nothing(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"history": ["i3", "i40", "i41"], "now": START, "k": 20}
+    for number in range(12):
+        columns = copy(worker, "i3", f"fresh {number}")
+    calls, rank = list[int](), Ranker.rank
+
+    def counted(ranker: Ranker, *said: Any) -> Answer:
+        calls.append(1)
+        return rank(ranker, *said)
+
+    monkeypatch.setattr(Ranker, "rank", counted)
+    assert [item["item_id"] for item in worker.ask(**asked)["items"] if item.get("new")] == ["fresh 11"]
+    assert len(calls) == 1, "the list and its new item are ranked at once"
+    kept = worker.ask(**asked, filter={"not": {"in": {"title": [columns["title"]]}}})["items"]
+    assert not any(item.get("new") for item in kept)
+    assert len(calls) == 2
+
+
+def test_pages_put_what_the_whole_list_puts(worker: Worker) -> None:
+    for number in range(30):
+        copy(worker, f"i{number}", f"fresh {number}")
+    in_front, put = 0, 0
+    for start in range(40):
+        asked = {"history": [f"i{start + number}" for number in range(5)], "now": START}
+        whole = worker.ask(**asked, k=30)["items"]
+        wanted = [(place, item["item_id"]) for place, item in enumerate(whole) if item.get("new")]
+        for k in (7, 10, 11):
+            found, page = list[dict[str, Any]](), None
+            while len(found) < 30:
+                answer = worker.ask(**asked, k=k, **({} if page is None else {"page": page}))
+                found, page = [*found, *answer["items"]], answer["next"]
+            assert [(place, item["item_id"]) for place, item in enumerate(found) if item.get("new")] == wanted, (start, k)
+            assert len({item["item_id"] for item in found}) == len(found)
+        in_front += any(item["item_id"].startswith("fresh") for item in whole[: NEW_AT - 1])
+        put += len(wanted)
+    assert in_front
+    assert put

@@ -30,7 +30,7 @@ def explaining(
     before: int,
     language: Language,
     both_signs: bool,
-    ruled: bool = False,
+    by_score: int,
 ) -> Callable[[], Sequence[dict[str, Any]]]:
     """Finds the reasons of recommended items, one for each, as the model is now: what it gives back takes long, and any thread may call it.
 
@@ -45,7 +45,8 @@ def explaining(
         before: items on earlier pages.
         language: of the sentences.
         both_signs: see `nightloom.serving.reasons.reasons.told`.
-        ruled: whether business rules or a draw moved items: then nothing is said of the first places of the list.
+        by_score: the first so many items stand where their scores have them; of the others, which a rule, a draw or a new item has moved,
+            nothing is said of the first places of the list.
     """
     if not len(dense):
         return list
@@ -67,8 +68,7 @@ def explaining(
         found = reasons(game, dense, engine.estimator, hidden, before)
         if hidden_events:
             found = [one.saying_nothing_of(hidden_events) for one in found]
-        if ruled:
-            found = [replace(one, top=0, without=()) for one in found]
+        found = [one if at < by_score else replace(one, top=0, without=()) for at, one in enumerate(found)]
         return [told(one, ids, titles, verbs, language, both_signs=both_signs) for one in found]
 
     return explained
