@@ -51,6 +51,8 @@ CORES = os.cpu_count() or 1
 def baselines(config: RunConfig, names: list[str] | None = None, said: str = "") -> dict[str, Any]:
     """Train models in parallel, as many at once as there are cores, and rank them on the same queries.
 
+    With `training.launcher: ray` so many are handed in at once as this machine has cores, and wait there for a free CPU.
+
     Args:
         config: the run's configuration.
         names: which models; all where none are named.

@@ -17,9 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from nightloom.core.disk import trouble
@@ -43,6 +43,11 @@ LOST = (RuntimeError, OSError)
 """What Ray's client raises where the cluster does not answer."""
 BEAT = "night.beat"
 """File beside run.json that the night rewrites while it follows the job."""
+NEVER_STARTED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+"""What Ray calls the fault of a job for which no CPU was free in 15 minutes (RAY_JOB_START_TIMEOUT_SECONDS)."""
+CHECKPOINT = "the night goes on from its last checkpoint"
+FOUND = "what is done is found"
+Found = TypeVar("Found")
 
 
 def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None) -> None:
@@ -69,13 +74,13 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
     path, beat = str(run_json.resolve()), run_json.resolve().parent / BEAT
     seen = 0
     for attempt in range(MAX_RESTARTS + 1):
-        with _answering():
+        with _answering(CHECKPOINT):
             job = _running(client, key) if not attempt else None
         if job is None:
             curves.unlink(missing_ok=True)
             shutil.rmtree(out / SCRATCH, ignore_errors=True)
             beat.write_text("0", encoding="utf-8")
-            with _answering():
+            with _answering(CHECKPOINT):
                 words = ["nightloom.training", "--config", path, "--launcher", "ray", "--workers", str(workers), "--beat", str(beat)]
                 job = _submit(client, words, key, {"run": path})
         follower = _Follower(client, job, log, curves, beat, on_epoch, seen)
@@ -88,7 +93,7 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
             break  # somebody's wish, or our own word; anything else is a driver that was lost
     if said_so := refusal(out):
         raise said_so
-    with _answering():
+    with _answering(CHECKPOINT):
         tail = client.get_job_logs(job).splitlines()[-LOG_TAIL:]
     if said := trouble(TrainingError("\n".join(tail)), run_json.parent):
         raise InputError(said)
@@ -96,8 +101,7 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
         raise InputError("\n".join(tail))
     why = "was stopped in Ray" if ended.status == "STOPPED" else f"failed (exit code {code})"
     raise TrainingError(
-        f"the Ray job {job} {why}; started again, the night goes on from its last checkpoint. {ended.message or ''}\nThe end of {log}:\n"
-        + "\n".join(tail)
+        f"the Ray job {job} {why}; started again, {CHECKPOINT}. {ended.message or ''}\nThe end of {log}:\n" + "\n".join(tail)
     )
 
 
@@ -121,15 +125,42 @@ def _client() -> JobSubmissionClient:
 
 
 @contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    """What is asked of the cluster inside the block; one that does not answer is told in words."""
+def _answering(then: str) -> Iterator[None]:
+    """What is asked of the cluster inside the block; one that does not answer is told in words, with what a new start does then."""
     try:
         yield
     except LOST as error:
-        raise TrainingError(
-            f"the Ray cluster does not answer ({_first(error)}). "
-            "Start the night again when it is back: it goes on from its last checkpoint."
-        ) from error
+        raise TrainingError(f"the Ray cluster does not answer ({_first(error)}). Start again when it is back: {then}.") from error
+
+
+@dataclass
+class _Patience:
+    """Asks a cluster again and again, which may be silent for a while.
+
+    Attributes:
+        then: what a new start does when the cluster is back.
+    """
+
+    then: str
+    answered: float = field(default_factory=time.monotonic)
+
+    def ask(self, question: Callable[[], Found]) -> Found | None:
+        """The answer; None where there is none.
+
+        Raises:
+            TrainingError: there has been none for `PATIENCE_SECONDS`.
+        """
+        try:
+            found = question()
+        except LOST as error:
+            if time.monotonic() - self.answered > PATIENCE_SECONDS:
+                raise TrainingError(
+                    f"the Ray cluster has not answered for {PATIENCE_SECONDS:.0f} seconds ({_first(error)}). "
+                    f"Start again when it is back: {self.then}."
+                ) from error
+            return None
+        self.answered = time.monotonic()
+        return found
 
 
 def _first(error: Exception) -> str:
@@ -151,7 +182,7 @@ def _running(client: JobSubmissionClient, key: str) -> str | None:
 def run_on_ray(module: str, argument: Path, log: Path, progress: Callable[[str], None]) -> int:
     """Run `python -m MODULE ARGUMENT` on any node of the cluster that has a CPU free.
 
-    One that a killed run left at the same argument is stopped first.
+    One that a killed run left at the same argument is stopped first. One that finds no free CPU in Ray's time waits on as a new job.
 
     Args:
         module: of Nightloom.
@@ -166,33 +197,53 @@ def run_on_ray(module: str, argument: Path, log: Path, progress: Callable[[str],
         InputError: Ray is not installed, or no cluster is named.
         TrainingError: the cluster can not be reached, or loses the job.
     """
-    client, key = _client(), hashlib.sha256(f"{module} {argument.resolve()}".encode()).hexdigest()[:16]
-    with _answering():
+    client, path = _client(), str(argument.resolve())
+    key = hashlib.sha256(f"{module} {path}".encode()).hexdigest()[:16]
+    with _answering(FOUND):
         if left := _running(client, key):
             _stop(client, left)
-        job = _submit(client, [module, str(argument.resolve())], key, {"ran": str(argument.resolve())}, cpus=1)
-    seen = 0
+    while True:
+        with _answering(FOUND):
+            job = _submit(client, [module, path], key, {"ran": path}, cpus=1)
+        said = _heard(client, job, log, progress)
+        if said.error_type != NEVER_STARTED:
+            break
+    if said.status == "SUCCEEDED":
+        return 0
+    if said.driver_exit_code is None:
+        raise TrainingError(f"the Ray job {job} was lost. {said.message or ''} Start again: {FOUND}.")
+    return int(said.driver_exit_code)
+
+
+def _heard(client: JobSubmissionClient, job: str, log: Path, progress: Callable[[str], None]) -> JobDetails:
+    """Write and tell what a job prints until it ends; returns what Ray says of it then. On any exception here the job is stopped."""
+    seen, patience = 0, _Patience(FOUND)
+
+    def look() -> tuple[JobDetails, str | None]:
+        said = client.get_job_info(job)
+        lost = said.status.is_terminal() and said.driver_exit_code is None  # its node may be gone, and the log with it
+        return said, None if lost else client.get_job_logs(job)
+
     try:
-        ended = False
-        while not ended:
+        while True:
             time.sleep(POLL_SECONDS)
-            with _answering():
-                said = client.get_job_info(job)
-                ended = said.status.is_terminal()
-                text = client.get_job_logs(job)
+            answer = patience.ask(look)
+            if answer is None:
+                continue
+            said, text = answer
+            if text is None:
+                return said
+            ended = said.status.is_terminal()
             log.write_text(text, encoding="utf-8")
             lines = text.splitlines() if ended else text.splitlines()[:-1]  # the last may be cut short
             for line in lines[seen:]:
                 progress(line)
             seen = max(seen, len(lines))
+            if ended:
+                return said
     except BaseException:
         _stop(client, job)
         raise
-    if said.status == "SUCCEEDED":
-        return 0
-    if said.driver_exit_code is None:
-        raise TrainingError(f"the Ray job {job} was lost. {said.message or ''} Start again: what is done is found.")
-    return int(said.driver_exit_code)
 
 
 def _submit(client: JobSubmissionClient, words: Sequence[str], key: str, metadata: Mapping[str, str], cpus: int | None = None) -> str:
@@ -246,24 +297,15 @@ class _Follower:
         """Follow; returns what Ray says of the job in the end."""
         tail = threading.Thread(target=self._tail, daemon=True)
         tail.start()
-        beats, next_beat, answered = 0, 0.0, time.monotonic()
+        beats, next_beat, patience = 0, 0.0, _Patience(CHECKPOINT)
         try:
             while True:
                 if time.monotonic() >= next_beat:
                     beats, next_beat = beats + 1, time.monotonic() + BEAT_SECONDS
                     self.beat.write_text(f"{os.getpid()} {beats}", encoding="utf-8")
-                try:
-                    said = self.client.get_job_info(self.job)
-                except LOST as error:
-                    if time.monotonic() - answered > PATIENCE_SECONDS:
-                        raise TrainingError(
-                            f"the Ray cluster has not answered for {PATIENCE_SECONDS:.0f} seconds ({_first(error)}). "
-                            "Start the night again when it is back: it goes on from its last checkpoint."
-                        ) from error
-                else:
-                    answered = time.monotonic()
-                    if said.status.is_terminal():
-                        break
+                said = patience.ask(lambda: self.client.get_job_info(self.job))
+                if said is not None and said.status.is_terminal():
+                    break
                 self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
                 time.sleep(POLL_SECONDS)
         except BaseException:
