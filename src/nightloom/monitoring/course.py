@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ class Past:
         outcome: what was decided.
         quality: the gate's metric of its model, by the first protocol; None where it was not measured.
         quarantined: rows set aside.
-        stages: stage -> seconds, peak MB and CPU seconds of those that ran.
+        stages: stage -> seconds, peak MB and CPU seconds of those that ran; these are None where an old night did not note them.
         known: share of its catalogue that the champion of that night had been trained on; None where none was compared.
         as_of: the past day that it is a night of.
     """
@@ -41,7 +41,7 @@ class Past:
     outcome: str
     quality: float | None
     quarantined: int
-    stages: Mapping[str, tuple[float, float, float]]
+    stages: Mapping[str, tuple[float, float, float | None]]
     known: float | None = None
     as_of: str | None = None
 
@@ -79,7 +79,7 @@ def _read(root: Path, name: str, which: str) -> list[Past]:
         protocol, metric = report["protocols"][0], report["gate"].get("metric")
         quality = report["metrics"].get(report["model"], {}).get(protocol, {}).get(metric)
         ran = {stage: said for stage, said in report["stages"].items() if said["status"] == "done" and said["seconds"] is not None}
-        stages = {stage: (said["seconds"], said["peak_mb"] or 0.0, said.get("cpu_seconds") or 0.0) for stage, said in ran.items()}
+        stages = {stage: (said["seconds"], said["peak_mb"] or 0.0, said.get("cpu_seconds")) for stage, said in ran.items()}
         finished = datetime.fromisoformat(report["finished"])
         said = (report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages, _known(file.parent))
         found.append(Past(*said, as_of=report.get("as_of")))
@@ -111,7 +111,12 @@ def costs(nights: Sequence[Past]) -> list[dict[str, Any]]:
     rows = []
     for stage, (seconds, peak, cpu) in newest.stages.items():
         theirs = [one.stages[stage] for one in before if stage in one.stages]
-        usual, memory, cpus = (median(one) for one in zip(*theirs, strict=True)) if theirs else (None, None, None)
+        usual, memory, cpus = (_median(one) for one in zip(*theirs, strict=True)) if theirs else (None, None, None)
         one = {"stage": stage, "seconds": seconds, "usual": usual, "peak_mb": peak, "usual_mb": memory}
-        rows.append(one | {"cpu_seconds": cpu, "usual_cpu": cpus, "watt_hours": cpu * WATTS / 3600})
+        rows.append(one | {"cpu_seconds": cpu, "usual_cpu": cpus, "watt_hours": None if cpu is None else cpu * WATTS / 3600})
     return rows
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Of the values that are known."""
+    return median(known) if (known := [one for one in values if one is not None]) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,22 @@ def test_nights_are_read_and_a_missing_one_is_told(tmp_path: Path) -> None:
     assert silent(nights, nights[-1].finished + SILENCE + timedelta(hours=1)) == "no night has ended for 27 hours"
     with pytest.raises(InputError, match="Run one first"):
         past_nights(tmp_path, "other")
+
+
+def test_cpu_seconds_that_a_night_did_not_note_are_left_out_and_shown_as_blank(tmp_path: Path) -> None:
+    now = datetime(2026, 11, 30, 8, tzinfo=UTC)
+    old = {"prepare": {"seconds": 2.0, "peak_mb": 100.0, "status": "done"}}  # of a version that did not measure it
+    report(tmp_path, "20261126-020000", now - timedelta(days=3), stages=old)
+    report(tmp_path, "20261127-020000", now - timedelta(days=2))
+    report(tmp_path, "20261128-020000", now - timedelta(days=1))
+    nights = past_nights(tmp_path, "shop")
+    assert costs(nights)[0]["usual_cpu"] == 3.6
+    assert costs(nights[:2])[0]["usual_cpu"] is None
+    (row,) = costs(nights[:1])
+    assert [row[name] for name in ("cpu_seconds", "usual_cpu", "watt_hours")] == [None, None, None]
+    page = render(Found("shop", now, [], [], [], nights[:1], nights[:1], [row], []))
+    cells = page[page.index('<section id="costs">') : page.index('<section id="calendar">')].partition("<tbody>")[2]
+    assert re.findall(r"<td>(.*?)</td>", cells) == ["2.0", "", "100", "", "", "", ""]
 
 
 def test_the_page_escapes_what_it_shows_and_draws_every_course(tmp_path: Path) -> None:
