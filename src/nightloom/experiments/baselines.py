@@ -33,6 +33,7 @@ from nightloom.evaluation.held_out import SCHEMA, held_out
 from nightloom.experiments.arguments import VARIANTS
 from nightloom.models.baselines.named import build
 from nightloom.packaging.bundle import Bundle
+from nightloom.runs.processes import cpu_seconds
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import environment, tie_to_parent
 from nightloom.training.ray_job import run_on_ray
@@ -113,12 +114,12 @@ def work(config: RunConfig, family: str, prepared: Path, pretrained: Path, folde
         for protocol in config.evaluation.protocols:
             held = held_out(protocol, prepared, items, users, exclude_seen=config.evaluation.exclude_seen)
             (folder / protocol).mkdir(exist_ok=True)
-            began, cpu = time.perf_counter(), _cpu_seconds()
+            began, cpu = time.perf_counter(), cpu_seconds()
             if family in VARIANTS:
                 model, curves = _tuned(varied(config, family), family, protocol, prepared, pretrained, folder / protocol, progress)
             else:
                 model, curves = _fitted(family, config.training.seed, held.train, len(items), folder / protocol)
-            figures["fit_cpu_seconds"][protocol] = round(_cpu_seconds() - cpu, 3)
+            figures["fit_cpu_seconds"][protocol] = round(cpu_seconds() - cpu, 3)
             figures["seconds"][protocol] = round(time.perf_counter() - began, 3)
             figures["curves"][protocol], figures["asked"][protocol] = curves, held.said
             ranked = ranks(model, held.queries, exclude_seen=config.evaluation.exclude_seen)
@@ -145,12 +146,6 @@ def _tuned(
 
     fine_tune(config, protocol, prepared, pretrained, folder, on_epoch)
     return Bundle.load(folder / "bundle").recommender, json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-
-
-def _cpu_seconds() -> float:
-    """CPU seconds of this process and of its children that have ended, on all cores together."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def main(path: Path) -> int:

@@ -1,9 +1,10 @@
-"""Which process wrote a run, whether it may still go on, and who sits before it."""
+"""Which process wrote a run, whether it may still go on, who sits before it, and what it has used."""
 
 from __future__ import annotations
 
 import getpass
 import os
+import resource
 import socket
 from contextlib import suppress
 
@@ -33,3 +34,9 @@ def alive(process: str | None) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(began)) < 2
     except psutil.NoSuchProcess:
         return False
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended, on all cores together."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)

@@ -18,7 +18,6 @@ With a store (`nightloom.runs.storage`) a finished folder is published there, an
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +38,7 @@ from nightloom.core.errors import DamagedError, InputError
 from nightloom.runs.backfill import FOLDER, as_of_that_day
 from nightloom.runs.code import code_of
 from nightloom.runs.locks import in_use, stage_lock
+from nightloom.runs.processes import cpu_seconds
 from nightloom.runs.storage import Storage, files_in
 
 MANIFEST = "manifest.json"
@@ -335,11 +335,6 @@ def _content(folder: Path, digests: Mapping[str, str], results: Sequence[str]) -
     return hash_json(read or dict(digests))
 
 
-def _cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
 class Usage:
     """What the block uses: peak resident memory of this process and its children, sampled ten times a second, and CPU seconds.
 
@@ -349,7 +344,7 @@ class Usage:
     """
 
     def __enter__(self) -> Usage:
-        self.peak_mb, self.cpu_seconds, self._began = 0.0, 0.0, _cpu_seconds()
+        self.peak_mb, self.cpu_seconds, self._began = 0.0, 0.0, cpu_seconds()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
         self._thread.start()
@@ -358,7 +353,7 @@ class Usage:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.cpu_seconds = _cpu_seconds() - self._began
+        self.cpu_seconds = cpu_seconds() - self._began
 
     def _watch(self) -> None:
         me = psutil.Process()
