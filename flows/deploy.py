@@ -80,8 +80,8 @@ def home_in(client: SyncPrefectClient, pool: str) -> str:
     try:
         kind = client.read_work_pool(pool).type
     except ObjectNotFound as error:
-        make = typed("prefect", "work-pool", "create", pool, "--type", "docker", "--base-job-template", "deployment/pools/docker.json")
-        raise InputError(f"--pool {pool}: Prefect's server has no such work pool. Make it, for example by `{make}`.") from error
+        how = '"Nights in containers of their own" in docs/deployment.md'
+        raise InputError(f"--pool {pool}: Prefect's server has no such work pool. Make it as under {how}.") from error
     return str(Path(__file__).parents[1]) if kind == "process" else IMAGE_HOME
 
 
@@ -154,7 +154,8 @@ def main(given: Namespace) -> int:
             return refused(error, Console(stderr=True, highlight=False))
     console.print(f"{made}: next night {given.next:%Y-%m-%d %H:%M} ({given.timezone}).")
     worker = typed("prefect", "worker", "start", "--pool", given.pool)
-    console.print(f"A worker runs it: {worker} (`make ui` and the units in deployment/systemd/ start one).")
+    there = " (`make ui` and the units in deployment/systemd/ start one)" if given.pool == POOL else ""
+    console.print(f"A worker runs it: {worker}{there}.")
     return 0
 
 

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+
+from flows.deploy import home_in
+from nightloom.core.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,13 +28,18 @@ def test_a_config_of_ones_own_is_deployed_and_updated(tmp_path: Path, prefect_se
     (tmp_path / "ratings.csv").write_text("user_id,item_id,timestamp\na,x,1600000000\n")
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {events: ratings.csv}\ntraining: {epochs: 3}\n")
     before = {path: path.read_bytes() for path in (ROOT / "deployment").rglob("*") if path.is_file()}
-    assert "nightly/mine: next night" in deploy(tmp_path, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    said = deploy(tmp_path, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    assert "nightly/mine: next night" in said
+    assert "--pool local (`make ui` and the units in deployment/systemd/ start one)" in said
     template = json.loads((ROOT / "deployment" / "pools" / "docker.json").read_text(encoding="utf-8"))
     with SyncPrefectClient(prefect_server) as client:
         here = client.read_deployment_by_name("nightly/mine")
         client.create_work_pool(WorkPoolCreate(name="containers", type="docker", base_job_template=template))
-    deploy(tmp_path, "--cron", "30 4 * * 1-5", "--timezone", "Asia/Shanghai", "--pool", "containers")
+    said = deploy(tmp_path, "--cron", "30 4 * * 1-5", "--timezone", "Asia/Shanghai", "--pool", "containers")
+    assert said.endswith("worker start --pool containers.\n")  # those of `make ui` and the units are for the pool `local`
     with SyncPrefectClient(prefect_server) as client:
+        with pytest.raises(InputError, match=r"--pool kubernetes: .* no such work pool\. .* in docs/deployment\.md\.$"):
+            home_in(client, "kubernetes")
         found = client.read_deployment_by_name("nightly/mine")
         pool = client.read_work_pool("local")
     assert pool.type == "process"

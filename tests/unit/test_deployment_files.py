@@ -137,6 +137,7 @@ def test_containers_of_the_docker_pool_see_what_those_of_the_compose_file_see() 
     assert given["networks"] == [f"{compose['name']}_default"]
     worker = compose["services"]["worker"]
     assert given["image"] in worker["image"]
+    assert given["env"].keys() == worker["environment"].keys()
     for name, value in given["env"].items():
         assert name == "PGPASSWORD" or value == worker["environment"][name]
 

@@ -57,7 +57,7 @@ def deploy(
 ) -> None:
     """Have Prefect start a night on time: makes or updates the deployment on the server that PREFECT_API_URL names.
 
-    A worker has to run there, too: `make ui`, or the units in deployment/systemd/.
+    A worker of the pool has to run there, too; `make ui` and the units in deployment/systemd/ start that of `local`.
     """
     options = ["--cron", cron, "--timezone", timezone, *(["--name", name] if name else []), *(["--pool", pool] if pool else [])]
     _run("flows.deploy", [*_arguments(file, preset, overrides), *options], None)
