@@ -63,9 +63,15 @@ def fuzz_table(data: bytes) -> None:
 
 
 @cache
+def _home() -> tempfile.TemporaryDirectory[str]:
+    """Where the whole bundle lies until this process ends."""
+    return tempfile.TemporaryDirectory()
+
+
+@cache
 def _whole() -> Path:
     """A bundle as it was written, and beside it its serving manifest."""
-    return small_bundle(Path(tempfile.mkdtemp()) / "bundle")
+    return small_bundle(Path(_home().name) / "bundle")
 
 
 def fuzz_bundle(data: bytes) -> None:

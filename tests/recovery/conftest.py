@@ -5,17 +5,15 @@ Each recommender has a database and a place in the store of its own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
-from pathlib import Path
 
 import fsspec
 import pytest
 
 from tests.postgres_server import PostgresServer, postgres_server
-from tests.recovery.parts import Parts, database, server
+from tests.recovery.parts import Parts, database, prefect_on
 from tests.s3_server import s3_server
 from tests.servers import free_port
 from tests.small_home import write_home
@@ -33,19 +31,8 @@ def postgres() -> Iterator[PostgresServer]:
 def prefect_api(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server on PostgreSQL."""
     folder, port = tmp_path_factory.mktemp("prefect"), free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
-    with server(command, port, "/api/health", folder / "log", prefect_settings(postgres, database(postgres, "prefect"), folder)):
+    with prefect_on(database(postgres, "prefect"), folder, port):
         yield f"http://127.0.0.1:{port}/api"
-
-
-def prefect_settings(postgres: PostgresServer, address: str, folder: Path) -> dict[str, str]:
-    """Environment of a Prefect server."""
-    return {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_DATABASE_CONNECTION_URL": address.replace("postgresql://", "postgresql+asyncpg://"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_ENABLED": "false",
-    }
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,18 @@ def server(command: list[str], port: int, health: str, log: Path, settings: dict
         yield process
     finally:
         end_group(process)
+
+
+def prefect_on(address: str, folder: Path, port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Prefect's server on a database, while the block runs."""
+    settings = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_DATABASE_CONNECTION_URL": address.replace("postgresql://", "postgresql+asyncpg://"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
+    return server(command, port, "/api/health", folder / "log", settings)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

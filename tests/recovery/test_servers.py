@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.recovery.conftest import Maker, prefect_settings
-from tests.recovery.parts import Parts, database, end_group, server
+from tests.recovery.conftest import Maker
+from tests.recovery.parts import Parts, database, end_group, prefect_on, server
 from tests.recovery.test_kills import whole
 from tests.servers import free_port
 
@@ -32,6 +33,17 @@ def reached(parts: Parts, night: subprocess.Popen[bytes], stage: str) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def asleep(parts: Parts, night: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A night that sleeps while the block runs: it is at work when it begins, and no further when it ends."""
+    night.send_signal(signal.SIGSTOP)
+    try:
+        assert night.poll() is None, parts.said()
+        yield
+    finally:
+        night.send_signal(signal.SIGCONT)
+
+
 class Restarted:
     """A server that is killed and brought back at the same port.
 
@@ -44,9 +56,10 @@ class Restarted:
         self._stack, self._start = stack, start
         self.process = stack.enter_context(start())  # type: ignore[arg-type]
 
-    def again(self) -> None:
-        """Kill it with all that it started, and start it again a little later."""
-        end_group(self.process)
+    def again(self, parts: Parts, night: subprocess.Popen[bytes]) -> None:
+        """Kill it with all that it started, in the middle of a night, and start it again a little later."""
+        with asleep(parts, night):
+            end_group(self.process)
         time.sleep(AWAY_SECONDS)
         self.process = self._stack.enter_context(self._start())  # type: ignore[arg-type]
 
@@ -71,32 +84,25 @@ def prefect_server(stack: ExitStack, parts: Parts) -> Restarted:
     """A Prefect server on a database of its own, which the recommender's nights use from now on."""
     port, folder = free_port(), parts.home / "prefect-server"
     folder.mkdir()
-    settings = prefect_settings(parts.postgres, database(parts.postgres, f"prefect-{parts.bucket}"), folder)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"]
+    address = database(parts.postgres, f"prefect-{parts.bucket}")
     parts.settings["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    return Restarted(stack, lambda: server(command, port, "/api/health", folder / "log", settings))
+    return Restarted(stack, lambda: prefect_on(address, folder, port))
 
 
 @pytest.mark.parametrize("stage", ["prepare", "fine_tune", "promote"])
-def test_mlflows_server_is_killed_and_comes_back(maker: Maker, undisturbed: Parts, stack: ExitStack, stage: str) -> None:
+@pytest.mark.parametrize(("one", "survives"), [(mlflow_server, True), (prefect_server, False)], ids=["MLflow", "Prefect"])
+def test_a_server_is_killed_and_comes_back(
+    maker: Maker, undisturbed: Parts, stack: ExitStack, one: Callable[[ExitStack, Parts], Restarted], survives: bool, stage: str
+) -> None:
+    """Without MLflow's server the night waits. Without Prefect's it may end, and the next one goes on."""
     parts = maker()
-    mlflow = mlflow_server(stack, parts)
+    its = one(stack, parts)
     night = parts.start()
     reached(parts, night, stage)
-    mlflow.again()
-    assert night.wait(400) == 0, parts.said()
-    whole(parts, undisturbed)
-
-
-@pytest.mark.parametrize("stage", ["prepare", "fine_tune", "promote"])
-def test_prefects_server_is_killed_and_comes_back(maker: Maker, undisturbed: Parts, stack: ExitStack, stage: str) -> None:
-    parts = maker()
-    prefect = prefect_server(stack, parts)
-    night = parts.start()
-    reached(parts, night, stage)
-    prefect.again()
-    assert night.wait(400) in (0, 1), parts.said()
-    parts.night()
+    its.again(parts, night)
+    assert night.wait(400) in ((0,) if survives else (0, 1)), parts.said()
+    if not survives:
+        parts.night()
     whole(parts, undisturbed)
 
 
@@ -109,7 +115,8 @@ def test_the_database_is_restarted(maker: Maker, undisturbed: Parts, stack: Exit
         mlflow_server(stack, parts)
     night = parts.start()
     reached(parts, night, stage)
-    parts.postgres.stop()
+    with asleep(parts, night):
+        parts.postgres.stop()
     time.sleep(AWAY_SECONDS)
     parts.postgres.start()
     assert night.wait(400) in (0, 1), parts.said()  # a query that is cut off in its middle may end it, and says what to do
@@ -156,7 +163,8 @@ def test_trim_beside_a_night(maker: Maker, undisturbed: Parts) -> None:
         env = parts.environment | {"NIGHTLOOM_ROOT": str(root)}
         return subprocess.run(command, cwd=parts.home, env=env, capture_output=True, text=True, timeout=300, check=False)
 
-    refused, elsewhere = trim(parts.root), trim(parts.home / "elsewhere")
+    with asleep(parts, night):
+        refused, elsewhere = trim(parts.root), trim(parts.home / "elsewhere")
     assert night.wait(400) == 0, parts.said()
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "at work under" in refused.stderr

@@ -24,16 +24,10 @@ from nightloom.promotion import registry as module
 from nightloom.promotion.ledger import DONE, PROMOTE, Intent
 from nightloom.promotion.registered import ANCHOR, CHAMPION, PREVIOUS, TRAINED_TAG, Registered
 from nightloom.promotion.registry import HeldError, OvertakenError, Registry
+from tests.recovery.killed import WRITES
 
 FORK = multiprocessing.get_context("fork")
 SERVED = cast(Served, SimpleNamespace(folder=Path(__file__).with_name("no files")))
-WRITES = (
-    "create_registered_model",
-    "create_model_version",
-    "set_registered_model_alias",
-    "delete_registered_model_alias",
-    "set_registered_model_tag",
-)
 
 
 def in_a_process(registry: Registry, work: Callable[[Registry], Any]) -> Any:
