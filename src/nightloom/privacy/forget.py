@@ -33,6 +33,7 @@ from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import not_in_use
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.runs.storage import Storage
+from nightloom.serving.settings import rebuilt_file
 from nightloom.serving.store.erase import compact, erase_from_base, erase_from_store, marks_in
 
 KEPT_STAGES = ("load_pretrained",)
@@ -134,6 +135,7 @@ def _forget(name: str, user: str, root: Path, progress: Progress, *, elsewhere: 
         progress("snapshots gone through")
         files += _delete_stages(root, name)
         progress("stages deleted, they are made again")
+        files += _delete_rebuilt(root, name)
         files += sum(redact(path, user) for home in _homes(root, name) for path in _files(home))
         progress("nights gone through")
         left = list[str]()
@@ -210,6 +212,14 @@ def _redact_snapshot(folder: Path, user: str) -> int:
 
 def _of_people(file: str) -> bool:
     return file.removeprefix("rejected_").removesuffix(".parquet") in PEOPLE
+
+
+def _delete_rebuilt(root: Path, name: str) -> int:
+    """Delete what the service built of everybody's events; it is built anew."""
+    found = list((root / "serving" / name).glob(rebuilt_file(Path(), "*").name))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 def _delete_stages(root: Path, name: str) -> int:

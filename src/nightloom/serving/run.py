@@ -27,6 +27,7 @@ from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
 from nightloom.serving.prepare import prepare, serving_folder
+from nightloom.serving.rebuilder import Rebuilder
 from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Limits, Settings, cache_bytes
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     )
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
+    threading.Thread(target=Rebuilder(folder, settings.store).watch, name="edges", daemon=True).start()
     listen(settings, place.host, place.port, place.workers)
     if finder.fault is not None:
         raise finder.fault

@@ -23,6 +23,7 @@ from nightloom.privacy import forget as module
 from nightloom.privacy.forget import forget
 from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.service_store import store_file
+from nightloom.serving.settings import rebuilt_file
 from nightloom.serving.store import Event, Feedback, Store
 from nightloom.serving.store.base import Base
 from nightloom.serving.store.erase import wishes
@@ -85,6 +86,8 @@ def home(tmp_path: Path) -> Path:
     stage = root / "stages" / NAME / "prepare" / "0123456789abcdef"
     stage.mkdir(parents=True)
     pd.DataFrame({"user_id": [CANARY, "ann"]}).to_parquet(stage / "users.parquet", index=False)
+    rebuilt_file(root / "serving" / NAME, "1").parent.mkdir(parents=True)
+    rebuilt_file(root / "serving" / NAME, "1").write_bytes(b"edges of everybody's events")
     texts = root / "stages" / NAME / "load_pretrained" / "0123456789abcdef"
     texts.mkdir(parents=True)
     (texts / "texts.json").write_text("[]")
@@ -103,6 +106,7 @@ def test_nothing_is_left_and_the_same_source_brings_nothing_back(home: Path) -> 
     done = forget(NAME, CANARY, root)
     assert done.rows == 2
     assert holders(root) == []
+    assert not rebuilt_file(root / "serving" / NAME, "1").exists()
     assert (root / "stages" / NAME / "load_pretrained" / "0123456789abcdef" / "texts.json").exists()
     (snapshot,) = (root / "snapshots" / NAME).glob("*/snapshot.json")
     left = read_snapshot(snapshot.parent)  # sealed anew, and of the others nothing is gone

@@ -28,6 +28,8 @@ PART = 2_000_000
 KEPT = 3
 """Files that stay: the champion's, the one before, and one that is being made."""
 
+PAGE = 10_000
+"""Users that are named at a time."""
 CACHED = 100_000
 """Item ids that are kept in memory, some 10 MB."""
 
@@ -89,6 +91,18 @@ class Base:
             rows = np.linspace(1, last, min(most, last), dtype=np.int64).tolist()
             statement = "SELECT user_id FROM users WHERE rowid IN (SELECT value FROM json_each(?)) ORDER BY rowid"
             return [user for (user,) in self._connection.execute(statement, (json.dumps(rows),))]
+
+    def users(self) -> Iterator[str]:
+        """All users of the snapshot."""
+        last = 0
+        while True:
+            with self._lock:
+                rows = self._connection.execute("SELECT rowid, user_id FROM users WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, PAGE))
+                found = rows.fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            yield from (user for _, user in found)
 
     def close(self) -> None:
         """Close the file."""
