@@ -107,7 +107,7 @@ def forgotten_elsewhere(name: str, root: Path) -> list[str]:
     if new:
         for snapshot in _snapshots(root, name):
             for table, columns in PEOPLE.items():
-                if (path := snapshot / f"{table}.parquet").is_file():
+                if (path := snapshot / f"{table}.parquet").exists():
                     ids = {one for column in columns for one in pq.read_table(path, columns=[column])[column].unique().to_pylist() if one}
                     here |= {listed.hash(one): one for one in ids}
     for hash_ in sorted(new - set(here)):
@@ -155,7 +155,7 @@ def saw(snapshot: Path, user: str) -> bool:
         return True
     for table, columns in PEOPLE.items():
         path = snapshot / f"{table}.parquet"
-        if path.is_file():
+        if path.exists():
             for column in columns:
                 if pq.read_table(path, columns=[column], filters=[(column, "==", user)]).num_rows:
                     return True
@@ -190,20 +190,24 @@ def _redact_snapshot(folder: Path, user: str) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
         said = read_sealed(folder / SAID)
         check_listing(folder, said["files"])
-        tables = {name: pq.read_table(folder / name) for name in said["files"] if name.endswith(".parquet")}
-        kept = {name: without_rows(table, user) for name, table in tables.items() if _of_people(name)}
-        changed = {name: table for name, table in kept.items() if len(table) < len(tables[name])}
-        if not changed:
-            return 0
         scratch.mkdir()
-        for name, table in changed.items():
-            pq.write_table(table, scratch / name)
+        for name in filter(_of_people, said["files"]):
+            table = pq.read_table(folder / name)  # one after the other: parts of events are many
+            kept = without_rows(table, user)
+            if not (gone := len(table) - len(kept)):
+                continue
+            (scratch / name).parent.mkdir(exist_ok=True)
+            pq.write_table(kept, scratch / name)
             kind, what = ("rejected", name.removeprefix("rejected_")) if name.startswith("rejected_") else ("counts", name)
-            said[kind] = {**said[kind], what.removesuffix(".parquet"): len(table)}
+            table_name = Path(what).parts[0].removesuffix(".parquet")
+            said[kind] = {**said[kind], table_name: said[kind][table_name] - gone}
+        if not any(scratch.iterdir()):
+            scratch.rmdir()
+            return 0
         said["files"] = {**said["files"], **listing(scratch, SAID)}
         said["redacted"] = int(said.get("redacted", 0)) + 1
         write_sealed(scratch / SAID, said)  # last: with it the scratch folder is whole
-    names = sorted((path.name for path in scratch.iterdir()), key=lambda one: one == SAID)
+    names = sorted((path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()), key=lambda one: one.name == SAID)
     for name in names:
         (scratch / name).replace(folder / name)
     shutil.rmtree(scratch)
@@ -211,7 +215,7 @@ def _redact_snapshot(folder: Path, user: str) -> int:
 
 
 def _of_people(file: str) -> bool:
-    return file.removeprefix("rejected_").removesuffix(".parquet") in PEOPLE
+    return file.endswith(".parquet") and Path(file).parts[0].removeprefix("rejected_").removesuffix(".parquet") in PEOPLE
 
 
 def _delete_rebuilt(root: Path, name: str) -> int:

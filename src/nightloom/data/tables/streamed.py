@@ -12,10 +12,11 @@ import pandas as pd
 from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
 from nightloom.data.sources.raw import RawTable
-from nightloom.data.tables.blocks import SpeltWriter, StoredTable
+from nightloom.data.tables.blocks import PartsWriter, StoredTable
 from nightloom.data.tables.canonical import Converted, convert_table, said_of_items, sorted_rows, tables_of
 from nightloom.data.tables.oddities import Seen
 from nightloom.data.tables.schema import Tables
+from nightloom.data.tables.snapshot import block_digest
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def stream(pieces: Iterable[RawTable], data: DataConfig, path: Path, leave_out: 
     columns: set[str] = set()
     seen, rows, left_out = Seen(), 0, 0
     rejected: list[pd.DataFrame] = []
-    writer: SpeltWriter | None = None
+    writer: PartsWriter | None = None
     try:
         for piece in pieces:
             columns = columns or set(map(str, piece.frame))
@@ -89,7 +90,9 @@ def stream(pieces: Iterable[RawTable], data: DataConfig, path: Path, leave_out: 
             made, gone = leave_out(Tables(one.frame, rejected={"events": sorted_rows(one.aside)}))
             left_out += gone
             rejected += [made.rejected["events"]] if "events" in made.rejected else []
-            writer = writer or SpeltWriter(path, made.events.iloc[:0])
+            if writer is None:
+                head = made.events.iloc[:0]
+                writer = PartsWriter(path, head, block_digest(head))
             writer.add(made.events)
     except InputError:
         return None
