@@ -20,8 +20,10 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.parquet as pq
 
 from nightloom.core.digests import check_listing, listing, read_sealed, write_sealed
+from nightloom.core.files import PARTIAL
 from nightloom.core.privacy_key import hashes_in, key_of_environment, privacy_key
 from nightloom.core.pseudonyms import Pseudonyms
+from nightloom.data.tables.kept import drop, kept_home
 from nightloom.data.tables.snapshot import SAID
 from nightloom.data.tables.without_people import PEOPLE
 from nightloom.privacy.redact import redact, without_rows
@@ -105,6 +107,7 @@ def forgotten_elsewhere(name: str, root: Path) -> list[str]:
     new = hashes_in(marks, privacy_key(root), "people who were forgotten on another machine") - known
     here: dict[str, str] = {}
     if new:
+        _delete_kept(root, name)
         for snapshot in _snapshots(root, name):
             for table, columns in PEOPLE.items():
                 if (path := snapshot / f"{table}.parquet").exists():
@@ -132,6 +135,7 @@ def _forget(name: str, user: str, root: Path, progress: Progress, *, elsewhere: 
         for snapshot in _snapshots(root, name):
             files += _redact_snapshot(snapshot, user)
         files += sum(erase_from_base(path, user) for path in store_file(root, name).parent.glob(f"{name}-base-*.db"))
+        files += _delete_kept(root, name)
         progress("snapshots gone through")
         files += _delete_stages(root, name)
         progress("stages deleted, they are made again")
@@ -240,6 +244,15 @@ def _delete_stages(root: Path, name: str) -> int:
     for stage_name in storage.names(f"stages/{name}"):
         if stage_name not in KEPT_STAGES:
             storage.delete(f"stages/{name}/{stage_name}")
+    return many
+
+
+def _delete_kept(root: Path, name: str) -> int:
+    """Delete what stages keep of people's events from night to night, and what a killed collect left; the number of files."""
+    many = 0
+    for home in sorted([*kept_home(root, name).glob("*"), *(root / "snapshots" / name).glob(f"{PARTIAL}*")]):
+        many += sum(path.is_file() for path in home.rglob("*"))
+        drop(home)
     return many
 
 

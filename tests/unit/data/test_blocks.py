@@ -18,7 +18,7 @@ from expectations.run import check, read_checked
 from nightloom.config import DataConfig, config_from_dict
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
-from nightloom.data import collect as collecting
+from nightloom.data import growing
 from nightloom.data.collect import collect
 from nightloom.data.preparation import rows as of_rows
 from nightloom.data.preparation.prepare import prepare
@@ -220,7 +220,7 @@ def test_a_source_is_collected_in_pieces_as_in_one(odd: str, form: str, tmp_path
     data = DataConfig(events=str(place), items=str(tmp_path / "items.csv"), store="none", columns={"events": columns})
     told: dict[str, Any] = {}
     streamed: list[Streamed | None] = []
-    monkeypatch.setattr(collecting, "stream", lambda *given: streamed.append(stream(*given)) or streamed[-1])
+    monkeypatch.setattr(growing, "stream", lambda *given: streamed.append(stream(*given)) or streamed[-1])
     for name, rows in {"whole": None, "pieces": 90}.items():
         small(monkeypatch, 90)  # rows of a part count in the hash
         if rows is None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nightloom.data.tables import coded as of_text
 from nightloom.data.tables.coded import coded, coded_column, files_of, is_coded, read_coded, spelt
+from nightloom.data.tables.kept import link
 
 DICTIONARY_BYTES = 1 << 24
 """Most bytes of a row group's distinct values that are written once: text that is written so is read coded at a fifth of the time."""
@@ -138,9 +139,13 @@ class SpeltWriter:
                 self._write()
 
     def _write(self) -> None:
-        tables = [pa.Table.from_pandas(part, self.schema, preserve_index=False) for part in self._waiting]
+        group = self._group()
         self._waiting = []
-        self._take(pa.concat_tables(tables) if tables else self.schema.empty_table())
+        self._take(group)
+
+    def _group(self) -> pa.Table:
+        tables = [pa.Table.from_pandas(part, self.schema, preserve_index=False) for part in self._waiting]
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
 
     def _open(self) -> None:
         self._writer = pq.ParquetWriter(self.path, self.schema, dictionary_pagesize_limit=DICTIONARY_BYTES)
@@ -169,12 +174,24 @@ class PartsWriter(SpeltWriter):
         self._digest = digest
         super().__init__(path, head)
 
+    def go_on(self, parts: Sequence[Path], digests: Sequence[str]) -> None:
+        """Begin with parts that were written before, which are linked; nothing may have been added yet."""
+        for number, part in enumerate(parts):
+            link(part, self.path / part_name(number))
+        self.digests = list(digests)
+        self.rows = len(parts) * of_text.ROW_GROUP
+
+    def waiting(self) -> pa.Table:
+        """The rows after the last part."""
+        return self._group()
+
     def _open(self) -> None:
         self.path.mkdir()
 
     def _take(self, group: pa.Table) -> None:
-        write_part(self.path / part_name(len(self.digests)), group)
-        self.digests.append(self._digest(group))
+        whole = group.combine_chunks()  # so that the file does not depend on how the rows came
+        write_part(self.path / part_name(len(self.digests)), whole)
+        self.digests.append(self._digest(whole))
 
     def _close(self) -> None:
         if len(self.digests) == 1:
@@ -197,7 +214,14 @@ class Texts:
     """The distinct values of a text column that is read in blocks, numbered as they first came."""
 
     def __init__(self) -> None:
-        self.values = pa.array([], pa.large_string())
+        self.values: pa.LargeStringArray = pa.array([], pa.large_string())
+
+    @classmethod
+    def of(cls, values: pa.LargeStringArray) -> Texts:
+        """With some values that have come, in their order."""
+        texts = cls()
+        texts.values = values
+        return texts
 
     def __len__(self) -> int:
         return len(self.values)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightloom.core.digests import check_file, check_listing, listing, read_sealed, set_aside, write_sealed
+from nightloom.core.digests import check_listing, listing, read_sealed, set_aside, write_sealed
 from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import whole_file, whole_folder
 from nightloom.data.tables import coded as of_text
