@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from nightloom.core.digests import check_listing, listing, read_sealed, write_sealed
 from nightloom.core.files import PARTIAL
+from nightloom.core.names import check_name
 from nightloom.core.privacy_key import hashes_in, key_of_environment, privacy_key
 from nightloom.core.pseudonyms import Pseudonyms
 from nightloom.data.tables.kept import drop, kept_home
@@ -74,9 +75,10 @@ def forget(name: str, user: str, root: Path, progress: Progress = lambda _: None
         elsewhere: whether another machine that shares the store has cleared it: what the person did since counts.
 
     Raises:
-        InputError: a night is at work, or the list of forgotten people was made by another key.
+        InputError: it is no name, a night is at work, or the list of forgotten people was made by another key.
         NightloomError: MLflow or the store can not be reached.
     """
+    check_name(name)
     root, done = root.resolve(), list[Done]()
     for one in (user, *_pseudonyms(user)):
         done.append(_forget(name, one, root, progress, elsewhere=elsewhere))

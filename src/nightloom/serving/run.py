@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from nightloom.core.blocklist import blocklist_of
 from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.names import check_name
 from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
@@ -101,9 +102,10 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
         place: where to listen.
 
     Raises:
-        InputError: there is no champion.
+        InputError: there is no champion, or it is no name.
         NightloomError: the champion's artefact does not answer as its bundle.
     """
+    check_name(name)
     root = root.resolve()
     folder = serving_folder(root, name)
     for old in [*folder.glob("metrics-*.json"), folder / CHAMPION]:

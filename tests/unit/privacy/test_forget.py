@@ -21,8 +21,10 @@ from nightloom.data.collect import collect
 from nightloom.data.tables.snapshot import Snapshot, read_snapshot
 from nightloom.privacy import forget as module
 from nightloom.privacy.forget import forget
+from nightloom.promotion.registry import Registry
 from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.service_store import store_file
+from nightloom.serving.run import Place, serve
 from nightloom.serving.settings import rebuilt_file
 from nightloom.serving.store import Event, Feedback, Store
 from nightloom.serving.store.base import Base
@@ -203,6 +205,17 @@ def test_others_of_another_recommender_are_left_alone(home: Path) -> None:
     (other / "report.html").write_text(f"<summary>User {CANARY}</summary>")
     forget(NAME, CANARY, root)
     assert holders(root) == ["nights/shop-2/20260101-020000/report.html"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "", "a/b", "Shop", "shop\n", "..", "\0"])
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "mlruns"
+    root.mkdir()
+    with pytest.raises(InputError, match="is no name"):
+        forget(name, "u1", root)
+    with pytest.raises(InputError, match="is no name"):
+        serve(name, root, lambda: Registry(root), Place())
+    assert [*tmp_path.rglob("*")] == [root]
 
 
 def test_while_a_run_is_at_work_it_is_refused(home: Path) -> None:
