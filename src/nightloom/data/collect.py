@@ -25,7 +25,7 @@ from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.snapshot import SAID as SNAPSHOT
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
-from nightloom.data.tables.with_store import FORGOTTEN, with_store
+from nightloom.data.tables.with_store import FORGOTTEN, LaidOver, with_store
 from nightloom.data.tables.without_people import People, without_people
 from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import in_use
@@ -64,6 +64,7 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     home = root / "snapshots" / name
     listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
     pseudonyms = _pseudonyms(home) if data.pseudonyms else None
+    laid = LaidOver(day, data) if day is not None else None
     if pseudonyms:
         source[PSEUDONYMS] = pseudonyms.fingerprint
     if data.set is not None:
@@ -75,8 +76,8 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
         for table, place in places.items():
             if place is None:
                 continue
-            pieces = table == "events" and day is None  # what a store adds may decide of all events
-            read = read_table(place, data, table) if not pieces else _events(place, data, Growing(root, name, data, listed, scratch))
+            events = table == "events"
+            read = _events(place, data, Growing(root, name, data, listed, laid, scratch)) if events else read_table(place, data, table)
             if not isinstance(read, RawTable):
                 source[table], large = read.label, read
                 continue
@@ -100,7 +101,7 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
     if day is not None:
-        made, dropped = with_store(made, day, data)
+        made, dropped = with_store(made, day, data, laid if found else None)
         made, waiting = without_people(made, listed.unfinished())  # what came after the person was forgotten counts, once that is done
         if waiting:
             dropped[FORGOTTEN] = dropped.get(FORGOTTEN, 0) + waiting

@@ -19,6 +19,7 @@ from nightloom.data.sources.raw import RawTable
 from nightloom.data.tables import coded as of_text
 from nightloom.data.tables.kept import drop, keeping, kept_home, take
 from nightloom.data.tables.streamed import Begun, Streamed, stream
+from nightloom.data.tables.with_store import LaidOver
 from nightloom.data.tables.without_people import People
 from nightloom.runs.code import code_of
 from nightloom.runs.forgotten import Forgotten
@@ -35,20 +36,22 @@ class Growing:
         name: of the recommender.
         data: how the source is read.
         listed: people who asked to be forgotten.
+        laid: lays the events of the service's store over the source's; None without a store.
         scratch: where folders live that end with the stage.
 
     Attributes:
         label: where the source is, for people.
     """
 
-    def __init__(self, root: Path, name: str, data: DataConfig, listed: Forgotten, scratch: ExitStack) -> None:
+    def __init__(self, root: Path, name: str, data: DataConfig, listed: Forgotten, laid: LaidOver | None, scratch: ExitStack) -> None:
         self.label = ""
         self._home, self._snapshots, self._scratch = kept_home(root, name) / "collect", root / "snapshots" / name, scratch
         said = data.model_dump(mode="json", include=READ)
-        people = sorted(act.hash for act in listed.acts)
+        people = [sorted(act.hash for act in listed.acts), *(laid.said if laid else ())]
         # Under pseudonyms nothing is kept: which ids there are is known by the ids themselves.
         self._key = None if data.pseudonyms else hash_json([said, people, of_text.ROW_GROUP, code_of([stream])])
         self._begun: Begun | None = None
+        self._laid = laid
 
     def begin(self, source: InPieces) -> RawTable | None:
         """Look where reading begins. A source of one piece is read, and given.
@@ -74,7 +77,9 @@ class Growing:
             progress(f"{self._begun.rows:,} events are as they were and not read again")
         pieces, self._pieces = self._pieces, iter(())  # it holds the rows that it has read
         parts = self._folder / "kept"
-        return stream(pieces, self._source.data, self._folder / EVENTS, people, grows_from(self._source.parts), self._begun, parts)
+        return stream(
+            pieces, self._source.data, self._folder / EVENTS, people, grows_from(self._source.parts), self._begun, parts, self._laid
+        )
 
     def keep(self, found: Streamed, parts: Path) -> None:
         """Keep what was made of rows that will be there tomorrow; `parts` are the snapshot's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from nightloom.data.tables import coded, kept, streamed
 from nightloom.data.tables.kept import SAID, kept_home
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.privacy.forget import forget, saw
+from nightloom.runs.service_store import store_file
+from nightloom.serving.store import Event, Store
 from nightloom.serving.store.base import make
 
 NAME = "shop"
@@ -272,3 +275,59 @@ def test_a_snapshot_of_parts_is_read_as_one_of_a_file(tmp_path: Path, monkeypatc
     for folder in (parts, alone):
         make(folder / "events.parquet", tmp_path / f"{folder.parents[2].name}.db")
     assert (tmp_path / "parts.db").read_bytes() == (tmp_path / "alone.db").read_bytes()
+
+
+def day_at_the_service(root: Path, number: int, deleted: str | None = None) -> None:
+    """What people did on a day at the service, an item that is new, and one that is deleted."""
+    store, begin = Store.open(store_file(root, NAME)), 1_700_500_000_000 + number * 86_400_000
+    store.add_events(
+        [Event(f"{number}-{one}", f"{one % 9}", f"{one % 30}", "view", begin + one * 1000, None, {"page": "x"}) for one in range(70)]
+    )
+    store.put_item(f"new-{number}", {"title": "New"})
+    if deleted:
+        store.delete_item(deleted)
+    store.close()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_what_the_service_has_kept_is_laid_over_the_pieces(
+    form: str, tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, root = tmp_path / "source", tmp_path / "mlruns"
+    last = days(source, log(9, 400), [100, 200, 300, 400], form)[-1]
+    last.rename(tmp_path / last.name)
+
+    def nights() -> tuple[Path, int]:
+        """A night, which is that of one that reads everything at once; and the rows that it has read."""
+        data = DataConfig(events=str(source))
+        read.clear()
+        found, rows = collect(NAME, data, root), sum(read)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "PIECE", 10**6)
+            elsewhere = Path(tempfile.mkdtemp(dir=tmp_path))
+            shutil.copytree(root / "store", elsewhere / "store")
+            if (root / "forgotten").is_dir():
+                shutil.copytree(root / "forgotten", elsewhere / "forgotten")
+            whole = collect(NAME, data, elsewhere)
+        assert told(found.path) == told(whole.path)
+        assert found.source["left_out"] == whole.source["left_out"] if "left_out" in whole.source else "left_out" not in found.source
+        return found.path, rows
+
+    day_at_the_service(root, 1)
+    first, rows = nights()
+    assert rows == 300
+    assert (first / "events.parquet" / "000003.parquet").exists()
+    day_at_the_service(root, 2)
+    (tmp_path / last.name).rename(last)
+    second, rows = nights()
+    assert rows <= 240
+    assert (second / "events.parquet" / "000000.parquet").samefile(first / "events.parquet" / "000000.parquet")
+    day_at_the_service(root, 3, deleted="5")
+    third, rows = nights()
+    assert rows == 400, "an item that was deleted takes its events out of all parts"
+    assert "5" not in set(read_snapshot(third).events["item_id"])
+    forget(NAME, "7", root)
+    day_at_the_service(root, 4)
+    fourth, _ = nights()
+    events = read_snapshot(fourth).events
+    assert (events["user_id"] == "7").sum() == 7, "what came after they asked counts"

@@ -26,6 +26,7 @@ from nightloom.data.tables.kept import link
 from nightloom.data.tables.oddities import Seen
 from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import block_digest
+from nightloom.data.tables.with_store import LaidOver
 from nightloom.data.tables.without_people import People
 
 
@@ -41,6 +42,7 @@ class Begun:
         rejected: rows that could not be read.
         rows: read.
         left_out: events of people who were forgotten.
+        laid_out: events that the service's store leaves out, by reason.
         digests: of the full parts.
         rest: the rows after these.
     """
@@ -52,13 +54,17 @@ class Begun:
     rejected: pd.DataFrame
     rows: int
     left_out: int
+    laid_out: Mapping[str, int]
     digests: tuple[str, ...]
     rest: pa.Table
 
     @property
     def said(self) -> dict[str, Any]:
         """What is no table, as JSON values."""
-        place, counts = [self.place.files, self.place.rows], {"rows": self.rows, "left_out": self.left_out, "seen": self.seen.rows}
+        place, counts = (
+            [self.place.files, self.place.rows],
+            {"rows": self.rows, "left_out": self.left_out, "laid_out": dict(self.laid_out), "seen": self.seen.rows},
+        )
         return {"place": place, "decided": dict(self.decided), **counts, "digests": list(self.digests)}
 
     def write(self, folder: Path, parts: Path) -> None:
@@ -86,6 +92,7 @@ class Begun:
             pd.read_parquet(folder / "rejected.parquet"),
             said["rows"],
             said["left_out"],
+            said["laid_out"],
             tuple(said["digests"]),
             pq.read_table(folder / "rest.parquet"),
         )
@@ -136,6 +143,7 @@ def stream(
     until: Place = BEGIN,
     begun: Begun | None = None,
     parts: Path | None = None,
+    laid: LaidOver | None = None,
 ) -> Streamed | None:
     """Read, convert and write the events, a piece at a time.
 
@@ -147,12 +155,13 @@ def stream(
         until: the last place up to which what was made may be kept.
         begun: what was made of the rows before the first piece.
         parts: the folder with its parts.
+        laid: lays the events of the service's store over them; None without a store.
 
     Returns:
         The events as they would be made of the whole; None where that can not be told from the pieces, since what is decided by all rows
         differs from piece to piece, or a piece is refused: whoever reads the whole finds the same, or says why.
     """
-    made = _Made(data, path, people)
+    made = _Made(data, path, people, laid)
     kept: Begun | None = None
     try:
         if begun and parts:
@@ -167,6 +176,8 @@ def stream(
             place = end
         if place is not None:
             kept = made.begun(place)
+        if not made.lay_over():
+            return None
     except InputError:
         return None
     finally:
@@ -177,9 +188,9 @@ def stream(
 class _Made:
     """What was made so far."""
 
-    def __init__(self, data: DataConfig, path: Path, people: People) -> None:
+    def __init__(self, data: DataConfig, path: Path, people: People, laid: LaidOver | None) -> None:
         self.first: Converted | None = None
-        self._data, self._path, self._people = data, path, people
+        self._data, self._path, self._people, self._laid = data, path, people, laid
         self._decided: dict[str, Any] = {}
         self._seen, self._rows = Seen(), 0
         self._rejected: list[pd.DataFrame] = []
@@ -190,6 +201,8 @@ class _Made:
         self.first = Converted(begun.head, nothing, begun.decided["kinds"], begun.decided["notes"], {})
         self._decided, self._seen, self._rows = dict(begun.decided), begun.seen, begun.rows
         self._people.left_out += begun.left_out
+        if self._laid:
+            self._laid.left_out = dict(begun.laid_out)
         self._rejected = [begun.rejected] if len(begun.rejected) else []
         self._writer = self._new_writer(begun.head)
         self._writer.go_on([parts / part_name(number) for number in range(len(begun.digests))], begun.digests)
@@ -221,8 +234,17 @@ class _Made:
         made = self._people.rename(made)
         self._rejected += [made.rejected["events"]] if "events" in made.rejected else []
         self._writer = self._writer or self._new_writer(made.events.iloc[:0])
-        self._writer.add(made.events)
+        self._writer.add(self._laid.stay(made.events) if self._laid else made.events)
         return True
+
+    def lay_over(self) -> bool:
+        """Add the store's events; False where they must be seen beside all others."""
+        if self._laid is None or self._writer is None or self.first is None:
+            return True
+        added = self._laid.added(self.first.frame)
+        if added is not None:
+            self._writer.add(added)
+        return added is not None
 
     def begun(self, place: Place) -> Begun | None:
         """What may be kept of all rows so far; None where they fill no part."""
@@ -236,6 +258,7 @@ class _Made:
             self._aside(),
             self._rows,
             self._people.left_out,
+            dict(self._laid.left_out) if self._laid else {},
             tuple(self._writer.digests),
             self._writer.waiting(),
         )
