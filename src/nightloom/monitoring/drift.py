@@ -52,7 +52,7 @@ def drifts(nights: Sequence[Kept]) -> list[Signal]:
     for name, said in SAID.items():
         apart = [against(nights, at, name) for at in range(len(nights))]
         values = np.array([np.nan if one is None else one[0].max() for one in apart])
-        found.append(Signal(name, said, values, rises=True, unit="distance", least=LEAST))
+        found.append(Signal(f"drift of {name}", said, values, rises=True, unit="distance", least=LEAST))
     return found
 
 

@@ -17,6 +17,8 @@ from nightloom.monitoring.watch import Found, Watched
 
 WIDTH, HEIGHT, EDGE = 300, 64, 6
 """Of a course, in SVG units."""
+STEPS = 40
+"""Most steps of a drawn histogram: bins next to each other are drawn as one."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,10 @@ def course(watched: Watched) -> Course:
 def shape(moved: Moved) -> Shape:
     """Lay out two histograms, over the bins that hold something."""
     filled = np.flatnonzero((moved.before > 0) | (moved.now > 0))
-    bins = slice(int(filled[0]), int(filled[-1]) + 1)
-    most = max(float(moved.before.max()), float(moved.now.max()))
+    wide = -(-(int(filled[-1]) + 1 - int(filled[0])) // STEPS)
+    starts = np.arange(int(filled[0]), int(filled[-1]) + 1, wide)
+    before, now = (np.add.reduceat(one, starts) for one in (moved.before, moved.now))
+    most = max(float(before.max()), float(now.max()))
 
     def steps(shares: NDArray[np.float64]) -> str:
         across = EDGE + (WIDTH - 2 * EDGE) * np.arange(len(shares) + 1) / len(shares)
@@ -100,7 +104,7 @@ def shape(moved: Moved) -> Shape:
         corners = [f"{x:.1f},{y:.1f}" for one, y in enumerate(up) for x in across[one : one + 2]]
         return " ".join((f"{across[0]:.1f},{HEIGHT - EDGE}", *corners, f"{across[-1]:.1f},{HEIGHT - EDGE}"))
 
-    return Shape(moved.name, steps(moved.before[bins]), steps(moved.now[bins]))
+    return Shape(moved.name, steps(before), steps(now))
 
 
 def _runs(places: NDArray[np.intp]) -> list[NDArray[np.intp]]:

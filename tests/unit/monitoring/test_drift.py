@@ -68,7 +68,7 @@ def sure(seed: int, scale: float, **more: float) -> NDArray[np.float64]:
 
 
 def rings(nights: list[Kept], name: str) -> bool:
-    (one,) = [signal for signal in drifts(nights) if signal.name == name]
+    (one,) = [signal for signal in drifts(nights) if signal.name == f"drift of {name}"]
     return judge(one.values, rises=one.rises, least=one.least).rings
 
 
@@ -150,7 +150,7 @@ def test_scores_that_are_surer_than_before_ring_and_a_training_s_chance_does_not
 def test_a_night_without_figures_or_with_other_bins_is_left_out() -> None:
     known: Kept = {"scores": sure(0, 1.0)}
     other: Kept = {"scores": np.ones((1, 5))}
-    found = {one.name: one.values for one in drifts([{}, known, {}, other, known])}
+    found = {one.name.removeprefix("drift of "): one.values for one in drifts([{}, known, {}, other, known])}
     assert np.isnan(found["scores"][:4]).all()
     assert found["scores"][4] == pytest.approx(0, abs=1e-9)
     assert np.isnan(found["texts"]).all()
@@ -177,7 +177,7 @@ def test_figures_come_from_the_nights_folders_and_are_drawn(tmp_path: Path) -> N
     nights = past_nights(tmp_path, "shop")
     assert [list(one.drift) for one in nights] == [[], ["scores"], ["scores"], ["scores"]]
     kept = [one.drift for one in nights]
-    found: list[Signal] = [one for one in drifts(kept) if one.name == "scores"]
+    found: list[Signal] = [one for one in drifts(kept) if one.name == "drift of scores"]
     watched = [Watched(one, judge(one.values)) for one in found]
     assert np.isfinite(found[0].values).tolist() == [False, False, True, True]
     page = render(Found("shop", now, [], [], watched, nights, nights, [], [], moved(kept)))
