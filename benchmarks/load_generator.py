@@ -52,7 +52,7 @@ class Generator:
         self.waits: list[float] = []
         self.begun: list[float] = []
         self.late: list[float] = []
-        """Milliseconds by which requests were sent too late: so long the answers wait to be read, too, which is no wait of the service."""
+        """Milliseconds by which requests were sent too late. They count as waits, too: who asks at a moment waits from that moment on."""
         head = "POST {} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
         self._requests = [head.format(path, len(body)).encode() + body for body in bodies]
         self._epoll = select.epoll()
@@ -64,11 +64,11 @@ class Generator:
         """Clients that ask one after the other."""
         ends = time.perf_counter() + seconds
         for _ in range(clients):
-            self._send()
+            self._send(time.perf_counter())
         while self._under_way and time.perf_counter() < ends + LONGEST_WAIT:
             for _ in range(self._look(LOOK)):
-                if time.perf_counter() < ends:
-                    self._send()
+                if (now := time.perf_counter()) < ends:
+                    self._send(now)
         self.outcomes["never answered"] += self._under_way
 
     def open(self, rate: float, seconds: float) -> None:
@@ -78,7 +78,7 @@ class Generator:
             now = time.perf_counter() - began
             if due <= now:
                 self.late.append(1000 * (now - due))
-                self._send()
+                self._send(began + due)
                 due += random.expovariate(rate)
             else:
                 self._look(min(due - now, LOOK))
@@ -86,13 +86,17 @@ class Generator:
             self._look(LOOK)
         self.outcomes["never answered"] += self._under_way
 
-    def _send(self) -> None:
+    def _send(self, due: float) -> None:
+        """Send a request that was due at a moment, over any connection that is idle, as many people have one each."""
+        if self._idle:
+            place = int(len(self._idle) * random.random())
+            self._idle[place], self._idle[-1] = self._idle[-1], self._idle[place]
         connection = self._idle.pop() if self._idle else self._connect()
         if connection is None:
             self.outcomes["not sent"] += 1
             return
         self._under_way += 1
-        connection.began, connection.request = time.perf_counter(), random.choice(self._requests)
+        connection.began, connection.request = due, random.choice(self._requests)
         if connection.connected:
             self._write(connection)
 

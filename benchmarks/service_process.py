@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightloom.serving.run import listen
+from nightloom.serving.server.workers import listen
 from nightloom.serving.settings import CHAMPION, Champion, Limits, Settings, cache_bytes
 
 START_SECONDS = 120.0

@@ -99,11 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
         python, workers = [sys.executable, "-m"], ["--workers", str(WORKERS)]
         service = [*python, "nightloom.cli", "serve", given.name, "--root", str(root), *workers, "--no-access-log"]
         (home / "pyfunc_app.py").write_text(PYFUNC_APP.format(uri=uri), encoding="utf-8")
-        granian = [*python, "granian", "pyfunc_app:app", "--interface", "asgi", *workers, "--working-dir", str(home)]
+        uvicorn = [*python, "uvicorn", "pyfunc_app:app", "--app-dir", str(home), "--no-access-log", "--log-level", "warning", *workers]
         mlflow = [*python, "mlflow", "models", "serve", "-m", uri, "--env-manager", "local", *workers]
         with (
             started("nightloom serve", service, "/readyz", home) as ours,
-            started("FastAPI + pyfunc", granian, "/ping", home) as fastapi,
+            started("FastAPI + pyfunc", uvicorn, "/ping", home) as fastapi,
             started("MLflow's server", mlflow, "/ping", home) as scoring,
         ):
             subjects = {

@@ -98,14 +98,6 @@ class Worker:
         """A request, with JSON where a body is given."""
         return self._runner.run(self._client.request(method, path, **({} if body is None else {"json": body}), **more))
 
-    def at_once(self, requests: list[tuple[str, str, Any]]) -> list[httpx.Response]:
-        """Requests that are under way at the same time."""
-
-        async def all_of_them() -> list[httpx.Response]:
-            return await asyncio.gather(*(self._client.request(method, path, json=body) for method, path, body in requests))
-
-        return self._runner.run(all_of_them())
-
     def rest(self, seconds: float) -> None:
         """Let the worker's own tasks run."""
         self._runner.run(asyncio.sleep(seconds))

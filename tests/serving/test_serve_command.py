@@ -33,7 +33,7 @@ from tests.tiny_models import tiny_bert
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
 ASKED = 200
 IDLE = 1_100
-"""Connections: more than granian takes of itself, 1,024 over all workers."""
+"""Connections."""
 
 
 def post(address: str, path: str, body: dict[str, Any]) -> Any:
@@ -124,7 +124,7 @@ def test_workers_hold_no_torch_and_both_answer(served: SimpleNamespace) -> None:
 
 
 def test_connections_that_ask_nothing_keep_nobody_waiting(served: SimpleNamespace) -> None:
-    """Of a crowd that has gone connections stay open; granian's own limit counts those, and takes nobody else until they are closed."""
+    """Of a crowd that has gone connections stay open; they take no place of those who ask."""
     least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(least, min(4096, most)), most))
     with contextlib.ExitStack() as open_ones:

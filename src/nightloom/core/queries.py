@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.event_names import EventNames
+from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Histories, Links
 
 LIVE_SECONDS = 30 * 86_400
@@ -114,33 +116,27 @@ def build_histories(queries: Sequence[Query], index: Mapping[str, int], names: E
         InputError: a list of a query does not match its history, its times are no seconds or fall, the request is before an event, or
             the model does not know an event name.
     """
-    for number, query in enumerate(queries):
-        _check(number, query)
-    dense = [[index.get(item, -1) for item in one.history] for one in queries]
-    kept = [[place for place, item in enumerate(row) if item >= 0] for row in dense]
-    found = Histories.of_items([[row[place] for place in part] for row, part in zip(dense, kept, strict=True)])
-    codes, times = np.full(len(found.items), names.default_code, dtype=np.int16), found.times
+    given = [_times(number, query) for number, query in enumerate(queries)]
+    dense = np.array([index.get(item, -1) for one in queries for item in one.history], dtype=np.int32)
+    offsets = offsets_of([len(one.history) for one in queries])
+    codes, times = np.full(len(dense), names.default_code, dtype=np.int16), np.zeros(len(dense), dtype=np.int64)
     if any(one.event_types is not None for one in queries):
-        event_types = [one.event_types if one.event_types is not None else [names.default] * len(one.history) for one in queries]
-        names.check([name for one in event_types for name in one])
-        codes = names.codes(_flat(event_types, kept))
+        said = [name for one in queries for name in ([names.default] * len(one.history) if one.event_types is None else one.event_types)]
+        names.check(said)
+        codes = names.codes(said)
     positive = names.positive[codes]
-    for query, part, first in zip(queries, kept, found.offsets.tolist(), strict=False):
+    for query, moments, first, last in zip(queries, given, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         if query.positive is not None:
-            positive[first : first + len(part)] = [query.positive[place] for place in part]
-    if any(one.times is not None for one in queries):
-        given = [one.times if one.times is not None else [0] * len(one.history) for one in queries]
-        times = np.array(_flat(given, kept), dtype=np.int64)
+            positive[first:last] = query.positive
+        if moments is not None:
+            times[first:last] = moments
+    known = dense >= 0
+    if not known.all():
+        offsets = offsets_of(known)[offsets]
+        dense, times, codes, positive = dense[known], times[known], codes[known], positive[known]
     now = int(time.time())
-    return replace(
-        found,
-        event_types=codes,
-        positive=positive,
-        seen=names.seen[codes],
-        times=times,
-        request_time=np.array([clock.time_of(one, now) for one in queries], dtype=np.int64),
-        links=_links(queries, index, names),
-    )
+    asked = np.array([clock.time_of(one, now) for one in queries], dtype=np.int64)
+    return Histories(offsets, dense, times, codes, positive, asked, _links(queries, index, names), names.seen[codes])
 
 
 def _links(queries: Sequence[Query], index: Mapping[str, int], names: EventNames) -> Links | None:
@@ -152,7 +148,12 @@ def _links(queries: Sequence[Query], index: Mapping[str, int], names: EventNames
     return Links(offsets, np.arange(len(friends)), build_histories(friends, index, names, Clock(has_time=False)))
 
 
-def _check(number: int, query: Query) -> None:
+def _times(number: int, query: Query) -> NDArray[np.int64] | None:
+    """The times of a query's events; None where they are not known.
+
+    Raises:
+        InputError: a list does not match the history, or a time can not be.
+    """
     events = len(query.history)
     for name in ("times", "event_types", "positive"):
         given = getattr(query, name)
@@ -160,25 +161,27 @@ def _check(number: int, query: Query) -> None:
             raise InputError(
                 f"query {number}: {len(given)} {name} for {events} events. Give one for each event of the history, or none at all."
             )
-    if query.times is None and query.request_time is None:
-        return
-    times = np.asarray(() if query.times is None else query.times)
-    moment = np.asarray(() if query.request_time is None else (query.request_time,))
-    for name, given in (("times", times), ("request_time", moment)):
-        if given.size and np.abs(given).max() >= NO_SECONDS:
-            raise InputError(
-                f"query {number}: {name} holds {given[np.abs(given).argmax()]}, which is no time in seconds since 1970. Are these "
-                "milliseconds? Divide them by 1,000."
-            )
-    if (times[1:] < times[:-1]).any():
+    if query.request_time is not None:
+        _seconds(number, "request_time", np.asarray((query.request_time,)))
+    if query.times is None:
+        return None
+    times = np.asarray(query.times)
+    falls = bool((times[1:] < times[:-1]).any())
+    _seconds(number, "times", times if falls else times[:: max(events - 1, 1)])  # where they do not fall, the first and the last say it
+    if falls:
         raise InputError(f"query {number}: its times fall. Give the events of a history oldest first, and their times with them.")
-    if query.request_time is not None and query.times is not None and (latest := max(query.times, default=0)) > query.request_time:
+    if query.request_time is not None and events and times[-1] > query.request_time:
         raise InputError(
-            f"query {number}: request_time {query.request_time} is before its latest event, at {latest}. Leave out the events that came "
+            f"query {number}: request_time {query.request_time} is before its latest event, at {times[-1]}. Leave out the events that came "
             "later, or give the time of the request (seconds since 1970)."
         )
+    return times
 
 
-def _flat(lists: Sequence[Sequence[Any]], kept: Sequence[Sequence[int]]) -> list[Any]:
-    """The values at the kept places of each list, one list after the other."""
-    return [one[place] for one, places in zip(lists, kept, strict=True) for place in places]
+def _seconds(number: int, name: str, given: NDArray[Any]) -> None:
+    """Refuse what is no time in seconds."""
+    if given.size and np.abs(given).max() >= NO_SECONDS:
+        raise InputError(
+            f"query {number}: {name} holds {given[np.abs(given).argmax()]}, which is no time in seconds since 1970. Are these "
+            "milliseconds? Divide them by 1,000."
+        )

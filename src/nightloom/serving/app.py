@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from nightloom import __version__
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.serving.api import bulk, events, items, problems, recommend, storefront, system, users
+from nightloom.serving.api.admission import Admission
 from nightloom.serving.api.direct import Direct
 from nightloom.serving.api.guard import Guard
 from nightloom.serving.api.keys import Keys
@@ -67,9 +68,9 @@ def create_app(settings: Settings, keys: Keys | None = None) -> Guard:
     problems.install(app)
     for one in (recommend, bulk, events, items, users, system, storefront):
         app.include_router(one.router)
-    guard = Guard(Direct(app), Keys.of_environment() if keys is None else keys, metrics, settings.at_once)
-    app.state.pace = guard.pace
-    return guard
+    admission = Admission(metrics, settings.at_once, settings.connections)
+    app.state.pace = admission.pace
+    return Guard(Direct(app), Keys.of_environment() if keys is None else keys, metrics, admission)
 
 
 @contextlib.asynccontextmanager
@@ -159,12 +160,6 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
         except FAULTS as error:
             service.drift = None
             log.error("scores are no more compared with those of the champion's training: %s", error)
-        try:
-            if (path := service.model.rebuilt(settings.folder)) is not None:
-                await asyncio.to_thread(service.model.renew, path)
-                log.info("edges that were built anew are in force")
-        except FAULTS as error:
-            log.error("the edges of before go on: %s", error)
         try:
             said = Champion.read(settings.folder / CHAMPION)
             former = service.model

@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 import errno
-import gc
 import ipaddress
-import json
 import logging
-import multiprocessing
 import os
-import resource
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nightloom.core.blocklist import blocklist_of
 from nightloom.core.errors import InputError, NightloomError
-from nightloom.core.names import check_name
 from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
+from nightloom.serving.log import configure_log
 from nightloom.serving.prepare import prepare, serving_folder
-from nightloom.serving.rebuilder import Rebuilder
+from nightloom.serving.server.workers import listen
 from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Limits, Settings, cache_bytes
 
 if TYPE_CHECKING:
     from nightloom.promotion.registry import Registry
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""What the linear algebra libraries under numpy read when they are loaded."""
 LOOK_SECONDS = 2.0
 """How often the registry is asked which version is the champion."""
-SWITCH_SECONDS = 0.0001
-"""How long a thread of a worker keeps the interpreter's lock from another. granian reads requests in threads of its own, and each waits for
-the lock to hand one over: with Python's own 5 ms requests would wait for several answers before they are seen."""
-BACKLOG = 4_096
-"""Connections that the system keeps until a worker takes them."""
-CONNECTIONS = 16_384
-"""Connections that one worker holds. granian calls it backpressure, and takes no more while so many are open, idle ones, too: those that
-wait would wait until idle ones are closed, half a minute."""
-OTHER_FILES = 256
-"""Open files of a worker besides its connections."""
 log = logging.getLogger("nightloom.serving")
 
 
@@ -102,10 +84,9 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
         place: where to listen.
 
     Raises:
-        InputError: there is no champion, or it is no name.
+        InputError: there is no champion.
         NightloomError: the champion's artefact does not answer as its bundle.
     """
-    check_name(name)
     root = root.resolve()
     folder = serving_folder(root, name)
     for old in [*folder.glob("metrics-*.json"), folder / CHAMPION]:
@@ -124,71 +105,9 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     )
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
-    threading.Thread(target=Rebuilder(folder, settings.store).watch, name="edges", daemon=True).start()
     listen(settings, place.host, place.port, place.workers)
     if finder.fault is not None:
         raise finder.fault
-
-
-def listen(settings: Settings, host: str, port: int, workers: int) -> None:
-    """Start the workers, and answer until the process is told to end.
-
-    Args:
-        settings: of the workers.
-        host: address to listen at.
-        port: there.
-        workers: how many processes answer.
-    """
-    from granian import Granian
-    from granian.constants import Interfaces
-
-    one_thread_each()
-    multiprocessing.set_start_method("spawn", force=True)  # a fork would hold all that this process has imported
-    server = Granian(
-        "nightloom.serving",
-        address=host,
-        port=port,
-        interface=Interfaces.ASGI,
-        workers=workers,
-        respawn_failed_workers=True,
-        workers_kill_timeout=30,
-        websockets=False,
-        log_access=False,
-        backlog=BACKLOG,
-        backpressure=connections(),
-    )
-    server.serve(target_loader=partial(worker, settings), wrap_loader=False)
-
-
-def connections() -> int:
-    """How many connections a worker may hold: workers inherit the limit of open files, which is raised as far as the system lets us."""
-    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + OTHER_FILES
-    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    if least not in (resource.RLIM_INFINITY, allowed) and least < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
-    return max(allowed - OTHER_FILES, 1)
-
-
-def one_thread_each() -> None:
-    """Have each worker that starts from now on calculate with one thread, unless the environment says otherwise.
-
-    A worker answers one request after the other, in fractions of a millisecond. Threads of a linear algebra library that wait for work in
-    a loop cost five times that, and take the cores from the other workers.
-    """
-    for name in THREADS:
-        os.environ.setdefault(name, "1")
-
-
-def worker(settings: Settings) -> Any:
-    """A worker's app; granian calls it in the new process."""
-    from nightloom.serving.app import create_app  # the parent process needs no web framework
-
-    configure_log(settings.access_log)
-    sys.setswitchinterval(SWITCH_SECONDS)
-    app = create_app(settings)
-    gc.freeze()  # what was imported stays: looking through all of it for garbage stops the answers for some 100 ms each time
-    return app
 
 
 class Finder:
@@ -257,29 +176,6 @@ class Finder:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             Champion.read(self.folder / PREPARED).write(self.folder / CHAMPION)
-
-
-class Lines(logging.Formatter):
-    """Log lines as JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        message = record.getMessage()
-        said: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname.lower()}
-        said |= json.loads(message) if record.name == "nightloom.access" else {"message": message}
-        if record.exc_info:
-            said["trace"] = self.formatException(record.exc_info)
-        return json.dumps(said, ensure_ascii=False)
-
-
-def configure_log(access: bool) -> None:
-    """Log to standard error, a JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines())
-    logger = logging.getLogger("nightloom")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO)
-    logging.getLogger("nightloom.access").setLevel(logging.INFO if access else logging.WARNING)
 
 
 def _loopback(host: str) -> bool:

@@ -17,7 +17,6 @@ from nightloom.core.queries import Query
 from nightloom.serving.api.models import RecommendRequest
 from nightloom.serving.asked import check, fallback_of, who_of
 from nightloom.serving.business_rules import AnyRule
-from nightloom.serving.items.known_items import mark_of
 from nightloom.serving.live import LiveModel
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.ranker import Answer
@@ -171,7 +170,7 @@ class Service:
         if words is not None:
             steps["search"] = words.pooled
         steps["answered"] = len(found)
-        shown = [mark_of(items.ids[place]) for place in found]
+        shown = items.marks[found].tolist()
         said = Shown(secrets.token_hex(8), model.champion.version, moment, asked.user_id, [*before, *shown], len(before))
         token = self.signer.sign(said)
         answer: dict[str, Any] = {
@@ -283,13 +282,14 @@ def _lines(
             labels = engine.label_probabilities(who, dense)
         for line, label in zip(lines, labels.tolist(), strict=True):
             line["label_probability"] = label
+    titles, reranked, penalty = None if items.title_column is None else items.titles, engine.reranked, engine.penalty
     for place, line in zip(found, lines, strict=True):
-        if items.title_column is not None:
-            line["title"] = items.title(place)
-        if engine.reranked:
+        if titles is not None:
+            line["title"] = titles[place]
+        if reranked:
             odds = line["score"] if words is None else words.liking(place)
-            if engine.penalty is not None:  # it orders lists, and says nothing of how probable an item is
-                odds += float(engine.penalty.values[place])
+            if penalty is not None:  # it orders lists, and says nothing of how probable an item is
+                odds += float(penalty.values[place])
             line["probability"] = 1 / (1 + math.exp(-odds))
         if words is not None:
             line["match"] = words.match(place)

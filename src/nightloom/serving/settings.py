@@ -25,8 +25,8 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 """Where a container says how much memory it may take."""
 MOST_AT_ONCE = 64
 """Requests that one worker takes at a time; more are told to come back."""
-LEAST_TOLD = 1_000
-"""Rows of the store after which edges are built anew: fewer change little."""
+CONNECTIONS = 16_384
+"""Connections that one worker holds, if the system lets it have so many open files."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,6 @@ def cache_bytes(workers: int, cgroup: Path = CGROUP) -> int:
     return max(CACHE_BYTES, memory // CACHE_SHARE // workers)
 
 
-def rebuilt_file(folder: Path, version: str) -> Path:
-    """Where the edges are that were built anew for a version, in the folder of `champion.json`."""
-    return folder / f"edges-{version}.npz"
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a worker's engine may take.
@@ -109,6 +104,7 @@ class Settings:
         url: PostgreSQL's address, where machines share a store.
         access_log: whether each request is a line of the log.
         at_once: requests that one worker takes at a time.
+        connections: that it holds.
         rules: YAML file of business rules; None without any.
         blocklist: file that says what is never shown (`nightloom.core.blocklist`).
         limits: of the engine.
@@ -119,6 +115,7 @@ class Settings:
     url: str | None = None
     access_log: bool = True
     at_once: int = MOST_AT_ONCE
+    connections: int = CONNECTIONS
     rules: Path | None = None
     blocklist: Path | None = None
     limits: Limits = LIMITS

@@ -76,17 +76,6 @@ def test_large_bodies_are_refused(worker: Worker) -> None:
     assert (found.status_code, found.headers["content-type"]) == (413, "application/problem+json")
 
 
-def test_more_than_can_be_answered_is_told_to_come_back(home: Path) -> None:
-    with Worker(home, at_once=4) as worker:
-        found = worker.at_once([("POST", "/events", {"events": [event(f"e{n}", "u1", "i1")]}) for n in range(20)])
-        statuses = [one.status_code for one in found]
-        assert statuses.count(200) == 4
-        assert statuses.count(429) == 16
-        assert {one.headers.get("retry-after") for one in found if one.status_code == 429} == {"1"}
-        assert worker("GET", "/users/u1", params={"limit": 5}).status_code == 200
-        assert "nightloom_rejected_total 16" in worker("GET", "/metrics").text
-
-
 def test_a_fault_says_nothing_of_the_inside(worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     def broken(*_: object) -> Any:
         raise RuntimeError("the password is 1234")

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from nightloom.core.errors import InputError
@@ -72,6 +73,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(InputError, _refused)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _fault)
     for kind in STATUSES:
         app.add_exception_handler(kind, _store)
@@ -98,6 +100,10 @@ def _methods(request: Request) -> str:
     shapes = {re.sub(r"\{[^}]*\}", ".+", path): said for path, said in known.items()}
     found = {method.upper() for shape, said in shapes.items() if re.fullmatch(shape, request.url.path) for method in said}
     return ", ".join(sorted(found))
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return problem(408, "The request did not come whole.")  # for the counters and the log
 
 
 async def _refused(_: Request, error: Exception) -> Response:

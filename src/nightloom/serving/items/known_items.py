@@ -66,7 +66,7 @@ class KnownItems:
 
     def title(self, dense: int) -> str:
         """The item's title, or its id where it has none."""
-        return self._all_titles()[dense]
+        return self.titles[dense]
 
     def merged(self, item: Item) -> dict[str, Any]:
         """The columns that an item has once something was said of it by day."""
@@ -106,7 +106,7 @@ class KnownItems:
             limit: most items.
         """
         wanted = words.casefold().split()
-        titles, found = self._all_titles(), list[int]()
+        titles, found = self.titles, list[int]()
         for dense in range(after, len(self.ids)):
             text = f"{titles[dense]} {self.ids[dense]}".casefold() if wanted else ""
             if dense not in self._removed and dense not in self.blocked and all(word in text for word in wanted):
@@ -182,7 +182,9 @@ class KnownItems:
         tags = self._kinds.get(column) == "tags" and isinstance(cell, str)
         return [_term(value) for value in (cell if isinstance(cell, list) else cell.split(self._separator) if tags else [cell])]
 
-    def _all_titles(self) -> list[str]:
+    @property
+    def titles(self) -> Sequence[str]:
+        """Of each item."""
         if self._titles is None:
             cells = [None] * len(self.ids) if self.title_column is None else list(self._cells(self.title_column))
             self._titles = [self.ids[dense] if missing(cell) else str(cell) for dense, cell in enumerate(cells)]
