@@ -3,8 +3,9 @@
     python -m benchmarks.monitor [--runs 300] [--table FILE]
 
 Ninety nights of a recommender are simulated in which chance alone changes things, with four weeks of history before them: counts with
-weekly swings and a spread beyond chance, shares, distances with a long tail, the nights' quality, time and rows set aside. Then one
-signal is moved from the sixtieth night on, and stays so.
+weekly swings and a spread beyond chance, shares, distances with a long tail, the nights' quality, time and rows set aside. Texts and
+scores are simulated one by one and go through the histograms of a night: a catalogue that trades 1 % of its items a night for others of
+its kind, and two models whose scores each training moves. Then one signal is moved from the sixtieth night on, and stays so.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.evaluation.drift import DIRECTIONS, PLACES, POWERS
 from nightloom.monitoring import alarms
+from nightloom.monitoring.drift import LEAST, Kept, drifts
 
 NIGHTS, HISTORY, CHANGE = 90, alarms.REFERENCE, 60
-RISES = (False, False, False, False, True, True, False, True, True)
-WEEKLY = (True, True, False, False, False, False, False, False, False)
+RISES = (False, False, False, False, True, True, False, True, True, True, True, True)
+WEEKLY = (True, True, *(False,) * 10)
+SMALLEST = (*(0.0,) * 9, *(LEAST,) * 3)
+ITEMS, TRADED, ASKED = 1_000, 10, 1_000
 Change = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 MOVED: dict[str, tuple[int, Change]] = {
     "half the events": (0, lambda one: one * 0.5),
@@ -35,6 +40,12 @@ MOVED: dict[str, tuple[int, Change]] = {
     "popularity shifts (distance 5 times)": (4, lambda one: one * 5),
     "quality -20 %": (6, lambda one: one * 0.8),
 }
+DRIFTED: dict[str, tuple[float, float]] = {
+    "a tenth of the texts in another language": (0.1, 0.0),
+    "probabilities of first items halved": (0.0, float(np.log10(0.5))),
+}
+"""Share of foreign items in the catalogue, and by how much powers of ten of the probabilities move."""
+CHANGED = {name: RISES[at] for name, (at, _) in MOVED.items()} | dict.fromkeys(DRIFTED, True)
 THRESHOLDS = (3.0, 3.5, 4.0, 5.0, 6.0)
 
 
@@ -43,18 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     random = np.random.default_rng(0)
     runs = [stationary(random) for _ in range(given.runs)]
-    quiet = [[distances(one, weekly) for one, weekly in zip(run, WEEKLY, strict=True)] for run in runs]
-    moved = {name: [moved_from(run[at], WEEKLY[at], change) for run in runs[: given.runs // 4]] for name, (at, change) in MOVED.items()}
+    quiet = [[distances(*one) for one in zip(run, WEEKLY, SMALLEST, strict=True)] for run in runs]
+    moved = {name: [moved_from(run[at], at, change) for run in runs[: given.runs // 4]] for name, (at, change) in MOVED.items()}
+    for name, (foreign, shift) in DRIFTED.items():
+        at = 9 if foreign else 10
+        some = [drifted(random, foreign, shift)[at - 9] for _ in range(given.runs // 4)]
+        moved[name] = [distances(one, WEEKLY[at], SMALLEST[at]) for one in some]
     rows = []
     for threshold in THRESHOLDS:
         vain = [sum(rings(one, rises, threshold).sum() for one, rises in zip(run, RISES, strict=True)) for run in quiet]
         found = []
-        for name, (at, _) in MOVED.items():
-            delays = [delay(one, RISES[at], threshold) for one in moved[name]]
+        for name, courses in moved.items():
+            delays = [delay(one, CHANGED[name], threshold) for one in courses]
             heard = [one for one in delays if one is not None]
             found.append(f"{len(heard) / len(delays):.2f}" + (f" after {np.median(heard):.0f}" if heard else ""))
         rows.append((f"{threshold:g}{' (used)' if threshold == alarms.FAR else ''}", f"{np.mean(vain):.2f}", *found))
-    head = ("far is", "false alarms in 90 nights", *MOVED)
+    head = ("far is", "false alarms in 90 nights", *moved)
     text = "\n".join(
         [
             "# The watch over nights",
@@ -78,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def stationary(random: np.random.Generator) -> list[NDArray[np.float64]]:
-    """The nine signals over history and ninety nights, none of which changes but by chance."""
+    """All signals over history and ninety nights, none of which changes but by chance."""
     many = HISTORY + NIGHTS
     week = np.where(np.arange(many) % 7 >= 5, 0.6, 1.0)
     events = random.poisson(2_000 * week * np.exp(random.normal(0, 0.2, many))).astype(float)
@@ -86,20 +101,50 @@ def stationary(random: np.random.Generator) -> list[NDArray[np.float64]]:
     new, positive = (random.binomial(2_000, random.beta(a, b, many)) / 2_000 for a, b in ((20, 380), (550, 450)))
     popularity, hours = (random.gamma(3, scale, many) for scale in (0.01, 0.002))
     quality, seconds = random.normal(0.128, 0.004, many), 120 * np.exp(random.normal(0, 0.12, many))
-    return [events, users, new, positive, popularity, hours, quality, random.poisson(2.0, many).astype(float), seconds]
+    own = [events, users, new, positive, popularity, hours, quality, random.poisson(2.0, many).astype(float), seconds]
+    return own + drifted(random, 0.0, 0.0)
 
 
-def distances(signal: NDArray[np.float64], weekly: bool) -> NDArray[np.float64]:
+def drifted(random: np.random.Generator, foreign: float, shift: float) -> list[NDArray[np.float64]]:
+    """Distances of texts, scores and the champion's scores over history and ninety nights.
+
+    Items lie as films' titles in all-MiniLM-L6-v2 do: a mean for each direction, and a spread of .7 around it. Those of another language
+    have other means, which are as far apart as Chinese titles were from English ones.
+
+    Args:
+        random: draws everything.
+        foreign: share of the catalogue that is of another language from the change on.
+        shift: of the powers of ten of all probabilities from the change on.
+    """
+    means, others = random.normal(0, 0.9, (2, DIRECTIONS))
+    items = random.normal(means, 0.7, (ITEMS, DIRECTIONS))
+    sure, kept = random.normal(0, 0.02, (2, HISTORY + NIGHTS)), list[Kept]()
+    for night in range(HISTORY + NIGHTS):
+        late = night >= HISTORY + CHANGE
+        items[random.choice(ITEMS, TRADED, replace=False)] = random.normal(means, 0.7, (TRADED, DIRECTIONS))
+        there = np.concatenate([items, random.normal(others, 0.7, (int(foreign * ITEMS) if late else 0, DIRECTIONS))])
+        powers = [random.normal(-1.3 + model[night] + shift * late, 0.4, ASKED) for model in sure]
+        counts = [np.stack([bins(PLACES, one) for one in there.T]), *(bins(POWERS, one)[None] for one in powers)]
+        kept.append(dict(zip(("texts", "scores", "champion's scores"), counts, strict=True)))
+    return [one.values for one in drifts(kept)]
+
+
+def bins(edges: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values by bin, as a night keeps them."""
+    return np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1).astype(float)
+
+
+def distances(signal: NDArray[np.float64], weekly: bool, least: float) -> NDArray[np.float64]:
     """How far each of the ninety nights is, and the two before them; see `nightloom.monitoring.alarms.how_far`."""
     nights = range(HISTORY - alarms.OF_LAST + 1, len(signal))
-    return np.array([alarms.how_far(signal[max(0, at - alarms.REFERENCE) : at + 1], weekly)[0] for at in nights])
+    return np.array([alarms.how_far(signal[max(0, at - alarms.REFERENCE) : at + 1], weekly, least)[0] for at in nights])
 
 
-def moved_from(signal: NDArray[np.float64], weekly: bool, change: Change) -> NDArray[np.float64]:
+def moved_from(signal: NDArray[np.float64], at: int, change: Change) -> NDArray[np.float64]:
     """The distances of a signal that is moved from one night on."""
     moved = signal.copy()
     moved[HISTORY + CHANGE :] = change(moved[HISTORY + CHANGE :])
-    return distances(moved, weekly)
+    return distances(moved, WEEKLY[at], SMALLEST[at])
 
 
 def rings(distance: NDArray[np.float64], rises: bool, threshold: float) -> NDArray[np.bool_]:

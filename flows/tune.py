@@ -32,6 +32,7 @@ from prefect import flow
 from rich.console import Console
 
 from nightloom.config import RunConfig
+from nightloom.core.names import check_study
 from nightloom.report.tuning import print_tuned
 from nightloom.runs.stages import Night
 from nightloom.training.search import Tuned
@@ -56,6 +57,7 @@ def tune(
         study: its name and folder `mlruns/tuning/<study>/`; empty: the config's name.
         preset: file for the best config; empty: `best.yaml` in the study's folder.
     """
+    check_study(study or config.name)
     budget = Budget(minutes, trials, seeds)
     night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), run_directory=f"tuning/{study or config.name}")
     collected = collect(night)

@@ -27,6 +27,7 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.markup import plain_markdown
 from nightloom.core.shell import typed
 from nightloom.promotion.registered import CHAMPION, Version
 from nightloom.promotion.registry import HeldError, Registry
@@ -113,14 +114,14 @@ def _waits(registry: Registry, name: str) -> Version | None:
 
 
 def _question(version: Version, problem: str) -> str:
-    """What stands over the form, in Markdown."""
+    """What stands over the form, in Markdown; who started the night said the name, and the form is another person's."""
     by = starter(version)
     lines = [
         f"**{version.model}, version {version.version}**, passed its gate. Shall it become champion?",
         f"The night's report is among this run's artifacts. The same by command: `{typed('nightloom', 'approve', version.name)}`",
     ]
-    lines += [f"{by} started this night, so another person approves it."] if by else []
-    return "\n\n".join([f"**{problem}**", *lines] if problem else lines)
+    lines += [f"{plain_markdown(by)} started this night, so another person approves it."] if by else []
+    return "\n\n".join([f"**{plain_markdown(problem)}**", *lines] if problem else lines)
 
 
 def _answer(registry: Registry, version: Version, question: str, ends: float) -> Approval:

@@ -17,6 +17,7 @@ from nightloom.encoders.load_pretrained import fingerprints
 from nightloom.encoders.load_pretrained import load_pretrained as read_items
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
+from nightloom.training.ray_texts import encode_on_ray
 from tasks.progress import log_done, report_progress, worth_retrying
 
 
@@ -30,12 +31,14 @@ from tasks.progress import log_done, report_progress, worth_retrying
 )
 def load_pretrained(night: Night, prepared: Manifest) -> Manifest:
     """Encode the items' texts and pictures; vectors of what earlier nights have seen come from the cache."""
-    config = night.config.pretrained
+    config, training = night.config.pretrained, night.config.training
     models = fingerprints(config, prepared.path)
 
     def body(folder: Path) -> dict[str, Any]:
+        elsewhere = encode_on_ray(folder / "ray", training.workers) if training.launcher == "ray" else None
+        told = _epoch_reporter("texts"), _epoch_reporter("pictures")
         try:
-            figures = read_items(config, prepared.path, night.root, folder, _epoch_reporter("texts"), _epoch_reporter("pictures"))
+            figures = read_items(config, prepared.path, night.root, folder, *told, elsewhere)
         except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
             keep_unread(folder, night)
             raise broken.moved(night.folder) from None

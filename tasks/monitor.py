@@ -16,7 +16,7 @@ from prefect.events import emit_event
 from nightloom.config import RunConfig
 from nightloom.core.errors import InputError, NightloomError
 from nightloom.core.files import write_text
-from nightloom.core.markup import plain_markdown
+from nightloom.core.markup import code_markdown, plain_markdown
 from nightloom.core.secrets import hidden
 from nightloom.monitoring.page import render
 from nightloom.monitoring.watch import Found, watch
@@ -36,7 +36,7 @@ def monitor(config: RunConfig, root: Path) -> tuple[Found, Path]:
     write_text(page, render(found))
     lines = [f"- {plain_markdown(one)}" for one in found.alarms] or ["Nothing unusual."]
     create_markdown_artifact(
-        "\n".join([f"# {plain_markdown(config.name)}", *lines, "", f"`{page}`"]), key=artifact_key(config.name, "monitor")
+        "\n".join([f"# {plain_markdown(config.name)}", *lines, "", code_markdown(str(page))]), key=artifact_key(config.name, "monitor")
     )
     for one in found.alarms:
         get_run_logger().warning(one)

@@ -27,8 +27,8 @@ promotion: {{must_beat_baselines: false, resamples: 100, margin: 0.9}}
 """
 
 
-def write_home(folder: Path, workers: int = 1) -> Path:
-    """Tables of people who walk through a small catalogue, and a config."""
+def write_home(folder: Path, workers: int = 1, model: str | None = None) -> Path:
+    """Tables of people who walk through a small catalogue, and a config. Without a model's folder one is made."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     step = np.tile(np.arange(EVENTS), USERS)
@@ -44,5 +44,5 @@ def write_home(folder: Path, workers: int = 1) -> Path:
     genres = ["drama|war" if item % 2 else "comedy" for item in range(ITEMS)]
     ids = [f"{item:03d}" for item in range(ITEMS)]
     pd.DataFrame({"movieId": ids, "title": titles, "genres": genres}).to_csv(folder / "movies.csv", index=False)
-    (folder / "mine.yaml").write_text(CONFIG.format(model=tiny_bert(folder / "bert"), workers=workers))
+    (folder / "mine.yaml").write_text(CONFIG.format(model=model or tiny_bert(folder / "bert"), workers=workers))
     return folder

@@ -17,6 +17,7 @@ from tests.recovery.parts import Parts, database, prefect_on
 from tests.s3_server import s3_server
 from tests.servers import free_port
 from tests.small_home import write_home
+from tests.tiny_models import tiny_bert
 
 Maker = Callable[[], Parts]
 
@@ -47,6 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 def maker(postgres: PostgresServer, store: dict[str, str], prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Maker]:
     """Makes recommenders, all of the same tables."""
     numbers, made = count(), ExitStack()
+    model = str(tiny_bert(tmp_path_factory.mktemp("model") / "bert"))  # of all of them: its folder is in the config, and so in the results
 
     def make() -> Parts:
         number = next(numbers)
@@ -58,7 +60,7 @@ def maker(postgres: PostgresServer, store: dict[str, str], prefect_api: str, tmp
             "NIGHTLOOM_MLFLOW_URI": database(postgres, f"mlflow-{number}"),
             "PREFECT_API_URL": prefect_api,
         }
-        parts = Parts(write_home(home, workers=2), settings, postgres, bucket)
+        parts = Parts(write_home(home, workers=2, model=model), settings, postgres, bucket)
         made.callback(parts.end)
         return parts
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from nightloom.cli.app import MLRUNS, Root, app, console, plain, registry
 from nightloom.core.errors import InputError
+from nightloom.core.files import events_at
 from nightloom.core.shell import typed
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ def bundle_of(model: str, root: Path, *, look_up: bool) -> tuple[Path, Path]:
         folder = found.fetch(champion, root / "cache" / "champions")
         if "NIGHTLOOM_EVENTS" not in os.environ:
             events = root / "snapshots" / model / champion.tags.get("nightloom.data_hash", "")[:16]
-    events = events / "events.parquet" if events.is_dir() else events
-    if look_up and not events.is_file():
+    events = events_at(events)
+    if look_up and not events.exists():
         raise InputError(
             f"--user: the events that the model was made from are not at {events}. "
             "Set NIGHTLOOM_EVENTS to a canonical events.parquet or its folder, or give --history."

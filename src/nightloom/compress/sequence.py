@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nightloom.core.files import events_at
 from nightloom.core.queries import Query
 from nightloom.core.streaming import IN_TIME
 from nightloom.data.preparation.stored import look_up
@@ -146,7 +147,7 @@ def streamed(bundle: Bundle, events: Path) -> tuple[NDArray[np.int64], list[Quer
     """
     import pyarrow.parquet as pq
 
-    place = events / "events.parquet" if events.is_dir() else events
+    place = events_at(events)
     users = np.unique(pq.read_table(place, columns=["user_id"])["user_id"].to_numpy(zero_copy_only=False).astype(str))
     until = next((int(when) for name, when in bundle.meta.get("trained_until", {}).items() if name in IN_TIME and when), None)
     found = [list[tuple[int, Query]](), list[tuple[int, Query]]()]  # after training, and all

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.digests import folder_digest
 from nightloom.core.errors import InputError
+from nightloom.core.files import events_at
 from nightloom.core.queries import Query, build_histories
 from nightloom.data.preparation.stored import look_up
 from nightloom.encoders.export import Precision, export
@@ -199,7 +200,7 @@ def _neighbours_kept(bundle: Bundle, rows: NDArray[np.int64], vectors: FloatArra
 
 def _last_events(bundle: Bundle, events: Path) -> tuple[NDArray[np.int64], list[Query]]:
     """For some users the item of the last positive event, int64 [users], and the query before it; items without text are left out."""
-    place = events / "events.parquet" if events.is_dir() else events
+    place = events_at(events)
     import pyarrow.parquet as pq
 
     users = np.unique(pq.read_table(place, columns=["user_id"])["user_id"].to_numpy(zero_copy_only=False).astype(str))

@@ -24,6 +24,7 @@ from nightloom.config.sections import (
     TrainingConfig,
 )
 from nightloom.core.errors import InputError
+from nightloom.core.names import NAME
 from nightloom.core.secrets import hidden
 from nightloom.core.streaming import IN_TIME
 
@@ -34,7 +35,7 @@ LONGEST = 200
 class RunConfig(Section):
     """One night's whole configuration."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    name: str = Field(pattern=f"^{NAME}$")
     """Name of the recommender; the registered model is nightloom-NAME."""
     data: DataConfig
     validation: ValidationConfig = ValidationConfig()

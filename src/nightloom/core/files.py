@@ -15,6 +15,13 @@ from typing import Any
 
 PARTIAL = ".partial-"
 """How names of folders begin that are not whole yet."""
+EVENTS = "events.parquet"
+"""A snapshot's events: a file, or where they are many a folder of parts."""
+
+
+def events_at(place: Path) -> Path:
+    """The events at a place that names them, or their snapshot's folder."""
+    return place / EVENTS if place.is_dir() and place.name != EVENTS else place
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,22 @@ from nightloom.config import DataConfig, EventFilterConfig
 from nightloom.core.digests import read_sealed
 from nightloom.core.disk import disk_of
 from nightloom.core.errors import InputError
-from nightloom.core.files import partial_folder
+from nightloom.core.files import EVENTS
 from nightloom.core.privacy_key import check_fingerprint
 from nightloom.core.pseudonyms import SAID as PSEUDONYMS
 from nightloom.core.pseudonyms import Pseudonyms
+from nightloom.data.growing import Growing
 from nightloom.data.sources import named
-from nightloom.data.sources.files import filled, read_table, table_in_pieces
+from nightloom.data.sources.files import InPieces, filled, read_table
 from nightloom.data.sources.raw import RawTable
 from nightloom.data.sources.service_store import read_store
 from nightloom.data.subsets.event_filter import filter_events
 from nightloom.data.tables.canonical import canonical
 from nightloom.data.tables.pictures import STORE, take_in
-from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import SAID as SNAPSHOT
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
-from nightloom.data.tables.streamed import stream
-from nightloom.data.tables.with_store import FORGOTTEN, with_store
-from nightloom.data.tables.without_people import with_pseudonyms, without_people
+from nightloom.data.tables.with_store import FORGOTTEN, LaidOver, with_store
+from nightloom.data.tables.without_people import People, without_people
 from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import in_use
 
@@ -61,59 +59,49 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
     licence: str | None = None
     tables: dict[str, RawTable] = {}
     source: dict[str, Any] = {}
-    large: Iterator[RawTable] | None = None
+    large: Growing | None = None
     day = read_store(data.store, name, root)
+    home = root / "snapshots" / name
+    listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
+    pseudonyms = _pseudonyms(home) if data.pseudonyms else None
+    laid = LaidOver(day, data) if day is not None else None
+    if pseudonyms:
+        source[PSEUDONYMS] = pseudonyms.fingerprint
     if data.set is not None:
         fetched = named.fetch(data.set, root / "cache" / "downloads", progress)
         tables, licence = fetched.tables, fetched.licence
-        source = {"set": data.set, "from": fetched.origin, "left_out": dict(fetched.left_out)}
+        source |= {"set": data.set, "from": fetched.origin, "left_out": dict(fetched.left_out)}
     else:
         places = {"events": data.events, "items": data.items, "users": data.users, "links": data.links}
         for table, place in places.items():
             if place is None:
                 continue
-            pieces = table == "events" and day is None  # what a store adds may decide of all events
-            read = _events(place, data) if pieces else read_table(place, data, table)
+            events = table == "events"
+            read = _events(place, data, Growing(root, name, data, listed, laid, scratch)) if events else read_table(place, data, table)
             if not isinstance(read, RawTable):
-                source[table], large = read
+                source[table], large = read.label, read
                 continue
             tables[table], source[table] = read, read.place
             progress(f"read {len(read.frame):,} {table} from {read.place}")
-    listed = Forgotten.load(root, name).with_marks(day.forgotten if day else ())
-    pseudonyms = _pseudonyms(root / "snapshots" / name) if data.pseudonyms else None
-    if pseudonyms:
-        source[PSEUDONYMS] = pseudonyms.fingerprint
-
-    def leave_out(made: Tables) -> tuple[Tables, int]:
-        made, forgotten = without_people(made, listed)
-        if pseudonyms:
-            made = with_pseudonyms(made, pseudonyms, {str(table): named_by for table, named_by in data.columns.items()})
-            made, more = without_people(made, listed)  # of who asked the service the pseudonym alone is known
-            forgotten += more
-        return made, forgotten
-
-    home, found = root / "snapshots" / name, None
-    in_pieces = large is not None
+    people, found = People(listed, pseudonyms, data), None
     if large is not None:
-        found = stream(large, data, scratch.enter_context(partial_folder(home)) / "events.parquet", leave_out)
-    large = None  # it holds the rows that it has read
-    if in_pieces and found is None:
-        tables = {"events": read_table(str(data.events), data, "events"), **tables}
-    if in_pieces:
+        found = large.stream(people, progress)
+        if found is None:
+            people = People(listed, pseudonyms, data)
+            tables = {"events": read_table(str(data.events), data, "events"), **tables}
         progress(f"read {found.rows if found else len(tables['events'].frame):,} events from {source['events']}")
     if found:
-        made, forgotten = leave_out(found.tables(tables, data))
-        made, forgotten = found.put_into(made), forgotten + found.left_out
+        made = found.put_into(people.rename(found.tables(tables, data, people)))
     else:
-        made, forgotten = leave_out(canonical(tables, data))
-    if forgotten:
+        made = people.rename(canonical(tables, data, people.leave_out))
+    if forgotten := people.left_out:
         source["left_out"] = source.get("left_out", {}) | {FORGOTTEN: forgotten}
         progress(f"events: {forgotten:,} rows left out: {FORGOTTEN}")
     for table, rows in made.rejected.items():
         reason, count = next(iter(rows["reason"].value_counts().items()))
         progress(f"{table}: {len(rows):,} rows cannot be read, most often ({count:,}): {reason}")
     if day is not None:
-        made, dropped = with_store(made, day, data)
+        made, dropped = with_store(made, day, data, laid if found else None)
         made, waiting = without_people(made, listed.unfinished())  # what came after the person was forgotten counts, once that is done
         if waiting:
             dropped[FORGOTTEN] = dropped.get(FORGOTTEN, 0) + waiting
@@ -136,19 +124,21 @@ def _made(name: str, data: DataConfig, root: Path, progress: Callable[[str], Non
         made.items, pictures = take_in(made.items, columns, _folder(data.items), home / STORE)
         lost = int(pictures["reason"].notna().sum())
         progress(f"read {len(pictures) - lost:,} pictures" + (f"; {lost:,} more can not be read" if lost else ""))
-    return write_snapshot(made, home, source, licence, pictures)
+    snapshot = write_snapshot(made, home, source, licence, pictures)
+    if large and found:
+        large.keep(found, snapshot.path / EVENTS)
+    return snapshot
 
 
-def _events(place: str, data: DataConfig) -> RawTable | tuple[str, Iterator[RawTable]]:
-    """The events as read; of a large table where it is, and its pieces. What is done to an event must then depend on no other."""
+def _events(place: str, data: DataConfig, growing: Growing) -> RawTable | Growing:
+    """The events as read, or a large table that is read as it is written. What is done to an event must then depend on no other."""
     if "://" in place or data.random_order or data.event_filter != EventFilterConfig():
         return read_table(place, data, "events")
     try:
-        label, pieces = table_in_pieces(place, data, "events")
-        several = list(islice(pieces, 2))
-    except InputError:
+        one = growing.begin(InPieces.at(place, data, "events"))
+    except (InputError, OSError):
         return read_table(place, data, "events")  # which says what is wrong with the whole
-    return filled(several[0], "events") if len(several) == 1 else (label, chain(several, pieces))
+    return growing if one is None else filled(one, "events")
 
 
 def _added(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:

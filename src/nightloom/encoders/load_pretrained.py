@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.encoders.blocks import Elsewhere, Encoder, Encoding
 from nightloom.encoders.load_images import has_pictures, load_images
-from nightloom.encoders.text import TextEncoder, pooling_of
+from nightloom.encoders.text import pooling_of
 from nightloom.encoders.text_cache import TextCache
-from nightloom.encoders.text_fast import accelerate
 from nightloom.encoders.vector_cache import Progress
 from nightloom.encoders.weights import fingerprint_here, resolve
 
@@ -70,6 +69,7 @@ def load_pretrained(
     folder: Path,
     progress: Progress | None = None,
     pictures_progress: Progress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Encode the catalogue's texts and pictures; write the files that ARCHITECTURE.md lists for this stage.
 
@@ -80,6 +80,7 @@ def load_pretrained(
         folder: gets `text_vectors.npy`, `text_mask.npy`, `texts.json`, `pretrained.json`, and the files of `load_images`.
         progress: called with (new texts done, all new texts).
         pictures_progress: called with (new pictures done, all new pictures).
+        elsewhere: encodes new texts, where they are more than a block.
 
     Returns:
         The content of pretrained.json: model, path, sha256, source, pooling, max_tokens, dim, items; texts encoded now, reused from the
@@ -98,18 +99,9 @@ def load_pretrained(
     if present:
         weights = resolve(config.model, config.sha256)
         pooling = pooling_of(weights.path, config.pooling)
-        engine = "" if config.engine == "torch" else f"-{config.engine}"
-        cache = TextCache(root / "cache" / "text" / f"{weights.fingerprint[:16]}-{pooling}-{config.max_tokens}{engine}")
-        encoder: TextEncoder | None = None
-
-        def encode(new: list[str], tell: Progress) -> NDArray[np.float32]:
-            nonlocal encoder
-            if encoder is None:
-                encoder = TextEncoder.from_weights(weights, pooling=pooling, max_tokens=config.max_tokens)
-                encoder = accelerate(encoder) if config.engine == "fast" else encoder
-            return encoder.encode(new, tell)
-
-        found, encoded = cache.vectors(present, encode, progress)
+        encoding = Encoding.of(weights, config.model, pooling, config.max_tokens, config.engine, root)
+        spread = (lambda new: elsewhere(encoding, new, progress or (lambda *_: None))) if elsewhere else None
+        found, encoded = TextCache(Path(encoding.cache)).vectors(present, Encoder(encoding, weights), progress, spread)
         vectors = found
         if not mask.all():
             vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)

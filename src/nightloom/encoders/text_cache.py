@@ -27,17 +27,25 @@ class TextCache(VectorCache):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, SHARD)
 
-    def vectors(self, texts: Sequence[str], encode: Encode, progress: Progress | None = None) -> tuple[NDArray[np.float32], int]:
+    def vectors(
+        self,
+        texts: Sequence[str],
+        encode: Encode,
+        progress: Progress | None = None,
+        elsewhere: Callable[[list[str]], None] | None = None,
+    ) -> tuple[NDArray[np.float32], int]:
         """Vectors of texts, encoding those not kept yet, each once.
 
         Args:
             texts: the texts; may repeat.
             encode: gives float32 [n, d] for n texts, and reports (done, n). Not called when all are kept.
             progress: called with (new texts done, all new texts).
+            elsewhere: see `VectorCache.by_key`.
 
         Returns:
             float32 [len(texts), d] in order, and how many texts were encoded now.
         """
         keys = [sha256(text.encode()).digest() for text in texts]
         text_of = dict(zip(keys, texts, strict=True))
-        return self.by_key(keys, lambda new, tell: encode([text_of[key] for key in new], tell), progress)
+        spread = (lambda new: elsewhere([text_of[key] for key in new])) if elsewhere else None
+        return self.by_key(keys, lambda new, tell: encode([text_of[key] for key in new], tell), progress, spread)

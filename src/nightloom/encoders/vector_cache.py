@@ -34,7 +34,11 @@ class VectorCache:
         self.folder, self.shard = folder, shard
 
     def by_key(
-        self, keys: Sequence[bytes], encode: Callable[[list[bytes], Progress], NDArray[np.float32]], progress: Progress | None = None
+        self,
+        keys: Sequence[bytes],
+        encode: Callable[[list[bytes], Progress], NDArray[np.float32]],
+        progress: Progress | None = None,
+        elsewhere: Callable[[list[bytes]], None] | None = None,
     ) -> tuple[NDArray[np.float32], int]:
         """Vectors by key, encoding those not kept yet, each once.
 
@@ -43,6 +47,7 @@ class VectorCache:
             encode: gives float32 [n, d] for n keys, and reports (done, n). A row of NaN means that a key has no vector, and is not kept.
                 Not called when all are kept.
             progress: called with (new keys done, all new keys).
+            elsewhere: has other processes write the vectors of new keys to the folder, where these fill more than one shard.
 
         Returns:
             float32 [len(keys), d] in order, and how many were encoded now.
@@ -50,6 +55,10 @@ class VectorCache:
         kept = self._read(set(keys))
         waiting = [key for key in dict.fromkeys(keys) if key not in kept]
         encoded = 0
+        if elsewhere and len(waiting) > self.shard:
+            elsewhere(waiting)
+            made = self._read(set(waiting))
+            kept, encoded, waiting = kept | made, len(made), [key for key in waiting if key not in made]
         for start in range(0, len(waiting), self.shard):
 
             def tell(done: int, _: int, before: int = start) -> None:
@@ -57,12 +66,12 @@ class VectorCache:
                     progress(before + done, len(waiting))
 
             part = waiting[start : start + self.shard]
-            made = encode(part, tell).astype(np.float32)
-            whole = ~np.isnan(made[:, 0])
+            vectors = encode(part, tell).astype(np.float32)
+            whole = ~np.isnan(vectors[:, 0])
             if whole.any():
-                self._write([key for key, good in zip(part, whole.tolist(), strict=True) if good], made[whole])
+                self._write([key for key, good in zip(part, whole.tolist(), strict=True) if good], vectors[whole])
             encoded += int(whole.sum())
-            kept |= dict(zip(part, made, strict=True))
+            kept |= dict(zip(part, vectors, strict=True))
         return (np.stack([kept[key] for key in keys]) if len(keys) else np.zeros((0, 0), dtype=np.float32)), encoded
 
     def _read(self, wanted: set[bytes]) -> dict[bytes, NDArray[np.float32]]:

@@ -20,7 +20,8 @@ from nightloom.core.ranking import Ranked, ranks
 from nightloom.core.recommender import Recommender
 from nightloom.core.sequences import Histories
 from nightloom.core.streaming import STREAMING
-from nightloom.evaluation import lists, plots, slices
+from nightloom.encoders.vectors import Vectors
+from nightloom.evaluation import drift, lists, plots, slices
 from nightloom.evaluation.fairness import group_gaps, miscalibration
 from nightloom.evaluation.held_out import ASKED, SCHEMA, HeldOut, held_out
 from nightloom.evaluation.labels import measure_labels
@@ -91,7 +92,8 @@ def evaluate(
         `fairness` by protocol: the gate's metric by group of people (see `group_gaps`). `trade_off` by protocol: what a popularity penalty
         costs and gives (see `measure_trade_off`). `newcomers` by protocol: lists without a history (see `measure_newcomers`).
         `tail` by protocol: the share of tail items in lists of ten, `value`, `low` and `high`.
-        `rivals`: name -> `Rival.figures`.
+        `rivals`: name -> `Rival.figures`. `drift`: histograms that the watch over nights compares, of the catalogue's `texts`, and of the
+        `scores` of the model and the champion under the first protocol (see `nightloom.evaluation.drift`).
     """
     items = pd.read_parquet(prepared / "items.parquet")
     users = pd.read_parquet(prepared / "users.parquet")
@@ -108,7 +110,11 @@ def evaluate(
         "newcomers": {},
         "tail": {},
         "rivals": {},
+        "drift": {},
     }
+    read = Vectors.load(pretrained)
+    if (texts := drift.of_texts(read.text, read.has_text)) is not None:
+        figures["drift"]["texts"] = texts
     with pq.ParquetWriter(folder / "per_user.parquet", SCHEMA) as writer:
         for protocol in evaluation.protocols:
             held = held_out(protocol, prepared, items, users, exclude_seen=evaluation.exclude_seen)
@@ -131,6 +137,10 @@ def evaluate(
                 if family in (bundle.recommender.family, CHAMPION) and len(test.queries) == len(held.queries):
                     tops[family] = ranked.top
                 note(results, family, protocol, test, ranked, vectors[family], promotion.confidence)
+                if protocol == evaluation.protocols[0] and family in (bundle.recommender.family, CHAMPION):
+                    sure = drift.of_scores(model, test.queries, exclude_seen=evaluation.exclude_seen, seed=seed)
+                    whose = "champion's scores" if family == CHAMPION else "scores"
+                    figures["drift"] |= {} if sure is None else {whose: sure}
                 if family == bundle.recommender.family:
                     figures["fairness"][protocol] = group_gaps(
                         vectors[family][promotion.metric],

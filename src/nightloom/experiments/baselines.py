@@ -36,7 +36,7 @@ from nightloom.packaging.bundle import Bundle
 from nightloom.runs.processes import cpu_seconds
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.launch import environment, tie_to_parent
-from nightloom.training.ray_job import run_on_ray
+from nightloom.training.ray_errands import Errand, run_errands
 
 LOG_TAIL = 20
 MODULE = "nightloom.experiments.baselines"
@@ -81,7 +81,8 @@ def measure(
         if line.startswith(f"{family}: "):  # Ray's lines and warnings are in the log
             progress(line)
 
-    code = run_on_ray(MODULE, folder / "work.json", folder / "log.txt", own) if elsewhere else _run(folder, progress)
+    errand = Errand(folder / "work.json", folder / "log.txt", own)
+    code = run_errands(MODULE, [errand])[0] if elsewhere else _run(folder, progress)
     tail = "\n".join((folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
     if code == InputError.exit_code:
         raise InputError(tail)

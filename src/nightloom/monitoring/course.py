@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from nightloom.core.errors import InputError
+from nightloom.monitoring.drift import SAID, Kept
 from nightloom.runs.backfill import FOLDER
 
 NIGHTS = 14
@@ -34,6 +37,7 @@ class Past:
         stages: stage -> seconds, peak MB and CPU seconds of those that ran; these are None where an old night did not note them.
         known: share of its catalogue that the champion of that night had been trained on; None where none was compared.
         as_of: the past day that it is a night of.
+        drift: the histograms that it kept; empty in an old night.
     """
 
     night: str
@@ -44,6 +48,7 @@ class Past:
     stages: Mapping[str, tuple[float, float, float | None]]
     known: float | None = None
     as_of: str | None = None
+    drift: Kept = field(default_factory=dict)
 
 
 def past_nights(root: Path, name: str) -> list[Past]:
@@ -81,17 +86,19 @@ def _read(root: Path, name: str, which: str) -> list[Past]:
         ran = {stage: said for stage, said in report["stages"].items() if said["status"] == "done" and said["seconds"] is not None}
         stages = {stage: (said["seconds"], said["peak_mb"] or 0.0, said.get("cpu_seconds")) for stage, said in ran.items()}
         finished = datetime.fromisoformat(report["finished"])
-        said = (report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages, _known(file.parent))
-        found.append(Past(*said, as_of=report.get("as_of")))
+        figures = _evaluated(file.parent)
+        known = figures.get("rivals", {}).get("champion", {}).get("knows_share")
+        drift = {name: np.array(counts, dtype=np.float64) for name, counts in figures.get("drift", {}).items() if name in SAID}
+        said = (report["night"], finished, report["outcome"], quality, sum(report["quarantined"].values()), stages)
+        found.append(Past(*said, known=known, as_of=report.get("as_of"), drift=drift))
     return sorted(found, key=lambda one: one.finished)
 
 
-def _known(folder: Path) -> float | None:
-    """Share of a night's catalogue that the champion knew, as stage evaluate noted it."""
+def _evaluated(folder: Path) -> dict[str, Any]:
+    """What stage evaluate of a night noted; empty where it did not come so far."""
     made = folder / "manifests" / "evaluate.json"
-    figures = json.loads(made.read_text(encoding="utf-8"))["figures"] if made.is_file() else {}
-    known: float | None = figures.get("rivals", {}).get("champion", {}).get("knows_share")
-    return known
+    figures: dict[str, Any] = json.loads(made.read_text(encoding="utf-8"))["figures"] if made.is_file() else {}
+    return figures
 
 
 def silent(nights: Sequence[Past], now: datetime | None = None) -> str | None:

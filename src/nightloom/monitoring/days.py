@@ -29,6 +29,7 @@ class Signal:
         values: float64 [days], the newest last; NaN where a day has nothing to tell.
         rises: whether only a rise is news, as for a distance.
         unit: "count", "share" or "distance".
+        least: smallest step from what is usual that is news.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Signal:
     values: NDArray[np.float64]
     rises: bool
     unit: str
+    least: float = 0.0
 
 
 def signals(events: pd.DataFrame, positive: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[Signal]]:

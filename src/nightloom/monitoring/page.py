@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from nightloom.monitoring.alarms import REFERENCE
 from nightloom.monitoring.course import WATTS
+from nightloom.monitoring.drift import Moved
 from nightloom.monitoring.watch import Found, Watched
 
 WIDTH, HEIGHT, EDGE = 300, 64, 6
 """Of a course, in SVG units."""
+STEPS = 40
+"""Most steps of a drawn histogram: bins next to each other are drawn as one."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,15 @@ class Course:
     lines: Sequence[str]
     newest: tuple[float, float] | None
     band: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Two drawn histograms: the last nights' mean as an area, the newest night's as a line, in SVG units."""
+
+    name: str
+    before: str
+    now: str
 
 
 def render(found: Found) -> str:
@@ -49,6 +61,7 @@ def render(found: Found) -> str:
         found=found,
         daily=[course(one) for one in found.daily],
         nightly=[course(one) for one in found.nightly],
+        shapes=[shape(one) for one in found.moved],
         width=WIDTH,
         height=HEIGHT,
         watts=WATTS,
@@ -75,6 +88,23 @@ def course(watched: Watched) -> Course:
     lines = [" ".join(f"{along(at):.1f},{up(values[at]):.1f}" for at in part) for part in _runs(finite)]
     last = int(finite[-1])
     return Course(watched, lines, (along(last), up(values[last])), (up(ends[1]), max(up(ends[0]) - up(ends[1]), 1.0)))
+
+
+def shape(moved: Moved) -> Shape:
+    """Lay out two histograms, over the bins that hold something."""
+    filled = np.flatnonzero((moved.before > 0) | (moved.now > 0))
+    wide = -(-(int(filled[-1]) + 1 - int(filled[0])) // STEPS)
+    starts = np.arange(int(filled[0]), int(filled[-1]) + 1, wide)
+    before, now = (np.add.reduceat(one, starts) for one in (moved.before, moved.now))
+    most = max(float(before.max()), float(now.max()))
+
+    def steps(shares: NDArray[np.float64]) -> str:
+        across = EDGE + (WIDTH - 2 * EDGE) * np.arange(len(shares) + 1) / len(shares)
+        up = HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * shares / most
+        corners = [f"{x:.1f},{y:.1f}" for one, y in enumerate(up) for x in across[one : one + 2]]
+        return " ".join((f"{across[0]:.1f},{HEIGHT - EDGE}", *corners, f"{across[-1]:.1f},{HEIGHT - EDGE}"))
+
+    return Shape(moved.name, steps(before), steps(now))
 
 
 def _runs(places: NDArray[np.intp]) -> list[NDArray[np.intp]]:

@@ -18,6 +18,7 @@ from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.monitoring.alarms import Verdict, judge
 from nightloom.monitoring.course import Past, backfills, costs, past_nights, silent
 from nightloom.monitoring.days import Signal, signals
+from nightloom.monitoring.drift import Moved, drifts, moved
 from nightloom.runs.stages import Night
 
 
@@ -57,6 +58,7 @@ class Found:
         calendar: the same with those of past days among them, the last that ended first.
         costs: see `nightloom.monitoring.course.costs`.
         alarms: what rings, in words; the newest night or day is concerned in each.
+        moved: histograms of the newest night beside those of the last nights.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Found:
     calendar: Sequence[Past]
     costs: Sequence[Mapping[str, Any]]
     alarms: Sequence[str]
+    moved: Sequence[Moved] = ()
 
 
 def watch(config: RunConfig, root: Path, now: datetime | None = None) -> Found:
@@ -84,12 +87,13 @@ def watch(config: RunConfig, root: Path, now: datetime | None = None) -> Found:
     now = now or datetime.now(UTC)
     nights = past_nights(root, config.name)
     days, daily = _daily(config, root)
-    nightly = [Watched(one, judge(one.values, rises=one.rises)) for one in _nightly(nights)]
+    nightly = [Watched(one, judge(one.values, rises=one.rises, least=one.least)) for one in _nightly(nights)]
     alarms = [one.words() for one in (*daily, *nightly) if one.verdict.rings]
     if words := silent(nights, now):
         alarms.insert(0, words)
     calendar = sorted((*nights, *backfills(root, config.name)), key=lambda one: one.finished, reverse=True)
-    return Found(config.name, now, days, daily, nightly, nights, calendar, costs(nights), alarms)
+    histograms = moved([one.drift for one in nights])
+    return Found(config.name, now, days, daily, nightly, nights, calendar, costs(nights), alarms, histograms)
 
 
 def _daily(config: RunConfig, root: Path) -> tuple[list[str], list[Watched]]:
@@ -114,6 +118,7 @@ def _nightly(nights: Sequence[Past]) -> list[Signal]:
     return [
         Signal("quality", "the gate's metric of each night's model", quality, False, "distance"),
         Signal("known items", "share of the catalogue that the champion was trained on", known, False, "share"),
+        *drifts([one.drift for one in nights]),
         Signal("set aside", "rows that the contract quarantined", np.array([float(one.quarantined) for one in nights]), True, "count"),
         Signal("seconds", "time of the stages that ran", seconds, True, "count"),
     ]

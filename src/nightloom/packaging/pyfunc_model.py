@@ -14,6 +14,7 @@ import pandas as pd
 
 from nightloom.core.blocklist import VARIABLE, Blocklist
 from nightloom.core.errors import InputError, RenamedWarning
+from nightloom.core.files import events_at
 from nightloom.core.queries import Query
 from nightloom.data.preparation.stored import look_up
 from nightloom.packaging.bundle import Bundle
@@ -149,8 +150,8 @@ def _store(context: Any) -> Path:
     remedy = "Set NIGHTLOOM_EVENTS to a canonical events.parquet or its folder, or send `history`."
     if not named:
         raise InputError(f"user ids need the store of events, and this model names none. {remedy}")
-    place = Path(named) / "events.parquet" if Path(named).is_dir() else Path(named)
-    if not place.is_file():
+    place = events_at(Path(named))
+    if not place.exists():
         raise InputError(f"{place}: the store of events is not there, so user ids can not be looked up. {remedy}")
     return place
 

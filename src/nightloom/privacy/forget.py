@@ -20,8 +20,11 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.parquet as pq
 
 from nightloom.core.digests import check_listing, listing, read_sealed, write_sealed
+from nightloom.core.files import PARTIAL
+from nightloom.core.names import check_name
 from nightloom.core.privacy_key import hashes_in, key_of_environment, privacy_key
 from nightloom.core.pseudonyms import Pseudonyms
+from nightloom.data.tables.kept import drop, kept_home
 from nightloom.data.tables.snapshot import SAID
 from nightloom.data.tables.without_people import PEOPLE
 from nightloom.privacy.redact import redact, without_rows
@@ -33,6 +36,7 @@ from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import not_in_use
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.runs.storage import Storage
+from nightloom.serving.settings import rebuilt_file
 from nightloom.serving.store.erase import compact, erase_from_base, erase_from_store, marks_in
 
 KEPT_STAGES = ("load_pretrained",)
@@ -71,9 +75,10 @@ def forget(name: str, user: str, root: Path, progress: Progress = lambda _: None
         elsewhere: whether another machine that shares the store has cleared it: what the person did since counts.
 
     Raises:
-        InputError: a night is at work, or the list of forgotten people was made by another key.
+        InputError: it is no name, a night is at work, or the list of forgotten people was made by another key.
         NightloomError: MLflow or the store can not be reached.
     """
+    check_name(name)
     root, done = root.resolve(), list[Done]()
     for one in (user, *_pseudonyms(user)):
         done.append(_forget(name, one, root, progress, elsewhere=elsewhere))
@@ -104,9 +109,10 @@ def forgotten_elsewhere(name: str, root: Path) -> list[str]:
     new = hashes_in(marks, privacy_key(root), "people who were forgotten on another machine") - known
     here: dict[str, str] = {}
     if new:
+        _delete_kept(root, name)
         for snapshot in _snapshots(root, name):
             for table, columns in PEOPLE.items():
-                if (path := snapshot / f"{table}.parquet").is_file():
+                if (path := snapshot / f"{table}.parquet").exists():
                     ids = {one for column in columns for one in pq.read_table(path, columns=[column])[column].unique().to_pylist() if one}
                     here |= {listed.hash(one): one for one in ids}
     for hash_ in sorted(new - set(here)):
@@ -131,9 +137,11 @@ def _forget(name: str, user: str, root: Path, progress: Progress, *, elsewhere: 
         for snapshot in _snapshots(root, name):
             files += _redact_snapshot(snapshot, user)
         files += sum(erase_from_base(path, user) for path in store_file(root, name).parent.glob(f"{name}-base-*.db"))
+        files += _delete_kept(root, name)
         progress("snapshots gone through")
         files += _delete_stages(root, name)
         progress("stages deleted, they are made again")
+        files += _delete_rebuilt(root, name)
         files += sum(redact(path, user) for home in _homes(root, name) for path in _files(home))
         progress("nights gone through")
         left = list[str]()
@@ -153,7 +161,7 @@ def saw(snapshot: Path, user: str) -> bool:
         return True
     for table, columns in PEOPLE.items():
         path = snapshot / f"{table}.parquet"
-        if path.is_file():
+        if path.exists():
             for column in columns:
                 if pq.read_table(path, columns=[column], filters=[(column, "==", user)]).num_rows:
                     return True
@@ -188,20 +196,24 @@ def _redact_snapshot(folder: Path, user: str) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
         said = read_sealed(folder / SAID)
         check_listing(folder, said["files"])
-        tables = {name: pq.read_table(folder / name) for name in said["files"] if name.endswith(".parquet")}
-        kept = {name: without_rows(table, user) for name, table in tables.items() if _of_people(name)}
-        changed = {name: table for name, table in kept.items() if len(table) < len(tables[name])}
-        if not changed:
-            return 0
         scratch.mkdir()
-        for name, table in changed.items():
-            pq.write_table(table, scratch / name)
+        for name in filter(_of_people, said["files"]):
+            table = pq.read_table(folder / name)  # one after the other: parts of events are many
+            kept = without_rows(table, user)
+            if not (gone := len(table) - len(kept)):
+                continue
+            (scratch / name).parent.mkdir(exist_ok=True)
+            pq.write_table(kept, scratch / name)
             kind, what = ("rejected", name.removeprefix("rejected_")) if name.startswith("rejected_") else ("counts", name)
-            said[kind] = {**said[kind], what.removesuffix(".parquet"): len(table)}
+            table_name = Path(what).parts[0].removesuffix(".parquet")
+            said[kind] = {**said[kind], table_name: said[kind][table_name] - gone}
+        if not any(scratch.iterdir()):
+            scratch.rmdir()
+            return 0
         said["files"] = {**said["files"], **listing(scratch, SAID)}
         said["redacted"] = int(said.get("redacted", 0)) + 1
         write_sealed(scratch / SAID, said)  # last: with it the scratch folder is whole
-    names = sorted((path.name for path in scratch.iterdir()), key=lambda one: one == SAID)
+    names = sorted((path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()), key=lambda one: one.name == SAID)
     for name in names:
         (scratch / name).replace(folder / name)
     shutil.rmtree(scratch)
@@ -209,7 +221,15 @@ def _redact_snapshot(folder: Path, user: str) -> int:
 
 
 def _of_people(file: str) -> bool:
-    return file.removeprefix("rejected_").removesuffix(".parquet") in PEOPLE
+    return file.endswith(".parquet") and Path(file).parts[0].removeprefix("rejected_").removesuffix(".parquet") in PEOPLE
+
+
+def _delete_rebuilt(root: Path, name: str) -> int:
+    """Delete what the service built of everybody's events; it is built anew."""
+    found = list((root / "serving" / name).glob(rebuilt_file(Path(), "*").name))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 def _delete_stages(root: Path, name: str) -> int:
@@ -226,6 +246,15 @@ def _delete_stages(root: Path, name: str) -> int:
     for stage_name in storage.names(f"stages/{name}"):
         if stage_name not in KEPT_STAGES:
             storage.delete(f"stages/{name}/{stage_name}")
+    return many
+
+
+def _delete_kept(root: Path, name: str) -> int:
+    """Delete what stages keep of people's events from night to night, and what a killed collect left; the number of files."""
+    many = 0
+    for home in sorted([*kept_home(root, name).glob("*"), *(root / "snapshots" / name).glob(f"{PARTIAL}*")]):
+        many += sum(path.is_file() for path in home.rglob("*"))
+        drop(home)
     return many
 
 

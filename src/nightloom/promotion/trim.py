@@ -23,6 +23,7 @@ import pandas as pd
 
 from nightloom.core.digests import DAMAGED
 from nightloom.core.errors import DamagedError
+from nightloom.data.tables.kept import kept_home
 from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE
 from nightloom.encoders.vector_cache import unused_shards
 from nightloom.packaging.serving_format import FOLDER as SERVING
@@ -42,7 +43,7 @@ class Old:
 
     Attributes:
         path: folder or file.
-        kind: stages, snapshots, pictures, champions, text or images.
+        kind: stages, snapshots, pictures, champions, parts, text or images.
         bytes: size of its files.
     """
 
@@ -96,6 +97,12 @@ def old(root: Path, keep: int, versions: Mapping[str, Sequence[Version]]) -> lis
         Old(path, "champions", _size(path))
         for path in sorted(path for home in ("champions", SERVING) for path in (root / "cache" / home).glob("nightloom-*"))
         if path.name not in fetched and path.name.rpartition("-v")[0] in models
+    ]
+    found += [
+        Old(path, "parts", _size(path))
+        for name, start in starts.items()
+        for path in sorted(kept_home(root, name).glob("*"))
+        if _written(path) < start
     ]
     first = min(starts.values(), default=0.0)
     return found + _texts(root, gone, first) + _images(root, gone, first)

@@ -22,7 +22,7 @@ def outcome_content(outcome: str, gate: Mapping[str, Any], headline: str, reason
     """
     other, (difference, low, high) = _compared(gate)
     figures = {"difference": difference, "low": low, "high": high} | {name: gate.get(name) for name in ("challenger", "champion")}
-    note = "\n".join([f"**{headline}**", "", *(f"- {plain_markdown(reason)}" for reason in reasons)])
+    note = "\n".join([f"**{plain_markdown(headline)}**", "", *(f"- {plain_markdown(reason)}" for reason in reasons)])
     tags = {OUTCOME_TAG: outcome, NOTE_TAG: hidden(note)}
     if low is not None:
         tags[GATE_TAG] = f"{gate['metric']} {difference:+.4f} ({low:+.4f} to {high:+.4f}) against {other}"

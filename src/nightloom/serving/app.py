@@ -161,6 +161,12 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
             service.drift = None
             log.error("scores are no more compared with those of the champion's training: %s", error)
         try:
+            if (path := service.model.rebuilt(settings.folder)) is not None:
+                await asyncio.to_thread(service.model.renew, path)
+                log.info("edges that were built anew are in force")
+        except FAULTS as error:
+            log.error("the edges of before go on: %s", error)
+        try:
             said = Champion.read(settings.folder / CHAMPION)
             former = service.model
             if said.version in (former.champion.version, refused):

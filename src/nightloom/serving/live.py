@@ -27,9 +27,10 @@ from nightloom.serving.model.artefact import Artefact
 from nightloom.serving.model.engine import Engine
 from nightloom.serving.model.warm import check
 from nightloom.serving.pauses import without_pause
+from nightloom.serving.rebuild import Rebuilt
 from nightloom.serving.search.search import Search
 from nightloom.serving.search.word_index import WordIndex
-from nightloom.serving.settings import LIMITS, Champion, Limits
+from nightloom.serving.settings import LIMITS, Champion, Limits, rebuilt_file
 from nightloom.serving.store import Change, DeletedEvent, Event, Forgotten, Item, Store
 from nightloom.serving.stored import Rules
 from nightloom.serving.withheld import Awaited, Robots
@@ -88,6 +89,7 @@ class LiveModel:
         self._blocklist, self._blocklist_seen = Blocklist(), self._stamp()
         if blocklist is not None:
             self._block_by(Blocklist.read(blocklist))
+        self._rebuilt_seen: int | None = None
         self.learned, self.learned_at = 0, 0.0
         """Changes that were applied since it was opened, and when the last one was (seconds since 1970)."""
 
@@ -181,6 +183,27 @@ class LiveModel:
         if self.encoder is None:
             return dense < self.engine.catalogue.trained and self.engine.text_dim > 0
         return self.search.has_text(dense)
+
+    def rebuilt(self, folder: Path) -> Path | None:
+        """The file of edges that were built anew for this version and were not taken yet, once."""
+        path = rebuilt_file(folder, self.champion.version)
+        try:
+            stamp = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        seen, self._rebuilt_seen = self._rebuilt_seen, stamp
+        return None if stamp == seen else path
+
+    def renew(self, path: Path) -> None:
+        """Take edges that were built anew; answers go on meanwhile.
+
+        Raises:
+            OSError, ValueError: the file is damaged.
+            InputError: it is of another catalogue.
+        """
+        found = Rebuilt.read(path)
+        for scorer, arrays in found.arrays.items():
+            self.engine.renew(scorer, arrays, found.fresh)
 
     def close(self) -> None:
         """Close the store's reader, and let go of the users, the most of its memory, at once."""

@@ -77,7 +77,7 @@ def _prepared(root: Path, version: Version, artefact: Path) -> Champion | None:
 def snapshot_of(root: Path, version: Version) -> Path | None:
     """The snapshot that a version was trained on, if it is here."""
     found = root / "snapshots" / version.name / version.tags.get("nightloom.data_hash", "")[:16]
-    if (found / "events.parquet").is_file() and (found / "snapshot.json").is_file():
+    if (found / "events.parquet").exists() and (found / "snapshot.json").is_file():
         return found
     log.warning("the snapshot of version %s is not at %s: users have only what they do from now on", version.version, found)
     return None

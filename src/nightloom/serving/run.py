@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 
 from nightloom.core.blocklist import blocklist_of
 from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.names import check_name
 from nightloom.core.shell import typed
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.serving.api.keys import KEYS, Keys
 from nightloom.serving.log import configure_log
 from nightloom.serving.prepare import prepare, serving_folder
+from nightloom.serving.rebuilder import Rebuilder
 from nightloom.serving.server.workers import listen
 from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Limits, Settings, cache_bytes
 
@@ -84,9 +86,10 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
         place: where to listen.
 
     Raises:
-        InputError: there is no champion.
+        InputError: there is no champion, or it is no name.
         NightloomError: the champion's artefact does not answer as its bundle.
     """
+    check_name(name)
     root = root.resolve()
     folder = serving_folder(root, name)
     for old in [*folder.glob("metrics-*.json"), folder / CHAMPION]:
@@ -105,6 +108,7 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
     )
     configure_log(place.access_log)
     threading.Thread(target=finder.watch, name="champion", daemon=True).start()
+    threading.Thread(target=Rebuilder(folder, settings.store).watch, name="edges", daemon=True).start()
     listen(settings, place.host, place.port, place.workers)
     if finder.fault is not None:
         raise finder.fault

@@ -25,6 +25,8 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 """Where a container says how much memory it may take."""
 MOST_AT_ONCE = 64
 """Requests that one worker takes at a time; more are told to come back."""
+LEAST_TOLD = 1_000
+"""Rows of the store after which edges are built anew: fewer change little."""
 CONNECTIONS = 16_384
 """Connections that one worker holds, if the system lets it have so many open files."""
 
@@ -76,6 +78,11 @@ def cache_bytes(workers: int, cgroup: Path = CGROUP) -> int:
     with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
         memory = min(memory, int(cgroup.read_text(encoding="ascii")))
     return max(CACHE_BYTES, memory // CACHE_SHARE // workers)
+
+
+def rebuilt_file(folder: Path, version: str) -> Path:
+    """Where the edges are that were built anew for a version, in the folder of `champion.json`."""
+    return folder / f"edges-{version}.npz"
 
 
 @dataclass(frozen=True)

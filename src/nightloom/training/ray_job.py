@@ -43,10 +43,7 @@ LOST = (RuntimeError, OSError)
 """What Ray's client raises where the cluster does not answer."""
 BEAT = "night.beat"
 """File beside run.json that the night rewrites while it follows the job."""
-NEVER_STARTED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
-"""What Ray calls the fault of a job for which no CPU was free in 15 minutes (RAY_JOB_START_TIMEOUT_SECONDS)."""
 CHECKPOINT = "the night goes on from its last checkpoint"
-FOUND = "what is done is found"
 Found = TypeVar("Found")
 
 
@@ -67,22 +64,22 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
         InputError: Ray is not installed, no cluster is named, or the job refused what it was given.
         TrainingError: the cluster can not be reached, or the job failed.
     """
-    client, key = _client(), _key(run_json, workers)
+    client, key = connect(), _key(run_json, workers)
     out = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"])
     curves = out / "curves.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     path, beat = str(run_json.resolve()), run_json.resolve().parent / BEAT
     seen = 0
     for attempt in range(MAX_RESTARTS + 1):
-        with _answering(CHECKPOINT):
+        with answering(CHECKPOINT):
             job = _running(client, key) if not attempt else None
         if job is None:
             curves.unlink(missing_ok=True)
             shutil.rmtree(out / SCRATCH, ignore_errors=True)
             beat.write_text("0", encoding="utf-8")
-            with _answering(CHECKPOINT):
+            with answering(CHECKPOINT):
                 words = ["nightloom.training", "--config", path, "--launcher", "ray", "--workers", str(workers), "--beat", str(beat)]
-                job = _submit(client, words, key, {"run": path})
+                job = submit(client, words, key, {"run": path})
         follower = _Follower(client, job, log, curves, beat, on_epoch, seen)
         ended, seen = follower(), follower.seen
         code = ended.driver_exit_code
@@ -93,7 +90,7 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
             break  # somebody's wish, or our own word; anything else is a driver that was lost
     if said_so := refusal(out):
         raise said_so
-    with _answering(CHECKPOINT):
+    with answering(CHECKPOINT):
         tail = client.get_job_logs(job).splitlines()[-LOG_TAIL:]
     if said := trouble(TrainingError("\n".join(tail)), run_json.parent):
         raise InputError(said)
@@ -105,7 +102,7 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
     )
 
 
-def _client() -> JobSubmissionClient:
+def connect() -> JobSubmissionClient:
     """A connection to the cluster."""
     try:
         from ray.job_submission import JobSubmissionClient
@@ -125,7 +122,7 @@ def _client() -> JobSubmissionClient:
 
 
 @contextlib.contextmanager
-def _answering(then: str) -> Iterator[None]:
+def answering(then: str) -> Iterator[None]:
     """What is asked of the cluster inside the block; one that does not answer is told in words, with what a new start does then."""
     try:
         yield
@@ -134,7 +131,7 @@ def _answering(then: str) -> Iterator[None]:
 
 
 @dataclass
-class _Patience:
+class Patience:
     """Asks a cluster again and again, which may be silent for a while.
 
     Attributes:
@@ -179,74 +176,7 @@ def _running(client: JobSubmissionClient, key: str) -> str | None:
     return next((job.submission_id for job in found), None)
 
 
-def run_on_ray(module: str, argument: Path, log: Path, progress: Callable[[str], None]) -> int:
-    """Run `python -m MODULE ARGUMENT` on any node of the cluster that has a CPU free.
-
-    One that a killed run left at the same argument is stopped first. One that finds no free CPU in Ray's time waits on as a new job.
-
-    Args:
-        module: of Nightloom.
-        argument: a file; all nodes see it, and what it names, under this path.
-        log: file for what the job prints.
-        progress: called with each of its lines.
-
-    Returns:
-        Its exit code.
-
-    Raises:
-        InputError: Ray is not installed, or no cluster is named.
-        TrainingError: the cluster can not be reached, or loses the job.
-    """
-    client, path = _client(), str(argument.resolve())
-    key = hashlib.sha256(f"{module} {path}".encode()).hexdigest()[:16]
-    with _answering(FOUND):
-        if left := _running(client, key):
-            _stop(client, left)
-    while True:
-        with _answering(FOUND):
-            job = _submit(client, [module, path], key, {"ran": path}, cpus=1)
-        said = _heard(client, job, log, progress)
-        if said.error_type != NEVER_STARTED:
-            break
-    if said.status == "SUCCEEDED":
-        return 0
-    if said.driver_exit_code is None:
-        raise TrainingError(f"the Ray job {job} was lost. {said.message or ''} Start again: {FOUND}.")
-    return int(said.driver_exit_code)
-
-
-def _heard(client: JobSubmissionClient, job: str, log: Path, progress: Callable[[str], None]) -> JobDetails:
-    """Write and tell what a job prints until it ends; returns what Ray says of it then. On any exception here the job is stopped."""
-    seen, patience = 0, _Patience(FOUND)
-
-    def look() -> tuple[JobDetails, str | None]:
-        said = client.get_job_info(job)
-        lost = said.status.is_terminal() and said.driver_exit_code is None  # its node may be gone, and the log with it
-        return said, None if lost else client.get_job_logs(job)
-
-    try:
-        while True:
-            time.sleep(POLL_SECONDS)
-            answer = patience.ask(look)
-            if answer is None:
-                continue
-            said, text = answer
-            if text is None:
-                return said
-            ended = said.status.is_terminal()
-            log.write_text(text, encoding="utf-8")
-            lines = text.splitlines() if ended else text.splitlines()[:-1]  # the last may be cut short
-            for line in lines[seen:]:
-                progress(line)
-            seen = max(seen, len(lines))
-            if ended:
-                return said
-    except BaseException:
-        _stop(client, job)
-        raise
-
-
-def _submit(client: JobSubmissionClient, words: Sequence[str], key: str, metadata: Mapping[str, str], cpus: int | None = None) -> str:
+def submit(client: JobSubmissionClient, words: Sequence[str], key: str, metadata: Mapping[str, str], cpus: int | None = None) -> str:
     """Hand `python -m ...` in as a job; returns its id.
 
     Args:
@@ -271,7 +201,7 @@ def _submit(client: JobSubmissionClient, words: Sequence[str], key: str, metadat
     )
 
 
-def _stop(client: JobSubmissionClient, job: str) -> None:
+def stop(client: JobSubmissionClient, job: str) -> None:
     """Stop a job, and wait until it is."""
     end = time.monotonic() + STOP_SECONDS
     with contextlib.suppress(*LOST):
@@ -297,7 +227,7 @@ class _Follower:
         """Follow; returns what Ray says of the job in the end."""
         tail = threading.Thread(target=self._tail, daemon=True)
         tail.start()
-        beats, next_beat, patience = 0, 0.0, _Patience(CHECKPOINT)
+        beats, next_beat, patience = 0, 0.0, Patience(CHECKPOINT)
         try:
             while True:
                 if time.monotonic() >= next_beat:
@@ -309,7 +239,7 @@ class _Follower:
                 self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            _stop(self.client, self.job)
+            stop(self.client, self.job)
             raise
         self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
         tail.join(POLL_SECONDS * 10)

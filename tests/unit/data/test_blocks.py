@@ -18,6 +18,7 @@ from expectations.run import check, read_checked
 from nightloom.config import DataConfig, config_from_dict
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
+from nightloom.data import growing
 from nightloom.data.collect import collect
 from nightloom.data.preparation import rows as of_rows
 from nightloom.data.preparation.prepare import prepare
@@ -27,6 +28,7 @@ from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, in_blo
 from nightloom.data.tables.coded import spelt
 from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.data.tables.streamed import Streamed, stream
 from tests.sections import of_prepare
 from tests.unit.expectations.test_coded_events import broken, pages
 from tests.unit.expectations.test_contracts import NOW, make
@@ -217,9 +219,12 @@ def test_a_source_is_collected_in_pieces_as_in_one(odd: str, form: str, tmp_path
     columns = {one: one for one in ("user_id", "item_id", "event", "value", "channel")} | {"timestamp": "at"}
     data = DataConfig(events=str(place), items=str(tmp_path / "items.csv"), store="none", columns={"events": columns})
     told: dict[str, Any] = {}
+    streamed: list[Streamed | None] = []
+    monkeypatch.setattr(growing, "stream", lambda *given: streamed.append(stream(*given)) or streamed[-1])
     for name, rows in {"whole": None, "pieces": 90}.items():
-        if rows:
-            small(monkeypatch, rows)
+        small(monkeypatch, 90)  # rows of a part count in the hash
+        if rows is None:
+            monkeypatch.setattr(files, "PIECE", 1 << 20)
         try:
             snapshot = collect("shop", data, tmp_path / name)
         except InputError as error:
@@ -233,8 +238,10 @@ def test_a_source_is_collected_in_pieces_as_in_one(odd: str, form: str, tmp_path
     assert isinstance(told["whole"], str) == (odd in ("an id that lost digits", "no users in common"))
     if "events of whole" in told:
         pd.testing.assert_frame_equal(told["events of whole"], told["events of pieces"])
-        (written,) = (tmp_path / "pieces" / "snapshots" / "shop").glob("*/events.parquet")
         as_text = form != "parquet" and odd in ("days that are not all at midnight", "durations")
         in_pieces = as_text or odd in ("regular", "bad rows", "missing ids in words")
-        assert pq.read_metadata(written).num_row_groups == (4 if in_pieces else 1)
+        assert [one is not None for one in streamed] == [in_pieces]
+        for name in ("whole", "pieces"):
+            (written,) = (tmp_path / name / "snapshots" / "shop").glob("*/events.parquet")
+            assert [pq.read_metadata(part).num_rows for part in sorted(written.iterdir())][:-1] == [90] * 3
     assert not list((tmp_path / "pieces" / "snapshots" / "shop").glob(".partial-*"))

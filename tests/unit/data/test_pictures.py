@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -16,7 +17,7 @@ from nightloom.config import RunConfig, config_from_dict
 from nightloom.data.collect import collect
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.features import infer
-from nightloom.data.tables.pictures import PICTURES, STORE, UNREADABLE, content, places, take_in
+from nightloom.data.tables.pictures import MOST_BYTES, PICTURES, STORE, UNREADABLE, content, places, take_in
 from nightloom.data.tables.snapshot import Snapshot, read_snapshot
 from tests.pictures import paint, picture
 from tests.sections import of_collect, of_prepare
@@ -132,6 +133,16 @@ def test_what_is_no_picture_is_told_apart_from_nothing(tmp_path: Path, shop: Pat
     assert "an address" in (reasons["https://shop/a.png"] or "")
     assert "irectory" in (reasons["photos"] or "")
     assert len(reasons) == 4  # the blank cell names none
+
+
+def test_a_row_that_names_a_device_or_a_huge_file_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "waits")  # reading it would not end, nor would /dev/zero
+    with (tmp_path / "huge").open("wb") as huge:
+        huge.truncate(MOST_BYTES + 1)
+    named = pd.DataFrame({"photo": ["/dev/zero", "waits", "huge"]})
+    reasons = {row.path: row.reason for row in take_in(named, ["photo"], tmp_path, tmp_path / STORE)[1].itertuples()}
+    assert {reasons["/dev/zero"], reasons["waits"]} == {"neither a file nor a folder, but a device or the like"}
+    assert "more than a picture has" in reasons["huge"]
 
 
 def test_numbers_are_neither_paths_nor_bytes(tmp_path: Path, shop: Path) -> None:

@@ -114,6 +114,15 @@ def test_every_family_is_ranked_on_the_same_rows(tonight: SimpleNamespace) -> No
     assert len(tonight.lines) == 16
 
 
+def test_histograms_are_kept_for_the_watch_over_nights(tonight: SimpleNamespace) -> None:
+    kept = tonight.figures["drift"]
+    assert set(kept) == {"texts", "scores", "champion's scores"}
+    assert {sum(counts) for counts in kept["texts"]} == {30}
+    asked = tonight.figures["test_queries"]["temporal"]
+    assert [sum(*kept[whose]) for whose in ("scores", "champion's scores")] == [asked, asked]
+    json.dumps(kept)
+
+
 def test_metrics_can_be_recomputed_from_the_rows(tonight: SimpleNamespace) -> None:
     sliced = set()
     for (family, protocol), rows in tonight.rows.groupby(["family", "protocol"]):

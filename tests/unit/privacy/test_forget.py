@@ -21,8 +21,11 @@ from nightloom.data.collect import collect
 from nightloom.data.tables.snapshot import Snapshot, read_snapshot
 from nightloom.privacy import forget as module
 from nightloom.privacy.forget import forget
+from nightloom.promotion.registry import Registry
 from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.service_store import store_file
+from nightloom.serving.run import Place, serve
+from nightloom.serving.settings import rebuilt_file
 from nightloom.serving.store import Event, Feedback, Store
 from nightloom.serving.store.base import Base
 from nightloom.serving.store.erase import wishes
@@ -85,6 +88,8 @@ def home(tmp_path: Path) -> Path:
     stage = root / "stages" / NAME / "prepare" / "0123456789abcdef"
     stage.mkdir(parents=True)
     pd.DataFrame({"user_id": [CANARY, "ann"]}).to_parquet(stage / "users.parquet", index=False)
+    rebuilt_file(root / "serving" / NAME, "1").parent.mkdir(parents=True)
+    rebuilt_file(root / "serving" / NAME, "1").write_bytes(b"edges of everybody's events")
     texts = root / "stages" / NAME / "load_pretrained" / "0123456789abcdef"
     texts.mkdir(parents=True)
     (texts / "texts.json").write_text("[]")
@@ -103,6 +108,7 @@ def test_nothing_is_left_and_the_same_source_brings_nothing_back(home: Path) -> 
     done = forget(NAME, CANARY, root)
     assert done.rows == 2
     assert holders(root) == []
+    assert not rebuilt_file(root / "serving" / NAME, "1").exists()
     assert (root / "stages" / NAME / "load_pretrained" / "0123456789abcdef" / "texts.json").exists()
     (snapshot,) = (root / "snapshots" / NAME).glob("*/snapshot.json")
     left = read_snapshot(snapshot.parent)  # sealed anew, and of the others nothing is gone
@@ -199,6 +205,17 @@ def test_others_of_another_recommender_are_left_alone(home: Path) -> None:
     (other / "report.html").write_text(f"<summary>User {CANARY}</summary>")
     forget(NAME, CANARY, root)
     assert holders(root) == ["nights/shop-2/20260101-020000/report.html"]
+
+
+@pytest.mark.parametrize("name", ["../outside", "", "a/b", "Shop", "shop\n", "..", "\0"])
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "mlruns"
+    root.mkdir()
+    with pytest.raises(InputError, match="is no name"):
+        forget(name, "u1", root)
+    with pytest.raises(InputError, match="is no name"):
+        serve(name, root, lambda: Registry(root), Place())
+    assert [*tmp_path.rglob("*")] == [root]
 
 
 def test_while_a_run_is_at_work_it_is_refused(home: Path) -> None:

@@ -147,7 +147,7 @@ def test_markdown_renders_what_data_say_as_text(ending):
     assert tags <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "strong", "code", "a"}
     assert all(link.startswith("http") for link in re.findall(r'href="([^"]*)"', made))
     assert "**c**" in made
-    note = outcome_content("promoted", {}, "Promoted", [HOSTILE])[0]["mlflow.note.content"]
+    note = outcome_content("promoted", {}, f"Declined by {HOSTILE}", [HOSTILE])[0]["mlflow.note.content"]
     assert set(re.findall(r"<(\w+)", MarkdownIt().render(note))) == {"p", "strong", "ul", "li"}
 
 

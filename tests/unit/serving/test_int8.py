@@ -18,7 +18,7 @@ from nightloom.packaging.serving_precision import LADDER, Precisions
 from nightloom.serving.items.catalogue import LiveCatalogue
 from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model.engine import Engine
-from nightloom.serving.model.int8_product import Packed, has_vnni, multiply_int8, packed
+from nightloom.serving.model.int8_product import Packed, has_vnni, in_bytes, multiply_int8, packed
 from nightloom.serving.model.products import product
 from nightloom.serving.model.rows import Int8Rows
 from nightloom.serving.model.warm import check
@@ -134,7 +134,7 @@ def test_sums_are_exact(rows: int, inner: int, columns: int) -> None:
     scales = np.ones((2, columns), np.float32)
     found = np.empty((rows, columns), np.float32)
     for block in range(2):
-        multiply_int8(x, packed(whole, scales), block, found)
+        multiply_int8(in_bytes(x), packed(whole, scales), block, found)
         np.testing.assert_array_equal(found, x @ whole[block].astype(np.float32))
 
 
@@ -145,7 +145,7 @@ def test_rounded_products_are_near(tmp_path: Path) -> None:
     x[3] = 0
     whole, scales = rounded_rows(w.swapaxes(1, 2))
     found, wanted = np.empty((51, 256), np.float32), np.empty((51, 256), np.float32)
-    multiply_int8(x, packed(np.ascontiguousarray(whole.swapaxes(1, 2)), scales), 0, found)
+    multiply_int8(in_bytes(x), packed(np.ascontiguousarray(whole.swapaxes(1, 2)), scales), 0, found)
     product(x, w[0], wanted)
     assert np.linalg.norm(found - wanted) < 0.015 * np.linalg.norm(wanted)
     assert (found[3] == 0).all()

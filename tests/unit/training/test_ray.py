@@ -6,7 +6,6 @@ Tests marked `cluster` take minutes; `make test-ray` runs them.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 from safetensors.numpy import load_file
 
 from nightloom.core.errors import InputError, TrainingError
-from nightloom.experiments.baselines import measure
 from nightloom.training import ray_job
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.ray_job import BEAT, launch_on_ray, run_on_ray
+from nightloom.training.ray_job import BEAT, launch_on_ray
 from nightloom.training.ray_workers import LeftAlone, TooSmall
-from tests.unit.training.conftest import N_USERS
 from tests.unit.training.test_training_run import GOLDEN, losses, waited
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
@@ -201,26 +197,6 @@ def test_a_night_started_again_takes_the_running_job_over(cluster: Any, undistur
 
 
 @pytest.mark.cluster
-def test_a_baseline_is_fitted_and_ranked_on_a_node_as_here(cluster: Any, tmp_path: Path, settings, shop) -> None:
-    prepared = shutil.copytree(shop.prepared, tmp_path / "prepared")
-    pd.DataFrame({"user_id": [f"u{one}" for one in range(N_USERS)]}).to_parquet(prepared / "users.parquet")
-    found, lines = {}, []
-    for launcher in ("ray", "torchrun"):
-        folder = tmp_path / launcher
-        folder.mkdir()
-        found[launcher] = measure(settings(launcher=launcher), "gru", prepared, shop.pretrained, folder, lines.append)
-    assert lines[0] == lines[1]
-    assert lines[0].startswith("gru: fitted and ranked, ")
-    for figure in ("family", "metrics", "intervals", "asked"):
-        assert found["ray"][figure] == found["torchrun"][figure]
-    pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / one / "per_user.parquet") for one in found))
-    (job,) = [one for one in jobs() if "ran" in (one.metadata or {})]
-    assert job.metadata["ran"] == str(tmp_path / "ray" / "work.json")
-    with pytest.raises(TrainingError, match="family gru failed"):
-        measure(settings(launcher="ray"), "gru", tmp_path, shop.pretrained, tmp_path / "ray")
-
-
-@pytest.mark.cluster
 def test_what_the_job_refuses_is_refused(cluster: Any, tmp_path: Path, settings, shop) -> None:
     other = tmp_path / "pretrained"
     other.mkdir()
@@ -265,9 +241,9 @@ def is_driver(process: psutil.Process, out: Path) -> bool:
 
 @pytest.mark.cluster
 def test_what_a_job_refuses_before_it_has_a_folder_is_refused(cluster: Any, tmp_path: Path, settings, write_run, monkeypatch) -> None:
-    path, submit = write_run(settings(launcher="ray"), tmp_path), ray_job._submit
+    path, submit = write_run(settings(launcher="ray"), tmp_path), ray_job.submit
     monkeypatch.setattr(
-        ray_job, "_submit", lambda client, words, *more: submit(client, [one.replace("run.json", "nowhere.json") for one in words], *more)
+        ray_job, "submit", lambda client, words, *more: submit(client, [one.replace("run.json", "nowhere.json") for one in words], *more)
     )
     with pytest.raises(InputError, match=r"nowhere\.json"):
         launch_on_ray(path, 2, tmp_path / "log.txt")
@@ -280,73 +256,6 @@ def test_a_worker_of_a_cluster_with_gpus_needs_one_of_these(monkeypatch, there: 
     time.sleep(0.1)
     said = small()
     assert said is None if enough else "2 workers need a GPU each" in str(said)
-
-
-class Told:
-    """A client of a cluster that says this of its job, each once; an error is what it raises."""
-
-    def __init__(self, *said: Any) -> None:
-        self.said, self.submitted, self.stopped, self.there = list(said), [], [], True
-
-    def list_jobs(self) -> list[Any]:
-        return []
-
-    def submit_job(self, **given: Any) -> str:
-        self.submitted.append(given)
-        return str(given["submission_id"])
-
-    def get_job_info(self, job: str) -> Any:
-        from ray.job_submission import JobDetails
-
-        found = self.said.pop(0)
-        if isinstance(found, Exception):
-            raise found
-        self.there = found["status"] != "FAILED"
-        return JobDetails(submission_id=job, type="SUBMISSION", entrypoint="python", **found)
-
-    def get_job_logs(self, _: str) -> str:
-        if not self.there:  # its node is gone
-            raise SILENT
-        return "pop: fitted\n"
-
-    def stop_job(self, job: str) -> None:
-        self.stopped.append(job)
-
-    def get_job_status(self, _: str) -> Any:
-        from ray.job_submission import JobStatus
-
-        return JobStatus.STOPPED
-
-
-RUNS, ENDED = {"status": "RUNNING"}, {"status": "SUCCEEDED", "driver_exit_code": 0}
-SILENT = ConnectionError("Failed to connect to Ray")
-
-
-def on(client: Told, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
-    """The exit code of a module on a cluster, and its lines."""
-    lines: list[str] = []
-    monkeypatch.setattr(ray_job, "_client", lambda: client)
-    monkeypatch.setattr(ray_job, "POLL_SECONDS", 0.0)
-    return run_on_ray("some.module", folder / "work.json", folder / "log.txt", lines.append), lines
-
-
-def test_a_baseline_s_job_rides_out_a_cluster_that_is_silent_for_a_while(tmp_path: Path, monkeypatch) -> None:
-    client = Told(RUNS, SILENT, SILENT, ENDED)
-    assert on(client, tmp_path, monkeypatch) == (0, ["pop: fitted"])
-    assert client.stopped == []
-    monkeypatch.setattr(ray_job, "PATIENCE_SECONDS", -1.0)
-    with pytest.raises(TrainingError, match=r"not answered .*Start again when it is back: what is done is found"):
-        on(Told(RUNS, SILENT), tmp_path, monkeypatch)
-
-
-def test_a_job_that_found_no_free_cpu_in_ray_s_time_is_handed_in_again(tmp_path: Path, monkeypatch) -> None:
-    never = {"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "message": "failed to start within 900 seconds"}
-    client = Told(never, never, RUNS, ENDED)
-    assert on(client, tmp_path, monkeypatch) == (0, ["pop: fitted"])
-    assert len({one["submission_id"] for one in client.submitted}) == 3
-    lost = {"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_DIED", "message": "the node is gone"}
-    with pytest.raises(TrainingError, match=r"was lost\. the node is gone"):
-        on(Told(RUNS, lost), tmp_path, monkeypatch)
 
 
 def test_without_ray_an_address_or_a_cluster_the_night_says_what_to_do(tmp_path: Path, settings, write_run, monkeypatch) -> None:

@@ -16,6 +16,7 @@ from nightloom.core.event_names import EventNames
 from nightloom.core.pseudonyms import pseudonyms_of
 from nightloom.data.preparation.clean import clean, event_times
 from nightloom.data.preparation.labels import is_positive
+from nightloom.data.tables.coded import files_of
 from nightloom.data.tables.schema import OWN
 from nightloom.data.tables.snapshot import check_table
 
@@ -42,7 +43,7 @@ def look_up(place: Path, users: Collection[str], meta: Mapping[str, Any]) -> pd.
     check_table(place)
     if "prepare" not in meta:
         raise InputError("user ids: this model is of before models said how events are cleaned. Train once more, or send `history`.")
-    there = [column for column in OWN["events"] if column in pq.read_schema(place).names]
+    there = [column for column in OWN["events"] if column in pq.read_schema(files_of(place)[0]).names]
     lacking = {"user_id", "item_id", "event"} - set(there)
     if lacking or not {"timestamp", "order"} & set(there):
         missing = ", ".join(sorted(lacking)) or "timestamp or order"

@@ -7,8 +7,10 @@ own types, and integers stay integers where values are missing. Every file of a 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -17,6 +19,7 @@ from nightloom.core.errors import InputError
 from nightloom.data.sources.json_table import read_json
 from nightloom.data.sources.packed import content_of, form_of
 from nightloom.data.sources.parts import Part, parts_of
+from nightloom.data.sources.places import BEGIN, Place
 from nightloom.data.sources.raw import RawTable, joined, unique
 from nightloom.data.sources.sql import read_sql
 from nightloom.data.sources.text_table import read_text
@@ -58,45 +61,82 @@ def filled(table: RawTable, name: str) -> RawTable:
     return table
 
 
-def table_in_pieces(place: str, data: DataConfig, name: str) -> tuple[str, Iterator[RawTable]]:
+class Piece(NamedTuple):
+    """A part of a table's rows.
+
+    Attributes:
+        table: the rows.
+        end: where the next piece begins; None where reading can not begin there.
+    """
+
+    table: RawTable
+    end: Place | None
+
+
+@dataclass(frozen=True)
+class InPieces:
     """What `read_table` reads, a piece of at most `PIECE` rows at a time; only of Parquet the file is not read whole before.
 
-    Args:
-        place: see `read_table`; no SQL URL.
-        data: likewise.
+    Attributes:
+        parts: the files.
+        label: where it is, as the whole table says it.
+        data: see `read_table`.
         name: likewise.
-
-    Returns:
-        Where it is, as the whole table says it, and the pieces.
-
-    Raises:
-        InputError: see `read_table`; also while the pieces are read.
     """
-    parts = parts_at(place, name)
-    label = str(parts[0]) if len(parts) == 1 else str(Path(place).expanduser())
 
-    def pieces() -> Iterator[RawTable]:
+    parts: Sequence[Part]
+    label: str
+    data: DataConfig
+    name: str
+
+    @classmethod
+    def at(cls, place: str, data: DataConfig, name: str) -> InPieces:
+        """The table at a place, which is no SQL URL.
+
+        Raises:
+            InputError: see `parts_at`.
+        """
+        parts = parts_at(place, name)
+        return cls(parts, str(parts[0]) if len(parts) == 1 else str(Path(place).expanduser()), data, name)
+
+    def pieces(self, begin: Place = BEGIN) -> Iterator[Piece]:
+        """The pieces from a place on; from the beginning there is one at least.
+
+        Raises:
+            InputError: see `read_table`.
+        """
         waiting: list[RawTable] = []
-        for one in (piece for part in parts for piece in _pieces(part, data, name)):
-            if waiting and sum(len(other.frame) for other in waiting) + len(one.frame) > PIECE:
-                yield joined(waiting, label, name)
+        end: Place | None = begin
+        for number, part in enumerate(self.parts[begin.files :], begin.files):
+            of_file = 0
+            for one, through in _pieces(part, self.data, self.name, begin.rows if number == begin.files else 0):
+                of_file += 1
+                if waiting and sum(len(other.frame) for other in waiting) + len(one.frame) > PIECE:
+                    yield Piece(joined(waiting, self.label, self.name), end)
+                    waiting = []
+                waiting.append(one)
+                end = None if through is None else Place(number, through)
+            end = Place(number + 1)
+            if of_file > 1:  # the end of a large file is a piece of its own, so that reading can begin after it
+                yield Piece(joined(waiting, self.label, self.name), end)
                 waiting = []
-            waiting.append(one)
-        yield joined(waiting, label, name)
-
-    return label, pieces()
+        if waiting or end == BEGIN:
+            yield Piece(joined(waiting, self.label, self.name), end)
 
 
-def _pieces(part: Part, data: DataConfig, name: str) -> Iterator[RawTable]:
-    """One file of a table, a piece at a time."""
+def _pieces(part: Part, data: DataConfig, name: str, skip: int) -> Iterator[tuple[RawTable, int | None]]:
+    """One file of a table, a piece at a time, less some rows at its beginning; of Parquet also how many rows came up to a piece's end."""
     content = content_of(part.path, name, part.member)
     if form_of(content, part.path, name, part.member) == "parquet":
-        yield from (_with_folders(one, part) for one in column_pieces(content, part.path, name, str(part), PIECE))
+        for one in column_pieces(content, part.path, name, str(part), PIECE, skip):
+            skip += len(one.frame)
+            yield _with_folders(one, part), skip if not part.member else None
         return
     whole = read_part(part, data, name)
     for first in range(0, max(len(whole.frame), 1), PIECE):
         frame = whole.frame.iloc[first : first + PIECE]
-        yield RawTable(frame, whole.place, [(whole.place, len(frame))], whole.unreadable.iloc[0 if first == 0 else len(whole.unreadable) :])
+        lost = whole.unreadable.iloc[0 if first == 0 else len(whole.unreadable) :]
+        yield RawTable(frame, whole.place, [(whole.place, len(frame))], lost), None
 
 
 def parts_at(place: str, name: str) -> list[Part]:

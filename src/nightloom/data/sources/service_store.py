@@ -17,13 +17,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from nightloom.core.errors import InputError
+from nightloom.core.names import NAME
 from nightloom.core.reason_votes import VOTES, Votes, count_votes
 from nightloom.data.sources.sql import PASSWORD, cause, reading_engine, shown
 from nightloom.runs.service_store import EVENTS_URL, central_address, central_schema, store_file
 
 OWN, NONE = "own", "none"
 """As `data.store`: the recommender's own store where there is one, or no store."""
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 EVENTS = ("event_id", "user_id", "item_id", "event", "timestamp", "value", "context", "received")
 
 
@@ -101,7 +101,7 @@ def _where(store: str, name: str, root: Path) -> tuple[sa.Engine, str, str | Non
     if store == NONE:
         return None
     address = central_address()
-    if store != OWN and not NAME.fullmatch(store):
+    if store != OWN and not re.fullmatch(NAME, store):
         path = Path(store).expanduser()
         if not path.is_file():
             raise InputError(f"data.store: {path} does not exist. Name the file of a service's store, a recommender, {OWN} or {NONE}.")

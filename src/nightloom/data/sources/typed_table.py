@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
@@ -48,7 +49,7 @@ def read_columns(content: Content, form: str, name: str, place: str) -> RawTable
     return RawTable.of(checked.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get), place)
 
 
-def column_pieces(content: Content, path: Path, name: str, place: str, rows: int) -> Iterator[RawTable]:
+def column_pieces(content: Content, path: Path, name: str, place: str, rows: int, skip: int = 0) -> Iterator[RawTable]:
     """What `read_columns` reads of a Parquet file, at most some rows at a time.
 
     Args:
@@ -57,20 +58,29 @@ def column_pieces(content: Content, path: Path, name: str, place: str, rows: int
         name: which table this is, for messages.
         place: the file, for messages.
         rows: at most so many at once.
+        skip: rows that are left out at the beginning.
 
     Raises:
         InputError: see `read_columns`.
     """
-    first = 1
+    first = 1 + skip
     with _whole_file(content, "parquet", name, place):
         source = pa.OSFile(str(path)) if isinstance(content, mmap.mmap) else pa.BufferReader(pa.py_buffer(content))
         file = pq.ParquetFile(source, pre_buffer=False)
-        pieces = file.iter_batches(rows) if file.metadata.num_rows else iter([file.schema_arrow.empty_table()])
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+        begin = int(np.searchsorted(ends, skip, side="right"))
+        skip -= int(ends[begin - 1]) if begin else 0
+        groups = range(begin, file.num_row_groups)
+        pieces = file.iter_batches(rows, row_groups=list(groups)) if file.metadata.num_rows else iter([file.schema_arrow.empty_table()])
     while True:
         with _whole_file(content, "parquet", name, place):
             piece = next(pieces, None)
             if piece is None:
                 return
+            if skip >= len(piece) > 0:
+                skip -= len(piece)
+                continue
+            piece, skip = piece.slice(skip), 0
             checked = _checked(pa.Table.from_batches([piece]) if isinstance(piece, pa.RecordBatch) else piece, name, place)
         frame = checked.to_pandas(ignore_metadata=True, types_mapper=NULLABLE.get)
         yield RawTable(frame.set_axis(pd.RangeIndex(first, first + len(frame))), place, [(place, len(frame))])

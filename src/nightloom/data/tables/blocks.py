@@ -1,8 +1,12 @@
-"""Tables that are larger than memory: a Parquet file is read a block of rows at a time, its text coded."""
+"""Tables that are larger than memory: read a block of rows at a time, text coded, from a Parquet file or a folder of parts.
+
+A part is a file of one block. All parts of a snapshot's table but the last hold `ROW_GROUP` rows, so that rows which are added at the end
+leave the parts before as they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +18,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nightloom.data.tables import coded as of_text
-from nightloom.data.tables.coded import coded, coded_column, is_coded, read_coded, spelt
+from nightloom.data.tables.coded import coded, coded_column, files_of, is_coded, read_coded, spelt
+from nightloom.data.tables.kept import link
 
 DICTIONARY_BYTES = 1 << 24
 """Most bytes of a row group's distinct values that are written once: text that is written so is read coded at a fifth of the time."""
 
 
 class StoredTable:
-    """A table of canonical columns in a Parquet file, in the place of a frame with coded text.
+    """A table of canonical columns in a Parquet file, or a folder of parts, in the place of a frame with coded text.
 
     Its blocks are read one by one. Columns that are asked for by name are read whole, and so is the table for all else that a frame can.
 
     Args:
-        path: the file.
+        path: the file or folder.
+        digests: of the blocks, where they are known (`nightloom.data.tables.snapshot.block_digest`).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows: int = pq.read_metadata(path).num_rows
-        self.no_rows = coded(pq.read_schema(path).empty_table().to_pandas())
+    def __init__(self, path: Path, digests: Sequence[str] = ()) -> None:
+        self.path, self.digests = path, list(digests)
+        self._rows = sum(pq.read_metadata(file).num_rows for file in files_of(path))
+        self.no_rows = coded(pq.read_schema(files_of(path)[0]).empty_table().to_pandas())
         """The columns and their types, without rows."""
 
     def __len__(self) -> int:
@@ -64,23 +70,25 @@ class StoredTable:
         """All rows of some columns."""
         return read_coded(self.path, columns)
 
-    def blocks(self, only: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """The rows in their order, or some of their columns, a row group at a time; the index is their place in the table."""
+    def blocks(self, only: Sequence[str] | None = None, skip: int = 0) -> Iterator[pd.DataFrame]:
+        """The rows in their order, or some of their columns, a block at a time; the index is their place in the table.
+
+        Args:
+            only: the columns; None: all.
+            skip: parts that are left out at the beginning.
+        """
         wanted = list(self if only is None else only)
         text = [name for name, column in self.no_rows.items() if is_coded(column)]
-        first = 0
-        with pq.ParquetFile(self.path, read_dictionary=text) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=wanted).unify_dictionaries()
-                columns = {name: table.column(name).to_pandas() for name in wanted}
-                yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + table.num_rows))
-                first += table.num_rows
-
-    def texts(self, name: str) -> Iterator[pa.ChunkedArray]:
-        """A column of text, spelt out, a row group at a time."""
-        with pq.ParquetFile(self.path) as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=[name]).column(0)
+        files = files_of(self.path)
+        first = sum(pq.read_metadata(file).num_rows for file in files[:skip])
+        for path in files[skip:]:
+            with pq.ParquetFile(path, read_dictionary=text) as file:
+                for group in range(file.num_row_groups):
+                    table = file.read_row_group(group, columns=wanted).unify_dictionaries()
+                    columns = {name: table.column(name).to_pandas() for name in wanted}
+                    if table.num_rows:
+                        yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + table.num_rows))
+                    first += table.num_rows
 
 
 def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
@@ -107,10 +115,10 @@ class SpeltWriter:
     """
 
     def __init__(self, path: Path, head: pd.DataFrame) -> None:
-        self.rows = 0
+        self.path, self.rows = path, 0
+        self.schema = pa.Schema.from_pandas(spelt(head), preserve_index=False)
         self._waiting: list[pd.DataFrame] = []
-        schema = pa.Schema.from_pandas(spelt(head), preserve_index=False)
-        self._writer = pq.ParquetWriter(path, schema, dictionary_pagesize_limit=DICTIONARY_BYTES)
+        self._open()
 
     def __enter__(self) -> SpeltWriter:
         return self
@@ -118,7 +126,7 @@ class SpeltWriter:
     def __exit__(self, *_: object) -> None:
         if self._waiting or not self.rows:
             self._write()
-        self._writer.close()
+        self._close()
 
     def add(self, rows: pd.DataFrame) -> None:
         """More rows; they reach the file as full row groups."""
@@ -131,17 +139,89 @@ class SpeltWriter:
                 self._write()
 
     def _write(self) -> None:
-        tables = [pa.Table.from_pandas(part, self._writer.schema, preserve_index=False) for part in self._waiting]
-        whole = pa.concat_tables(tables) if tables else self._writer.schema.empty_table()
-        self._writer.write_table(whole, row_group_size=of_text.ROW_GROUP)
+        group = self._group()
         self._waiting = []
+        self._take(group)
+
+    def _group(self) -> pa.Table:
+        tables = [pa.Table.from_pandas(part, self.schema, preserve_index=False) for part in self._waiting]
+        return pa.concat_tables(tables) if tables else self.schema.empty_table()
+
+    def _open(self) -> None:
+        self._writer = pq.ParquetWriter(self.path, self.schema, dictionary_pagesize_limit=DICTIONARY_BYTES)
+
+    def _take(self, group: pa.Table) -> None:
+        self._writer.write_table(group, row_group_size=of_text.ROW_GROUP)
+
+    def _close(self) -> None:
+        self._writer.close()
+
+
+class PartsWriter(SpeltWriter):
+    """Writes a table as a folder of parts in the same way; a table of one part is that file.
+
+    Args:
+        path: the folder, or the file.
+        head: see `SpeltWriter`.
+        digest: gives the digest of a block.
+
+    Attributes:
+        digests: of the blocks so far.
+    """
+
+    def __init__(self, path: Path, head: pd.DataFrame, digest: Callable[[pa.Table], str]) -> None:
+        self.digests: list[str] = []
+        self._digest = digest
+        super().__init__(path, head)
+
+    def go_on(self, parts: Sequence[Path], digests: Sequence[str]) -> None:
+        """Begin with parts that were written before, which are linked; nothing may have been added yet."""
+        for number, part in enumerate(parts):
+            link(part, self.path / part_name(number))
+        self.digests = list(digests)
+        self.rows = len(parts) * of_text.ROW_GROUP
+
+    def waiting(self) -> pa.Table:
+        """The rows after the last part."""
+        return self._group()
+
+    def _open(self) -> None:
+        self.path.mkdir()
+
+    def _take(self, group: pa.Table) -> None:
+        whole = group.combine_chunks()  # so that the file does not depend on how the rows came
+        write_part(self.path / part_name(len(self.digests)), whole)
+        self.digests.append(self._digest(whole))
+
+    def _close(self) -> None:
+        if len(self.digests) == 1:
+            alone = self.path.rename(self.path.with_name(f".{self.path.name}"))
+            (alone / part_name(0)).rename(self.path)
+            alone.rmdir()
+
+
+def part_name(number: int) -> str:
+    """The name of a part's file, by its number from 0 on."""
+    return f"{number:06}.parquet"
+
+
+def write_part(path: Path, block: pa.Table) -> None:
+    """Write a block as a file of one row group."""
+    pq.write_table(block, path, row_group_size=max(len(block), 1), dictionary_pagesize_limit=DICTIONARY_BYTES)
 
 
 class Texts:
     """The distinct values of a text column that is read in blocks, numbered as they first came."""
 
     def __init__(self) -> None:
-        self.values = pa.array([], pa.large_string())
+        self.values: pa.LargeStringArray = pa.array([], pa.large_string())
+
+    @classmethod
+    def of(cls, values: pa.LargeStringArray) -> Texts:
+        """With some values that have come, in their order."""
+        texts = cls()
+        texts.values = values
+        return texts
 
     def __len__(self) -> int:
         return len(self.values)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,13 @@ LOT = "nightloom-events"
 """Key (16 characters) of the lot that puts events in a random order; no setting, so that a name's data do not move with a seed."""
 
 
-def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
+def canonical(raw: Mapping[str, RawTable], data: DataConfig, leave_out: Callable[[Tables], Tables] = lambda made: made) -> Tables:
     """Apply the column map and the canonical types.
 
     Args:
         raw: table name -> raw table; `events` at least.
         data: `columns`, `features`, `tags_separator` and `time_unit` count.
+        leave_out: takes rows out before it is looked whether the tables fit together, so that nothing is said of these.
 
     Returns:
         The tables, with all rows that could not be converted in `rejected`.
@@ -53,8 +54,8 @@ def canonical(raw: Mapping[str, RawTable], data: DataConfig) -> Tables:
     """
     of_items = said_of_items(data, raw)
     made = {name: convert_table(table, name, data, of_items) for name, table in raw.items()}
-    events = made["events"].frame
-    return tables_of(made, events, Seen.of(events) if data.set is None else None)
+    tables = leave_out(tables_of(made, made["events"].frame))
+    return noted(tables, Seen.of(tables.events), made["events"].notes) if data.set is None else tables
 
 
 @dataclass(frozen=True)
@@ -117,26 +118,33 @@ def convert_table(table: RawTable, name: str, data: DataConfig, of_items: Mappin
     return Converted(frame, aside, kinds, notes, decided)
 
 
-def tables_of(made: Mapping[str, Converted], events: pd.DataFrame, seen: Seen | None) -> Tables:
+def tables_of(made: Mapping[str, Converted], events: pd.DataFrame) -> Tables:
     """The tables that were converted one by one.
 
     Args:
         made: by name.
         events: in the place of those in `made`, which may be a part of them.
-        seen: what is in the events' columns, so that odd things in it are found; None: they are not looked for.
-
-    Raises:
-        InputError: two tables have no id in common.
     """
     frames = {name: one.frame for name, one in made.items()}
     rejected = {name: sorted_rows(one.aside) for name, one in made.items() if not one.aside.empty}
     kinds = made["items"].kinds if "items" in made else {}
     features = {column: kind for column, kind in kinds.items() if kind != "ignore"}
-    tables = Tables(events, frames.get("items"), frames.get("users"), frames.get("links"), rejected=rejected, features=features)
-    if seen is not None:
-        ids_meet(tables, seen)
-        tables.notes = [*made["events"].notes, *oddities(tables, seen)]
-    return tables
+    return Tables(events, frames.get("items"), frames.get("users"), frames.get("links"), rejected=rejected, features=features)
+
+
+def noted(tables: Tables, seen: Seen, notes: Sequence[str]) -> Tables:
+    """The tables with notes, and what is odd in them.
+
+    Args:
+        tables: canonical tables.
+        seen: what is in the events' columns.
+        notes: what is known already.
+
+    Raises:
+        InputError: two tables have no id in common.
+    """
+    ids_meet(tables, seen)
+    return replace(tables, notes=[*notes, *oddities(tables, seen)])
 
 
 def sorted_rows(aside: pd.DataFrame) -> pd.DataFrame:

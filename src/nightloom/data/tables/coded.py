@@ -48,9 +48,14 @@ def codes_of(column: pd.Series) -> NDArray[Any]:
     return column.cat.codes.to_numpy().astype(np.int32, copy=False) if is_coded(column) else pd.factorize(column)[0]
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of a table: the path itself, or where it is a folder of parts these, in the order of their names."""
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+
+
 def read_coded(path: Path, only: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a table of canonical columns that was written as Parquet, or some of its columns, its text coded."""
-    columns, schema = {}, pq.read_schema(path)
+    columns, schema = {}, pq.read_schema(files_of(path)[0])
     for field in schema if only is None else map(schema.field, only):  # one after the other, so that no second copy is made
         text = pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
         whole = pq.read_table(path, columns=[field.name], read_dictionary=[field.name] if text else None)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from nightloom.core.counts import added
 from nightloom.core.errors import InputError
@@ -43,6 +46,30 @@ class Seen:
         """What is in all of them."""
         seen = cls()
         seen.add(events)
+        return seen
+
+    def copy(self) -> Seen:
+        """The same, to which more may be added."""
+        found = Seen()
+        for column, texts in self._texts.items():
+            found._texts[column] = Texts.of(texts.values)
+        found._counts, found.rows = dict(self._counts), self.rows
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write it as files of a folder."""
+        for column, texts in self._texts.items():
+            pq.write_table(pa.table({"value": texts.values, "rows": self._counts[column]}), folder / f"seen_{column}.parquet")
+
+    @classmethod
+    def read(cls, folder: Path, rows: int) -> Seen:
+        """Read what `write` wrote of so many events."""
+        seen = cls()
+        seen.rows = rows
+        for column in seen._texts:
+            table = pq.read_table(folder / f"seen_{column}.parquet")
+            seen._texts[column] = Texts.of(table["value"].combine_chunks())
+            seen._counts[column] = table["rows"].to_numpy()
         return seen
 
     def add(self, events: pd.DataFrame) -> None:

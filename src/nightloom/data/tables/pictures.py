@@ -7,6 +7,7 @@ is the SHA-256 of the picture's bytes; where each picture lies is kept beside th
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ STORE = "pictures"
 
 UNREADABLE = "unreadable: "
 """How the key of a picture begins that could not be read; its name follows."""
+
+MOST_BYTES = 1 << 28
+"""A larger file is no picture: rows may name whatever lies on the machine."""
 
 READERS = 8
 """Files read at once: on a network's disk reading is mostly waiting."""
@@ -128,6 +132,11 @@ def _from_file(name: str, base: Path | None) -> Picture:
         return _lost(name, "a relative path, and the items come from no file that it could start from; write it from the root")
     path = path if base is None else base / path
     try:
+        about = path.stat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+            return _lost(name, "neither a file nor a folder, but a device or the like")  # some never end
+        if about.st_size > MOST_BYTES:
+            return _lost(name, f"{about.st_size:,} bytes, more than a picture has ({MOST_BYTES:,})")
         read = path.read_bytes()
     except (OSError, ValueError) as error:
         return _lost(name, _why(error))

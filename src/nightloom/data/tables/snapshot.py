@@ -1,12 +1,14 @@
 """Snapshots: canonical tables on disk, immutable, in a folder named by the hash of their content.
 
+Events of more than `ROW_GROUP` rows are a folder of parts, `events.parquet/000000.parquet` and so on.
+
 `snapshot.json` has the digest of each table's file and of itself: what is no longer what was written is noticed before it is read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,10 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightloom.core.digests import check_file, check_listing, listing, read_sealed, set_aside, write_sealed
+from nightloom.core.digests import check_listing, listing, read_sealed, set_aside, write_sealed
 from nightloom.core.errors import DamagedError, InputError
 from nightloom.core.files import whole_file, whole_folder
-from nightloom.data.tables.blocks import StoredTable, head_of
+from nightloom.data.tables import coded as of_text
+from nightloom.data.tables.blocks import PartsWriter, StoredTable, head_of, in_blocks
+from nightloom.data.tables.coded import spelt
 from nightloom.data.tables.pictures import PICTURES, linked
 from nightloom.data.tables.schema import Tables
 
@@ -72,43 +76,68 @@ class Snapshot:
 
 
 def check_table(place: Path) -> None:
-    """Check one table's file by the snapshot that it is a part of; nothing where it is a part of none.
+    """Check one table's files by the snapshot that it is a part of; nothing where it is a part of none.
 
     Raises:
-        DamagedError: the file is no longer what was written.
+        DamagedError: a file is no longer what was written.
     """
     if (place.parent / SAID).is_file():
-        said = read_sealed(place.parent / SAID, REMEDY, may_lack_seal=True).get("files", {}).get(place.name)
-        if said is not None:
-            check_file(place, said["size"], said["sha256"], REMEDY)
+        files = read_sealed(place.parent / SAID, REMEDY, may_lack_seal=True).get("files", {})
+        check_listing(place.parent, {name: said for name, said in files.items() if Path(name).parts[0] == place.name}, REMEDY)
 
 
 def content_hash(tables: Tables) -> str:
     """SHA-256 (hex) of the canonical content: the same rows give the same hash, whatever file they came in.
 
     Row order counts, since events at the same time keep it; column order does not. Rejected rows count by
-    number and reason.
+    number and reason. A table of more than `ROW_GROUP` rows counts by the digests of its blocks of so many rows.
     """
     digest = sha256(FORMAT.encode())
     frames = tables.present() | {f"rejected_{name}": rows[["row", "reason"]] for name, rows in tables.rejected.items()}
     for name, frame in sorted(frames.items()):
         digest.update(f"\ntable {name} {len(frame)}".encode())
-        for column in sorted(frame.columns):
-            _update(digest, column, frame)
+        if len(frame) > of_text.ROW_GROUP:
+            for one in _block_digests(frame):
+                digest.update(f"\nblock {one}".encode())
+        else:
+            whole = spelt(frame.whole()) if isinstance(frame, StoredTable) else frame
+            _update(digest, {str(column): whole[column] for column in whole}, head_of(whole))
     digest.update(json.dumps(dict(tables.features), sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _update(digest: Any, name: str, table: pd.DataFrame | StoredTable) -> None:
-    """Add a column; of a table on disk a block at a time, for text once for the lengths and once for the characters."""
-    kind, parts = _parts_of(head_of(table)[name])
-    digest.update(f"\ncolumn {name} {kind}\n".encode())
-    for part in parts:
-        if not isinstance(table, StoredTable):
-            digest.update(part(table[name]))
-            continue
-        for some in table.texts(name) if kind == "text" else (block[name] for block in table.blocks([name])):
-            digest.update(part(some))
+def block_digest(head: pd.DataFrame) -> Callable[[pa.Table], str]:
+    """What gives the SHA-256 (hex) of a block of a table, by the table's columns and their types."""
+
+    def found(block: pa.Table) -> str:
+        digest = sha256()
+        columns = {name: column if pa.types.is_large_string(column.type) else column.to_pandas() for name, column in _columns_of(block)}
+        _update(digest, columns, head)
+        return digest.hexdigest()
+
+    return found
+
+
+def _columns_of(block: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    return zip(block.column_names, block.columns, strict=True)
+
+
+def _block_digests(table: pd.DataFrame | StoredTable) -> list[str]:
+    if isinstance(table, StoredTable) and table.digests:
+        return table.digests
+    head = head_of(table)
+    digest = block_digest(head)
+    schema = pa.Schema.from_pandas(spelt(head), preserve_index=False)
+    return [digest(pa.Table.from_pandas(spelt(block), schema, preserve_index=False)) for block in in_blocks(table)]
+
+
+def _update(digest: Any, columns: Mapping[str, pd.Series | pa.ChunkedArray], head: pd.DataFrame) -> None:
+    """Add columns, in the order of their names."""
+    for name in sorted(columns):
+        kind, parts = _parts_of(head[name])
+        digest.update(f"\ncolumn {name} {kind}\n".encode())
+        for part in parts:
+            digest.update(part(columns[name]))
 
 
 def _parts_of(column: pd.Series) -> tuple[str, Sequence[Callable[[Any], NDArray[Any]]]]:
@@ -152,7 +181,7 @@ def write_snapshot(
     """Write tables as a snapshot, or find the snapshot of the same content.
 
     Args:
-        tables: canonical tables; the file of events on disk becomes the snapshot's.
+        tables: canonical tables; the file, or folder, of events on disk becomes the snapshot's.
         home: the folder of a name's snapshots; made when missing.
         source: where the tables came from (JSON values, no passwords).
         licence: terms of use, kept with the data.
@@ -167,6 +196,9 @@ def write_snapshot(
         for name, table in tables.present().items():
             if isinstance(table, StoredTable):
                 table.path.rename(partial / f"{name}.parquet")
+            elif name == "events" and len(table) > of_text.ROW_GROUP:
+                with PartsWriter(partial / f"{name}.parquet", table.iloc[:0], block_digest(table.iloc[:0])) as writer:
+                    writer.add(table)
             else:
                 table.to_parquet(partial / f"{name}.parquet", index=False)
         for name, rows in tables.rejected.items():

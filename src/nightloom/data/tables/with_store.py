@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nightloom.config import DataConfig
 from nightloom.data.sources.raw import UNREADABLE_COLUMNS
@@ -21,7 +22,39 @@ FORGOTTEN = "users who asked to be forgotten"
 DELETED = "items that were deleted at the service"
 
 
-def with_store(tables: Tables, rows: StoreRows, data: DataConfig) -> tuple[Tables, dict[str, int]]:
+class LaidOver:
+    """A store's events over those of a large source, which are read a piece at a time.
+
+    Args:
+        rows: of the store.
+        data: see `with_store`.
+
+    Attributes:
+        left_out: reason -> events so far.
+    """
+
+    def __init__(self, rows: StoreRows, data: DataConfig) -> None:
+        self.left_out: dict[str, int] = {}
+        self._rows, self._data = rows, data
+
+    @property
+    def said(self) -> list[list[str]]:
+        """What it depends on, besides the store's own events, which of the source's events stay."""
+        return [sorted(self._rows.forgotten), sorted(_deleted(self._rows))]
+
+    def stay(self, events: pd.DataFrame, *, own: bool = True) -> pd.DataFrame:
+        """Events, of the source or of the store, that count."""
+        return _staying(events, np.full(len(events), own), self._rows, self.left_out)
+
+    def added(self, head: pd.DataFrame) -> pd.DataFrame | None:
+        """The store's events that count, with the columns of the source's; None where their columns or order depend on these."""
+        if "timestamp" not in head:
+            return None
+        made = _of_store(head, self._rows.events, self._data, 0)
+        return self.stay(made[list(head)], own=False) if set(made) == set(head) else None
+
+
+def with_store(tables: Tables, rows: StoreRows, data: DataConfig, laid: LaidOver | None = None) -> tuple[Tables, dict[str, int]]:
     """Lay a store's rows over the tables of the config's own sources; doing so twice changes nothing more.
 
     Events are added after the others; events without times get places after the last. What was said of an item by day wins over the
@@ -31,17 +64,16 @@ def with_store(tables: Tables, rows: StoreRows, data: DataConfig) -> tuple[Table
         tables: canonical tables.
         rows: of the store.
         data: `features`, `columns` and `tags_separator` count.
+        laid: what has laid the store's events over the others; None where that is done here.
 
     Returns:
         The tables, and reason -> events that were left out.
     """
     notes: list[str] = []
-    events = _events(tables.events, rows.events, data)
-    own = np.arange(len(events)) < len(tables.events)
-    forgotten = own & events["user_id"].isin(rows.forgotten).to_numpy()  # what came after they asked is of the store, and stays
-    deleted = ~forgotten & events["item_id"].isin({item.item_id for item in rows.items if item.deleted}).to_numpy()
-    left_out = {reason: int(out.sum()) for reason, out in ((FORGOTTEN, forgotten), (DELETED, deleted)) if out.any()}
-    events = events[~forgotten & ~deleted].reset_index(drop=True)
+    events, left_out = tables.events, dict[str, int]() if laid is None else laid.left_out
+    if laid is None:
+        events = _events(tables.events, rows.events, data)
+        events = _staying(events, np.arange(len(events)) < len(tables.events), rows, left_out).reset_index(drop=True)
     items, features, rejected = _items(tables, events, rows, data, notes)
     made = replace(
         tables,
@@ -62,17 +94,40 @@ def _without(table: pd.DataFrame | None, rows: StoreRows, *columns: str) -> pd.D
     return table[~table[list(columns)].isin(rows.forgotten).any(axis=1)].reset_index(drop=True)
 
 
+def _deleted(rows: StoreRows) -> set[str]:
+    return {item.item_id for item in rows.items if item.deleted}
+
+
+def _staying(events: pd.DataFrame, own: NDArray[np.bool_], rows: StoreRows, left_out: dict[str, int]) -> pd.DataFrame:
+    """Events that count; how many do not is added to `left_out`, by reason."""
+    forgotten = own & events["user_id"].isin(rows.forgotten).to_numpy()  # what came after they asked is of the store, and stays
+    deleted = ~forgotten & events["item_id"].isin(_deleted(rows)).to_numpy()
+    for reason, out in ((FORGOTTEN, forgotten), (DELETED, deleted)):
+        if out.any():
+            left_out[reason] = left_out.get(reason, 0) + int(out.sum())
+    return events[~forgotten & ~deleted]
+
+
 def _events(own: pd.DataFrame, added: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """The own events, then the store's."""
     if added.empty:
         return own
+    made = _of_store(own, added, data, 0 if "timestamp" in own else int(own["order"].max()) + 1)
+    joined = pd.concat([own, made], ignore_index=True)
+    if data.random_order:
+        joined["order"] = random_order(joined)
+    return joined
+
+
+def _of_store(own: pd.DataFrame, added: pd.DataFrame, data: DataConfig, place: int) -> pd.DataFrame:
+    """The store's events with the columns that others have; without times their places begin at `place`."""
     said = {name: added[name].astype("str") for name in ("user_id", "item_id", "event")}
     made = pd.DataFrame(said)
     made["value"] = added["value"].astype("float64")
     if "timestamp" in own:
         made["timestamp"] = pd.to_datetime(added["timestamp"].astype("int64"), unit="ms", utc=True).dt.as_unit("ms")
     else:
-        made["order"] = int(own["order"].max()) + 1 + np.arange(len(made), dtype=np.int64)
+        made["order"] = place + np.arange(len(made), dtype=np.int64)
     context = [name for name in own if name not in made]
     if context:
         parsed = added["context"].map(lambda cell: json.loads(cell) if isinstance(cell, str) else {})
@@ -81,10 +136,7 @@ def _events(own: pd.DataFrame, added: pd.DataFrame, data: DataConfig) -> pd.Data
             made[name] = to_numbers(column)[0] if own[name].dtype.kind == "f" else to_text(column, data.tags_separator)
     if "value" not in own and made["value"].isna().all():
         made = made.drop(columns="value")
-    joined = pd.concat([own, made], ignore_index=True)
-    if data.random_order:
-        joined["order"] = random_order(joined)
-    return joined
+    return made
 
 
 def _items(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from nightloom.config import DataConfig
 from nightloom.core.pseudonyms import Pseudonyms
 from nightloom.data.tables.schema import Tables
 from nightloom.runs.forgotten import Forgotten
@@ -15,6 +16,38 @@ from nightloom.runs.forgotten import Forgotten
 NOT_KEPT = "(not kept, since data.pseudonyms is set)"
 PEOPLE = {"events": ("user_id",), "users": ("user_id",), "links": ("user_id", "other_id")}
 """Table -> its columns with ids of people."""
+
+
+class People:
+    """What is done to rows of people: those of the forgotten are left out, and pseudonyms put in the place of ids.
+
+    Args:
+        listed: the forgotten.
+        pseudonyms: None where ids stay.
+        data: of its `columns` the names of the source.
+
+    Attributes:
+        left_out: events so far.
+    """
+
+    def __init__(self, listed: Forgotten, pseudonyms: Pseudonyms | None, data: DataConfig) -> None:
+        self.left_out = 0
+        self._listed, self._pseudonyms = listed, pseudonyms
+        self._names = {str(table): named_by for table, named_by in data.columns.items()}
+
+    def leave_out(self, tables: Tables) -> Tables:
+        """The tables without the forgotten."""
+        made, gone = without_people(tables, self._listed)
+        self.left_out += gone
+        return made
+
+    def rename(self, tables: Tables) -> Tables:
+        """The tables with pseudonyms, where these are used."""
+        if self._pseudonyms is None:
+            return tables
+        return self.leave_out(
+            with_pseudonyms(tables, self._pseudonyms, self._names)
+        )  # of who asked the service the pseudonym alone is known
 
 
 def without_people(tables: Tables, forgotten: Forgotten) -> tuple[Tables, int]:

@@ -7,7 +7,7 @@ import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,8 +261,8 @@ class Engine:
         """Learn from an event that has happened: graph, popularity, trend, counters, and what is cached of the user.
 
         Afterwards graph, popularity and counters are those of a model that is fitted anew on all events; trend counts the event as one of
-        the last day of training. Co-occurrence and the factors of items stay as they are until the next night, and so do weights. Events
-        may come late: each takes its place in time.
+        the last day of training. Co-occurrence and `linear` stay as they are until `renew`, factors of items and weights until the next
+        night. Events may come late: each takes its place in time.
 
         Args:
             user: the user's key.
@@ -360,6 +360,32 @@ class Engine:
         with self._lock:
             events = self.users.get(query).items if isinstance(query, str) else self._read(query).items
             return self.fresh.nearest([*events[-LATEST:].tolist(), *shown])
+
+    def renew(self, scorer: str, arrays: Mapping[str, NDArray[Any]], fresh: Sequence[str]) -> None:
+        """Take the edges of a scorer that was fitted anew (`nightloom.serving.rebuild`).
+
+        Args:
+            scorer: its name.
+            arrays: `offsets`, `targets`, `weights`, `popularity`, over the items that training knew and behind them the fresh ones.
+            fresh: ids of items that came by day.
+
+        Raises:
+            InputError: the model has no such scorer, or another catalogue.
+        """
+        catalogue, member = self.catalogue, self.members.get(scorer)
+        if not isinstance(member, ItemEdges) or len(arrays["popularity"]) != catalogue.trained + len(fresh):
+            raise InputError(f"{scorer}: the edges are not of this model's catalogue.")
+        with self._lock:
+            rows = np.full(len(catalogue), -1, dtype=np.int64)
+            rows[: catalogue.trained] = np.arange(catalogue.trained)
+            for place, item in enumerate(fresh, catalogue.trained):
+                if (dense := catalogue.index.get(item)) is not None:
+                    rows[dense] = place
+        made = member.refitted(arrays, rows)  # a second of a large catalogue, in which answers go on
+        with self._lock:
+            for _ in range(len(catalogue) - len(rows)):
+                made.append()
+            member.become(made)
 
     def block_item(self, dense: int, *, blocked: bool) -> None:
         """Say whether an item may not be shown, whatever else is said of it."""

@@ -31,8 +31,8 @@ class Packed(NamedTuple):
 
     Attributes:
         tiles: int8 [blocks, columns / 16, rows / 4, 16 * 4], zeros beyond the matrix.
-        scales: float32 [blocks, columns].
-        sums: int32 [blocks, columns], of each column, times `OFFSET`.
+        scales: float32 [blocks, columns], likewise.
+        sums: int32 [blocks, columns], of each column, times `OFFSET`; likewise.
     """
 
     tiles: NDArray[np.int8]
@@ -60,19 +60,29 @@ def packed(weights: NDArray[np.int8], scales: NDArray[np.float32]) -> Packed:
     tiles = padded.reshape(blocks, deep, DEPTH, wide, COLUMNS).transpose(0, 3, 1, 4, 2).reshape(blocks, wide, deep, COLUMNS * DEPTH)
     room = aligned_bytes(tiles.shape)
     room[...] = tiles
-    return Packed(room, scales, (weights.astype(np.int32).sum(1) * OFFSET).astype(np.int32))
+    beyond = ((0, 0), (0, wide * COLUMNS - columns))
+    sums = (weights.astype(np.int32).sum(1) * OFFSET).astype(np.int32)
+    return Packed(room, np.pad(scales, beyond), np.pad(sums, beyond))
 
 
 def _tile(rows: int) -> Any:
-    """An intrinsic that multiplies so many rows of activations by one column of tiles."""
+    """An intrinsic that multiplies so many rows of activations by one column of tiles, and writes the products as float32."""
 
     @intrinsic
-    def multiplied(_: Any, x: Any, step: Any, tiles: Any, deep: Any, out: Any, out_step: Any) -> Any:  # noqa: ARG001  # their types
+    def multiplied(_: Any, x: Any, step: Any, tiles: Any, deep: Any, steps: Any, scales: Any, offsets: Any, out: Any, wide: Any) -> Any:  # noqa: ARG001  # their types
         whole = types.intp
 
         def emit(context: Any, builder: ir.IRBuilder, _: Any, arguments: Any) -> Any:
-            x, step, tiles, deep, out, out_step = arguments
+            x, step, tiles, deep, steps, scales, offsets, out, wide = arguments
             lanes, word = ir.VectorType(ir.IntType(32), COLUMNS), ir.IntType(32)
+            floats = ir.VectorType(ir.FloatType(), COLUMNS)
+
+            def spread(kind: Any, place: Any) -> Any:
+                """One value in all lanes."""
+                one = builder.load(builder.inttoptr(place, kind.element.as_pointer()), align=1)
+                first = builder.insert_element(ir.Constant(kind, ir.Undefined), one, word(0))
+                return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(lanes, [0] * COLUMNS))
+
             long = step.type
             before = builder.block
             loop, done = builder.append_basic_block("tiles"), builder.append_basic_block("stored")
@@ -88,22 +98,23 @@ def _tile(rows: int) -> Any:
             found = []
             for row, total in enumerate(sums):
                 total.add_incoming(ir.Constant(lanes, [0] * COLUMNS), before)
-                one = builder.load(builder.inttoptr(builder.add(here, builder.mul(step, long(row))), word.as_pointer()), align=1)
-                first = builder.insert_element(ir.Constant(lanes, ir.Undefined), one, word(0))
-                spread = builder.shuffle_vector(first, ir.Constant(lanes, ir.Undefined), ir.Constant(lanes, [0] * COLUMNS))
-                found.append(builder.call(code, [spread, weights, total]))
+                found.append(builder.call(code, [spread(lanes, builder.add(here, builder.mul(step, long(row)))), weights, total]))
             following = builder.add(place, long(1))
             place.add_incoming(following, loop)
             for total, value in zip(sums, found, strict=True):
                 total.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", following, deep), loop, done)
             builder.position_at_end(done)
+            taken = builder.load(builder.inttoptr(offsets, lanes.as_pointer()), align=4)
+            scale = builder.load(builder.inttoptr(scales, floats.as_pointer()), align=4)
             for row, value in enumerate(found):
-                target = builder.add(out, builder.mul(out_step, long(row)))
-                builder.store(value, builder.inttoptr(target, lanes.as_pointer()), align=4)
+                mine = builder.fmul(spread(floats, builder.add(steps, long(4 * row))), scale)
+                product = builder.fmul(builder.sitofp(builder.sub(value, taken), floats), mine)
+                target = builder.add(out, builder.mul(wide, long(row)))
+                builder.store(product, builder.inttoptr(target, floats.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.none(whole, whole, whole, whole, whole, whole), emit
+        return types.none(*[whole] * 9), emit
 
     return multiplied
 
@@ -125,22 +136,18 @@ def _largest(bits: Any) -> Any:
 
 
 @kernel
-def multiply_int8(x: Any, w: Any, block: Any, out: Any) -> None:
-    """out = x w[block]; each row of x is rounded by a scale of its own.
+def in_bytes(x: Any) -> Any:
+    """Rows that are each rounded by a scale of their own.
 
     Args:
         x: float32 [n, rows].
-        w: `Packed`.
-        block: which of its matrices.
-        out: float32 [n, columns], written.
+
+    Returns:
+        uint8 [n, rows, to the next four], `OFFSET` more than what each value is rounded to; and the scales, float32 [n].
     """
     n, rows = x.shape
-    columns = out.shape[1]
-    tiles, scales, offsets = w.tiles[block], w.scales[block], w.sums[block]
-    wide, deep = tiles.shape[0], tiles.shape[1]
-    step = deep * DEPTH
+    step = -(-rows // DEPTH) * DEPTH
     narrow, steps = np.empty((n, step), np.uint8), np.empty(n, np.float32)
-    sums = np.empty((n, wide * COLUMNS), np.int32)
     for t in range(n):
         row = x[t]
         highest = max(np.int32(_largest(row.view(np.int32))).view(np.float32), np.float32(1e-30))
@@ -151,14 +158,37 @@ def multiply_int8(x: Any, w: Any, block: Any, out: Any) -> None:
             mine[j] = np.uint8(np.int32(row[j] * scale + np.float32(OFFSET + 0.5)))
         for j in range(rows, step):
             mine[j] = 0
-    last = n - n % TOGETHER
-    for tile in range(wide):
-        at = tiles[tile].ctypes.data
+    return narrow, steps
+
+
+@kernel
+def multiply_int8(x: Any, w: Any, block: Any, out: Any) -> None:
+    """out = x w[block].
+
+    Args:
+        x: `in_bytes`.
+        w: `Packed`.
+        block: which of its matrices.
+        out: float32 [n, columns], written.
+    """
+    (narrow, steps), columns = x, out.shape[1]
+    if columns % COLUMNS == 0:
+        _multiply(narrow, steps, w.tiles[block], w.scales[block], w.sums[block], out)
+    else:
+        room = np.empty((len(narrow), w.scales.shape[1]), np.float32)
+        _multiply(narrow, steps, w.tiles[block], w.scales[block], w.sums[block], room)
+        out[:] = room[:, :columns]
+
+
+@kernel
+def _multiply(narrow: Any, steps: Any, tiles: Any, scales: Any, offsets: Any, out: Any) -> None:
+    """The products of rounded rows: float32 [n, tiles * 16]."""
+    n, step = narrow.shape
+    last, deep, wide = n - n % TOGETHER, step // DEPTH, 4 * out.shape[1]
+    for tile in range(len(tiles)):
+        at, first = tiles[tile].ctypes.data, tile * COLUMNS
+        scale, offset = scales[first:].ctypes.data, offsets[first:].ctypes.data
         for t in range(0, last, TOGETHER):
-            eight(narrow[t].ctypes.data, step, at, deep, sums[t, tile * COLUMNS :].ctypes.data, 4 * wide * COLUMNS)
+            eight(narrow[t].ctypes.data, step, at, deep, steps[t:].ctypes.data, scale, offset, out[t, first:].ctypes.data, wide)
         for t in range(last, n):
-            single(narrow[t].ctypes.data, step, at, deep, sums[t, tile * COLUMNS :].ctypes.data, 4 * wide * COLUMNS)
-    for t in range(n):
-        row, whole, scale = out[t], sums[t], steps[t]
-        for j in range(columns):
-            row[j] = np.float32(whole[j] - offsets[j]) * (scale * scales[j])
+            single(narrow[t].ctypes.data, step, at, deep, steps[t:].ctypes.data, scale, offset, out[t, first:].ctypes.data, wide)

@@ -1,8 +1,9 @@
 """The scorers as the service keeps them: they score one history, take items, and learn from events where they can.
 
-They score as their namesakes in `nightloom.models.scorers`. Graph, popularity and trend count every event; co-occurrence does not,
-since one event of a long history changes hundreds of its pairs: it stands as the night left it, until it is rebuilt. So do the factors of
-`als`; those of a history are solved for when it is asked about, so every event of it counts.
+They score as their namesakes in `nightloom.models.scorers`. Graph, popularity and trend count every event. Co-occurrence and `linear` do
+not, since one event of a long history changes hundreds of pairs: their edges are built anew (`nightloom.serving.rebuild`) and put in place
+of the old. The factors of `als` stay as the night left them; those of a history are solved for when it is asked about, so every event of it
+counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nightloom.core.ragged import gather, offsets_of
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.friends import Friends as FriendVotes
@@ -84,7 +86,7 @@ class Base:
 
 
 class ItemEdges:
-    """Scorers `cooccurrence` and `text_neighbours`: edges that events do not change.
+    """Scorers `cooccurrence`, `linear` and `text_neighbours`: edges that events do not change.
 
     Args:
         arrays: `offsets`, `targets`, `weights`, `popularity`.
@@ -92,6 +94,7 @@ class ItemEdges:
     """
 
     def __init__(self, arrays: Arrays, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
         self.edges = EdgeRows(arrays["offsets"], arrays["targets"], arrays["weights"])
         self.base = Base(arrays["popularity"])
         self.decay = np.power(settings["recency"], np.arange(settings["memory"]), dtype=np.float64).astype(np.float32)
@@ -100,6 +103,29 @@ class ItemEdges:
     def shrink(self) -> FloatArray:
         """Factor of each item as source and as target, float32 [n]; of length 0 where there is none."""
         return NO_SHRINK
+
+    def refitted(self, arrays: Arrays, rows: NDArray[np.int64]) -> ItemEdges:
+        """The same scorer with the edges of a refit.
+
+        Args:
+            arrays: as of the class, over the catalogue of the refit: of m items.
+            rows: int64 [n], the item of the refit that each of this catalogue is; -1 where it did not know the item.
+        """
+        known, offsets = rows >= 0, arrays["offsets"]
+        places = np.full(len(arrays["popularity"]), -1, dtype=np.int64)
+        places[rows[known]] = np.flatnonzero(known)
+        lengths = np.where(known, np.diff(offsets)[rows], 0)
+        edge = gather(offsets[rows], lengths)
+        targets, weights = places[arrays["targets"][edge]], arrays["weights"][edge]
+        weights[targets < 0] = 0  # to what is not in the catalogue
+        popularity = np.where(known, arrays["popularity"][rows], 0)
+        made = {"offsets": offsets_of(lengths), "targets": np.maximum(targets, 0), "weights": weights, "popularity": popularity}
+        return ItemEdges(made, self._settings)
+
+    def become(self, other: ItemEdges) -> None:
+        """Take another one's edges and counts."""
+        other.base.version = self.base.version + 1
+        self.edges, self.base = other.edges, other.base
 
     def score(self, histories: Histories, out: FloatArray) -> None:
         """See `Member`."""

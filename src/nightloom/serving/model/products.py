@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 from numba.extending import overload
 
-from nightloom.serving.model.int8_product import multiply_int8
+from nightloom.serving.model.int8_product import in_bytes, multiply_int8
 from nightloom.serving.model.jit import kernel
 
 
@@ -53,8 +53,28 @@ def product(x: Any, w: Any, out: Any) -> None:
                 row[j] += a * w0[j]
 
 
+def factor(x: Any, w: Any) -> Any:
+    """In kernels: rows, float32 [n, in], as `multiply` takes them with such matrices: rounded once where those are `Packed`."""
+    raise NotImplementedError(x, w)
+
+
+@overload(factor)
+def _factor(x: Any, w: Any) -> Any:  # noqa: ARG001
+    if isinstance(w, types.Array):
+
+        def taken(x: Any, w: Any) -> Any:  # noqa: ARG001
+            return x
+
+    else:
+
+        def taken(x: Any, w: Any) -> Any:  # noqa: ARG001
+            return in_bytes(x)
+
+    return taken
+
+
 def multiply(x: Any, w: Any, block: Any, out: Any) -> Any:
-    """In kernels: out = x w[block], float32 [n, out] of float32 [n, in] and matrices [blocks, in, out], or `Packed` ones."""
+    """In kernels: out = x w[block], float32 [n, out] of a `factor` and matrices [blocks, in, out], or `Packed` ones."""
     raise NotImplementedError(x, w, block, out)
 
 

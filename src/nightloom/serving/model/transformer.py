@@ -16,7 +16,7 @@ from nightloom.core.sequences import Histories
 from nightloom.serving.items.growing import aligned_empty
 from nightloom.serving.model.int8_product import Packed
 from nightloom.serving.model.jit import inlined, kernel
-from nightloom.serving.model.products import multiply
+from nightloom.serving.model.products import factor, multiply
 from nightloom.serving.model.rows import Rows, add_row
 
 FloatArray = NDArray[np.float32]
@@ -256,7 +256,8 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
     user = np.empty((1, dim), np.float32)
     for block in range(blocks):
         norm(x, net.attention_norm[block], normed)
-        multiply(normed, net.kv, block, pair)
+        rows = factor(normed, net.kv)
+        multiply(rows, net.kv, block, pair)
         for t in range(n):
             for j in range(dim):
                 keys[block, j, first + t] = pair[t, j]
@@ -266,22 +267,23 @@ def extend(net: Any, vectors: Any, tokens: Any, first: Any, keys: Any, values: A
             if not answer:
                 return user[0]
             since = n - 1
+            rows = factor(normed[since:], net.qg)
         many = n - since
-        multiply(normed[since:], net.qg, block, pair[:many])
-        rows = slice(block * heads, (block + 1) * heads)
-        near, later = net.near_bias[rows], net.time_bias[rows]
+        multiply(rows, net.qg, block, pair[:many])
+        own = slice(block * heads, (block + 1) * heads)
+        near, later = net.near_bias[own], net.time_bias[own]
         for t in range(many):
             place = first + since + t
             attend(pair[t, :dim], keys[block], values[block], near, later, cells[since + t], place, attended[t])
             gated(pair[t, dim:], attended[t], False, normed[t])
-        multiply(normed[:many], net.out, block, attended[:many])
+        multiply(factor(normed[:many], net.out), net.out, block, attended[:many])
         for t in range(many):
             x[since + t] += attended[t]
         norm(x[since:], net.ffn_norm[block], normed[:many])
-        multiply(normed[:many], net.up, block, wide[:many])
+        multiply(factor(normed[:many], net.up), net.up, block, wide[:many])
         for t in range(many):
             gated(wide[t, : 2 * dim], wide[t, 2 * dim :], True, pair[t])
-        multiply(pair[:many], net.down, block, normed[:many])
+        multiply(factor(pair[:many], net.down), net.down, block, normed[:many])
         for t in range(many):
             x[since + t] += normed[t]
     norm(x[n - 1 :], net.out_norm, user)

@@ -28,6 +28,8 @@ PART = 2_000_000
 KEPT = 3
 """Files that stay: the champion's, the one before, and one that is being made."""
 
+PAGE = 10_000
+"""Users that are named at a time."""
 CACHED = 100_000
 """Item ids that are kept in memory, some 10 MB."""
 
@@ -90,6 +92,18 @@ class Base:
             statement = "SELECT user_id FROM users WHERE rowid IN (SELECT value FROM json_each(?)) ORDER BY rowid"
             return [user for (user,) in self._connection.execute(statement, (json.dumps(rows),))]
 
+    def users(self) -> Iterator[str]:
+        """All users of the snapshot."""
+        last = 0
+        while True:
+            with self._lock:
+                rows = self._connection.execute("SELECT rowid, user_id FROM users WHERE rowid > ? ORDER BY rowid LIMIT ?", (last, PAGE))
+                found = rows.fetchall()
+            if not found:
+                return
+            last = found[-1][0]
+            yield from (user for _, user in found)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -130,7 +144,7 @@ def make(parquet: Path, path: Path) -> None:
     """Write the file, whole or not at all.
 
     Args:
-        parquet: a snapshot's events: `user_id`, `item_id`, `timestamp` or `order`, `event`, perhaps `value`.
+        parquet: a snapshot's events, a file or a folder of parts: `user_id`, `item_id`, `timestamp` or `order`, `event`, perhaps `value`.
         path: of the file.
     """
     import duckdb
@@ -145,7 +159,9 @@ def make(parquet: Path, path: Path) -> None:
         partial.touch(mode=0o600)
         source.execute(f"SET temp_directory = '{str(scratch / 'spill').replace(chr(39), chr(39) * 2)}'")
         source.execute(
-            "CREATE VIEW events AS SELECT * FROM read_parquet($place, file_row_number = true)".replace("$place", _quoted(parquet))
+            "CREATE VIEW events AS SELECT * FROM read_parquet($place, file_row_number = true, filename = 'part__')".replace(
+                "$place", _quoted(parquet / "*.parquet" if parquet.is_dir() else parquet)
+            )
         )
         there = [name for (name, *_) in source.execute("DESCRIBE events").fetchall()]
         time = "epoch_ms(timestamp)" if "timestamp" in there else '"order"'
@@ -170,7 +186,7 @@ def make(parquet: Path, path: Path) -> None:
                 f"SELECT u.code AS user, i.code AS item, CAST({time} AS BIGINT) AS time, CAST(n.code AS SMALLINT) AS name, "
                 f"coalesce({value}, CAST('NaN' AS DOUBLE)) AS value "
                 "FROM events e JOIN users u ON u.id = e.user_id JOIN items i ON i.id = e.item_id JOIN names n ON n.id = e.event "
-                "WHERE u.code >= ? AND u.code < ? ORDER BY user, time, file_row_number"
+                "WHERE u.code >= ? AND u.code < ? ORDER BY user, time, part__, file_row_number"
             )
             for first, last in _ranges(source):
                 ids = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -123,6 +123,14 @@ class View:
     def some_users(self, most: int) -> list[str]:
         """Users of the snapshot, from all over it; none without a snapshot."""
         return [] if self._base is None else self._base.some_users(most)
+
+    def users(self, told: Iterable[str]) -> Iterator[str]:
+        """All users of the snapshot, and those who are named besides, each once."""
+        here = set[str]()
+        for user in () if self._base is None else self._base.users():
+            here.add(user)
+            yield user
+        yield from sorted(set(told) - here)
 
     def trained_on(self, user_id: str) -> list[Event]:
         """A user's events in the snapshot alone, oldest first; none of people who were forgotten since."""
