@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from numpy.typing import NDArray
 
 from nightloom.config import PretrainedConfig
 from nightloom.core.errors import InputError
-from nightloom.encoders import text_cache
+from nightloom.encoders import blocks, text_cache
 from nightloom.encoders.load_pretrained import load_pretrained
 from nightloom.encoders.text import TextEncoder
 from nightloom.encoders.text_cache import Progress, TextCache
+from nightloom.encoders.weights import resolve
+from nightloom.training import ray_texts
+from nightloom.training.ray_errands import Errand
 from tests.tiny_models import DIM, tiny_bert
 
 
@@ -141,6 +145,45 @@ def test_the_stage_writes_a_row_an_item_and_encodes_only_what_is_new(stage, monk
 def test_another_model_pooling_or_length_has_its_own_vectors(stage, tmp_path: Path) -> None:
     for config in ({}, {"pooling": "cls"}, {"max_tokens": 4}, {"model": str(tiny_bert(tmp_path / "other", seed=1))}):
         assert stage(["toy story of the lost king"], **config)[0]["encoded"] == 1
+
+
+def test_blocks_that_processes_elsewhere_encode_have_the_same_vectors(
+    stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (text_cache, blocks, ray_texts):
+        monkeypatch.setattr(module, "SHARD", 4)
+    texts = [f"film {at} of the {'wild ' * (at % 5)}sea" for at in range(18)]
+    _, here, _, _ = stage(texts)
+    jobs: list[tuple[Path, list[str]]] = []
+
+    def run(module: str, errands: list[Errand], at_once: int) -> tuple[int, Path]:
+        """Errands one after the other in this process, the last first."""
+        assert (module, at_once) == (blocks.__name__, 2)
+        for errand in reversed(errands):
+            jobs.append((errand.argument, json.loads(errand.argument.read_text(encoding="utf-8"))["texts"]))
+            assert blocks.main(errand.argument) == 0
+            for line in capsys.readouterr().out.splitlines():
+                errand.progress(line)
+        return 0, errands[-1].log
+
+    monkeypatch.setattr(ray_texts, "run_errands", run)
+    told: list[tuple[int, int]] = []
+    (tmp_path / "there").mkdir()
+    spread = {"progress": lambda *one: told.append(one), "elsewhere": ray_texts.encode_on_ray(tmp_path / "jobs", 2)}
+    config = PretrainedConfig(model=str(stage.model))
+    figures = load_pretrained(config, tmp_path / "prepared", tmp_path / "there", tmp_path / "there", **spread)
+    np.testing.assert_array_equal(np.load(tmp_path / "there" / "text_vectors.npy"), here)
+    assert figures["encoded"] == 18
+    assert [given for _, given in reversed(jobs)] == [texts[:12], texts[12:]], "whole blocks, as many a job"
+    assert told == [(4, 18), (6, 18), (10, 18), (14, 18), (18, 18)]
+    assert not (tmp_path / "jobs").exists()
+    assert len({path.name for path in (tmp_path / "there" / "cache").rglob("*.npz")}) == 5
+
+    weights = resolve(str(stage.model))
+    other = replace(blocks.Encoding.of(weights, "tiny", "mean", 64, "torch", tmp_path), fingerprint="0" * 64)
+    other.write(tmp_path / "work.json", ["a"])
+    assert blocks.main(tmp_path / "work.json") == InputError.exit_code
+    assert "is not the model of the night" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("texts", [[None, None, ""], []])
