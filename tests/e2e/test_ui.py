@@ -216,6 +216,9 @@ def look(page: Any, address: str, *texts: str, name: str) -> None:
         page.get_by_text(text).first.wait_for(timeout=60_000)
     if folder := os.environ.get("NIGHTLOOM_SCREENSHOTS"):
         page.wait_for_timeout(1500)
+        if page.get_by_text("MLflow Assistant").count():  # beside the page, of which it takes a third
+            page.locator("button[aria-label=Close]").last.click()
+            page.wait_for_timeout(1500)
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
