@@ -18,10 +18,9 @@ from nightloom.core.recommender import Recommender, mask_seen
 from nightloom.core.sequences import Queries
 
 DIRECTIONS = 16
-WIDTH = 0.05
-PLACES = np.arange(-80, 81) * WIDTH
+PLACES = np.arange(-80, 81) * 0.05
 """Edges of projections, in units of what a direction has in the mean: a vector of length 1 has squares that sum to 1."""
-POWERS = np.arange(-120, 1) * WIDTH
+POWERS = np.arange(-300, 1) * 0.02
 """Edges of probabilities, as powers of ten."""
 QUERIES = 1_000
 MOST_SCORES = 200_000_000
