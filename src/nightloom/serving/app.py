@@ -96,7 +96,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(store.close)  # what was taken is written before the process ends
         if service.live is not None:
             service.live.close()
-        app.state.metrics.leave(settings.folder, _gauges(service))
+        app.state.metrics.leave(settings.folder, app.state.metrics.state(_gauges(service)))
 
 
 async def _first_model(settings: Settings, store: Store) -> LiveModel:
@@ -155,7 +155,7 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
         await asyncio.sleep(LOOK_SECONDS)
         _read_rules(service, book)
         try:
-            if service.drift is not None and not pace.now:
+            if service.drift is not None and not pace.crowded:
                 service.drift.tick()
         except FAULTS as error:
             service.drift = None
@@ -186,7 +186,14 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
 async def _leave(app: FastAPI) -> None:
     """Leave the counters where the other workers read them."""
     while True:
-        app.state.metrics.leave(app.state.folder, app.state.gauges())
+        writing = asyncio.create_task(
+            asyncio.to_thread(app.state.metrics.leave, app.state.folder, app.state.metrics.state(app.state.gauges()))
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing  # else it might be written over what is left at the end
+            raise
         await asyncio.sleep(LEAVE_SECONDS)
 
 

@@ -75,6 +75,20 @@ def test_a_crowd_stays_although_all_of_it_is_answered_before_the_next_one_is_see
     assert taken(one) == FEWEST, "the few that are taken of a crowd are no sign of calm"
 
 
+def test_a_crowd_is_there_as_long_as_it_asks(clock: list[float]) -> None:
+    one = Pace(64)
+    assert not one.crowded
+    answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    assert one.crowded
+    clock[0] += STANDING
+    assert not one.crowded
+    for _ in range(100):  # one by one is no crowd
+        one.begin()
+        clock[0] += 0.01
+        one.end()
+        assert not one.crowded
+
+
 def test_a_pause_counts_little(clock: list[float]) -> None:
     one = Pace(64)
     answer_in_turn(one, clock, 0.0005, many=2000)

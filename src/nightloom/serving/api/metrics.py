@@ -42,10 +42,11 @@ class Metrics:
         said = {name: dict(getattr(self, name)) for name in ("requests", "buckets", "seconds", "counts")}
         return said | {"rejected": self.rejected, "gauges": dict(gauges), "time": time.time()}
 
-    def leave(self, folder: Path, gauges: Mapping[str, float]) -> None:
-        """Write the state beside those of the others."""
+    @staticmethod
+    def leave(folder: Path, state: Mapping[str, Any]) -> None:
+        """Write a state beside those of the others; the disk may take its time."""
         with contextlib.suppress(OSError):  # a full disk must not end a worker
-            write_json(folder / f"metrics-{os.getpid()}.json", self.state(gauges))
+            write_json(folder / f"metrics-{os.getpid()}.json", state)
 
 
 def render(folder: Path, own: Mapping[str, Any]) -> str:

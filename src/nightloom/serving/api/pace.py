@@ -55,6 +55,12 @@ class Pace:
             self._patient_until = time.perf_counter() + LINGER
 
     @property
+    def crowded(self) -> bool:
+        """Whether a crowd stays, so that what is not a request may wait."""
+        moment = time.perf_counter()
+        return moment - self._last < STANDING <= moment - self._calm
+
+    @property
     def full(self) -> bool:
         """Whether one more request would have to wait too long."""
         if self.now < FEWEST:
