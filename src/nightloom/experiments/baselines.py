@@ -33,9 +33,9 @@ from nightloom.evaluation.held_out import SCHEMA, held_out
 from nightloom.experiments.arguments import VARIANTS
 from nightloom.models.baselines.named import build
 from nightloom.packaging.bundle import Bundle
-from nightloom.runs.processes import cpu_seconds
+from nightloom.runs.processes import cpu_seconds, tie_to_parent
 from nightloom.training.fine_tune import fine_tune
-from nightloom.training.launch import environment, tie_to_parent
+from nightloom.training.launch import environment
 from nightloom.training.ray_errands import Errand, run_errands
 
 LOG_TAIL = 20

@@ -36,7 +36,7 @@ from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.locks import not_in_use
 from nightloom.runs.service_store import central_address, store_file
 from nightloom.runs.storage import Storage
-from nightloom.serving.settings import rebuilt_file
+from nightloom.serving.settings import rebuilt_files
 from nightloom.serving.store.erase import compact, erase_from_base, erase_from_store, marks_in
 
 KEPT_STAGES = ("load_pretrained",)
@@ -226,7 +226,7 @@ def _of_people(file: str) -> bool:
 
 def _delete_rebuilt(root: Path, name: str) -> int:
     """Delete what the service built of everybody's events; it is built anew."""
-    found = list((root / "serving" / name).glob(rebuilt_file(Path(), "*").name))
+    found = rebuilt_files(root / "serving" / name)
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)

@@ -1,14 +1,19 @@
-"""Which process wrote a run, whether it may still go on, who sits before it, and what it has used."""
+"""Which process wrote a run, whether it may still go on, who sits before it, what it has used, and that it ends with its parent."""
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import resource
+import signal
 import socket
+import sys
 from contextlib import suppress
 
 import psutil
+
+PR_SET_PDEATHSIG = 1
 
 
 def this_process() -> str:
@@ -40,3 +45,12 @@ def cpu_seconds() -> float:
     """CPU seconds of this process and of its children that have ended, on all cores together."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def tie_to_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however it ends (Linux; elsewhere nothing)."""
+    if not parent or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call above
+        os.kill(os.getpid(), signal.SIGKILL)

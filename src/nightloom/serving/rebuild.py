@@ -35,7 +35,7 @@ LONGEST_HISTORY = 100_000
 """Events of a user that are read."""
 REFITTED = (Cooccurrence, Linear)
 NOTHING = -1
-"""What is said where the model has none of these."""
+"""What is said where the model has none of these, or its snapshot is not here: the day's events alone know less than the night did."""
 EDGES = ("offsets", "targets", "weights", "popularity")
 """Arrays of `nightloom.models.scorers.item_graph.ItemGraph`."""
 
@@ -83,8 +83,8 @@ def rebuild(champion: Champion, store: Path, after: int) -> tuple[int, Rebuilt |
         after: the store's row up to which the edges of before had read; 0 where there are none.
 
     Returns:
-        The store's row up to which all was read, or `NOTHING`; and the edges, or None where the model has none of these scorers, or too
-        little came since then and nobody was forgotten.
+        The store's row up to which all was read, or `NOTHING`; and the edges, or None where there is nothing to fit, or too little came
+        since then and nobody was forgotten.
 
     Raises:
         InputError: the artefact or the snapshot is damaged, or there are too many events.
@@ -92,7 +92,7 @@ def rebuild(champion: Champion, store: Path, after: int) -> tuple[int, Rebuilt |
     artefact = Artefact.open(champion.folder)
     settings = artefact.manifest.scorers
     wanted = [one for one in REFITTED if one.family in settings]
-    if not wanted:
+    if not wanted or champion.snapshot is None:
         return NOTHING, None
     view = View(store, champion.snapshot)
     try:
@@ -119,10 +119,12 @@ def rebuild(champion: Champion, store: Path, after: int) -> tuple[int, Rebuilt |
 
 
 def _histories(view: View, told: Iterable[str], rules: Rules, index: Mapping[str, int]) -> Histories:
-    """What counts of all users' events; times and event names do not."""
+    """What counts of all users' events, by the night's rules; times and event names do not."""
     items, positive, lengths, many = list[NDArray[np.int32]](), list[NDArray[np.bool_]](), list[int](), 0
     for user in view.users(told):
         kept = [event for event in rules.kept(view.history(user, LONGEST_HISTORY)) if event.item_id in index]
+        if len(kept) < rules.fewest:
+            continue
         items.append(np.array([index[event.item_id] for event in kept], dtype=np.int32))
         positive.append(np.array([rules.positive(event) for event in kept], dtype=np.bool_))
         lengths.append(len(kept))
@@ -136,8 +138,11 @@ def _histories(view: View, told: Iterable[str], rules: Rules, index: Mapping[str
 
 
 if __name__ == "__main__":
+    from nightloom.runs.processes import tie_to_parent  # here, since workers read this module
+
+    _folder, _store, _out, _after, _parent = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+    tie_to_parent(_parent)
     os.nice(10)  # who asks goes first
-    _folder, _store, _out, _after = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     try:
         _reached, _made = rebuild(Champion.read(_folder / CHAMPION), _store, _after)
     except (NightloomError, OSError, ValueError) as _error:

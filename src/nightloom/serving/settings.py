@@ -85,6 +85,12 @@ def rebuilt_file(folder: Path, version: str) -> Path:
     return folder / f"edges-{version}.npz"
 
 
+def rebuilt_files(folder: Path) -> list[Path]:
+    """Such files of all versions, and what was being written of them when a process was killed."""
+    name = rebuilt_file(folder, "*").name
+    return [*folder.glob(name), *folder.glob(f".{name}.*")]
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a worker's engine may take.

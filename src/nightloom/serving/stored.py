@@ -31,6 +31,8 @@ class Rules:
         self.least: float | None = rules.get("positive_min_value")
         self.busiest_day: int | None = rules.get("max_user_events_per_day") if has_times else None
         """Different events of a day beyond which a user is taken for a robot; None: nobody is."""
+        self.fewest: int = rules.get("min_user_events", 1)
+        """Events below which the night leaves a user out; whoever asks is answered all the same."""
         self._keep_repeats: bool = rules.get("keep_repeats", False)
 
     def knows(self, name: str) -> bool:

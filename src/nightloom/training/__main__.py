@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--node-rank", type=int, default=0, help="which of them this is; node 0 keeps the store")
     parser.add_argument("--store", help="HOST:PORT of node 0 where the machines meet")
     given = parser.parse_args(arguments)
-    from nightloom.training.launch import run_workers, tie_to_parent
+    from nightloom.runs.processes import tie_to_parent
+    from nightloom.training.launch import run_workers
 
     tie_to_parent(given.parent)
     from nightloom.training.distributed import World, world

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -22,7 +21,6 @@ POLL_SECONDS = 0.2
 LOG_TAIL = 40
 MAX_RESTARTS = 2
 GRACE_SECONDS = 5.0
-PR_SET_PDEATHSIG = 1
 HERE = "127.0.0.1"
 WORKERS_A_CORE, LEAST_ALLOWED = 4, 8
 """Workers beyond so many a core are refused; so many are allowed on any machine."""
@@ -137,15 +135,6 @@ def run_workers(run_json: Path, workers: int) -> int:
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
     return 0
-
-
-def tie_to_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however it ends (Linux; elsewhere nothing)."""
-    if not parent or not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the call above
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def report_epochs(curves: Path, seen: int, on_epoch: Progress | None) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from nightloom.serving import rebuilder
 from nightloom.serving.model.members import ItemEdges
 from nightloom.serving.rebuild import NOTHING, Rebuilt, rebuild
 from nightloom.serving.rebuilder import Rebuilder
-from nightloom.serving.settings import CHAMPION, Champion, rebuilt_file
+from nightloom.serving.settings import CHAMPION, Champion, rebuilt_file, rebuilt_files
 from tests.service_app import USERS, Worker, event, make_served, name_champion
 from tests.serving_bundle import N_ITEMS, START, UNKNOWN_ITEMS
 
@@ -149,3 +153,49 @@ def test_a_model_without_such_scorers_is_left_alone(tmp_path: Path) -> None:
         assert not watch.look()
         assert rebuild(Champion.read(tmp_path / CHAMPION), tmp_path / "shop.db", 0) == (NOTHING, None)
     assert not rebuilt_file(tmp_path, "1").exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_without_the_snapshot_the_edges_of_the_night_stay(home: Path) -> None:
+    replace(Champion.read(home / CHAMPION), snapshot=None).write(home / CHAMPION)
+    with Worker(home) as worker:
+        worker.tell(*(event(f"e{number}", "u1", f"i{number}", at=START + number) for number in range(6)))
+        assert rebuild(Champion.read(home / CHAMPION), home / "shop.db", 0) == (NOTHING, None)
+
+
+@pytest.mark.usefixtures("few")
+def test_users_whom_the_night_leaves_out_count_in_no_edge(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Worker(home) as worker:
+        worker.tell(*(event(f"e{number}", "few", f"i{number}", at=START + number) for number in range(4)))
+        found = []
+        for least in (1, 5, 1000):
+            monkeypatch.setitem(worker.service.model.engine.artefact.manifest.meta["prepare"], "min_user_events", least)
+            monkeypatch.setattr(rebuilding, "Artefact", type("Opened", (), {"open": lambda _: worker.service.model.engine.artefact}))
+            _, made = rebuild(Champion.read(home / CHAMPION), home / "shop.db", 0)
+            assert made is not None
+            found.append(made.arrays["cooccurrence"]["popularity"].sum())
+        assert found[0] - 4 == found[1]
+        assert found[2] == 0
+
+
+def test_one_that_failed_is_done_again_as_long_as_somebody_was_forgotten(home: Path, tmp_path: Path) -> None:
+    watch, champion = Rebuilder(home, home / "shop.db"), Champion.read(home / CHAMPION)
+    with Worker(home) as worker:
+        worker("DELETE", "/users/u3")
+        whole, part = rebuilt_file(home, "1"), home / f".{rebuilt_file(home, '1').name}.12.34"
+        whole.write_bytes(b"knows u3")
+        part.write_bytes(b"of a process that was killed")
+        assert sorted(rebuilt_files(home)) == [part, whole]
+        replace(champion, snapshot=tmp_path / "away").write(home / CHAMPION)
+        assert not watch.look()
+        assert not rebuilt_files(home), "no worker takes what knows somebody who was forgotten"
+        champion.write(home / CHAMPION)
+        assert watch.look()
+        assert not watch.look()
+    assert rebuilt_files(home) == [whole]
+
+
+def test_the_process_ends_with_the_service(home: Path) -> None:
+    words = [str(home), str(home / "shop.db"), str(rebuilt_file(home, "1")), "0", "1"]  # as one whose parent is gone
+    done = subprocess.run([sys.executable, "-m", "nightloom.serving.rebuild", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr

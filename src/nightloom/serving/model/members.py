@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.ragged import gather, offsets_of
+from nightloom.core.ragged import gather, offsets_of, spans
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.als import ALS
 from nightloom.models.scorers.friends import Friends as FriendVotes
@@ -28,6 +28,8 @@ from nightloom.serving.model.scoring import follow_edges
 FloatArray = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 NO_SHRINK = np.zeros(0, dtype=np.float32)
+AT_ONCE = 250_000
+"""Edges of a refit that are copied at a time: numpy keeps other threads of the process waiting for so long."""
 ROUNDING = 1e-9
 """Share of an event that rounding of many may have left or taken."""
 
@@ -112,15 +114,18 @@ class ItemEdges:
             rows: int64 [n], the item of the refit that each of this catalogue is; -1 where it did not know the item.
         """
         known, offsets = rows >= 0, arrays["offsets"]
-        places = np.full(len(arrays["popularity"]), -1, dtype=np.int64)
+        places = np.full(len(arrays["popularity"]), -1, dtype=np.int32)
         places[rows[known]] = np.flatnonzero(known)
         lengths = np.where(known, np.diff(offsets)[rows], 0)
-        edge = gather(offsets[rows], lengths)
-        targets, weights = places[arrays["targets"][edge]], arrays["weights"][edge]
-        weights[targets < 0] = 0  # to what is not in the catalogue
+        first_of = offsets_of(lengths)
+        targets, weights = np.empty(first_of[-1], np.int32), np.empty(first_of[-1], np.float32)
+        for first, last in spans(first_of, AT_ONCE):
+            edge, here = gather(offsets[rows[first:last]], lengths[first:last]), slice(first_of[first], first_of[last])
+            found = places[arrays["targets"][edge]]
+            targets[here] = np.maximum(found, 0)
+            weights[here] = np.where(found < 0, 0, arrays["weights"][edge])  # to what is not in the catalogue
         popularity = np.where(known, arrays["popularity"][rows], 0)
-        made = {"offsets": offsets_of(lengths), "targets": np.maximum(targets, 0), "weights": weights, "popularity": popularity}
-        return ItemEdges(made, self._settings)
+        return ItemEdges({"offsets": first_of, "targets": targets, "weights": weights, "popularity": popularity}, self._settings)
 
     def become(self, other: ItemEdges) -> None:
         """Take another one's edges and counts."""
