@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.serving.model.engine import Engine
-from nightloom.serving.model.ranker import Answer
+from nightloom.serving.model.ranker import Answer, Others
 
 NEW_AT = 11
 """The place, over all pages."""
@@ -24,7 +24,7 @@ LOOKED_AT = 10
 def with_new(
     engine: Engine,
     who: Query | str,
-    rank: Callable[[int, NDArray[np.int64] | None], Answer],
+    rank: Callable[[int, Others | None], Answer],
     k: int,
     before: Sequence[int],
     marks: NDArray[np.uint32],
@@ -36,7 +36,7 @@ def with_new(
     Args:
         engine: what ranks.
         who: whose list it is.
-        rank: gives the best items, so many, and behind them others that may be recommended.
+        rank: gives the best items, so many, and behind them those of others that may be recommended.
         k: how many are asked for.
         before: marks of the items that earlier pages showed.
         marks: of each item of the catalogue.
@@ -44,19 +44,23 @@ def with_new(
     Returns:
         Dense items, best first; their scores, the new one's too as it has it in this list; and the new one, if it was put there.
     """
-    at, new = NEW_AT - 1 - len(before), engine.new_items()
-    if not 0 <= at < k or not len(new):
+    at = NEW_AT - 1 - len(before)
+    if not 0 <= at < k or not engine.has_new:
         dense, values = rank(k, None)
         return dense.tolist(), values.tolist(), None
-    many = max(k, at + LOOKED_AT)
-    dense, values = rank(many, new)
-    found, scores = dense[:many].tolist(), values[:many].tolist()
-    own = dict(zip(dense.tolist(), values.tolist(), strict=True))  # of all that may be shown, if they are new
+    many, near = max(k, at + LOOKED_AT), list[int]()
     shown = np.flatnonzero(np.isin(marks, np.array(before, dtype=np.uint32))).tolist() if before else []
-    chosen, first = None, {*shown, *found[: at + 1]}
-    if len(found) > at:
-        near = engine.near_new(who, [*shown, *found[: at + LOOKED_AT]])
-        chosen = next((item for item in near if item in own or item in first), None)
+
+    def near_to(best: NDArray[np.int64]) -> NDArray[np.int64]:
+        if len(best) > at:
+            near.extend(engine.near_new(who, [*shown, *best[: at + LOOKED_AT].tolist()]))
+        return np.array(near, dtype=np.int64)
+
+    dense, values = rank(many, near_to)
+    found, scores = dense[:many].tolist(), values[:many].tolist()
+    own = dict(zip(dense.tolist(), values.tolist(), strict=True))  # of all that may be shown, if they are near
+    first = {*shown, *found[: at + 1]}
+    chosen = next((item for item in near if item in own or item in first), None)
     if chosen is None or chosen in first:
         return found[:k], scores[:k], None
     if chosen in found:

@@ -19,7 +19,7 @@ from nightloom.serving.asked import check, fallback_of, who_of
 from nightloom.serving.business_rules import AnyRule
 from nightloom.serving.live import LiveModel
 from nightloom.serving.model.engine import Engine
-from nightloom.serving.model.ranker import Answer
+from nightloom.serving.model.ranker import Answer, Others
 from nightloom.serving.model.variety import variety
 from nightloom.serving.new_place import NEW_AT, with_new
 from nightloom.serving.reasons.explain import chosen_by_hand, explaining
@@ -138,9 +138,7 @@ class Service:
         if fallback is not None and asked.user_id is not None and candidates is None and asked.query is None:
             drawn = variety(engine, asked.user_id, moment // 1000 if asked.now is None else asked.now, asked.now, open_on_any_page)
 
-        def liked(
-            many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None, also: NDArray[np.int64] | None = None
-        ) -> Answer:
+        def liked(many: int, among: NDArray[np.int64] | None, lift: FloatArray | None = None, also: Others | None = None) -> Answer:
             limits: dict[str, Any] = {"exclude_seen": exclude_seen, "allowed": allowed, "candidates": among, "also": also}
             limits["lift"] = drawn if lift is None else lift if drawn is None else lift + drawn
             if isinstance(who, str):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nightloom.core.queries import Query
 from nightloom.packaging.bundle import Bundle
@@ -15,6 +16,8 @@ from nightloom.serving.items.fresh_items import FAMILIAR, LATEST_NEW, FreshItems
 from nightloom.serving.items.new_items import NewItem
 from nightloom.serving.model import retrieval
 from nightloom.serving.model.engine import Engine
+from nightloom.serving.model.ranker import Answer, Others
+from nightloom.serving.new_place import with_new
 from tests.serving_bundle import N_ITEMS, START, serving_bundle, some_query
 
 
@@ -35,16 +38,20 @@ def test_new_items_have_their_scores_by_the_same_ranking(tmp_path: Path, monkeyp
     for engine in engines:
         for number, text in enumerate(texts.tolist()):
             engine.put_item(NewItem(f"new {number}", {}, content.text[text].numpy()))
-        assert sorted(engine.new_items().tolist()) == [*range(N_ITEMS, N_ITEMS + 8)]
+        assert sorted(engine.near_new(Query(), range(N_ITEMS))) == [*range(N_ITEMS, N_ITEMS + 8)]
         engine.remove_item("new 2")
         engine.block_item(N_ITEMS + 3, blocked=True)
     whole = np.ones(N_ITEMS + 8, dtype=np.bool_)
     whole[N_ITEMS + 4] = False
     query = some_query(12)
     query = replace(query, history=[*query.history[:-1], "new 5"])
+
+    def new(_: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.arange(N_ITEMS, N_ITEMS + 8)
+
     for engine in engines:
         scored = dict(zip(*(one.tolist() for one in engine.recommend(query, N_ITEMS + 8)), strict=True))
-        items, scores = engine.recommend(query, 3, allowed=whole, also=np.arange(N_ITEMS, N_ITEMS + 8))
+        items, scores = engine.recommend(query, 3, allowed=whole, also=new)
         alone = engine.recommend(query, 3, allowed=whole)
         np.testing.assert_array_equal(items[:3], alone[0])
         np.testing.assert_array_equal(scores[:3], alone[1])
@@ -52,7 +59,33 @@ def test_new_items_have_their_scores_by_the_same_ranking(tmp_path: Path, monkeyp
         assert scores[3:].tolist() == pytest.approx([scored[item] for item in items[3:].tolist()], abs=1e-4)
     few = np.arange(N_ITEMS + 8) == N_ITEMS + 1  # so few that retrieval scores them alone
     for engine in engines:
-        assert engine.recommend(query, 1, allowed=few, also=engine.new_items())[0].tolist() == [N_ITEMS + 1]
+        assert engine.recommend(query, 1, allowed=few, also=new)[0].tolist() == [N_ITEMS + 1]
+
+
+def test_of_a_day_of_many_new_items_few_are_scored(tmp_path: Path) -> None:
+    bundle = serving_bundle(tmp_path / "bundle", scorers=("popularity",))
+    write_serving(bundle, tmp_path / "serving")
+    engine, content = Engine.open(tmp_path / "serving"), Bundle.load(bundle).recommender.content
+    text = content.text[int(np.flatnonzero(content.has_text.numpy())[0])].numpy()
+    for number in range(3 * LATEST_NEW):
+        engine.put_item(NewItem(f"new {number}", {}, text))
+    query, asked = some_query(12), list[int]()
+
+    def rank(many: int, also: Others | None) -> Answer:
+        items, scores = engine.recommend(query, many, also=also)
+        asked.append(len(items) - many)
+        return items, scores
+
+    marks = np.arange(len(engine.item_ids), dtype=np.uint32)
+    found, _, new = with_new(engine, query, rank, 10, (), marks)
+    assert new is None
+    whole, scores, new = with_new(engine, query, rank, N_ITEMS, (), marks)
+    assert asked[0] == 0
+    assert 0 < asked[1] <= 2 * LATEST_NEW, "of 300"
+    assert whole[:10] == found
+    assert new is not None
+    assert whole[10] == new
+    assert len(whole) == len(scores) == N_ITEMS
 
 
 def test_an_event_that_is_taken_back_does_not_count(tmp_path: Path) -> None:

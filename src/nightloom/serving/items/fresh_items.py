@@ -26,12 +26,12 @@ class FreshItems:
     def __init__(self) -> None:
         self._near: dict[int, dict[int, float]] = {}
         self._known: dict[int, dict[int, float]] = {}
-        self._found: dict[int, None] = {}
+        self._found = set[int]()
         self._events: dict[int, int] = {}
 
-    def items(self) -> NDArray[np.int64]:
-        """New items that are near to something, dense, int64."""
-        return np.fromiter(self._found, np.int64, len(self._found))
+    def __bool__(self) -> bool:
+        """Whether a new item is near to something."""
+        return bool(self._found)
 
     def put(self, item: int, neighbours: NDArray[np.int64], cosines: NDArray[np.float32]) -> None:
         """Take a new item, or take it once more.
@@ -60,14 +60,14 @@ class FreshItems:
         if self._events[item] >= FAMILIAR:
             self._hide(item)
         elif item in self._known and item not in self._found:
-            self._found[item] = None
+            self._found.add(item)
             for other, cosine in self._known[item].items():
                 self._near.setdefault(other, {})[item] = cosine
 
     def _hide(self, item: int) -> None:
         if item not in self._found:
             return
-        del self._found[item]
+        self._found.discard(item)
         for other in self._known[item]:
             left = self._near[other]
             del left[item]

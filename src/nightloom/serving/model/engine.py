@@ -26,7 +26,7 @@ from nightloom.serving.model.int8_product import Packed
 from nightloom.serving.model.labels import LabelHead
 from nightloom.serving.model.members import Factors, Graph, ItemEdges, Member, Popularity, members_of
 from nightloom.serving.model.penalty import Penalty
-from nightloom.serving.model.ranker import Answer, Ranker, best_of
+from nightloom.serving.model.ranker import Answer, Others, Ranker, best_of
 from nightloom.serving.model.rerank import Reranker
 from nightloom.serving.model.retrieval import Retrieval, trials_of
 from nightloom.serving.model.rows import taken
@@ -146,7 +146,7 @@ class Engine:
         allowed: NDArray[np.bool_] | None = None,
         candidates: NDArray[np.int64] | None = None,
         lift: FloatArray | None = None,
-        also: NDArray[np.int64] | None = None,
+        also: Others | None = None,
     ) -> Answer:
         """The k best items for a query.
 
@@ -158,8 +158,8 @@ class Engine:
                 come since it was made; they are not allowed then. None: all.
             candidates: int64 [m], dense items: only these are ranked. None: the whole catalogue.
             lift: float32 [items] by dense id: added to the scores, by which items are ranked and which are given back. None: nothing.
-            also: int64 [m], dense items that came by day. Those that may be recommended follow the k best, in no order, with the scores
-                that they have in this list. Not with `candidates`. None: nothing.
+            also: is told the k best, and gives dense items that came by day. Those that may be recommended follow the k best, in no
+                order, with the scores that they have in this list. Not with `candidates`. None: nothing.
 
         Raises:
             InputError: a list of the query does not match its history, or the model does not know an event name.
@@ -179,7 +179,7 @@ class Engine:
         allowed: NDArray[np.bool_] | None = None,
         candidates: NDArray[np.int64] | None = None,
         lift: FloatArray | None = None,
-        also: NDArray[np.int64] | None = None,
+        also: Others | None = None,
     ) -> Answer:
         """The k best items for a stored user, from cached keys and values; the rest as in `recommend`.
 
@@ -345,10 +345,10 @@ class Engine:
             self.fresh.remove(self.catalogue.index.get(item_id, -1))
             return self.catalogue.remove(item_id)
 
-    def new_items(self) -> NDArray[np.int64]:
-        """Items that came by day and are hardly known yet, dense, int64."""
-        with self._lock:
-            return self.fresh.items()
+    @property
+    def has_new(self) -> bool:
+        """Whether items came by day that are hardly known yet."""
+        return bool(self.fresh)
 
     def near_new(self, query: Query | str, shown: Sequence[int]) -> Sequence[int]:
         """Items that came by day and have texts near to those of a history's latest events, or of other items; the nearest first.

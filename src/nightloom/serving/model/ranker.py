@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,8 @@ from nightloom.serving.model.scoring import best, fuse, standardised, standards
 FloatArray = NDArray[np.float32]
 Answer = tuple[NDArray[np.int64], FloatArray]
 """Dense items, best first, and their scores; shorter than what was asked for where that can not be filled."""
+Others = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""The best items, dense, best first -> others whose scores are asked for, too: int64 [m]."""
 MOST, NEEDED = 20, 100
 """Lists of more than this part of a catalogue are made of all of it; and items that a re-ranker looks at."""
 LENGTHS = 4_096
@@ -65,7 +67,7 @@ class Ranker:
         allowed: NDArray[np.bool_] | None,
         candidates: NDArray[np.int64] | None,
         lift: FloatArray | None = None,
-        also: NDArray[np.int64] | None = None,
+        also: Others | None = None,
     ) -> Answer:
         """The k best items for one history.
 
@@ -97,7 +99,10 @@ class Ranker:
             found = found + lift[pool]
         hidden = seen if exclude_seen else NOTHING_SEEN
         best = best_of(found, pool, open_to, hidden, k)
-        return best if also is None else followed(best, also[open_to[also]], hidden, found, pool)
+        if also is None:
+            return best
+        others = also(best[0])
+        return followed(best, others[open_to[others]], hidden, found, pool)
 
     def _scored(self, histories: Histories, user: FloatArray, weights: FloatArray, candidates: NDArray[np.int64] | None) -> Scored:
         """The whole catalogue, or what a caller has chosen of it."""
