@@ -105,7 +105,7 @@ def test_edges_are_those_of_a_refit_and_workers_take_them(home: Path) -> None:
         assert "later" in [item["item_id"] for item in worker.ask(user_id="u1", k=200)["items"]]
 
 
-def test_a_few_events_change_nothing_and_a_damaged_file_neither(home: Path) -> None:
+def test_a_few_events_change_nothing_and_a_damaged_file_neither(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Worker(home) as worker:
         worker.tell(event("e1", "u1", "i1"))
         reached, made = rebuild(Champion.read(home / CHAMPION), home / "shop.db", 0)
@@ -113,11 +113,11 @@ def test_a_few_events_change_nothing_and_a_damaged_file_neither(home: Path) -> N
         assert reached == 1
         before = worker.ask(user_id="u1")["items"]
         rebuilt_file(home, "1").write_bytes(b"nothing")
-        worker.rest(0.6)
+        until(worker, lambda: caplog.text.count("the edges of before go on") == 1)
         assert worker.ask(user_id="u1")["items"] == before
         other = {"offsets": np.zeros(4, np.int64), "targets": np.zeros(0, np.int32), "weights": np.zeros(0, np.float32)}
         Rebuilt({"cooccurrence": {**other, "popularity": np.ones(3, np.int64)}}, []).write(rebuilt_file(home, "1"))
-        worker.rest(0.6)
+        until(worker, lambda: caplog.text.count("the edges of before go on") == 2)
         assert worker.ask(user_id="u1")["items"] == before, "edges of another catalogue"
 
 
