@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from nightloom.serving.server.workers import THREADS
 from nightloom.serving.settings import CHAMPION, LEAST_TOLD, Champion, rebuilt_file, rebuilt_files
 
 LOOK_SECONDS = 5.0
@@ -71,7 +72,8 @@ class Rebuilder:
         words = [str(self.folder), str(self.store), str(out), str(self._through), str(os.getpid())]
         command = [sys.executable, "-m", "nightloom.serving.rebuild", *words]
         before = out.stat().st_mtime_ns if out.exists() else 0
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        alone = dict.fromkeys(THREADS, "1") | os.environ  # the first may start before the workers do
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
         if done.returncode:
             self._failed = last  # tried again when more was told, and as long as somebody who was forgotten is in them
             log.error("edges are not built anew: %s", (done.stderr.strip().splitlines() or ["no message"])[-1])
