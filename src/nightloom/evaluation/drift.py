@@ -50,7 +50,7 @@ def of_texts(vectors: NDArray[np.floating], has_text: NDArray[np.bool_]) -> Hist
         places = (part[length > 0] / length[length > 0, None]) @ directions
         counts += np.stack([_counts(PLACES, one) for one in places.T])
     found: Histograms = counts.tolist()
-    return found
+    return found if counts.any() else None
 
 
 def of_scores(model: Recommender, queries: Queries, *, exclude_seen: bool, seed: int) -> Histograms | None:

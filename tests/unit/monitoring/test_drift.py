@@ -82,6 +82,7 @@ def test_a_histogram_holds_every_text_and_every_query_asked() -> None:
     assert of_texts(vectors * 4, has_text) == of_texts(vectors, has_text)
     assert of_texts(np.zeros((4, 0), np.float32), np.ones(4, bool)) is None
     assert of_texts(vectors, np.zeros(50, bool)) is None
+    assert of_texts(np.zeros((4, 8), np.float32), np.ones(4, bool)) is None, "without any direction there is nothing to draw"
     assert sure(1, 1.0).shape == (1, len(POWERS) + 1)
     asked = of_scores(Fixed(1, 1.0), queries(QUERIES + 500), exclude_seen=True, seed=0)
     assert asked is not None
