@@ -4,7 +4,8 @@
 
 The service runs on the champion, its store in a folder of its own. Requests come from another process over plain sockets
 (`benchmarks.load_generator`), for users of the champion's snapshot, 20 items each. Rates are of random moments: requests come whatever
-became of those before. Close other work first, or take the load average as it is told: waits of a busy machine are those of the machine.
+became of those before, over any idle connection of up to 2,000, and wait from the moment they were due. Close other work first, or take
+the load average as it is told: waits of a busy machine are those of the machine.
 """
 
 from __future__ import annotations

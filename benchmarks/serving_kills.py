@@ -1,0 +1,106 @@
+"""Workers of a service are killed (`kill -9`) while clients send events: nothing that was acknowledged is lost, and nothing is doubled.
+
+    python -m benchmarks.serving_kills [--root mlruns] [--name movies-small] [--kills 50] [--clients 8]
+
+The service runs on the champion with a store of its own. Clients send an event again until it is acknowledged, as a shop does, each with
+an id of its own, and ask for a recommendation after it. A worker is killed as soon as two answer again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import random
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import psutil
+
+from benchmarks.service_process import Running, champion_of, running
+from benchmarks.serving_load import users_of
+from nightloom.serving.model.artefact import Artefact
+
+WORKERS = 2
+START_SECONDS = 120.0
+FIRST = 1_900_000_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the process's exit code: 0 where nothing was lost or doubled."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("mlruns"))
+    parser.add_argument("--name", default="movies-small")
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=8)
+    given = parser.parse_args(arguments)
+    champion = champion_of(given.root, given.name)
+    artefact, users = Artefact.open(champion.folder), users_of(champion)
+    event = {"item_id": artefact.catalogue["item_id"][0], "event": artefact.event_names.default}
+    done, numbers, acknowledged, became = threading.Event(), itertools.count(), list[str](), Counter[str]()
+
+    def ask(service: Running) -> None:
+        while not done.is_set():
+            number = next(numbers)
+            said = {"event_id": f"k{number}", "user_id": users[number % len(users)], "timestamp": FIRST + number}
+            while not done.is_set():
+                try:  # a connection of its own, since that of a killed worker is gone
+                    found = httpx.post(f"{service.address}/events", json={"events": [said | event]}, timeout=30)
+                    became[f"event: {found.status_code}"] += 1
+                    if found.status_code == 200:
+                        acknowledged.append(f"k{number}")
+                        break
+                except httpx.HTTPError as error:
+                    became[f"event: {type(error).__name__}"] += 1
+            with contextlib.suppress(httpx.HTTPError):
+                became[f"recommendation: {httpx.post(f'{service.address}/recommend', json={'user_id': said['user_id']}).status_code}"] += 1
+
+    with tempfile.TemporaryDirectory(prefix="nightloom-kills-") as scratch:
+        home = Path(scratch)
+        with running(home, champion, WORKERS) as service:
+            clients = [threading.Thread(target=ask, args=(service,)) for _ in range(given.clients)]
+            for one in clients:
+                one.start()
+            for _ in range(given.kills):
+                victim = random.choice(answering(service))
+                time.sleep(random.random() / 2)
+                os.kill(victim, signal.SIGKILL)
+                while psutil.pid_exists(victim):
+                    time.sleep(0.01)
+            answering(service)
+            done.set()
+            for one in clients:
+                one.join()
+        with contextlib.closing(sqlite3.connect(home / "shop.db")) as store:
+            kept = Counter(name for (name,) in store.execute("SELECT event_id FROM events"))
+    lost, doubled = set(acknowledged) - set(kept), [name for name, many in kept.items() if many > 1]
+    print(f"{given.kills} kills, {len(acknowledged):,} events acknowledged: {len(lost)} lost, {len(doubled)} doubled; {dict(became)}")
+    return 1 if lost or doubled else 0
+
+
+def answering(service: Running) -> list[int]:
+    """The ids of the workers, once all of them listen."""
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = [
+                one.pid
+                for one in psutil.Process(service.process.pid).children(recursive=True)
+                if any(link.status == psutil.CONN_LISTEN and link.laddr.port == service.port for link in one.net_connections())
+            ]
+            if len(found) == WORKERS:
+                return found
+        time.sleep(0.05)
+    sys.exit(f"two workers do not answer: {service.log.read_text(errors='replace')[-2000:]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
