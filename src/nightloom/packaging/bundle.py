@@ -162,7 +162,8 @@ class Bundle(BundleReader):
             if isinstance(one, TextNeighbours):
                 one.read(other.text, other.has_text)
         if recommender.net.fusion.use_text:
-            expect(scorers.values(), other, here < 0)
+            near = scorers.get(TextNeighbours.family)
+            expect(scorers.values(), other, here < 0, near if isinstance(near, TextNeighbours) else None)
         reranker = None if recommender.reranker is None else recommender.reranker.reindex(there, len(ids))
         labels = None if recommender.labels is None else recommender.labels.reindex(there, len(ids))
         return SequentialRecommender(

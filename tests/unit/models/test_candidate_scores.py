@@ -49,10 +49,10 @@ def fitted(name: str, random: np.random.Generator, n_items: int) -> Scorer:
     st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=5),
     st.booleans(),
     st.integers(0, 10_000),
-    st.sampled_from([(1, 0), (200, 4), (1 << 22, 0), (1 << 22, 4)]),
+    st.sampled_from([(1, 0, 99), (200, 4, 99), (1 << 22, 0, 99), (1 << 22, 4, 99), (1 << 22, 4, 0)]),
 )
 def test_candidates_score_and_standardise_as_in_the_full_table(
-    name: str, n_items: int, lengths: list[int], linked: bool, seed: int, blocks: tuple[int, int]
+    name: str, n_items: int, lengths: list[int], linked: bool, seed: int, blocks: tuple[int, int, int]
 ) -> None:
     random = np.random.default_rng(seed)
     model, histories = fitted(name, random, n_items), drawn(random, n_items, lengths, linked=linked)
@@ -61,6 +61,7 @@ def test_candidates_score_and_standardise_as_in_the_full_table(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sparse, "BLOCK_CELLS", blocks[0])
         patch.setattr(sparse, "DENSE", blocks[1])
+        patch.setattr(sparse, "MANY_ITEMS", blocks[2])
         scores, moments = model.candidate_scores(histories, candidates)
     np.testing.assert_allclose(scores, np.take_along_axis(full, candidates, 1), rtol=1e-6)
     expected = Moments.of(full)

@@ -30,6 +30,8 @@ MOST_USERS = 100_000
 """Histories that are factorised; of more, a sample is drawn: item factors need no more, and every history is solved for when asked."""
 BLOCK_CELLS = 1 << 22
 """Numbers of padded rows that are held at once."""
+MANY_ROWS, FEW = 200_000, 4
+"""Rows from which on those with few entries, a quarter of the factors at most, are solved for by their entries."""
 
 
 class ALS(Scorer):
@@ -132,9 +134,13 @@ class ALS(Scorer):
         """
         gram = _gram(fixed, self.regularization) if gram is None else gram
         found = np.zeros((len(offsets) - 1, fixed.shape[1]), dtype=np.float32)
+        inverse = np.linalg.inv(gram.astype(np.float64)).astype(np.float32) if len(found) > MANY_ROWS else None
         for rows, place, inside in _padded(offsets, fixed.shape[1]):
             vectors = fixed[columns[place]] * inside[:, :, None]
             confidence = weights[place] * inside
+            if inverse is not None and place.shape[1] <= fixed.shape[1] // FEW:
+                found[rows] = _by_entries(inverse, vectors, confidence)
+                continue
             left = gram + (vectors * confidence[:, :, None]).transpose(0, 2, 1) @ vectors
             right = 2 * (confidence[:, None, :] @ vectors)[:, 0]
             found[rows] = np.linalg.solve(left, right[:, :, None])[:, :, 0]
@@ -165,6 +171,24 @@ class ALS(Scorer):
 def _gram(vectors: FloatArray, regularization: float) -> FloatArray:
     """Products of all pairs of factors over one side, with the regularisation on the diagonal: float32 [factors, factors]."""
     found: FloatArray = vectors.T @ vectors + np.float32(regularization) * np.eye(vectors.shape[1], dtype=np.float32)
+    return found
+
+
+def _by_entries(inverse: FloatArray, vectors: FloatArray, confidence: FloatArray) -> FloatArray:
+    """Equation 4 by a system of the entries in place of one of the factors (push-through identity), float32 [rows, factors].
+
+    (G + V'CV)^-1 V'd = G^-1 V' (1 + C V G^-1 V')^-1 d, with d = 2c: of rows with few entries much smaller systems.
+
+    Args:
+        inverse: float32 [factors, factors], G^-1.
+        vectors: float32 [rows, entries, factors], V; zero where a row has no entry.
+        confidence: float32 [rows, entries], c.
+    """
+    spread = vectors @ inverse
+    left = confidence[:, :, None] * (spread @ vectors.transpose(0, 2, 1))
+    left[:, np.arange(left.shape[1]), np.arange(left.shape[1])] += 1
+    solved = np.linalg.solve(left, 2 * confidence[:, :, None])
+    found: FloatArray = (solved.transpose(0, 2, 1) @ spread)[:, 0]
     return found
 
 

@@ -27,6 +27,8 @@ Scores = NDArray[np.float32]
 BLOCK_CELLS = 1 << 22
 """Scores, edges or pairs that are held at once."""
 
+MANY_ITEMS = 200_000
+"""Items above which no table of queries and items is made for some candidates."""
 DENSE = 4
 """Cells of the table for each summand up to which moments are taken of the table, not of the summands' cells."""
 
@@ -60,6 +62,12 @@ class Base:
     def ascending(self) -> IntArray:
         """Items that can be ranked, lowest score first, int64."""
         order = np.argsort(self.values, kind="stable")
+        return order[np.isfinite(self.values[order])]
+
+    @cached_property
+    def descending(self) -> IntArray:
+        """Items that can be ranked, highest score first, ties by item id, int64."""
+        order = np.argsort(-self.values, kind="stable")
         return order[np.isfinite(self.values[order])]
 
     @cached_property
@@ -110,8 +118,12 @@ class Base:
         taken[slots[row[near]] + place[near]] = True
         free = np.flatnonzero(~taken)
         first = free[np.searchsorted(free, slots[:-1])] - slots[:-1]
-        rest = np.append(self.values[self.ascending].astype(np.float64), np.inf)
-        return np.minimum(lowest, rest[first])
+        return np.minimum(lowest, self._rest[first])
+
+    @cached_property
+    def _rest(self) -> FloatArray:
+        """Scores that can be ranked, lowest first, then infinity."""
+        return np.append(self.values[self.ascending].astype(np.float64), np.inf)
 
 
 class SparseScorer(Scorer):
@@ -144,6 +156,8 @@ class SparseScorer(Scorer):
 
     def candidate_scores(self, histories: Histories, candidates: IntArray) -> tuple[Scores, Moments]:
         """As `Scorer.candidate_scores`, without looking at items that the histories say nothing of."""
+        if self.n_items > MANY_ITEMS:
+            return self._by_cells(histories, candidates)
         scores = self.base.values[candidates]
         moments = [self.base.moments(*(NOTHING.keys,) * 3, 0)]
         for rows, sums, keys in self._sums(histories):
@@ -155,6 +169,46 @@ class SparseScorer(Scorer):
                 row, item = np.divmod(cells, self.n_items)
                 moments.append(self.base.moments(row, item, self.added(sums.reshape(-1)[cells]), len(sums)))
         return scores, Moments.joined(moments)
+
+    def _by_cells(self, histories: Histories, candidates: IntArray) -> tuple[Scores, Moments]:
+        """As `candidate_scores`, with no table of queries and items: in a large catalogue filling it with zeros would take longest."""
+        row, item, added = self.cells(histories)
+        scores, keys = self.base.values[candidates], np.append(row * self.n_items + item, -1)
+        wanted = np.arange(len(histories))[:, None] * self.n_items + candidates
+        at = np.searchsorted(keys[:-1], wanted)
+        scores += np.where(keys[at] == wanted, np.append(added, np.float32(0))[at], np.float32(0))
+        return scores, self.base.moments(row, item, added, len(histories))
+
+    def cells(self, histories: Histories) -> tuple[IntArray, IntArray, Scores]:
+        """What the histories add, cell by cell: rows and items, int64 [cells], ascending, and float32 [cells]."""
+        keys, values = self.summands(histories)
+        cell, place = np.unique(keys, return_inverse=True)
+        row, item = np.divmod(cell, self.n_items)
+        return row, item, self.added(np.bincount(place, values, minlength=len(cell)).astype(np.float64, copy=False))
+
+    def best(self, histories: Histories, k: int, *, exclude_seen: bool) -> IntArray:
+        """The k best items of each history, int64 [n, k], best first, ties by item id, without a look at the whole catalogue.
+
+        Of the items that a history adds nothing to, the first ones of the base are enough. Where fewer than k can be ranked, the best
+        one fills up the rest.
+        """
+        row, item, values = self.cells(histories)
+        ends = np.searchsorted(row, np.arange(len(histories) + 1))
+        found = np.zeros((len(histories), k), dtype=np.int64)
+        for one in range(len(histories)):
+            seen = histories.items[histories.offsets[one] : histories.offsets[one + 1]]
+            seen = seen[histories.seen[histories.offsets[one] : histories.offsets[one + 1]]] if exclude_seen else seen[:0]
+            mine, plus = item[ends[one] : ends[one + 1]], values[ends[one] : ends[one + 1]]
+            others = self.base.descending[: k + len(mine) + len(seen)]
+            others = others[~np.isin(others, mine)]
+            there = np.concatenate([mine, others])
+            scores = self.base.values[there] + np.concatenate([plus, np.zeros(len(others), dtype=np.float32)])
+            open_to = np.isfinite(scores) & ~np.isin(there, seen)
+            there, scores = there[open_to], scores[open_to]
+            best = there[np.lexsort((there, -scores))[:k]]
+            found[one, : len(best)] = best
+            found[one, len(best) :] = best[0] if len(best) else 0
+        return found
 
     def _sums(self, histories: Histories) -> Iterator[tuple[slice, FloatArray, IntArray]]:
         """Runs of queries, their sums [rows, n_items], and the keys of the cells that were added to.

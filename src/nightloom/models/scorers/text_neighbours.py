@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from nightloom.core.ragged import offsets_of
 from nightloom.core.sequences import Histories
 from nightloom.models.scorers.item_graph import Edges, ItemGraph, joined
-from nightloom.models.scorers.nearest import nearest
+from nightloom.models.scorers.nearest import EXACT, nearest, nearest_in_cells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,17 +31,17 @@ class TextSpace:
     mean: Tensor
     directions: Tensor | None
 
-    def __call__(self, text: Tensor, has_text: Tensor) -> Tensor:
-        """Vectors of length one, float32 [items, width]; zero without text. Arguments as in `TextNeighbours.read`."""
+    def __call__(self, text: Tensor, has_text: Tensor, *, half: bool = False) -> Tensor:
+        """Vectors of length one, float32 [items, width], or float16; zero without text. Arguments as in `TextNeighbours.read`."""
         import torch  # here, since neighbours that were found are read where there is no torch
 
-        from nightloom.encoders.whitening import ROWS
+        from nightloom.encoders.whitening import BLOCK, ROWS
 
         width = text.shape[1] if self.directions is None else self.directions.shape[1]
-        found = text.new_empty(len(text), width)
+        found = text.new_empty(len(text), width, dtype=torch.float16 if half else text.dtype)
         with torch.no_grad():
-            for first in range(0, len(text), ROWS):  # no second copy of a large catalogue
-                rows = slice(first, first + ROWS)
+            for first in range(0, len(text), step := BLOCK if half else ROWS):  # no second copy of a large catalogue
+                rows = slice(first, first + step)
                 centred = text[rows] - self.mean
                 found[rows] = torch.nn.functional.normalize(centred if self.directions is None else centred @ self.directions)
                 found[rows] *= has_text[rows, None]
@@ -74,10 +75,21 @@ class TextNeighbours(ItemGraph):
             text: float32 [items, text_dim], vectors of the language model.
             has_text: bool [items].
         """
-        unit = self.space(text, has_text)(text, has_text)
+        if len(text) > EXACT:
+            return self.read_unit(self.space(text, has_text)(text, has_text, half=True), has_text)
+        unit, counts = self.space(text, has_text)(text, has_text), has_text.numpy().astype(np.int64)
         near = nearest(unit, np.arange(len(unit)), self.neighbours)
         found: list[Edges] = [(source, target, cosines**2) for source, target, cosines in near]
-        return self._take(*joined(found), has_text.numpy().astype(np.int64))
+        return self._take(*joined(found), counts)
+
+    def read_unit(self, unit: Tensor, has_text: Tensor) -> Self:
+        """As `read`, of a large catalogue, from what `TextSpace` gives in half precision."""
+        targets, cosines = nearest_in_cells(unit, self.neighbours)
+        kept = cosines > 0
+        offsets, whole = offsets_of(kept.sum(1)), bool(kept.all())
+        targets = targets.reshape(-1) if whole else targets[kept]
+        cosines = cosines.reshape(-1) if whole else cosines[kept]
+        return self._keep(offsets, targets, np.square(cosines, out=cosines), has_text.numpy().astype(np.int64))
 
     @staticmethod
     def space(text: Tensor, has_text: Tensor) -> TextSpace:
@@ -94,3 +106,16 @@ class TextNeighbours(ItemGraph):
         if n_items != self.n_items:
             raise ValueError(f"text_neighbours: made of {self.n_items:,} items, fitted on {n_items:,}")
         return self
+
+
+def unit_of(white: Tensor, has_text: Tensor) -> Tensor:
+    """Whitened vectors as vectors of length one, float16 [items, width]; zero without text."""
+    import torch
+
+    from nightloom.encoders.whitening import BLOCK
+
+    found = white.new_empty(white.shape, dtype=torch.float16)
+    for first in range(0, len(white), BLOCK):
+        rows = slice(first, first + BLOCK)
+        found[rows] = torch.nn.functional.normalize(white[rows].float()) * has_text[rows, None]
+    return found
