@@ -57,6 +57,12 @@ class Moments:
         listed = list(parts)
         return cls(*(np.concatenate([getattr(one, name) for one in listed]) for name in cls.__dataclass_fields__))
 
+    @property
+    def varies(self) -> NDArray[np.bool_]:
+        """Whether a query's scores are not all equal, bool [n]."""
+        found: NDArray[np.bool_] = self.std > RESOLUTION * np.hypot(self.mean, self.std)
+        return found
+
     def standardise(self, scores: Scores) -> Scores:
         """Scores less their mean, divided by their standard deviation (by 1 where all scores are equal).
 
@@ -67,8 +73,7 @@ class Moments:
         """
         unranked = np.isneginf(scores)
         filled = np.where(unranked, self.lowest[:, None].astype(np.float32), scores) if unranked.any() else scores
-        varies = self.std > RESOLUTION * np.hypot(self.mean, self.std)
-        scale = np.where(varies, self.std, 1)
+        scale = np.where(self.varies, self.std, 1)
         centre = self.mean.astype(np.float32)
         found: Scores = filled - centre[:, None]
         found /= scale[:, None].astype(np.float32)

@@ -25,8 +25,8 @@ MOST_OF_A_USER = 100
 """Events of one user that are asked about, drawn at random where there are more: a few people with thousands must not decide."""
 MOST_QUERIES = 50_000
 """Events that are asked about in all; where there are more, users are drawn, with all their events."""
-MOST_SCORES = 10_000_000_000
-"""Scores of all those queries, each of which ranks all items: of a catalogue of more than 200,000 items fewer events are asked about."""
+MOST_SCORES = 5_000_000_000
+"""Scores of all those queries, each of which ranks all items: of a catalogue of more than 100,000 items fewer events are asked about."""
 DAY = 86_400
 DRAW = 20_261_130
 """Seed of both draws. It is no setting, so that nights and models on the same events are asked the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,12 @@ class Vectors:
     def of_text(cls, text: NDArray[np.float32], has_text: NDArray[np.bool_]) -> Self:
         """Vectors of a catalogue without pictures."""
         return cls(text, has_text, np.zeros((len(text), 0), dtype=np.float32), np.zeros(len(text), dtype=np.bool_))
+
+    def forget(self) -> None:
+        """Give back the memory of what was read of mapped files; it is read anew when it is needed."""
+        for array in (self.text, self.image):
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array.base.madvise(mmap.MADV_DONTNEED)
 
     @property
     def whole(self) -> bool:

@@ -12,6 +12,10 @@ ROWS = 1 << 17
 """Most vectors that a transform is fitted on, and that are transformed at once: more tell no more of some hundred directions."""
 
 
+BLOCK = 1 << 13
+"""Vectors of a sample that are in memory in double precision at once."""
+
+
 class Whitening(nn.Module):
     """Centre the vectors of a pretrained model and give every kept direction unit variance (PCA whitening).
 
@@ -39,10 +43,12 @@ class Whitening(nn.Module):
         if len(rows) < 2:
             return
         if len(rows) > ROWS:
-            rows = rows[torch.linspace(0, len(rows) - 1, ROWS, dtype=torch.float64).long()]
-        vectors = vectors[rows]
-        mean = vectors.mean(0)
-        values, basis = torch.linalg.eigh(torch.cov((vectors - mean).double().T))
+            mean, covariance = _in_blocks(vectors, rows[torch.linspace(0, len(rows) - 1, ROWS, dtype=torch.float64).long()])
+        else:
+            vectors = vectors[rows]
+            mean = vectors.mean(0)
+            covariance = torch.cov((vectors - mean).double().T)
+        values, basis = torch.linalg.eigh(covariance)
         values, basis = values.flip(0)[: self.width].clamp(min=0), basis.flip(1)[:, : self.width]
         # Directions without variance (fewer vectors than dimensions) are dropped, not divided by zero. The sign of an
         # eigenvector is arbitrary; fixing it makes two fits the same on every machine.
@@ -64,3 +70,14 @@ class Whitening(nn.Module):
         for first in range(0, len(vectors), ROWS):
             found[first : first + ROWS] = self(vectors[first : first + ROWS])
         return found
+
+
+def _in_blocks(vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, float32 [dim], and covariance, float64 [dim, dim], of some rows, of which few are in memory in double precision at a time."""
+    parts = rows.split(BLOCK)
+    mean = torch.stack([vectors[part].sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(rows)
+    products = mean.new_zeros(len(mean), len(mean))
+    for part in parts:
+        centred = vectors[part].double() - mean
+        products.addmm_(centred.T, centred)
+    return mean.float(), products / (len(rows) - 1)

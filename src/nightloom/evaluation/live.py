@@ -18,8 +18,9 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 
 BY_NIGHT = frozenset(("als", "text_neighbours"))
 """Scorers that no service can update with an event: theirs is solved for, or does not depend on events."""
-LIVE_STEPS = 12
-"""Parts of the test period, of about equal numbers of queries. Before each, scorers and counters are fitted to all that is known."""
+LIVE_STEPS, FEWEST_STEPS, MOST_ITEMS = 12, 3, 2_000_000
+"""Parts of the test period, of about equal numbers of queries. Before each, scorers and counters are fitted to all that is known: in a
+catalogue of more than some 160,000 items less often, down to three times, so that all fits together are over two million items."""
 
 
 def measure_live(
@@ -44,7 +45,8 @@ def measure_live(
     model.labels = None  # it ranks nothing
     frozen, counted = ({name: one for name, one in recommender.scorers.items() if (name in BY_NIGHT) == still} for still in (True, False))
     found = np.zeros(len(queries), dtype=np.int32)
-    for part in np.array_split(np.argsort(queries.times, kind="stable"), min(LIVE_STEPS, len(queries))):
+    steps = min(LIVE_STEPS, max(MOST_ITEMS // max(sequences.n_items, 1), FEWEST_STEPS), len(queries))
+    for part in np.array_split(np.argsort(queries.times, kind="stable"), steps):
         rows = np.sort(part)  # by user, whose histories are read in one pass
         known = _until(sequences, owner, int(queries.times[rows].min()))
         model.scorers = counted

@@ -28,13 +28,14 @@ from nightloom.core.sequences import Queries, Sequences
 from nightloom.core.streaming import queries_of
 from nightloom.models.scorers.popularity import positive_counts
 from nightloom.models.scorers.score_fusion import NETWORK
+from nightloom.models.sequential.large_catalogue import FROM_ITEMS
 from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.training.run import ONE_CUT
 
 FloatArray = NDArray[np.float64]
-MOST_QUERIES = 2_000
-"""Queries of each part that are asked: the standard error of an AUC is then about .01."""
+MOST_QUERIES, MOST_SCORES = 2_000, 500_000_000
+"""Queries of each part that are asked, and their scores: the standard error of an AUC is then about .01, twice that at a million items."""
 FEWEST = 50
 """Events of each part below which nothing is said."""
 
@@ -59,7 +60,9 @@ def measure_membership(
     """
     if protocol not in ONE_CUT:
         return None
-    parts = [_drawn(queries_of(protocol, sequences, part, exclude_seen=exclude_seen), seed) for part in ("validation", "test")]
+    parts = [
+        _drawn(queries_of(protocol, sequences, part, exclude_seen=exclude_seen), seed, sequences.n_items) for part in ("validation", "test")
+    ]
     if min(len(part.targets) for part in parts) < FEWEST:
         return None
     model, before = copy(recommender), before_refit(recommender, search)
@@ -80,11 +83,11 @@ def measure_membership(
     return figures | shipped
 
 
-def _drawn(queries: Queries, seed: int) -> Queries:
+def _drawn(queries: Queries, seed: int, n_items: int) -> Queries:
     """A sample of queries, in order of history length."""
-    rows = np.arange(len(queries))
-    if len(rows) > MOST_QUERIES:
-        rows = np.random.default_rng(seed).choice(rows, MOST_QUERIES, replace=False)
+    rows, most = np.arange(len(queries)), min(MOST_QUERIES, max(MOST_SCORES // max(n_items, 1), FEWEST))
+    if len(rows) > most:
+        rows = np.random.default_rng(seed).choice(rows, most, replace=False)
     return queries.take(rows[np.argsort(queries.histories.lengths[rows], kind="stable")])
 
 
@@ -122,7 +125,8 @@ def _tables(model: SequentialRecommender, before: SequentialRecommender | None, 
     yield NETWORK, network
     if before is not None:
         yield SEARCH, before.network_scores(histories)
-    yield "fused", model.finish(network, model.scorer_scores(histories), histories)
+    large = model.n_items > FROM_ITEMS
+    yield "fused", model.scores(histories) if large else model.finish(network, model.scorer_scores(histories), histories)
 
 
 def _log_probability(scores: NDArray[np.float32], queries: Queries) -> FloatArray:

@@ -17,7 +17,8 @@ from nightloom.models.sequential.recommender import SequentialRecommender
 from nightloom.training.popularity_penalty import penalised
 
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(11))
-MOST_QUERIES = 3_000
+MOST_QUERIES, MOST_SCORES = 3_000, 600_000_000
+"""Queries that are looked at, and their scores: of a catalogue of more than 200,000 items fewer are."""
 K = 10
 METRIC = "ndcg_at_10"
 
@@ -53,6 +54,7 @@ def measure_trade_off(
     """
     if not len(queries):
         return {}
+    most = min(most, max(MOST_SCORES // max(recommender.n_items, 1), 1))
     if len(queries) > most:
         queries = queries.take(np.sort(np.random.default_rng(seed).choice(len(queries), most, replace=False)))
     gains, held_out = np.empty((len(strengths), len(queries))), np.diff(queries.target_offsets)

@@ -141,3 +141,9 @@ class FlatGradients:
         for parameter in self.parameters:
             parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
+
+    def drop(self) -> None:
+        """Give the buffer up."""
+        self.flat = self.flat[:0].clone()
+        for parameter in self.parameters:
+            parameter.grad = None

@@ -14,8 +14,10 @@ from nightloom.core.errors import TrainingError
 from nightloom.core.ranking import blocks, held_out_mask, nan_queries, ndcg_of_scores, refuse_nan
 from nightloom.core.recommender import mask_seen
 from nightloom.core.sequences import Queries
+from nightloom.core.threads import each
 from nightloom.core.top_k import top_k
 from nightloom.models.scorers.score_fusion import NETWORK, known_share, standard
+from nightloom.models.sequential.large_catalogue import FROM_ITEMS, best_of_each, large_blocks, members_at
 from nightloom.models.sequential.recommender import SequentialRecommender
 
 MOST_QUERIES = 6_000
@@ -78,6 +80,10 @@ class Shortlists:
         self.held = np.zeros((len(queries), width), dtype=bool)
         self.many = np.diff(queries.target_offsets)
         self.users, self.known = queries.users, known_share(queries.histories.lengths)
+        if recommender.n_items > FROM_ITEMS:
+            some = large_blocks(recommender, queries)
+            list(each(lambda rows: self._read_large(recommender, queries.take(rows), rows, exclude_seen), some))
+            return
         first = 0
         for part in blocks(queries, recommender.n_items * len(self.names)):
             rows = slice(first, first + len(part))
@@ -115,6 +121,20 @@ class Shortlists:
         self.held[rows] = np.take_along_axis(held_out_mask(part, mask.shape[1]), listed, 1) & np.isfinite(self.seen_mask[rows])
         for at, table in enumerate(tables):
             self.scores[at, rows] = np.take_along_axis(table, listed, 1)
+
+    def _read_large(self, recommender: SequentialRecommender, part: Queries, rows: NDArray[np.int64], exclude_seen: bool) -> None:
+        """As `_read`, with no full table of a scorer that needs none."""
+        histories, k = part.histories.packed(), self.scores.shape[2] // len(self.names)
+        listed = np.sort(np.concatenate(best_of_each(recommender, histories, recommender.scorers, k, exclude_seen=exclude_seen), 1), axis=1)
+        mask = np.zeros(listed.shape, dtype=np.float32)
+        if exclude_seen:
+            mask_seen(mask, histories, listed)
+        mask[:, 1:][listed[:, 1:] == listed[:, :-1]] = -np.inf
+        self.seen_mask[rows] = mask
+        self.held[rows] = np.take_along_axis(held_out_mask(part, recommender.n_items), listed, 1) & np.isfinite(mask)
+        for at, (name, scores) in enumerate(members_at(recommender, histories, listed, recommender.scorers).items()):
+            refuse_nan(nan_queries(scores), len(part), name)
+            self.scores[at, rows] = scores
 
 
 def choose_fusion(

@@ -13,10 +13,12 @@ from torch.nn import functional
 from nightloom.core.calibration import Line
 from nightloom.core.ranking import blocks, held_out_mask, ndcg_of_scores
 from nightloom.core.sequences import Queries
+from nightloom.core.threads import each
 from nightloom.models.heads.item_counters import ItemCounters
 from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.reranker import Numbers, Reranker, answers, candidates_of, describe
 from nightloom.models.scorers.score_fusion import NETWORK, fuse, standard
+from nightloom.models.sequential.large_catalogue import FROM_ITEMS, fused_table, large_blocks, members_at
 from nightloom.models.sequential.recommender import SequentialRecommender
 
 EPOCHS = 8
@@ -115,6 +117,11 @@ def candidate_rows(
         candidate is held out, bool [n, candidates].
     """
     parts: list[tuple[FloatArray, FloatArray, BoolArray]] = []
+    if recommender.n_items > FROM_ITEMS:
+        some = large_blocks(recommender, queries)
+        parts = list(each(lambda rows: _large_rows(recommender, queries.take(rows), item_counters, exclude_seen), some))
+        described, fused, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return described, fused, labels
     for part in blocks(queries, recommender.n_items * (len(recommender.weights) + 1)):
         histories = part.histories.packed()
         tables = {NETWORK: recommender.network_scores(histories), **recommender.scorer_scores(histories)}
@@ -127,6 +134,18 @@ def candidate_rows(
         parts.append((described, scores[0], np.take_along_axis(held, candidates, 1)))
     described, fused, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return described, fused, labels
+
+
+def _large_rows(
+    recommender: SequentialRecommender, part: Queries, item_counters: ItemCounters, exclude_seen: bool
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """As `candidate_rows`, of a large catalogue."""
+    histories, scorers = part.histories.packed(), {name: recommender.scorers[name] for name in recommender.weights}
+    fused = fused_table(recommender, histories)
+    candidates = candidates_of(fused, histories, exclude_seen=exclude_seen)
+    best = np.take_along_axis(fused, candidates, 1)
+    described = describe([best, *members_at(recommender, histories, candidates, scorers).values()], candidates, histories, item_counters)
+    return described, best, np.take_along_axis(held_out_mask(part, recommender.n_items), candidates, 1)
 
 
 def train(described: FloatArray, held: BoolArray, numbers: Numbers, epochs: int, seed: int) -> Iterator[HeadNet]:

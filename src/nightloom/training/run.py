@@ -24,12 +24,14 @@ from nightloom.core.streaming import IN_TIME, STREAMING, queries_of
 from nightloom.data.preparation.items import ItemFeatures
 from nightloom.data.subsets.held_out_users import Search
 from nightloom.encoders.vectors import Vectors
+from nightloom.encoders.whitening import ROWS
 from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.scorers.popularity import positive_counts
 from nightloom.models.scorers.popularity_penalty import PopularityPenalty
-from nightloom.models.scorers.registry import fit_scorers
+from nightloom.models.scorers.registry import fit_scorers, near_texts
+from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
 from nightloom.models.sequential.network import SequentialNetwork, Shape
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -42,6 +44,7 @@ from nightloom.training.label_task import calibrate
 from nightloom.training.popularity_penalty import PenaltyChoice, choose_penalty
 from nightloom.training.reranking import RerankerChoice, choose_reranker
 from nightloom.training.run_json import WARM, Run, warm_schedule
+from nightloom.training.shared_vectors import give_back, whitened
 from nightloom.training.text_tuning import TextTuner
 from nightloom.training.trainer import Fitter
 from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, freeze
@@ -82,6 +85,9 @@ class Training:
         queries = ask(exclude_seen=self.exclude_seen)
         self.queries = sample(queries, self.config.training.seed, self.sequences.n_items)
         self.refits = bool(self.config.training.refit and (run.protocol in ONE_CUT or self.search))
+        self.large = len(self.features) > ROWS and self.world.device.type == "cpu"
+        self.near: TextNeighbours | None = None
+        """Neighbours by text of a large catalogue, which search and refit share."""
         self.curves: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
 
@@ -114,10 +120,14 @@ class Training:
             self._search(recommender, fitter)
         best = self._chosen()
         recommender = self._finished(recommender, fitter, best["weights"])
-        searched, searched_rows = {name: value.clone() for name, value in recommender.net.state_dict().items()}, recommender.content.id_rows
+        if fitter.tuner is None:  # the network has them, and changes no more: a refit has one of its own
+            best["weights"] = [parameter.detach() for parameter in fitter.parameters]
+        searched, searched_rows = recommender.net.state_dict(), recommender.content.id_rows
         fusion = self._fusion(recommender, histories)
         reranker, calibration = self._reranker(recommender, histories, fusion), self._calibration(recommender, histories)
         penalty = self._penalty(recommender, histories, fusion, reranker)
+        recommender.scorers = {}
+        give_back()
         self.world.wait()  # for rank 0, which chose these alone
         whole = self.sequences.train(with_validation=True)
         if self.refits:
@@ -128,7 +138,7 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
-        recommender.scorers = self._scorers(list(fusion.weights), whole, recommender.content)
+        recommender.scorers = self._scorers(list(fusion.weights), whole, recommender.content, recommender.white)
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole).by_day())
         if penalty.strength:
@@ -186,12 +196,17 @@ class Training:
             if self.run.mode == "adapter":
                 freeze(net)
         net, content = net.to(self.world.device), content.to(self.world.device)
+        given.forget()
         tuner = TextTuner.of(self.run, given.text, self.world)
         falls_over = None
         if self.run.mode == WARM:
             falls_over = self.best["epoch"] if self.best and phase == REFIT else self.config.training.epochs
-        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, falls_over)
-        return SequentialRecommender(self.config.model, shape, net, content, {}, {}), fitter
+        white = None if tuner else whitened(net.fusion, content, self.world, self.run.out, given.forget)
+        fitter = Fitter(net, content, histories, self.config, self.world, phase, tuner, falls_over, white)
+        recommender = SequentialRecommender(self.config.model, shape, net, content, {}, {})
+        recommender.white = white if self.large else None
+        give_back()
+        return recommender, fitter
 
     def _search(self, recommender: SequentialRecommender, fitter: Fitter) -> None:
         """Train until validation NDCG@10 no longer rises, keeping the best weights."""
@@ -276,14 +291,21 @@ class Training:
         """The model with some weights, on the CPU, and with the text vectors that a tuned language model then gives."""
         fitter.keep(weights)
         content = fitter.refresh_text()
+        fitter.finish()
         cpu = torch.device("cpu")
         net = recommender.net.requires_grad_(False).to(cpu)  # it is learned, so item vectors are made once
-        return SequentialRecommender(recommender.config, recommender.shape, net, content.to(cpu), {}, {})
+        finished = SequentialRecommender(recommender.config, recommender.shape, net, content.to(cpu), {}, {})
+        finished.white = recommender.white
+        give_back()
+        return finished
 
-    def _scorers(self, names: Sequence[str], train: Histories, content: ItemContent) -> dict[str, Scorer]:
+    def _scorers(self, names: Sequence[str], train: Histories, content: ItemContent, white: ItemContent | None) -> dict[str, Scorer]:
         """Scorers as the config wants them."""
         model = self.config.model
-        return fit_scorers(names, train, content, model.min_support, reads_text=model.use_text)
+        if self.near is None and model.use_text and self.config.training.tuning == "frozen":
+            self.near = near_texts(content, white)
+            give_back()
+        return fit_scorers(names, train, content, model.min_support, reads_text=model.use_text, near=self.near)
 
     def _fusion(self, recommender: SequentialRecommender, histories: Histories) -> Fusion:
         """Fusion weights of the scorers that apply here, chosen on validation; one worker builds the scorers."""
@@ -297,7 +319,7 @@ class Training:
         names = [name for name in self.config.model.scorers if not silent.get(name)]
         fusion = None
         if self.world.rank == 0:
-            recommender.scorers = self._scorers(names, histories, recommender.content)
+            recommender.scorers = self._scorers(names, histories, recommender.content, recommender.white)
             known = None if self.run.mode in (None, WARM) else SHARES
             fusion = choose_fusion(recommender, self.queries, exclude_seen=self.exclude_seen, known=known)
         agreed: Fusion = self.world.agree(fusion)

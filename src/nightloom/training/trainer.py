@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
 from nightloom.training.checkpoint import SHARDS
 from nightloom.training.distributed import FlatGradients, World, local
+from nightloom.training.item_table import BETAS, FROM_ROWS, ItemTable
 from nightloom.training.label_task import LabelTask
+from nightloom.training.shared_vectors import give_back
 
 if TYPE_CHECKING:
     from nightloom.config import RunConfig
@@ -34,6 +37,24 @@ WARM_UP_STEPS, WARM_UP_EPOCHS = 100, 3
 TRAINED_WARM_UP_STEPS = 10
 """Steps in which the rate rises when the weights are trained already: enough for the optimizer to know their gradients."""
 AVERAGE_HALF_LIFE_EPOCHS = 1.0
+TRIMMED = 50
+"""Steps with rows of a large id table between two times that free memory is given back."""
+EXCHANGED = 1 << 14
+"""Rows of a weight that are exchanged with its average at once."""
+
+
+class Rows(NamedTuple):
+    """Rows of a large id table that a step needs.
+
+    Attributes:
+        rows: int64 [n], ascending.
+        place: int64 [items], which of them each needed item has.
+        weights: float32 [n, dim], to be learned.
+    """
+
+    rows: NDArray[np.int64]
+    place: Tensor
+    weights: Tensor
 
 
 class Fitter:
@@ -48,6 +69,7 @@ class Fitter:
         phase: part of the seed, so that search and refit draw other random numbers.
         tuner: the language model when it is tuned too.
         falls_over: epochs over which the learning rate falls to zero, for a warm start; None: it stays at its peak.
+        white: the catalogue with whitened vectors, where workers share them; None: they are made here.
     """
 
     def __init__(
@@ -60,6 +82,7 @@ class Fitter:
         phase: int = 0,
         tuner: TextTuner | None = None,
         falls_over: int | None = None,
+        white: ItemContent | None = None,
     ) -> None:
         self.falls_over = falls_over
         self.net, self.content, self.histories, self.config, self.world, self.phase, self.tuner = (
@@ -76,7 +99,7 @@ class Fitter:
         self.label_loss: float | None = None
         """Mean label loss of the last epoch (nats an event); None where no labels are learnt."""
         # With a frozen language model, texts are whitened once, and gathered once where every step needs the same items.
-        self.white = net.fusion.whitened(content) if tuner is None else None
+        self.white = (white or net.fusion.whitened(content)) if tuner is None else None
         self.taken = (
             self.white.take(torch.from_numpy(self.seen).to(world.device)) if self.white is not None and not self.n_negatives else None
         )
@@ -88,14 +111,21 @@ class Fitter:
         if self.sharded is None:
             groups, tuned = groups + tuned, []
         here = [parameter for group in groups for parameter in group["params"]]
+        ids, self.table = net.fusion.ids.weight, None
+        if len(ids) >= FROM_ROWS and ids.requires_grad and training.optimizer != "sgd" and self.sharded is None:
+            self.table = ItemTable(ids.detach())
+            groups = [group | {"params": [one for one in group["params"] if one is not ids]} for group in groups]
         self.parameters = here + [parameter for group in tuned for parameter in group["params"]]
         """All that is learned; those of a language model that is shared out over the workers come last."""
         self.n_here = len(here)
-        self.gradients = FlatGradients(here)
+        self.gradients = FlatGradients([parameter for group in groups for parameter in group["params"]])
         self.optimizer = make_optimizer(training.optimizer, groups)
         self.sharded_optimizer = make_optimizer(training.optimizer, tuned) if tuned else None
         self.peak_rates = [group["lr"] for group in groups + tuned]
-        self.average = [part.clone() for part in self._parts()]
+        self.average = [
+            self.table.average if self.table is not None and one is ids else part.clone()
+            for one, part in zip(self.parameters, self._parts(), strict=True)
+        ]
 
     def run_epoch(self) -> float:
         """Train for one epoch; returns the mean loss of a target (nats).
@@ -116,12 +146,12 @@ class Fitter:
             # By hand, not by LambdaLR: the steps of an epoch, and so of warm-up and fall, change with the cuts of the windows.
             for group, peak in zip(self._groups(), self.peak_rates, strict=True):
                 group["lr"] = peak * min(1.0, (self.step + 1) / warm_up, 1.0 if steps is None else max(1 - self.step / steps, 0.0))
-            total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)))
+            total += self._step(batch, batch.take(np.arange(self.world.rank, len(batch), self.world.size)), decay)
             targets, asked = targets + batch.n_targets, asked + self._labels_of(batch)
-            # The average lags while few steps are behind it, so it starts as a plain mean. swa_utils.AveragedModel would keep a
-            # second copy of the frozen weights and buffers, language model included.
-            update = get_ema_multi_avg_fn(min(decay, self.step / (self.step + 9)))
-            update(self.average, self._parts(), self.step)
+            if self.table is not None and self.step % TRIMMED == 0:
+                give_back()  # rows of ever other sizes leave gaps, which would grow to gigabytes over an epoch
+        if self.table is not None:
+            self.table.settle()
         self.epoch += 1
         self.world.sum_(total)
         loss, self.label_loss = float(total[0]) / max(targets, 1), float(total[1]) / asked if asked else None
@@ -129,8 +159,12 @@ class Fitter:
             raise TrainingError(f"epoch {self.epoch}: the loss is {loss}. Lower training.learning_rate ({training.learning_rate}).")
         return loss
 
-    def _step(self, batch: Windows, share: Windows) -> Tensor:
-        """One step: this worker's share of the batch, gradients summed over all. Returns the share's summed losses, float64 [2]."""
+    def _step(self, batch: Windows, share: Windows, decay: float) -> Tensor:
+        """One step: this worker's share of the batch, gradients summed over all; the average keeps `decay` of itself in the end.
+
+        Returns:
+            The share's summed losses, float64 [2].
+        """
         seed = seed_of(self.config.training.seed, self.phase, self.step)
         self.step += 1
         self.gradients.zero()
@@ -138,7 +172,8 @@ class Fitter:
         if self.tuner is not None:
             text = self.tuner.encode(self._items_of(batch), seed)
             content = content.with_text(text.table)
-        loss, label_loss = self._losses(batch, share, content, seed)
+        rows = None if self.table is None else self._rows_of(self._needed(batch, seed)[0], self.table)
+        loss, label_loss = self._losses(batch, share, content, seed, rows)
         whole = loss / max(batch.n_targets, 1)
         if self.labels is not None:
             whole = whole + self.config.training.label_weight / max(self._labels_of(batch), 1) * label_loss
@@ -146,17 +181,27 @@ class Fitter:
         if text is not None:
             text.backward()
         self.world.sum_(self.gradients.flat)
-        self._clip()
+        if rows is not None:
+            rows.weights.grad = self.world.sum_(torch.zeros_like(rows.weights) if rows.weights.grad is None else rows.weights.grad)
+        self._clip([] if rows is None else [rows.weights])
         self.optimizer.step()
         if self.sharded_optimizer is not None:
             self.sharded_optimizer.step()
             self.sharded_optimizer.zero_grad()
+        # The average lags while few steps are behind it, so it starts as a plain mean. swa_utils.AveragedModel would keep a
+        # second copy of the frozen weights and buffers, language model included.
+        kept = min(decay, self.step / (self.step + 9))
+        dense = [at for at, average in enumerate(self.average) if self.table is None or average is not self.table.average]
+        parts = self._parts()
+        get_ema_multi_avg_fn(kept)([self.average[at] for at in dense], [parts[at] for at in dense], self.step)
+        if self.table is not None and rows is not None and rows.weights.grad is not None:
+            self.table.step(rows.rows, rows.weights.grad, self.optimizer.param_groups[0]["lr"], kept)
         return torch.stack([loss.detach(), label_loss.detach()])
 
-    def _clip(self) -> None:
-        """Scale the gradients down where they are longer than allowed, those that are shared out included."""
+    def _clip(self, rows: list[Tensor]) -> None:
+        """Scale the gradients down where they are longer than allowed, those of some `rows` and what is shared out included."""
         if self.sharded is None:
-            nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)
+            nn.utils.clip_grad_norm_([*self.parameters, *rows], CLIP_NORM)
             return
         parts = [local(parameter.grad) for parameter in self.parameters[self.n_here :]]
         squares = self.world.sum_(torch.stack([part.double().square().sum() for part in parts]).sum())
@@ -173,8 +218,21 @@ class Fitter:
         """What this worker has of all that is learned."""
         return [local(parameter.detach()) for parameter in self.parameters]
 
-    def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int) -> tuple[Tensor, Tensor]:
-        """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []."""
+    def _needed(self, batch: Windows, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Items that a step needs, ascending, the same at every worker, and the negatives that are drawn; None: all that were seen."""
+        if self.draw is None:
+            return self.seen, None
+        drawn = np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
+        return np.union1d(self._items_of(batch), drawn), drawn
+
+    def _rows_of(self, needed: NDArray[np.int64], table: ItemTable) -> Rows:
+        """The rows of the id table for the needed items, row 0 (the unknown id) among them."""
+        own = self.content.id_rows[torch.from_numpy(needed).to(self.world.device)].cpu().numpy()
+        rows, place = np.unique(np.append(0, own), return_inverse=True)
+        return Rows(rows, torch.from_numpy(place[1:]).to(self.world.device), table.fetch(rows))
+
+    def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
+        """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []; `rows` of a large id table."""
         device, model, training = self.world.device, self.config.model, self.config.training
         smoothing = training.label_smoothing
         label_loss = torch.zeros((), dtype=torch.float64, device=device, requires_grad=True)
@@ -184,19 +242,23 @@ class Fitter:
         def on_device(values: NDArray[Any]) -> Tensor:
             return torch.from_numpy(values).to(device)
 
-        drawn = None if self.draw is None else np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
-        needed = self.seen if drawn is None else np.union1d(self._items_of(batch), drawn)
+        needed, drawn = self._needed(batch, seed)
         place = np.full(len(self.content) + 1, BOS, dtype=np.int64)  # of each needed item among the needed ones; the last one is BOS
         place[needed] = np.arange(len(needed))
-        rows = on_device(needed)
-        hidden = hidden_items(len(self.content), model.id_dropout, seed, device) if model.use_ids else None
-        taken = self.taken if self.taken is not None else content.take(rows)
+        at = on_device(needed)
+        # A draw for each of a million items would take longer than a step.
+        hidden = hidden_items(len(self.content) if rows is None else len(needed), model.id_dropout, seed, device) if model.use_ids else None
+        if hidden is not None and rows is None:
+            hidden = hidden[at]
+        taken = self.taken if self.taken is not None else content.take(at)
+        if rows is not None:
+            taken = replace(taken, id_rows=rows.place)
         packed = Packed.of(share, device, use_time=self.net.encoder.use_time, timeless=timeless_windows(share, seed))
         fillers = len(packed.items) - len(share.items)
         sites = self.net.encoder.sites
         keep = dropout_masks(share, sites, model.dim, model.dropout, seed, device, fillers, run_seed=training.seed)
         with self.products():
-            items = self.net.fusion(taken, None if hidden is None else hidden[rows], white=self.white is not None)
+            items = self.net.fusion(taken, hidden, white=self.white is not None, ids=None if rows is None else rows.weights)
             tokens = self.net.encoder.tokens(items, on_device(place)[packed.items])
             if self.net.label_head is not None:
                 tokens = self.net.label_head.mark(tokens, share.negative)
@@ -209,6 +271,15 @@ class Fitter:
             return softmax_loss(users, items, targets, smoothing, self.precision), label_loss
         log_q = np.log(np.diff(self.draw, prepend=0)[drawn] * len(drawn)).astype(np.float32)
         return sampled_softmax_loss(users, items, targets, on_device(place[drawn]), on_device(log_q), smoothing), label_loss
+
+    def finish(self) -> None:
+        """Training is over: give up all that only further steps would need. The network keeps its weights."""
+        self.white = self.taken = self.table = None
+        self.average = []
+        for optimizer in (self.optimizer, self.sharded_optimizer):
+            if optimizer is not None:
+                optimizer.state.clear()
+        self.gradients.drop()
 
     def _items_of(self, batch: Windows) -> NDArray[np.int64]:
         """Items that a batch reads or predicts, int64, ascending, each once."""
@@ -225,13 +296,21 @@ class Fitter:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The network with its averaged weights inside the block."""
-        former = [part.clone() for part in self._parts()]
-        self.keep(self.average)
+        """The network with its averaged weights inside the block, where `average` holds the others."""
+        self._exchange()
         try:
             yield
         finally:
-            self.keep(former)
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Exchange weights and average, some rows at a time: a second copy of a large table would be too much."""
+        for part, average in zip(self._parts(), self.average, strict=True):
+            for mine, its in zip(part.split(EXCHANGED), average.split(EXCHANGED), strict=True) if part.dim() else [(part, average)]:
+                former = mine.clone()
+                mine.copy_(its)
+                its.copy_(former)
 
     @torch.no_grad()
     def keep(self, weights: list[Tensor]) -> None:
@@ -253,6 +332,7 @@ class Fitter:
             "parameters": [part.cpu() for part in self._parts()[: self.n_here]],
             "average": [average.cpu() for average in self.average[: self.n_here]],
             "optimizer": self.optimizer.state_dict(),
+            "table": None if self.table is None else self.table.state(),
         }
 
     def save_shards(self, folder: Path, best: list[Tensor]) -> str | None:
@@ -282,6 +362,8 @@ class Fitter:
         for average, mean in zip(self.average, state["average"], strict=False):
             average.copy_(mean)
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.table is not None:
+            self.table.load(state["table"])
         with self.averaged():
             self.refresh_text()
 
@@ -307,4 +389,4 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
     """AdamW, Adam (decay in the gradient) or SGD with momentum."""
     if name == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, betas=(0.9, 0.98), fused=True)
+    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, betas=BETAS, fused=True)

@@ -11,7 +11,7 @@ Scores become log-odds. Candidates have the head's; the other items have those o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +31,8 @@ from nightloom.models.heads.net import HeadNet
 from nightloom.models.heads.piecewise_linear import piecewise_linear, quantiles
 
 FloatArray = NDArray[np.float32]
+MembersAt = Callable[[NDArray[np.int64]], Mapping[str, FloatArray]]
+"""Columns, int64 [n, candidates] -> member -> its standardised scores there, float32 [n, candidates]."""
 CANDIDATES = 100
 """Items of each query that are re-ranked."""
 WINDOWS = (7, 30)
@@ -110,7 +112,7 @@ class Reranker:
     def rescore(
         self,
         fused: FloatArray,
-        members: Mapping[str, FloatArray],
+        members: Mapping[str, FloatArray] | MembersAt,
         histories: Histories,
         ablated: int | None = None,
         allowed: Allowed | None = None,
@@ -120,7 +122,7 @@ class Reranker:
 
         Args:
             fused: float32 [n, k], the fused scores.
-            members: member -> float32 [n, k], its standardised scores.
+            members: member -> float32 [n, k], its standardised scores; or what says those of some columns.
             histories: n queries; one without a time (`request_time` zero) is a request now, after all events that are known.
             ablated: an item whose counters are hidden, as if it had no events.
             allowed: items that may be candidates; None: all.
@@ -139,7 +141,7 @@ class Reranker:
     def candidates(
         self,
         fused: FloatArray,
-        members: Mapping[str, FloatArray],
+        members: Mapping[str, FloatArray] | MembersAt,
         histories: Histories,
         ablated: int | None = None,
         allowed: Allowed | None = None,
@@ -147,7 +149,8 @@ class Reranker:
     ) -> tuple[NDArray[np.int64], FloatArray]:
         """Columns of the candidates, int64 [n, candidates], and what `describe` says of them; arguments as in `rescore`."""
         best = candidates_of(fused, histories, exclude_seen=self.exclude_seen, allowed=allowed, items=items)
-        columns = [np.take_along_axis(table, best, 1) for table in (fused, *(members[name] for name in self.members))]
+        scored = members(best) if callable(members) else {name: np.take_along_axis(members[name], best, 1) for name in self.members}
+        columns = [np.take_along_axis(fused, best, 1), *(scored[name] for name in self.members)]
         chosen = best if items is None else np.take_along_axis(items, best, 1)
         return best, describe(columns, chosen, self._dated(histories), self.item_counters, ablated)
 

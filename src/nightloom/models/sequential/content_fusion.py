@@ -190,13 +190,14 @@ class ItemFusion(nn.Module):
     def _white_image(self, content: ItemContent) -> Tensor:
         return self.whiten_image(content.image.masked_fill(~content.has_image[:, None], 0))  # 0 times NaN would be NaN in the gradient
 
-    def forward(self, content: ItemContent, hidden: Tensor | None = None, *, white: bool = False) -> Tensor:
+    def forward(self, content: ItemContent, hidden: Tensor | None = None, *, white: bool = False, ids: Tensor | None = None) -> Tensor:
         """Vectors of the items in `content`.
 
         Args:
             content: n items.
             hidden: bool [n], items whose id is dropped in this step (id dropout).
             white: whether `content` comes from `whitened`.
+            ids: float32 [rows, dim], the table that `content.id_rows` counts in, row 0 the unknown id; None: the network's own.
 
         Returns:
             float32 [n, dim].
@@ -204,12 +205,12 @@ class ItemFusion(nn.Module):
         rows = content.id_rows if self.use_ids else torch.zeros_like(content.id_rows)
         if hidden is not None:
             rows = rows.masked_fill(hidden, 0)
-        fused = self.ids(rows)
+        fused = self.ids(rows) if ids is None else nn.functional.embedding(rows, ids)
         if self.use_text:
-            text = self.text(content.text if white else self.whiten(content.text))
+            text = self.text(content.text.float() if white else self.whiten(content.text))
             fused = fused + torch.where(content.has_text[:, None], text, self.no_text)
         if self.use_images:
-            image = self.image(content.image if white else self._white_image(content))
+            image = self.image(content.image.float() if white else self._white_image(content))
             fused = fused + torch.where(content.has_image[:, None], image, self.no_image)
         if self.use_codes:
             codes = self.codes(content.codes, content.code_offsets[:-1])

@@ -26,10 +26,13 @@ from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Reranker
+from nightloom.models.scorers.nearest import EXACT
 from nightloom.models.scorers.popularity_penalty import PopularityPenalty
-from nightloom.models.scorers.registry import CLASSES, fit_scorers
+from nightloom.models.scorers.registry import CLASSES, fit_scorers, near_texts
 from nightloom.models.scorers.score_fusion import NETWORK, Scores, fuse, standard, weights_at
+from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.models.sequential.content_fusion import ItemContent
+from nightloom.models.sequential.large_catalogue import FROM_ITEMS, fused_table, members_at
 from nightloom.models.sequential.network import SequentialNetwork, Shape, encode, inference
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 PRETRAINED = ("text", "image")
 """Vectors of a catalogue that are stored in half precision."""
+BLOCK = 1 << 14
+"""Items of a large catalogue whose vectors are made at once."""
 DESCRIPTION = "bundle.json"
 """What the arrays of a bundle mean. The recommender writes its sections; `nightloom.packaging.manifest` completes them."""
 
@@ -77,6 +82,9 @@ class SequentialRecommender(Recommender):
         self.reranker, self.labels = reranker, labels
         self.content = content
         self.n_items = len(content)
+        self.white: ItemContent | None = None
+        """The catalogue with whitened vectors, while a large one is trained on; None: they are whitened when they are needed."""
+        self._near: TextNeighbours | None = None
         self._vectors: Tensor | None = None
         self._moments: tuple[Tensor, VectorMoments] | None = None
 
@@ -93,7 +101,18 @@ class SequentialRecommender(Recommender):
                 f"the model ranks {self.n_items:,} items, not {n_items:,}. Move it to the new catalogue with Bundle.reindex first."
             )
         support = getattr(self.config, "min_support", 1)  # models of before
-        self.scorers = fit_scorers(list(self.scorers), train, self.content, support, reads_text=self.net.fusion.use_text)
+        reads_text = self.net.fusion.use_text
+        near = self.scorers.get(TextNeighbours.family, self._near)
+        if near is None and reads_text:
+            near = self._near = near_texts(self.content)
+        self.scorers = fit_scorers(
+            list(self.scorers),
+            train,
+            self.content,
+            support,
+            reads_text=reads_text,
+            near=near if isinstance(near, TextNeighbours) and len(self.content) > EXACT else None,
+        )
         if self.reranker is not None:
             days = self.reranker.item_counters.kept_days  # leave-one-out asks at any time, and keeps all
             self.reranker = replace(self.reranker, item_counters=ItemCounters.of(train, n_items, days))
@@ -106,13 +125,23 @@ class SequentialRecommender(Recommender):
 
         With a re-ranker they are log-odds of an interaction, without one the fused scores; less the popularity penalty where there is one.
         """
-        return self.finish(self.network_scores(histories), self.scorer_scores(histories), histories)
+        return self._scores(histories)
+
+    def _scores(self, histories: Histories, allowed: Allowed | None = None) -> NDArray[np.float32]:
+        """As `scores`; `allowed` as in `Reranker.rescore`."""
+        if self.n_items <= FROM_ITEMS:
+            return self.finish(self.network_scores(histories), self.scorer_scores(histories), histories, allowed=allowed)
+        scorers = {name: self.scorers[name] for name in self.weights}
+        found = fused_table(self, histories)
+        if self.reranker is not None:
+            found = self.reranker.rescore(found, lambda items: members_at(self, histories, items, scorers), histories, allowed=allowed)
+        return found if self.penalty is None else self.penalty.taken_off(found)
 
     def recommend(
         self, histories: Histories, k: int, *, exclude_seen: bool = True, allowed: Allowed | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As `Recommender.recommend`; the re-ranker's candidates are the best of the allowed items."""
-        scores = self.finish(self.network_scores(histories), self.scorer_scores(histories), histories, allowed=allowed)
+        scores = self._scores(histories, allowed)
         return best(scores, histories, k, exclude_seen=exclude_seen, allowed=allowed)
 
     def candidate_scores(self, histories: Histories, candidates: NDArray[np.int64]) -> Scores:
@@ -197,9 +226,9 @@ class SequentialRecommender(Recommender):
         chosen = items[torch.from_numpy(candidates).to(items.device)]
         with torch.autocast(items.device.type, enabled=False):
             scores = torch.einsum("nd,nkd->nk", users, chosen).cpu().numpy()
-        return scores, self._vector_moments(items)(users.cpu().numpy())
+        return scores, self.vector_moments(items)(users.cpu().numpy())
 
-    def _vector_moments(self, items: Tensor) -> VectorMoments:
+    def vector_moments(self, items: Tensor) -> VectorMoments:
         """Moments of the catalogue's vectors; kept as long as those are."""
         if self._moments is None or self._moments[0] is not items:
             self._moments = (items, VectorMoments(items.float().cpu().numpy()))
@@ -214,8 +243,10 @@ class SequentialRecommender(Recommender):
             if len(self.content) <= ROWS:
                 vectors = self.net.fusion(self.content)
             else:
-                parts = torch.arange(len(self.content)).to(self.content.id_rows.device).split(ROWS)
-                vectors = torch.cat([self.net.fusion(self.content.take(rows)) for rows in parts])
+                content, white = self.white or self.content, self.white is not None
+                vectors = self.net.log_scale.new_empty(len(content), self.config.dim)
+                for rows in torch.arange(len(content)).to(content.id_rows.device).split(BLOCK):
+                    vectors[rows] = self.net.fusion(content.take(rows), white=white).to(vectors.dtype)
         if not self.net.log_scale.requires_grad:
             self._vectors = vectors
         return vectors
@@ -283,11 +314,11 @@ class SequentialRecommender(Recommender):
             "heads": {"reranker": self.reranker is not None, "labels": self.labels is not None},
         }
         (folder / DESCRIPTION).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        tensors = {f"net.{name}": value.detach().cpu().contiguous().clone() for name, value in self.net.state_dict().items()}
         for name in ItemContent.__dataclass_fields__:
-            value = getattr(self.content, name)
-            tensors[f"content.{name}"] = value.half() if name in PRETRAINED else value
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / "model.safetensors")
+            value = getattr(self.content, name).detach().cpu().contiguous()
+            tensors[f"content.{name}"] = value.half() if name in PRETRAINED else value.clone()
+        save_file(tensors, folder / "model.safetensors")
         for name in self.weights:
             self.scorers[name].save(folder)
         for part in (self.reranker, self.labels, self.penalty):
