@@ -3,8 +3,8 @@
     python -m benchmarks.many_items [--items 1000000] [--workers 2] [--write benchmarks/many_items.md]
 
 Tables and text vectors are made here from a seed; nothing is encoded. Texts come in groups, a user keeps to some groups. Memory is
-proportional set size (PSS): what processes share, such as mapped vectors, counts once. Neighbours by text are compared with all products
-for some items.
+proportional set size (PSS): what processes share, such as mapped vectors, counts once. Evaluation is the stage as a night runs it, with
+its baselines. Neighbours by text are compared with all products for some items.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ import torch
 
 from benchmarks.validate_million import conditions
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.core.ranking import ranks
-from nightloom.core.sequences import Sequences
-from nightloom.core.streaming import queries_of
 from nightloom.core.top_k import top_k
 from nightloom.data.collect import collect
 from nightloom.data.preparation.prepare import prepare
 from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.evaluation.evaluate import evaluate
 from nightloom.models.scorers.text_neighbours import TextNeighbours
 from nightloom.packaging.bundle import Bundle
 from nightloom.training.fine_tune import fine_tune
@@ -41,7 +39,6 @@ SEED = 20
 TEXT_DIM = 384
 EVENTS_AN_ITEM = 2
 EVENTS_A_USER = 50
-ASKED = 1000
 
 
 def write_tables(folder: Path, n_items: int) -> None:
@@ -78,10 +75,14 @@ def config_of(folder: Path, workers: int) -> RunConfig:
 
 
 class Memory:
-    """The most memory that this process's children have held together, in MB of PSS."""
+    """The most memory that this process's children have held together, in MB of PSS, phase by phase."""
 
     def __init__(self) -> None:
-        self.most, self._over = 0.0, threading.Event()
+        self.most, self._over = [0.0], threading.Event()
+
+    def turn(self) -> None:
+        """A new phase begins."""
+        self.most.append(0.0)
 
     def watch(self) -> None:
         """Look twice a second until `stop`."""
@@ -92,7 +93,7 @@ class Memory:
                     held += child.memory_full_info().pss
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
-            self.most = max(self.most, held / 2**20)
+            self.most[-1] = max(self.most[-1], held / 2**20)
 
     def stop(self) -> None:
         """Look no more."""
@@ -122,6 +123,16 @@ def cpu() -> float:
     """CPU seconds of this process and of its children that have ended."""
     spent = psutil.Process().cpu_times()
     return float(spent.user + spent.system + spent.children_user + spent.children_system)
+
+
+def ranked(config: RunConfig, prepared: Path, pretrained: Path, out: Path) -> dict[str, Any]:
+    """Stage evaluate; what was asked, and the model's NDCG@10 with its interval."""
+    (out / "plots").mkdir()
+    settings = {"evaluation": config.evaluation, "promotion": config.promotion, "seed": config.training.seed}
+    found = evaluate(prepared, {"streaming": out / "bundle"}, {}, pretrained, out, print, **settings)
+    low, high = json.loads((out / "intervals.json").read_text(encoding="utf-8"))["nightloom"]["streaming"]["ndcg_at_10"]
+    asked = {name: found[name]["streaming"] for name in ("test_queries", "test_users", "sampled_from")}
+    return asked | {"ndcg": found["metrics"]["nightloom"]["streaming"]["ndcg_at_10"], "low": low, "high": high}
 
 
 def recall(text: torch.Tensor, has_text: torch.Tensor, found: TextNeighbours) -> float:
@@ -164,20 +175,21 @@ def main() -> None:
         (pretrained / "texts.json").write_text(json.dumps([f"Thing {number}" for number in order]))
         (pretrained / "pretrained.json").write_text("{}")
         with children() as memory:
-            timed(
-                say, f"one epoch and the fusion, {given.workers} workers", lambda: fine_tune(config, "streaming", prepared, pretrained, out)
-            )
-        recommender = Bundle.load(out / "bundle").recommender
-        sequences = Sequences.load(prepared / "sequences_streaming.npz")
-        queries = queries_of("streaming", sequences, "test", exclude_seen=True)
-        some = queries.take(np.arange(min(ASKED, len(queries))))
-        name = f"{len(some):,} test events ranked, of {len(queries):,} that a night asks about"
-        timed(say, name, lambda: ranks(recommender, some, exclude_seen=True))
-        content = recommender.content
+
+            def train() -> None:
+                fine_tune(config, "streaming", prepared, pretrained, out, lambda _: memory.turn())
+
+            timed(say, f"one epoch, weights chosen and the bundle, {given.workers} workers", train)
+        figures = timed(say, "evaluation", lambda: ranked(config, prepared, pretrained, out))
+        content = Bundle.load(out / "bundle").recommender.content
         near = timed(say, "neighbours by text", lambda: TextNeighbours().read(content.text, content.has_text))
         found = recall(content.text, content.has_text, near)
     say("")
-    say(f"{len(order):,} items. The workers held {memory.most:,.0f} MB together at most. The index finds {found:.3f} of the neighbours.")
+    epoch, rest = memory.most[0], max(memory.most[1:])
+    asked, there = figures["test_queries"], figures["sampled_from"] or figures["test_queries"]
+    say(f"{len(order):,} items. The workers held {epoch:,.0f} MB together at most in the epoch, and {rest:,.0f} MB after it.")
+    say(f"Asked were {asked:,} events of {figures['test_users']:,} users, of {there:,} events:")
+    say(f"NDCG@10 {figures['ndcg']:.4f} ({figures['low']:.4f} to {figures['high']:.4f}). Cells hold {found:.3f} of the neighbours.")
     if given.write:
         command = f"`python -m benchmarks.many_items --items {given.items} --workers {given.workers}`"
         given.write.write_text("# Many items\n\n" + "\n".join(lines) + f"\n\n{conditions()} Command: {command}.\n", encoding="utf-8")

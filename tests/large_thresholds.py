@@ -9,7 +9,7 @@ from typing import Any
 PLACES = {
     "FROM_ROWS": ["training.trainer"],
     "ROWS": ["training.shared_vectors", "training.run", "models.sequential.recommender"],
-    "EXACT": ["models.scorers.text_neighbours", "models.scorers.newcomers", "models.scorers.registry", "models.sequential.recommender"],
+    "EXACT": ["models.scorers.text_neighbours", "models.scorers.newcomers", "models.scorers.registry"],
     "FROM_ITEMS": ["models.sequential.recommender", "training.fusion_weights", "training.reranking", "training.validation"],
     "MANY_ITEMS": ["models.scorers.sparse"],
     "MANY_ROWS": ["models.scorers.als"],

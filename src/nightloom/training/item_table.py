@@ -8,6 +8,7 @@ step then costs, and sends to the other workers, the rows of a batch in place of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nightloom.training.optimizer import BETAS
+
 FROM_ROWS = 100_000
 """Rows of a table from which on it is updated like this: a smaller one goes through memory in a few milliseconds a step."""
-BETAS = (0.9, 0.98)
-"""Of Adam, as for all other weights."""
 EPSILON = 1e-8
 MEMORY = 1024
 """Steps after which momentum has moved a row as far as float32 can tell."""
 BLOCK_ROWS = 1 << 14
 """Rows that catch up at once."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the table that a step needs.
+
+    Attributes:
+        rows: int64 [n], ascending; row 0, the unknown id, is among them.
+        place: int64 [items], which of them each needed item has.
+        weights: float32 [n, dim], to be learned.
+    """
+
+    rows: NDArray[np.int64]
+    place: Tensor
+    weights: Tensor
+
+    @property
+    def gradient(self) -> Tensor:
+        """Of the weights, float32 [n, dim]; zero where a worker had nothing to learn in this step."""
+        return torch.zeros_like(self.weights) if self.weights.grad is None else self.weights.grad
 
 
 class ItemTable:
@@ -45,21 +66,23 @@ class ItemTable:
         self._now = 0
         self._moved, self._mean_moved, self._kept = np.zeros(1), np.zeros(1), np.zeros(1)
 
-    def fetch(self, rows: NDArray[np.int64]) -> Tensor:
-        """Some rows as they are now, float32 [n, dim], to be learned: `step` reads their gradient. Each row is named once."""
+    def fetch(self, needed: NDArray[np.int64]) -> Rows:
+        """Some rows as they are now, int64 [items], to be learned: `step` reads their gradient."""
+        rows, places = np.unique(np.append(0, needed), return_inverse=True)
         self._catch_up(rows)
-        return self.weight.index_select(0, torch.from_numpy(rows).to(self.weight.device)).requires_grad_()
+        at, place = (torch.from_numpy(one).to(self.weight.device) for one in (rows, places[1:]))
+        return Rows(rows, place, self.weight.index_select(0, at).requires_grad_())
 
-    def step(self, rows: NDArray[np.int64], gradient: Tensor, rate: float, decay: float) -> None:
+    def step(self, given: Rows, rate: float, decay: float) -> None:
         """One step of Adam and of the average.
 
         Args:
-            rows: int64 [n], those of `fetch`; the others' gradient is zero.
-            gradient: float32 [n, dim].
+            given: what `fetch` gave; the others' gradient is zero.
             rate: learning rate.
             decay: what the average keeps of itself.
         """
-        (b1, b2), at = BETAS, torch.from_numpy(rows).to(self.weight.device)
+        (b1, b2), rows, gradient = BETAS, given.rows, given.gradient
+        at = torch.from_numpy(rows).to(self.weight.device)
         self.steps += 1
         unit = _unit(self.steps)
         weight, average, first, second = self._read(at)

@@ -303,7 +303,7 @@ class Training:
         """Scorers as the config wants them."""
         model = self.config.model
         if self.near is None and model.use_text and self.config.training.tuning == "frozen":
-            self.near = near_texts(content, white)
+            self.near = near_texts(names, content, white)
             give_back()
         return fit_scorers(names, train, content, model.min_support, reads_text=model.use_text, near=self.near)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,8 +24,9 @@ from nightloom.models.sequential.network import SequentialNetwork
 from nightloom.models.sequential.windows import BOS, NO_TARGET, Windows
 from nightloom.training.checkpoint import SHARDS
 from nightloom.training.distributed import FlatGradients, World, local
-from nightloom.training.item_table import BETAS, FROM_ROWS, ItemTable
+from nightloom.training.item_table import FROM_ROWS, ItemTable, Rows
 from nightloom.training.label_task import LabelTask
+from nightloom.training.optimizer import make_optimizer, parameter_groups, precision_of
 from nightloom.training.shared_vectors import give_back
 
 if TYPE_CHECKING:
@@ -41,20 +42,6 @@ TRIMMED = 50
 """Steps with rows of a large id table between two times that free memory is given back."""
 EXCHANGED = 1 << 14
 """Rows of a weight that are exchanged with its average at once."""
-
-
-class Rows(NamedTuple):
-    """Rows of a large id table that a step needs.
-
-    Attributes:
-        rows: int64 [n], ascending.
-        place: int64 [items], which of them each needed item has.
-        weights: float32 [n, dim], to be learned.
-    """
-
-    rows: NDArray[np.int64]
-    place: Tensor
-    weights: Tensor
 
 
 class Fitter:
@@ -172,7 +159,10 @@ class Fitter:
         if self.tuner is not None:
             text = self.tuner.encode(self._items_of(batch), seed)
             content = content.with_text(text.table)
-        rows = None if self.table is None else self._rows_of(self._needed(batch, seed)[0], self.table)
+        rows = None
+        if self.table is not None:
+            needed = torch.from_numpy(self._needed(batch, seed)[0]).to(self.world.device)
+            rows = self.table.fetch(self.content.id_rows[needed].cpu().numpy())
         loss, label_loss = self._losses(batch, share, content, seed, rows)
         whole = loss / max(batch.n_targets, 1)
         if self.labels is not None:
@@ -182,7 +172,7 @@ class Fitter:
             text.backward()
         self.world.sum_(self.gradients.flat)
         if rows is not None:
-            rows.weights.grad = self.world.sum_(torch.zeros_like(rows.weights) if rows.weights.grad is None else rows.weights.grad)
+            rows.weights.grad = self.world.sum_(rows.gradient)
         self._clip([] if rows is None else [rows.weights])
         self.optimizer.step()
         if self.sharded_optimizer is not None:
@@ -191,11 +181,11 @@ class Fitter:
         # The average lags while few steps are behind it, so it starts as a plain mean. swa_utils.AveragedModel would keep a
         # second copy of the frozen weights and buffers, language model included.
         kept = min(decay, self.step / (self.step + 9))
-        dense = [at for at, average in enumerate(self.average) if self.table is None or average is not self.table.average]
-        parts = self._parts()
-        get_ema_multi_avg_fn(kept)([self.average[at] for at in dense], [parts[at] for at in dense], self.step)
-        if self.table is not None and rows is not None and rows.weights.grad is not None:
-            self.table.step(rows.rows, rows.weights.grad, self.optimizer.param_groups[0]["lr"], kept)
+        pairs = zip(self.average, self._parts(), strict=True)
+        averages, parts = zip(*(one for one in pairs if self.table is None or one[0] is not self.table.average), strict=True)
+        get_ema_multi_avg_fn(kept)(averages, parts, self.step)
+        if self.table is not None and rows is not None:
+            self.table.step(rows, self.optimizer.param_groups[0]["lr"], kept)
         return torch.stack([loss.detach(), label_loss.detach()])
 
     def _clip(self, rows: list[Tensor]) -> None:
@@ -224,12 +214,6 @@ class Fitter:
             return self.seen, None
         drawn = np.searchsorted(self.draw, np.random.default_rng(seed).random(self.n_negatives))
         return np.union1d(self._items_of(batch), drawn), drawn
-
-    def _rows_of(self, needed: NDArray[np.int64], table: ItemTable) -> Rows:
-        """The rows of the id table for the needed items, row 0 (the unknown id) among them."""
-        own = self.content.id_rows[torch.from_numpy(needed).to(self.world.device)].cpu().numpy()
-        rows, place = np.unique(np.append(0, own), return_inverse=True)
-        return Rows(rows, torch.from_numpy(place[1:]).to(self.world.device), table.fetch(rows))
 
     def _losses(self, batch: Windows, share: Windows, content: ItemContent, seed: int, rows: Rows | None = None) -> tuple[Tensor, Tensor]:
         """Summed losses of a worker's share of a batch, of retrieval and of labels, each float64 []; `rows` of a large id table."""
@@ -366,27 +350,3 @@ class Fitter:
             self.table.load(state["table"])
         with self.averaged():
             self.refresh_text()
-
-
-def precision_of(wanted: str, device: torch.device) -> torch.dtype:
-    """Type of the operands of matrix products: with auto, bfloat16 where the device has instructions for it."""
-    if wanted == "auto":
-        has = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu.get_capabilities().get("avx512_bf16", False)
-        return torch.bfloat16 if has else torch.float32
-    return torch.bfloat16 if wanted == "bf16" else torch.float32
-
-
-def parameter_groups(net: nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
-    """What learns, with weight decay on matrices of linear layers only: not on norms, biases, embeddings and single vectors."""
-    matrices = {id(layer.weight) for layer in net.modules() if isinstance(layer, nn.Linear)}
-    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in learning if id(parameter) in matrices]
-    others = [parameter for parameter in learning if id(parameter) not in matrices]
-    return [{"params": decayed, "lr": rate, "weight_decay": decay}, {"params": others, "lr": rate, "weight_decay": 0.0}]
-
-
-def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """AdamW, Adam (decay in the gradient) or SGD with momentum."""
-    if name == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
-    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, betas=BETAS, fused=True)

@@ -64,14 +64,19 @@ def fit_scorers(
     return found
 
 
-def near_texts(content: ItemContent, white: ItemContent | None = None) -> TextNeighbours | None:
-    """Neighbours by text, which some scorers share, so that they are searched for once in a large catalogue; None in a small one.
+def near_texts(names: Sequence[str], content: ItemContent, white: ItemContent | None = None) -> TextNeighbours | None:
+    """Neighbours by text, which some scorers share, so that they are searched for once in a large catalogue.
 
     Args:
+        names: keys of `CLASSES`.
         content: the catalogue.
         white: the same with whitened vectors, where there are such.
+
+    Returns:
+        None in a small catalogue, without texts, and where no scorer needs them.
     """
-    if len(content) <= EXACT or not bool(content.has_text.any()):
+    needs = any(issubclass(CLASSES[name], TextNeighbours | ALS | Popularity) for name in names)
+    if not needs or len(content) <= EXACT or not bool(content.has_text.any()):
         return None
     if white is None:
         return TextNeighbours().read(content.text, content.has_text)

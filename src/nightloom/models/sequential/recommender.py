@@ -26,7 +26,6 @@ from nightloom.models.heads.item_counters import KEPT_DAYS, ItemCounters
 from nightloom.models.heads.label_counters import LabelCounters
 from nightloom.models.heads.label_probabilities import LabelProbabilities
 from nightloom.models.heads.reranker import Reranker
-from nightloom.models.scorers.nearest import EXACT
 from nightloom.models.scorers.popularity_penalty import PopularityPenalty
 from nightloom.models.scorers.registry import CLASSES, fit_scorers, near_texts
 from nightloom.models.scorers.score_fusion import NETWORK, Scores, fuse, standard, weights_at
@@ -101,18 +100,10 @@ class SequentialRecommender(Recommender):
                 f"the model ranks {self.n_items:,} items, not {n_items:,}. Move it to the new catalogue with Bundle.reindex first."
             )
         support = getattr(self.config, "min_support", 1)  # models of before
-        reads_text = self.net.fusion.use_text
-        near = self.scorers.get(TextNeighbours.family, self._near)
-        if near is None and reads_text:
-            near = self._near = near_texts(self.content)
-        self.scorers = fit_scorers(
-            list(self.scorers),
-            train,
-            self.content,
-            support,
-            reads_text=reads_text,
-            near=near if isinstance(near, TextNeighbours) and len(self.content) > EXACT else None,
-        )
+        names, reads_text = list(self.scorers), self.net.fusion.use_text
+        if self._near is None and reads_text:
+            self._near = near_texts(names, self.content)
+        self.scorers = fit_scorers(names, train, self.content, support, reads_text=reads_text, near=self._near)
         if self.reranker is not None:
             days = self.reranker.item_counters.kept_days  # leave-one-out asks at any time, and keeps all
             self.reranker = replace(self.reranker, item_counters=ItemCounters.of(train, n_items, days))
