@@ -305,7 +305,9 @@ class Training:
         if self.near is None and model.use_text and self.config.training.tuning == "frozen":
             self.near = near_texts(names, content, white)
             give_back()
-        return fit_scorers(names, train, content, model.min_support, reads_text=model.use_text, near=self.near)
+        found = fit_scorers(names, train, content, model.min_support, reads_text=model.use_text, near=self.near)
+        give_back()
+        return found
 
     def _fusion(self, recommender: SequentialRecommender, histories: Histories) -> Fusion:
         """Fusion weights of the scorers that apply here, chosen on validation; one worker builds the scorers."""

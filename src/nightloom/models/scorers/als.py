@@ -30,6 +30,8 @@ MOST_USERS = 100_000
 """Histories that are factorised; of more, a sample is drawn: item factors need no more, and every history is solved for when asked."""
 BLOCK_CELLS = 1 << 22
 """Numbers of padded rows that are held at once."""
+DRAWN = 1 << 14
+"""Items whose first factors are drawn at once."""
 MANY_ROWS, FEW = 200_000, 4
 """Rows from which on those with few entries, a quarter of the factors at most, are solved for by their entries."""
 
@@ -78,7 +80,10 @@ class ALS(Scorer):
         by_user = offsets_of(np.bincount(user))
         order = np.argsort(item, kind="stable")
         by_item = offsets_of(np.bincount(item, minlength=n_items))
-        items = (random.standard_normal((n_items, self.factors)) / self.factors).astype(np.float32)
+        items = np.empty((n_items, self.factors), dtype=np.float32)
+        for first in range(0, n_items, DRAWN):  # double precision of all of them would be twice the memory of the model
+            rows = items[first : first + DRAWN]
+            rows[:] = random.standard_normal(rows.shape) / self.factors
         ones = np.ones(len(user), dtype=np.float32)
         for _ in range(self.iterations):
             users = self._solved(items, item, ones, by_user)
