@@ -36,7 +36,9 @@ class Line:
 
     def __call__(self, scores: NDArray[Any]) -> NDArray[Any]:
         """Log-odds, of the shape of the scores."""
-        return self.slope * scores + self.offset
+        found: NDArray[Any] = self.slope * scores
+        found += self.offset  # in place: tables of scores are large
+        return found
 
     @classmethod
     def fit(cls, scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> Self:

@@ -128,7 +128,7 @@ class Reranker:
             allowed: items that may be candidates; None: all.
             items: int64 [n, k], the items that are scored; None: the whole catalogue.
         """
-        found = self.fallback(fused).astype(np.float32)
+        found = self.fallback(fused).astype(np.float32, copy=False)
         best, inputs = self.candidates(fused, members, histories, ablated, allowed, items)
         odds = self.log_odds(inputs)
         # The others stay behind all candidates, in their own order: a line through the scores of all queries can not tell how low this

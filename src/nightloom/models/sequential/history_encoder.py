@@ -208,7 +208,11 @@ class HistoryEncoder(nn.Module):
             items: float32 [n, dim], item vectors.
             rows: int64 [tokens], the row of `items` for each token; -1 for BOS.
         """
-        return torch.cat([items, self.bos[None]]).index_select(0, rows % (len(items) + 1))
+        if torch.is_grad_enabled():
+            return torch.cat([items, self.bos[None]]).index_select(0, rows % (len(items) + 1))
+        found = items.index_select(0, rows.clamp(min=0))  # the same without a copy of the whole catalogue
+        found[rows < 0] = self.bos.to(found.dtype)
+        return found
 
     def forward(self, x: Tensor, batch: Packed, keep: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """Encode a batch.
