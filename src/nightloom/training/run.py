@@ -138,7 +138,8 @@ class Training:
                 fitter.restore(state["fitter"])
             self._refit(fitter)
             recommender = self._finished(recommender, fitter, fitter.average)
-        recommender.scorers = self._scorers(list(fusion.weights), whole, recommender.content, recommender.white)
+        if self.world.rank == 0:  # which writes the bundle; the others would search and solve for nothing
+            recommender.scorers = self._scorers(list(fusion.weights), whole, recommender.content, recommender.white)
         recommender.weights, recommender.newcomer_weights = fusion.weights, fusion.newcomer_weights
         recommender.reranker = reranker.head and replace(reranker.head, item_counters=self._item_counters(whole).by_day())
         if penalty.strength:

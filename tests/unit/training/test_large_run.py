@@ -28,13 +28,15 @@ from tests.large_thresholds import make_small
 make_small()
 from nightloom.models.sequential.content_fusion import ItemFusion
 from nightloom.training.distributed import world
+from nightloom.training import run
 from nightloom.training.run import Training
 from nightloom.training.run_json import Run
-made, whitened = [], ItemFusion.whitened
+made, whitened, built, scorers = [], ItemFusion.whitened, [], run.fit_scorers
 ItemFusion.whitened = lambda *given: made.append(1) or whitened(*given)
+run.fit_scorers = lambda *given, **more: built.append(1) or scorers(*given, **more)
 with world() as here:
     Training(Run.load(Path(sys.argv[1])), here)()
-    print("rank", here.rank, "whitened", len(made), flush=True)
+    print("rank", here.rank, "whitened", len(made), "built", len(built), flush=True)
     here.wait()
 """
 
@@ -71,7 +73,7 @@ def test_the_losses_are_the_golden_ones_for_one_worker_and_for_two(tmp_path: Pat
     assert [worker.returncode for worker in workers] == [0, 0], said
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     assert not list((tmp_path / "two").glob("white*")), "the file has no name any more"
-    assert ["rank 0 whitened 2" in said[0], "rank 1 whitened 0" in said[1]] == [True, True], said
+    assert ["rank 0 whitened 2 built 2" in said[0], "rank 1 whitened 0 built 0" in said[1]] == [True, True], said
     one, two = (Bundle.load(tmp_path / name / "bundle").recommender for name in ("one", "two"))
     np.testing.assert_allclose(one.item_vectors(), two.item_vectors(), atol=2e-3)
     assert json.loads((tmp_path / "two" / "figures.json").read_text())["weights"].keys() == figures["weights"].keys()
