@@ -44,7 +44,7 @@ from nightloom.training.label_task import calibrate
 from nightloom.training.popularity_penalty import PenaltyChoice, choose_penalty
 from nightloom.training.reranking import RerankerChoice, choose_reranker
 from nightloom.training.run_json import WARM, Run, warm_schedule
-from nightloom.training.shared_vectors import give_back, whitened
+from nightloom.training.shared_vectors import give_back, halved, whitened
 from nightloom.training.text_tuning import TextTuner
 from nightloom.training.trainer import Fitter
 from nightloom.training.transfer import ADAPTER_WIDTH, SHARES, freeze
@@ -363,6 +363,11 @@ class Training:
         bundle = self.run.out / "bundle"
         if fitter.tuner is not None:
             fitter.tuner.save(bundle / LANGUAGE_MODEL)
+        elif self.large:  # in half precision as the bundle has them: whole, the mapped ones would come into memory beside these
+            self.near = None
+            text, image = (halved(one, self.vectors.forget) for one in (recommender.content.text, recommender.content.image))
+            recommender.content = replace(recommender.content, text=text, image=image)
+            give_back()
         write_bundle(recommender, self.run.prepared, bundle, self.run.pretrained)
         (self.run.out / "curves.json").write_text(json.dumps(self.curves, indent=1) + "\n", encoding="utf-8")
         (self.run.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
