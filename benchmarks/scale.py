@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.validate_million import conditions
 from nightloom.config import RunConfig, config_from_dict
+from nightloom.data.tables.kept import kept_home
 from nightloom.evaluation.plots import figure
 
 SEED = 20
@@ -106,7 +107,8 @@ def run_stage(stage: str, folder: Path, night: int) -> dict[str, Any]:
     from nightloom.data.preparation.prepare import prepare
 
     good, separator = read_checked(folder / f"validate-{night}", in_blocks=True), config.data.tags_separator
-    return prepare(good, out, prepare=config.prepare, evaluation=config.evaluation, tags_separator=separator)
+    keep = kept_home(root, "scale") / "prepare"
+    return prepare(good, out, prepare=config.prepare, evaluation=config.evaluation, tags_separator=separator, keep=keep)
 
 
 def measured(stage: str, folder: Path, night: int) -> dict[str, float]:

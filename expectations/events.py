@@ -22,7 +22,7 @@ from nightloom.config import RunConfig
 from nightloom.core.counts import added
 from nightloom.core.errors import InputError
 from nightloom.data.preparation.labels import is_positive
-from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, in_blocks
+from nightloom.data.tables.blocks import PartByPart, SpeltWriter, StoredTable, Texts, in_blocks
 from nightloom.data.tables.quarantine import Breach, Quarantine, separate
 
 
@@ -71,7 +71,7 @@ def check_events(
         contract: the rules.
         outcome: gets what is found.
         quarantine: gets the bad rows with their reasons.
-        path: where the good rows are written.
+        path: where the good rows are written, a file or a folder as the events are.
 
     Returns:
         What is counted of the good events.
@@ -80,14 +80,14 @@ def check_events(
     bad_rows = np.zeros(len(contract.rows), dtype=np.int64)
     time = "timestamp" if "timestamp" in events else "order"
     judge = ByBlock(engine, "events, rows", events, contract.rows)
-    with SpeltWriter(path, events.no_rows) as writer:
+    with PartByPart(path, events) as writer:
         for block, broken in judge.blocks():
             rows, aside = separate(
                 block, [Breach(rule.column, rule.name, bad) for rule, bad in zip(contract.rows, broken, strict=True) if bad.any()]
             )
             bad_rows += np.array([bad.sum() for bad in broken], dtype=np.int64)
             quarantine.add(aside)
-            writer.add(rows)
+            writer.add(rows, block)
             labels = _labels(rows, config)
             place = pd.RangeIndex(good.rows, good.rows + len(rows))
             fingerprint.add(rows.set_axis(place).assign(**{POSITIVE: labels.astype(float)}))

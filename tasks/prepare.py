@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from expectations.run import read_checked
 from nightloom.data.preparation.prepare import prepare as pack
+from nightloom.data.tables.kept import kept_home
 from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done
@@ -27,6 +28,7 @@ def prepare(night: Night, checked: Manifest) -> Manifest:
             prepare=read.prepare,
             evaluation=read.evaluation,
             tags_separator=read.data.tags_separator,
+            keep=None if night.run_directory else kept_home(night.root, night.config.name) / "prepare",
         )
 
     manifest = run_stage(night, "prepare", body, inputs=[checked], config=read.values, code=[read_checked, pack])

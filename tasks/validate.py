@@ -18,7 +18,7 @@ from nightloom.runs.keys import ReadKeys
 from nightloom.runs.stages import Manifest, Night, run_stage
 from tasks.progress import log_done
 
-GOOD = ("events.parquet", "items.parquet", "users.parquet", "links.parquet", "tables.json", PICTURES)
+GOOD = ("events.parquet", "events.parquet/*", "items.parquet", "users.parquet", "links.parquet", "tables.json", PICTURES)
 """What later stages read: good rows, not what was found about the others."""
 
 

@@ -10,18 +10,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nightloom.config import EvaluationConfig, PrepareConfig
+from nightloom.config import EvaluationConfig, PrepareConfig, hash_json
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.core.shell import typed
 from nightloom.data.preparation.catalogue import write_catalogue
 from nightloom.data.preparation.items import FeatureSpec, compose_text
+from nightloom.data.preparation.kept_rows import KeptRows
 from nightloom.data.preparation.labels import check_names, none_positive
 from nightloom.data.preparation.protocols import parts as parts_of
 from nightloom.data.preparation.protocols import split, trained_until, write_sequences
-from nightloom.data.preparation.rows import Packed, Rows, Tally
+from nightloom.data.preparation.rows import BUCKET, Packed, Rows, Tally
+from nightloom.data.tables.blocks import StoredTable
 from nightloom.data.tables.pictures import link
 from nightloom.data.tables.schema import Tables
+from nightloom.runs.code import code_of
 
 
 def prepare(
@@ -32,6 +35,7 @@ def prepare(
     evaluation: EvaluationConfig,
     tags_separator: str,
     must_ask: bool = True,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Clean, label, split and pack; write what ARCHITECTURE.md lists for this stage, and `removed.parquet`.
 
@@ -45,6 +49,7 @@ def prepare(
         evaluation: its protocols, and whether items of the history may be held out.
         tags_separator: between the tags of a cell.
         must_ask: whether a test part without any query is refused.
+        keep: where rows of events in parts are kept for the next night (`nightloom.data.preparation.kept_rows`); None: they are not.
 
     Returns:
         Figures: events, users, items, positives, what was removed by reason, and each protocol's parts.
@@ -54,7 +59,8 @@ def prepare(
             table; the data can not be split; or the test would have no query.
     """
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=folder) as scratch:
-        rows = Rows(tables.events, prepare, Path(scratch))
+        dealt = _kept(tables, prepare, keep, Path(scratch)) if keep else None
+        rows = Rows(tables.events, prepare, Path(scratch), dealt)
         check_names(_named(rows, rows.names_of, np.arange(len(rows.names))), prepare)
         items = _catalogue(tables, rows)
         rows.clean()
@@ -97,6 +103,8 @@ def prepare(
                     "change prepare.keep_repeats, prepare.test_share or evaluation.protocols."
                 )
 
+        if dealt:
+            dealt.keep()
     link(tables.pictures, folder)
     spec = FeatureSpec.fit(items, tables.features, tags_separator)
     spec.save(folder / "feature_spec.json")
@@ -118,6 +126,16 @@ def prepare(
     meta["counts"] = figures
     write_json(folder / "meta.json", meta)
     return figures
+
+
+def _kept(tables: Tables, config: PrepareConfig, home: Path, scratch: Path) -> KeptRows | None:
+    """What is kept of the rows of events in parts."""
+    events: object = tables.events
+    if not isinstance(events, StoredTable) or len(events.ends) < 2:
+        return None
+    columns = {str(name): str(column.dtype) for name, column in events.no_rows.items()}
+    key = hash_json([config.model_dump(mode="json"), columns, BUCKET, code_of([Rows])])
+    return KeptRows(home, key, events, scratch)
 
 
 def _named(rows: Rows, counts: NDArray[np.int64], first: NDArray[np.int64]) -> pd.Series:

@@ -5,7 +5,7 @@ The rows are dealt to buckets of whole users, which are sorted one by one; then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ from nightloom.core.arrays import RawArray
 from nightloom.core.counts import added
 from nightloom.core.ragged import offsets_of, places, spans
 from nightloom.data.preparation.clean import FEW_ITEM_EVENTS, REASONS, Part, by_user, event_times, of_noise, of_users, reasons_of
+from nightloom.data.preparation.kept_rows import TEXTS, Dealt, KeptRows
 from nightloom.data.preparation.labels import is_positive, seen
-from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, head_of, in_blocks
-from nightloom.data.tables.coded import is_coded
+from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, head_of, numbered, picked
 
 if TYPE_CHECKING:
     from nightloom.config import PrepareConfig
@@ -35,17 +35,19 @@ class Buckets:
     """Columns whose rows are dealt to several files, each of which is read by itself.
 
     Args:
-        folder: for the files; made when missing.
+        folder: for the files; made here.
         count: of buckets.
+        before: folders with rows of the same buckets, which come before those that are dealt.
+        types: of their columns.
 
     Attributes:
         types: of the columns, by name.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, before: Sequence[Path] = (), types: Mapping[str, np.dtype[Any]] | None = None) -> None:
         folder.mkdir()
-        self.folder, self.count = folder, count
-        self.types: dict[str, np.dtype[Any]] = {}
+        self.folder, self.count, self.before = folder, count, list(before)
+        self.types = dict(types or {})
 
     def deal(self, bucket: NDArray[np.integer], columns: Mapping[str, NDArray[Any]]) -> None:
         """Add rows, each to its bucket; within a bucket they keep their order."""
@@ -59,14 +61,18 @@ class Buckets:
 
     def read(self, at: int, *names: str) -> list[NDArray[Any]]:
         """Some columns of a bucket."""
-        files = [self._file(at, name) for name in names]
-        return [file.read(0, len(file)) for file in files]
+        return [np.concatenate([file.read(0, len(file)) for file in self._files(at, name)]) for name in names]
 
     def write(self, at: int, columns: Mapping[str, NDArray[Any]]) -> None:
         """Put other values in the place of a bucket's columns."""
         for name, column in columns.items():
-            self._file(at, name).path.unlink()
+            for file in self._files(at, name):
+                file.path.unlink()
             self._file(at, name).add(column)
+
+    def _files(self, at: int, name: str) -> list[RawArray]:
+        files = [RawArray(folder / f"{at}.{name}", self.types[name]) for folder in self.before] + [self._file(at, name)]
+        return [file for file in files if file.path.exists()]
 
     def _file(self, at: int, name: str) -> RawArray:
         return RawArray(self.folder / f"{at}.{name}", self.types[name])
@@ -79,6 +85,7 @@ class Rows:
         events: canonical events.
         config: rules of cleaning and labels.
         folder: for what does not fit into memory; it exists.
+        kept: what is kept of the rows from night to night; None: nothing.
 
     Attributes:
         users: the distinct users; likewise `items` and `names`, of events.
@@ -87,18 +94,39 @@ class Rows:
         names_of: rows of each event name, int64 [names].
     """
 
-    def __init__(self, events: pd.DataFrame | StoredTable, config: PrepareConfig, folder: Path) -> None:
+    def __init__(self, events: pd.DataFrame | StoredTable, config: PrepareConfig, folder: Path, kept: KeptRows | None = None) -> None:
         self.users, self.items, self.names = Texts(), Texts(), Texts()
         self.count, self.timed = len(events), "timestamp" in head_of(events)
         self.names_of = np.zeros(0, dtype=np.int64)
         self._events, self._config, self._folder = events, config, folder
-        self._buckets = Buckets(folder / "by_user", self.count // BUCKET + 1)
         self._verdicts: list[NDArray[np.int8]] = []
-        for block in in_blocks(events):
-            users, names = self.users.numbers(block["user_id"]), self.names.numbers(block["event"])
+        begun = kept.begun() if kept else None
+        if begun:
+            self.users, self.items, self.names = (Texts.of(begun.texts[name]) for name in TEXTS)
+            self.names_of = begun.names_of
+        count = begun.count if begun else self.count // BUCKET + 1
+        before, types = (begun.folders, begun.types) if begun else ((), {})
+        self._buckets = Buckets(folder / "by_user", count, before, types)
+        done = len(begun.parts) if begun else 0
+        if kept:
+            ends = len(kept.parts) - 1  # rows may yet be added to the last part
+            self._deal(done, ends)
+            texts = {name: getattr(self, name).values for name in TEXTS}
+            folders = [*before, self._buckets.folder] if ends > done else [*before]
+            kept.hold(Dealt(kept.parts[:ends], count, dict(self._buckets.types), folders, texts, self.names_of))
+            done, self._buckets = ends, Buckets(folder / "last", count, folders, self._buckets.types)
+        self._deal(done)
+
+    def _deal(self, first: int, last: int | None = None) -> None:
+        """Number the rows of some parts, and deal them to their buckets."""
+        events, config = self._events, self._config
+        texts = {"user_id": self.users, "item_id": self.items, "event": self.names}
+        others = [name for name in ("timestamp", "order", "event", "value") if name in head_of(events)]
+        for block, numbers in numbered(events, texts, others, first, last):
+            users, names = numbers["user_id"], numbers["event"]
             rows: dict[str, NDArray[Any]] = {
                 "user": users,
-                "item": self.items.numbers(block["item_id"]),
+                "item": numbers["item_id"],
                 "name": names.astype(np.int16),
                 "time": event_times(block),
                 "row": block.index.to_numpy(np.int64),
@@ -176,13 +204,9 @@ class Rows:
         verdicts = np.full(self.count, -1, dtype=np.int8)
         for at, verdict in enumerate(self._verdicts):
             verdicts[self._buckets.read(at, "row")[0]] = verdict
-        head = head_of(self._events)
-        are_coded = is_coded(head["user_id"])
-        with SpeltWriter(path, head.assign(reason=reasons_of(verdicts[:0], coded=are_coded))) as writer:
-            for block in in_blocks(self._events) if (verdicts >= 0).any() else ():
-                mine = verdicts[block.index[0] : block.index[-1] + 1]
-                gone = np.flatnonzero(mine >= 0)
-                writer.add(block.iloc[gone].reset_index(drop=True).assign(reason=reasons_of(mine[gone], coded=are_coded)))
+        with SpeltWriter(path, head_of(self._events).assign(reason=reasons_of(verdicts[:0], coded=False))) as writer:
+            for gone, rows in picked(self._events, verdicts >= 0):
+                writer.add(rows.assign(reason=reasons_of(verdicts[gone], coded=False)))
 
     def pack(self, item_codes: NDArray[np.int32], type_codes: NDArray[np.int16]) -> Packed:
         """The events that stay, by dense user, time and row. Dense users follow their first event.

@@ -6,7 +6,7 @@ leave the parts before as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ class StoredTable:
 
     def __init__(self, path: Path, digests: Sequence[str] = ()) -> None:
         self.path, self.digests = path, list(digests)
-        self._rows = sum(pq.read_metadata(file).num_rows for file in files_of(path))
+        self.ends = np.cumsum([pq.read_metadata(file).num_rows for file in files_of(path)])
+        """Rows up to the end of each part."""
         self.no_rows = coded(pq.read_schema(files_of(path)[0]).empty_table().to_pandas())
         """The columns and their types, without rows."""
 
     def __len__(self) -> int:
-        return self._rows
+        return int(self.ends[-1])
 
     def __contains__(self, column: object) -> bool:
         return column in self.no_rows
@@ -77,18 +78,26 @@ class StoredTable:
             only: the columns; None: all.
             skip: parts that are left out at the beginning.
         """
+        for first, group in self.groups(only, skip):
+            columns = {name: group.column(name).to_pandas() for name in group.column_names}
+            yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + len(group)))
+
+    def groups(self, only: Sequence[str] | None = None, skip: int = 0, end: int | None = None) -> Iterator[tuple[int, pa.Table]]:
+        """The same as Arrow reads it, each with the place of its first row. Coded text costs a third of that in a frame."""
         wanted = list(self if only is None else only)
         text = [name for name, column in self.no_rows.items() if is_coded(column)]
-        files = files_of(self.path)
-        first = sum(pq.read_metadata(file).num_rows for file in files[:skip])
-        for path in files[skip:]:
+        first = int(self.ends[skip - 1]) if skip else 0
+        for path in files_of(self.path)[skip:end]:
             with pq.ParquetFile(path, read_dictionary=text) as file:
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=wanted).unify_dictionaries()
-                    columns = {name: table.column(name).to_pandas() for name in wanted}
-                    if table.num_rows:
-                        yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + table.num_rows))
-                    first += table.num_rows
+                for number in range(file.num_row_groups):
+                    group = file.read_row_group(number, columns=wanted).unify_dictionaries()
+                    if len(group):
+                        yield first, group
+                    first += len(group)
+
+    def part_of(self, row: int) -> int:
+        """The number of the part that holds a row."""
+        return int(np.searchsorted(self.ends, row, side="right"))
 
 
 def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
@@ -99,6 +108,42 @@ def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
     for first in range(0, max(len(table), 1), of_text.ROW_GROUP):
         block = table.iloc[first : first + of_text.ROW_GROUP]
         yield block.set_axis(pd.RangeIndex(first, first + len(block)))
+
+
+def numbered(
+    table: pd.DataFrame | StoredTable, texts: Mapping[str, Texts], others: Sequence[str], skip: int = 0, end: int | None = None
+) -> Iterator[tuple[pd.DataFrame, dict[str, NDArray[np.int32]]]]:
+    """Some columns of a table, a block at a time, as `in_blocks` gives them, and the numbers of others' values.
+
+    Args:
+        table: canonical.
+        texts: the columns of text whose values are numbered.
+        others: the columns that are given.
+        skip: parts of a table on disk that are left out at the beginning.
+        end: the part before which it ends; None: to the last.
+    """
+    if not isinstance(table, StoredTable) or not len(table):
+        for block in in_blocks(table):
+            yield block[list(others)], {name: one.numbers(block[name]) for name, one in texts.items()}
+        return
+    for first, group in table.groups([*texts, *(name for name in others if name not in texts)], skip, end):
+        frame = pd.DataFrame({name: group.column(name).to_pandas() for name in others}, copy=False)
+        numbers = {name: one.numbers_of(group.column(name)) for name, one in texts.items()}
+        yield frame.set_axis(pd.RangeIndex(first, first + len(group))), numbers
+
+
+def picked(table: pd.DataFrame | StoredTable, chosen: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], pd.DataFrame]]:
+    """Some of a table's rows, a block at a time, text spelt out: their places, and the rows numbered from 0 on."""
+    if not isinstance(table, StoredTable):
+        for block in in_blocks(table):
+            mine = np.flatnonzero(chosen[block.index])
+            yield block.index.to_numpy()[mine], spelt(block.iloc[mine].reset_index(drop=True))
+        return
+    for first, group in table.groups() if chosen.any() else ():
+        mine = np.flatnonzero(chosen[first : first + len(group)])
+        rows = group.take(pa.array(mine))
+        spelt_out = [one.cast(one.type.value_type) if pa.types.is_dictionary(one.type) else one for one in rows.columns]
+        yield first + mine, pa.Table.from_arrays(spelt_out, rows.column_names).to_pandas()
 
 
 def head_of(table: pd.DataFrame | StoredTable) -> pd.DataFrame:
@@ -200,6 +245,43 @@ class PartsWriter(SpeltWriter):
             alone.rmdir()
 
 
+class PartByPart:
+    """Writes what stays of a table on disk: of a table in parts each part by itself, one of which all rows stay linked.
+
+    Args:
+        path: the file, or where the table is in parts the folder.
+        table: that the rows are of.
+    """
+
+    def __init__(self, path: Path, table: StoredTable) -> None:
+        self._path, self._table = path, table
+        self._parts = files_of(table.path) if table.path.is_dir() else []
+        self._writer = None if self._parts else SpeltWriter(path, table.no_rows)
+        self._schema = pa.Schema.from_pandas(spelt(table.no_rows), preserve_index=False)
+        if self._parts:
+            path.mkdir()
+
+    def __enter__(self) -> PartByPart:
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        if self._writer:
+            self._writer.__exit__(*given)
+        elif not any(self._path.iterdir()):
+            write_part(self._path / part_name(0), self._schema.empty_table())
+
+    def add(self, rows: pd.DataFrame, block: pd.DataFrame) -> None:
+        """What stays of the next block."""
+        if self._writer:
+            self._writer.add(rows)
+            return
+        part = self._table.part_of(int(block.index[0]))
+        if len(rows) == len(block):
+            link(self._parts[part], self._path / part_name(part))
+        elif len(rows):
+            write_part(self._path / part_name(part), pa.Table.from_pandas(spelt(rows), self._schema, preserve_index=False))
+
+
 def part_name(number: int) -> str:
     """The name of a part's file, by its number from 0 on."""
     return f"{number:06}.parquet"
@@ -229,16 +311,23 @@ class Texts:
     def numbers(self, column: pd.Series) -> NDArray[np.int32]:
         """Each row's number, int32 [rows], after new values have got theirs; -1 where the row has no value."""
         held = column if is_coded(column) else coded_column(column)
-        codes = held.cat.codes.to_numpy()
+        return self._numbers(held.cat.codes.to_numpy(), pa.array(held.cat.categories, from_pandas=True))
+
+    def numbers_of(self, column: pa.ChunkedArray) -> NDArray[np.int32]:
+        """The same of a column that Arrow has read, coded, with one dictionary."""
+        codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        return self._numbers(np.concatenate(codes), column.chunk(0).dictionary)
+
+    def _numbers(self, codes: NDArray[np.integer], values: pa.Array) -> NDArray[np.int32]:
         used = pd.unique(codes)
         used = used[used >= 0]
-        found = pa.array(held.cat.categories, from_pandas=True).cast(pa.large_string()).take(pa.array(used))
+        found = values.cast(pa.large_string()).take(pa.array(used))
         place = pc.index_in(found, value_set=self.values)
         new = found.filter(pc.is_null(place))
         numbers = pc.fill_null(place, -1).to_numpy(zero_copy_only=False).astype(np.int32)
         numbers[numbers < 0] = len(self.values) + np.arange(len(new), dtype=np.int32)
         self.values = pa.concat_arrays([self.values, new])
-        of_codes = np.full(len(held.cat.categories) + 1, -1, dtype=np.int32)  # a place more, for a missing value, whose code is -1
+        of_codes = np.full(len(values) + 1, -1, dtype=np.int32)  # a place more, for a missing value, whose code is -1
         of_codes[used] = numbers
         return of_codes[codes]
 
