@@ -102,7 +102,7 @@ def run_stage(stage: str, folder: Path, night: int) -> dict[str, Any]:
         from nightloom.data.tables.snapshot import read_snapshot
 
         collected = Path(json.loads((folder / f"collect-{night}.json").read_text())["place"])
-        return check(read_snapshot(collected, in_blocks=True), config, out, None, now)
+        return check(read_snapshot(collected, in_blocks=True), config, out, None, now, kept_home(root, "scale") / "validate")
     from expectations.run import read_checked
     from nightloom.data.preparation.prepare import prepare
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from expectations.by_value import Count, judges_alone
 from expectations.engine import Asked, Engine, Fingerprint, columns_of, gx
+from expectations.kept_checks import Border, has_border, limits_of
 from expectations.rules import RowRule
 from nightloom.data.tables.blocks import StoredTable, Texts, in_blocks
 from nightloom.data.tables.coded import is_coded, spelt_column
@@ -42,7 +46,9 @@ class ByBlock:
         self._whole: dict[str, Rows] = {}
         self._results: dict[str, Any] = {}
         self._first: dict[str, list[pd.Series]] = {one.id: [] for one in self._expected}
+        self._failed = {one.id: 0 for one in self._expected}
         self._print = Fingerprint()
+        self._borders: dict[str, Border] = {}
         of_text: dict[str, list[Any]] = {}
         self._numbers: list[Any] = []
         for rule, one in zip(rules, self._expected, strict=True):
@@ -57,6 +63,8 @@ class ByBlock:
                 of_text.setdefault(one.column, []).append(one)
             else:
                 self._numbers.append(one)
+                if has_border(one):
+                    self._borders[one.id] = Border()
         self._texts = [_Text(self._asked, column, those) for column, those in of_text.items()]
 
     def _ask_whole(self, one: Any) -> None:
@@ -66,10 +74,10 @@ class ByBlock:
         none = np.zeros(len(frame), dtype=bool)
         self._whole[one.id] = none if self._results[one.id].success else self._asked.failing(frame, [one])[one.id]
 
-    def blocks(self) -> Iterator[tuple[pd.DataFrame, list[Rows]]]:
-        """Each block, with the rows of it that break each rule."""
-        first = 0
-        for block in in_blocks(self._table):
+    def blocks(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[pd.DataFrame, list[Rows]]]:
+        """Each block of some parts, with the rows of it that break each rule."""
+        for block in in_blocks(self._table, begin, end):
+            first = int(block.index[0]) if len(block) else 0
             bad: dict[str, Rows] = {}
             for text in self._texts:
                 bad |= text.failing(block[text.column])
@@ -89,9 +97,64 @@ class ByBlock:
                     self._counts[one.id].add(marked[one.column], bad[one.id])
                 if (room := FIRST - sum(map(len, self._first[one.id]))) > 0 and bad[one.id].any():
                     self._first[one.id].append(spelt_column(block[rule.column][bad[one.id]].head(room)))
+            for one in self._expected:
+                self._failed[one.id] += int(np.count_nonzero(bad[one.id]))
+                if one.id in self._borders:
+                    self._borders[one.id].add(block[one.column], bad[one.id], limits_of(one)[0])
             self._print.add(marked)
-            first += len(block)
             yield block, [bad[one.id] for one in self._expected]
+
+    def keeps(self, rules: Sequence[RowRule]) -> bool:
+        """Whether what was found in a part holds good without the part: each rule judges a row, or a value, by itself."""
+        columns = {text.column for text in self._texts}
+        of_values = [rule for rule in rules if rule.breaks and rule.alone and len(rule.reads) == 1 and rule.reads[0] in columns]
+        plain = [rule for rule in rules if rule.breaks and rule.alone and getattr(rule.breaks, "__closure__", ()) is None]
+        return not self._whole and all(rule in of_values or rule in plain for rule in rules if rule.breaks)
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write what was found so far as files of a folder, and give the rest as JSON values."""
+        said: list[dict[str, Any]] = []
+        for place, (rule, one) in enumerate(zip(self._rules, self._expected, strict=True)):
+            count, first = self._counts[one.id], self._first[one.id]
+            kept = {"rows": count.rows, "missing": count.missing, "bad": count.bad, "places": count.places}
+            said.append(kept | ({"border": self._borders[one.id].said()} if one.id in self._borders else {}))
+            values = pd.Series(count.values, dtype=bool if rule.breaks else spelt_column(self._table.no_rows[one.column]).dtype)
+            values.to_frame("value").to_parquet(folder / f"values_{place}.parquet")
+            head = spelt_column(self._table.no_rows[rule.column])
+            pd.concat([head, *first]).to_frame("value").to_parquet(folder / f"first_{place}.parquet")
+        texts = {text.column: text.write(folder / f"text_{number}.parquet") for number, text in enumerate(self._texts)}
+        for number, text in enumerate(self._texts):
+            for place in self._on_values(text.column):
+                np.save(folder / f"broken_{number}_{place}.npy", self._rules[place].broken(text.values()))
+        return {"rules": said, "texts": texts, "fingerprint": list(self._print.sums)}
+
+    def _on_values(self, column: str) -> list[int]:
+        """The places of rules that are asked of each distinct value of a column, and may look at other tables."""
+        return [place for place, rule in enumerate(self._rules) if rule.breaks and rule.alone and rule.reads == (column,)]
+
+    def begin(self, folder: Path, said: Mapping[str, Any]) -> bool:
+        """Begin with what `write` wrote; False where a rule says something else by now, and nothing was taken."""
+        borders = {}
+        for one, kept in zip(self._expected, said["rules"], strict=True):
+            if one.id in self._borders:
+                borders[one.id] = Border.of(kept["border"])
+                if not borders[one.id].holds(*limits_of(one)):
+                    return False
+        texts = [text.read(folder / f"text_{number}.parquet", said["texts"][text.column]) for number, text in enumerate(self._texts)]
+        for number, text in enumerate(texts):
+            for place in self._on_values(text.column):
+                before = np.load(folder / f"broken_{number}_{place}.npy", allow_pickle=False)
+                if not np.array_equal(before, self._rules[place].broken(text.values())):
+                    return False
+        self._texts, self._borders = texts, borders
+        self._print.sums = tuple(said["fingerprint"])
+        for place, (one, kept) in enumerate(zip(self._expected, said["rules"], strict=True)):
+            values = list(pd.read_parquet(folder / f"values_{place}.parquet")["value"])
+            self._failed[one.id] = kept["bad"]
+            self._counts[one.id] = Count(kept["rows"], kept["missing"], kept["bad"], values, kept["places"])
+            first = pd.read_parquet(folder / f"first_{place}.parquet")["value"].rename(self._rules[place].column)
+            self._first[one.id] = [first] if len(first) else []
+        return True
 
     def results(self) -> list[Any]:
         """The results of the rules' expectations on all rows, in their order; there must be no further block."""
@@ -105,6 +168,10 @@ class ByBlock:
         whole = [self._results[one.id] for one in self._expected]
         self._engine.keep(self._asked, whole, str(self._print))
         return whole
+
+    def bad(self, place: int) -> int:
+        """Rows that break a rule."""
+        return self._failed[self._expected[place].id]
 
     def examples(self, place: int) -> pd.Series:
         """Values of the column that a rule is about, in the first rows that break it."""
@@ -126,6 +193,25 @@ class _Text:
         self._known = Texts()
         self._bad = {one.id: np.zeros(1, dtype=bool) for one in expectations}  # by number; that of a missing value is the last
         self._missing = False
+
+    def values(self) -> pd.DataFrame:
+        """The distinct values so far as a table of one column, a missing one last."""
+        values = self._known.values.to_pandas().astype("str")
+        return values.reindex(range(len(values) + 1)).to_frame(self.column)
+
+    def write(self, path: Path) -> bool:
+        """Write the values, and whether each fails; whether a value was missing."""
+        self.values().assign(**{str(place): bad for place, bad in enumerate(self._bad.values())}).to_parquet(path)
+        return self._missing
+
+    def read(self, path: Path, missing: bool) -> _Text:
+        """The same rules, with what `write` wrote."""
+        table = pq.read_table(path)
+        text = _Text(self._asked, self.column, self._expectations)
+        text._known = Texts.of(table[self.column].slice(0, len(table) - 1).combine_chunks().cast(pa.large_string()))
+        text._bad = {one.id: table[str(place)].to_numpy() for place, one in enumerate(self._expectations)}
+        text._missing = missing
+        return text
 
     def failing(self, column: pd.Series) -> dict[str, Rows]:
         """The rows of a block that fail, by the expectation's id."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import logging
 import os
@@ -264,17 +263,23 @@ def _part_of(suite: gx.ExpectationSuite, expectations: list[Any]) -> gx.Expectat
 
 
 class Fingerprint:
-    """What Great Expectations calls the fingerprint of a table, from rows that come some at a time, as a hash of each row is made."""
+    """What Great Expectations calls the fingerprint of a table, of rows that come some at a time: sums of each row's hash.
+
+    Attributes:
+        sums: so far; what is added to them gives the fingerprint of all rows.
+    """
 
     def __init__(self) -> None:
-        self._digest = hashlib.md5(usedforsecurity=False)
+        self.sums: tuple[int, ...] = (0, 0)
 
     def add(self, rows: pd.DataFrame) -> None:
         """More rows; the index is that of the whole table."""
-        self._digest.update(pd.util.hash_pandas_object(rows, index=True).to_numpy().tobytes())
+        hashes = pd.util.hash_pandas_object(rows, index=True).to_numpy()
+        more = (hashes.sum(dtype=np.uint64), (hashes * (hashes >> np.uint64(7) | np.uint64(1))).sum(dtype=np.uint64))
+        self.sums = tuple((one + int(other)) % 2**64 for one, other in zip(self.sums, more, strict=True))
 
     def __str__(self) -> str:
-        return self._digest.hexdigest()
+        return "".join(f"{one:016x}" for one in self.sums)
 
 
 def _fingerprint(frame: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from expectations.base import POSITIVE
 from expectations.by_block import ByBlock
 from expectations.engine import Engine, Fingerprint, Known
+from expectations.kept_checks import KeptChecks
 from expectations.outcome import Outcome, check_table, row_line
 from expectations.rules import Contract
 from nightloom.config import RunConfig
@@ -36,6 +37,7 @@ class GoodEvents:
         of_user: of each user, int64 [users].
         oldest: time, or order, of the first; None without any.
         newest: likewise of the last.
+        fingerprint: of the rows, with the helper column `POSITIVE`.
     """
 
     rows: int = 0
@@ -43,6 +45,7 @@ class GoodEvents:
     of_user: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     oldest: Any = None
     newest: Any = None
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
 
 
 @contextmanager
@@ -60,7 +63,14 @@ def on_disk(events: pd.DataFrame | StoredTable, folder: Path) -> Iterator[Stored
 
 
 def check_events(
-    engine: Engine, events: StoredTable, config: RunConfig, contract: Contract, outcome: Outcome, quarantine: Quarantine, path: Path
+    engine: Engine,
+    events: StoredTable,
+    config: RunConfig,
+    contract: Contract,
+    outcome: Outcome,
+    quarantine: Quarantine,
+    path: Path,
+    kept: KeptChecks | None = None,
 ) -> GoodEvents:
     """Check all rules of the events: the good rows are written, the bad ones go to the quarantine.
 
@@ -72,37 +82,52 @@ def check_events(
         outcome: gets what is found.
         quarantine: gets the bad rows with their reasons.
         path: where the good rows are written, a file or a folder as the events are.
+        kept: what is kept of events in parts from night to night.
 
     Returns:
         What is counted of the good events.
     """
-    good, users, fingerprint = GoodEvents(), Texts(), Fingerprint()
-    bad_rows = np.zeros(len(contract.rows), dtype=np.int64)
+    good, users = GoodEvents(), Texts()
     time = "timestamp" if "timestamp" in events else "order"
     judge = ByBlock(engine, "events, rows", events, contract.rows)
     with PartByPart(path, events) as writer:
-        for block, broken in judge.blocks():
-            rows, aside = separate(
-                block, [Breach(rule.column, rule.name, bad) for rule, bad in zip(contract.rows, broken, strict=True) if bad.any()]
-            )
-            bad_rows += np.array([bad.sum() for bad in broken], dtype=np.int64)
-            quarantine.add(aside)
-            writer.add(rows, block)
-            labels = _labels(rows, config)
-            place = pd.RangeIndex(good.rows, good.rows + len(rows))
-            fingerprint.add(rows.set_axis(place).assign(**{POSITIVE: labels.astype(float)}))
-            good.rows, good.positive = place.stop, good.positive + int(labels.sum())
-            good.of_user = added(good.of_user, np.bincount(users.numbers(rows["user_id"]), minlength=len(users)))
-            if len(rows):
-                oldest, newest = rows[time].min(), rows[time].max()
-                good.oldest = oldest if good.oldest is None else min(good.oldest, oldest)
-                good.newest = newest if good.newest is None else max(good.newest, newest)
+
+        def go_through(begin: int, end: int | None, told: Callable[[pd.DataFrame], None] = lambda _: None) -> None:
+            for block, broken in judge.blocks(begin, end):
+                rows, aside = separate(
+                    block, [Breach(rule.column, rule.name, bad) for rule, bad in zip(contract.rows, broken, strict=True) if bad.any()]
+                )
+                quarantine.add(aside)
+                told(aside)
+                writer.add(rows, block)
+                _count(good, users, rows, time, config)
+
+        begin = kept.begin(judge, good, users, quarantine.add, writer.go_on) if kept else 0
+        if kept:
+            go_through(begin, kept.last, kept.bad)
+            kept.hold(judge, good, users, path)
+        go_through(kept.last if kept else begin, None)
+    if kept:
+        kept.keep()
     for at, (rule, result) in enumerate(zip(contract.rows, judge.results(), strict=True)):
         examples = events.no_rows[rule.column] if result.success else judge.examples(at)
-        outcome.checks.append(row_line("events", rule, result.success, len(events), int(bad_rows[at]), examples))
+        outcome.checks.append(row_line("events", rule, result.success, len(events), judge.bad(at), examples))
     labelled = cast(pd.DataFrame, _Labelled(path, config))
-    check_table(engine, "events", labelled, contract, outcome, _known(good, events, time, str(fingerprint)))
+    check_table(engine, "events", labelled, contract, outcome, _known(good, events, time, str(good.fingerprint)))
     return good
+
+
+def _count(good: GoodEvents, users: Texts, rows: pd.DataFrame, time: str, config: RunConfig) -> None:
+    """Count more good rows."""
+    labels = _labels(rows, config)
+    place = pd.RangeIndex(good.rows, good.rows + len(rows))
+    good.fingerprint.add(rows.set_axis(place).assign(**{POSITIVE: labels.astype(float)}))
+    good.rows, good.positive = place.stop, good.positive + int(labels.sum())
+    good.of_user = added(good.of_user, np.bincount(users.numbers(rows["user_id"]), minlength=len(users)))
+    if len(rows):
+        oldest, newest = rows[time].min(), rows[time].max()
+        good.oldest = oldest if good.oldest is None else min(good.oldest, oldest)
+        good.newest = newest if good.newest is None else max(good.newest, newest)
 
 
 def _known(good: GoodEvents, events: StoredTable, time: str, fingerprint: str) -> Known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +22,7 @@ from expectations.by_block import FIRST
 from expectations.columns import columns_suite, kinds_of
 from expectations.engine import Engine, gx
 from expectations.events import GoodEvents, check_events, on_disk
+from expectations.kept_checks import KeptChecks
 from expectations.outcome import Outcome, check_table, line_of, row_line
 from expectations.rules import Contract
 from nightloom.config import RunConfig
@@ -34,10 +36,12 @@ from nightloom.data.tables.schema import Tables
 ORDER = ("items", "users", "events", "links")
 """Referenced tables come first, so that a foreign key needs a good row."""
 
-NOT_SUITES = ("by_block", "by_value", "columns", "engine", "events", "outcome", "rules", "run")
+NOT_SUITES = ("by_block", "by_value", "columns", "engine", "events", "kept_checks", "outcome", "rules", "run")
 
 
-def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime) -> dict[str, Any]:
+def check(
+    tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, int] | None, now: datetime, keep: Path | None = None
+) -> dict[str, Any]:
     """Check the tables and separate good rows from bad.
 
     Three questions in turn: are the columns there and of their type, which rows break a rule, and can the good rows together be
@@ -50,6 +54,7 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
         folder: where to write; it exists.
         last: rows per table of the last night, None on the first.
         now: when the night runs, with time zone.
+        keep: where what is found of events in parts is kept for the next night (`expectations.kept_checks`); None: it is not.
 
     Returns:
         Figures (JSON values): rows, quarantined and bad_share (by table), reasons (table -> reason -> rows), rules and warnings.
@@ -72,8 +77,11 @@ def check(tables: Tables, config: RunConfig, folder: Path, last: Mapping[str, in
             if fit:
                 contract = suite.contracts(tables, config, last, now)[name]
                 if name == "events":
-                    with on_disk(tables.events, folder) as events:
-                        good_events = check_events(engine, events, config, contract, outcome, quarantine, folder / "events.parquet")
+                    with on_disk(tables.events, folder) as events, tempfile.TemporaryDirectory(prefix=".kept-", dir=folder) as scratch:
+                        kept = None
+                        if keep and len(events.ends) > 1:
+                            kept = KeptChecks(keep, events, config, contract.rows, Path(scratch))
+                        good_events = check_events(engine, events, config, contract, outcome, quarantine, folder / "events.parquet", kept)
                     tables.events = cast(pd.DataFrame, StoredTable(folder / "events.parquet"))
                 else:
                     table = tables.present()[name].reset_index(drop=True)

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from expectations.run import check
 from nightloom.core.errors import ContractBroken, DamagedError
+from nightloom.data.tables.kept import kept_home
 from nightloom.data.tables.pictures import PICTURES
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.runs.keys import ReadKeys
@@ -29,7 +30,8 @@ def validate(night: Night, collected: Manifest) -> Manifest:
 
     def body(folder: Path) -> dict[str, Any]:
         try:
-            return check(read_snapshot(collected.path, in_blocks=True), night.config, folder, last, now)
+            keep = None if night.run_directory else kept_home(night.root, night.config.name) / "validate"
+            return check(read_snapshot(collected.path, in_blocks=True), night.config, folder, last, now, keep)
         except ContractBroken as broken:  # an unfinished stage's folder is made anew by the next run: what was found stays in the night's
             keep_findings(folder, night)
             raise broken.moved(night.folder) from None

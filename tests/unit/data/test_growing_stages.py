@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expectations import base
+from expectations import events as of_events
 from expectations.run import check, read_checked
 from nightloom.config import config_from_dict
 from nightloom.core.sequences import Sequences
@@ -21,8 +24,10 @@ from nightloom.data.sources import files
 from nightloom.data.tables import coded
 from nightloom.data.tables.kept import SAID, kept_home
 from nightloom.data.tables.snapshot import read_snapshot
+from nightloom.privacy.forget import forget
 from tests.sections import of_prepare
 from tests.unit.data.test_growing import NAME, days, log
+from tests.unit.expectations.test_coded_events import pages
 from tests.unit.expectations.test_contracts import NOW
 
 PROTOCOLS = ("streaming", "leave_one_out")
@@ -58,14 +63,22 @@ def sources(folder: Path, seed: int, rows: int) -> list[Path]:
     return days(folder / "events", events, ends, "csv")
 
 
-def chain(config: Any, root: Path, out: Path, keep: Path | None) -> tuple[Any, Any]:
+def chain(config: Any, root: Path, out: Path, keep: Path | None, now: datetime = NOW) -> tuple[Any, Any]:
     """Figures of validate and prepare."""
     snapshot = collect(NAME, config.data, root)
     for stage in ("validate", "prepare"):
         (out / stage).mkdir(parents=True)
-    checked = check(read_snapshot(snapshot.path, in_blocks=True), config, out / "validate", None, NOW)
+    checked = check(read_snapshot(snapshot.path, in_blocks=True), config, out / "validate", None, now, keep and keep / "validate")
     good = read_checked(out / "validate", in_blocks=True)
     return checked, prepare(good, out / "prepare", **of_prepare(config), keep=keep and keep / "prepare")
+
+
+def rows_judged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each block of events that is judged."""
+    found: list[int] = []
+    really = of_events.separate
+    monkeypatch.setattr(of_events, "separate", lambda block, breaches: (found.append(len(block)), really(block, breaches))[1])
+    return found
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -91,22 +104,26 @@ def test_later_nights_give_what_the_first_would(seed: int, tmp_path: Path, monke
     dealt: list[int] = []
     really = of_rows.Buckets.deal
     monkeypatch.setattr(of_rows.Buckets, "deal", lambda *given: (dealt.append(len(given[1])), really(*given)))
+    judged = rows_judged(monkeypatch)
     chain(config, root, tmp_path / "first", kept_home(root, NAME))
     for place in later:
         (tmp_path / place.name).rename(place)
         told = []
         for night, keep in (("kept", kept_home(root, NAME)), ("scratch", None)):
             dealt.clear()
+            judged.clear()
             out = tmp_path / f"{night}-{place.stem}"
-            told.append((chain(config, root if keep else out / "mlruns", out, keep), sum(dealt)))
+            told.append((chain(config, root if keep else out / "mlruns", out, keep), sum(dealt), sum(judged)))
         assert told[0][0] == told[1][0]
         assert content(tmp_path / f"kept-{place.stem}" / "validate") == content(tmp_path / f"scratch-{place.stem}" / "validate")
         assert content(tmp_path / f"kept-{place.stem}" / "prepare") == content(tmp_path / f"scratch-{place.stem}" / "prepare")
+        assert pages(tmp_path / f"kept-{place.stem}" / "validate") == pages(tmp_path / f"scratch-{place.stem}" / "validate")
     assert told[0][1] < told[1][1] - 200
+    assert told[0][2] < told[1][2] - 200
     assert len(json.loads((kept_home(root, NAME) / "prepare" / SAID).read_text())["parts"]) >= 6
 
 
-def test_rows_are_dealt_anew_where_parts_are_others_or_nights_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_is_dealt_anew_where_parts_are_others_or_nights_too_many_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = sources(tmp_path / "source", 5, 400)
     config, root = run(tmp_path / "source"), tmp_path / "mlruns"
     chain(config, root, tmp_path / "first", kept_home(root, NAME))
@@ -122,3 +139,52 @@ def test_rows_are_dealt_anew_where_parts_are_others_or_nights_too_many(tmp_path:
         chain(config, root, tmp_path / f"kept-{night}", kept_home(root, NAME))
         assert content(tmp_path / f"kept-{night}" / "prepare") == content(tmp_path / "scratch" / "prepare")
         assert json.loads(said.read_text())["nights"] == 1
+    assert {stage.name for stage in kept_home(root, NAME).iterdir()} == {"collect", "validate", "prepare"}
+    forget(NAME, "7", root)
+    assert not list(kept_home(root, NAME).iterdir())
+
+
+def test_what_a_rule_says_by_now_is_judged_anew_where_it_says_another_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = tmp_path / "source", tmp_path / "mlruns"
+    places = sources(source, 6, 300)
+    events = pd.read_csv(places[0])
+    events.loc[5, "timestamp"] = int((NOW + timedelta(days=3)).timestamp())
+    events.to_csv(places[0], index=False)
+    config, home = run(source), kept_home(root, NAME)
+    judged = rows_judged(monkeypatch)
+
+    def night(name: str, days_later: int, keep: Path | None) -> tuple[Any, int]:
+        judged.clear()
+        (tmp_path / name).mkdir()
+        tables = read_snapshot(collect(NAME, config.data, root).path, in_blocks=True)
+        found = check(tables, config, tmp_path / name, None, NOW + timedelta(days=days_later), keep and keep / "validate")
+        return found, sum(judged)
+
+    night("first", 0, home)
+    catalogue = (source / "items.csv").read_text()
+    changes = {"nothing": (1, catalogue), "a new item": (1, catalogue + "77,new\n"), "it is later": (5, catalogue)}
+    changes["an item of old events"] = (5, catalogue + "18,known by now\n")
+    for name, (later, items) in changes.items():
+        (source / "items.csv").write_text(items)
+        found, rows = night(f"kept {name}", later, home)
+        again, all_rows = night(f"scratch {name}", later, None)
+        assert found == again
+        assert content(tmp_path / f"kept {name}") == content(tmp_path / f"scratch {name}")
+        assert (rows < all_rows - 200) == (name in ("nothing", "a new item")), name
+
+
+def test_rules_that_look_at_other_rows_have_all_rows_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = tmp_path / "source", tmp_path / "mlruns"
+    sources(source, 7, 300)
+    config, judged = run(source), rows_judged(monkeypatch)
+    usual = base.contracts
+    once = base.unique("timestamp")
+    monkeypatch.setattr(base, "contracts", lambda *given: (found := usual(*given)) | {"events": base.more(found["events"], (once,))})
+    tables = read_snapshot(collect(NAME, config.data, root).path, in_blocks=True)
+    for night in ("first", "second"):
+        judged.clear()
+        (tmp_path / night).mkdir()
+        check(tables, config, tmp_path / night, None, NOW, kept_home(root, NAME) / "validate")
+        assert sum(judged) == len(tables.events)
+    assert not (kept_home(root, NAME) / "validate").exists()
+    assert content(tmp_path / "first") == content(tmp_path / "second")

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from nightloom.cli import app
 from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
+from nightloom.data.tables.kept import keeping, kept_home, take
 from nightloom.data.tables.pictures import STORE, take_in
 from nightloom.data.tables.schema import Tables
 from nightloom.data.tables.snapshot import Snapshot, write_snapshot
@@ -124,6 +125,18 @@ def test_no_more_nights_than_are_kept_are_left_alone(nights: list[Made], tmp_pat
     assert old(tmp_path, 5, {}) == []
     live(tmp_path, 1, rows=9, titles=["x"], name="other")
     assert {one.path.relative_to(tmp_path).parts[1] for one in old(tmp_path, 4, {}) if one.kind in ("stages", "snapshots")} == {NAME}
+
+
+def test_parts_that_no_night_takes_up_any_more_go(nights: list[Made], tmp_path: Path) -> None:
+    for stage, day in (("collect", 1), ("validate", 5)):
+        with keeping(kept_home(tmp_path, NAME) / stage, "key", {}) as folder:
+            (folder / "000000.parquet").write_bytes(b"rows")
+        set_back(kept_home(tmp_path, NAME) / stage, day)
+    home = kept_home(tmp_path, NAME) / "collect"
+    assert places(old(tmp_path, 2, {}), "parts") == {home}
+    (tmp_path / "into").mkdir()
+    assert take(home, "key", tmp_path / "into")
+    assert places(old(tmp_path, 2, {}), "parts") == set()  # a night found it of use
 
 
 def test_text_vectors_of_no_catalogue_that_stays_go(nights: list[Made], tmp_path: Path) -> None:

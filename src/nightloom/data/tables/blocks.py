@@ -71,14 +71,15 @@ class StoredTable:
         """All rows of some columns."""
         return read_coded(self.path, columns)
 
-    def blocks(self, only: Sequence[str] | None = None, skip: int = 0) -> Iterator[pd.DataFrame]:
+    def blocks(self, only: Sequence[str] | None = None, skip: int = 0, end: int | None = None) -> Iterator[pd.DataFrame]:
         """The rows in their order, or some of their columns, a block at a time; the index is their place in the table.
 
         Args:
             only: the columns; None: all.
             skip: parts that are left out at the beginning.
+            end: the part before which the rows end; None: to the last.
         """
-        for first, group in self.groups(only, skip):
+        for first, group in self.groups(only, skip, end):
             columns = {name: group.column(name).to_pandas() for name in group.column_names}
             yield pd.DataFrame(columns, copy=False).set_axis(pd.RangeIndex(first, first + len(group)))
 
@@ -100,10 +101,16 @@ class StoredTable:
         return int(np.searchsorted(self.ends, row, side="right"))
 
 
-def in_blocks(table: pd.DataFrame | StoredTable) -> Iterator[pd.DataFrame]:
-    """A table's rows in their order, a block at a time; the index is their place in the table. One without rows has one block."""
+def in_blocks(table: pd.DataFrame | StoredTable, begin: int = 0, end: int | None = None) -> Iterator[pd.DataFrame]:
+    """A table's rows in their order, a block at a time; the index is their place in the table. One without rows has one block.
+
+    Args:
+        table: in memory or on disk.
+        begin: the part with which a table on disk begins.
+        end: the part before which it ends; None: to the last.
+    """
     if isinstance(table, StoredTable):
-        yield from table.blocks() if len(table) else [table.no_rows]
+        yield from table.blocks(skip=begin, end=end) if len(table) else [table.no_rows]
         return
     for first in range(0, max(len(table), 1), of_text.ROW_GROUP):
         block = table.iloc[first : first + of_text.ROW_GROUP]
@@ -269,6 +276,10 @@ class PartByPart:
             self._writer.__exit__(*given)
         elif not any(self._path.iterdir()):
             write_part(self._path / part_name(0), self._schema.empty_table())
+
+    def go_on(self, part: Path) -> None:
+        """What stayed of a part before, under the part's name."""
+        link(part, self._path / part.name)
 
     def add(self, rows: pd.DataFrame, block: pd.DataFrame) -> None:
         """What stays of the next block."""
