@@ -101,6 +101,8 @@ class Rows:
         self._events, self._config, self._folder = events, config, folder
         self._verdicts: list[NDArray[np.int8]] = []
         begun = kept.begun() if kept else None
+        if begun and 2 * begun.count * BUCKET < self.count:  # the buckets would be too large for memory
+            begun = None
         if begun:
             self.users, self.items, self.names = (Texts.of(begun.texts[name]) for name in TEXTS)
             self.names_of = begun.names_of
