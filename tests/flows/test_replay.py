@@ -16,7 +16,6 @@ import pytest
 
 from nightloom.core.errors import InputError
 from nightloom.experiments.replay import ARMS, METRIC, moments
-from tests.no_pickles import no_pickles
 from tests.tiny_models import WORDS, tiny_bert
 
 REPOSITORY = Path(__file__).parents[2]
@@ -96,7 +95,6 @@ def test_every_night_is_lived_in_every_way(home: Path, whole: Path) -> None:
         assert night["epochs"]["warm"] < night["epochs"]["scratch"]
         assert night["cpu_seconds"]["warm"] > 0
     assert third[METRIC]["frozen"] != third[METRIC]["scratch"]
-    assert no_pickles(home / "mlruns")
 
 
 def test_a_night_is_judged_on_its_own_period_and_knows_nothing_of_it(home: Path, whole: Path) -> None:
