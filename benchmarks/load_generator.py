@@ -159,9 +159,12 @@ class Generator:
         self.outcomes[status + (" with retry-after" if told else "")] += 1
         self._under_way -= 1
         connection.request = b""
-        self._idle.append(connection)
+        if b"\r\nconnection: close" in head:
+            self._over(connection)
+        else:
+            self._idle.append(connection)
 
-    def _over(self, connection: Connection, why: str) -> None:
+    def _over(self, connection: Connection, why: str = "") -> None:
         """Close a connection; a request that was under way on it has failed, one that waits in the pool has not begun."""
         del self._open[connection.socket.fileno()]
         connection.socket.close()
