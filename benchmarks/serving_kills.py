@@ -33,6 +33,8 @@ from nightloom.serving.model.artefact import Artefact
 
 WORKERS = 2
 START_SECONDS = 300.0
+PAUSE = 0.05
+"""Seconds between a client's events: a worker that starts learns from all of them, so that more would make it start later and later."""
 FIRST = 1_900_000_000
 
 
@@ -59,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if status == "200":
                     acknowledged.append(f"k{number}")
                     break
+            time.sleep(PAUSE)
             became[f"recommendation: {post(service, '/recommend', {'user_id': said['user_id']})}"] += 1
 
     with tempfile.TemporaryDirectory(prefix="nightloom-kills-") as scratch:
@@ -67,16 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
             clients = [threading.Thread(target=ask, args=(service,)) for _ in range(given.clients)]
             for one in clients:
                 one.start()
-            for _ in range(given.kills):
-                victim = random.choice(answering(service))
-                time.sleep(random.random() / 2)
-                os.kill(victim, signal.SIGKILL)
-                while psutil.pid_exists(victim):
-                    time.sleep(0.01)
-            answering(service)
-            done.set()
-            for one in clients:
-                one.join()
+            try:
+                for _ in range(given.kills):
+                    victim = random.choice(answering(service))
+                    time.sleep(random.random() / 2)
+                    os.kill(victim, signal.SIGKILL)
+                    while psutil.pid_exists(victim):
+                        time.sleep(0.01)
+                answering(service)
+            finally:
+                done.set()
+                for one in clients:
+                    one.join()
         with contextlib.closing(sqlite3.connect(home / "shop.db")) as store:
             kept = Counter(name for (name,) in store.execute("SELECT event_id FROM events"))
     lost, doubled = set(acknowledged) - set(kept), [name for name, many in kept.items() if many > 1]
