@@ -306,10 +306,110 @@ def test_a_client_may_ask_before_it_sends_its_body(serving: Serving) -> None:
 
 
 def test_another_protocol_is_not_changed_over_to(serving: Serving) -> None:
+    """As Java's client asks of every service, with its first request."""
+    asked = (b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAMAAABk")
     with serving.connect() as client:
-        client.ask("/version", None, b"connection: upgrade", b"upgrade: h2c")
+        client.ask("/version", None, *asked)
         assert client.answer()[0] == 200
+        client.ask("/recommend", ASK, *asked)
+        status, _, body = client.answer()
+        assert (status, len(json.loads(body)["items"])) == (200, 3), "the body is the request's"
+        client.send(head("/recommend", len(ASK), *asked))
+        serving.until(lambda: serving.seconds() == [0])
+        client.send(ASK, head("/version"))
+        assert [client.answer()[0] for _ in range(2)] == [200, 200]
+        client.send(head("/version", None, *asked) * 2_000)
+        assert {client.answer()[0] for _ in range(2_000)} == {200}
+        client.ask("/version", None, b"connection: upgrade, close", b"upgrade: h2c")
+        assert client.answer()[1]["connection"] == "close"
         assert client.is_over()
+    with serving.connect() as client:
+        client.send(b"CONNECT shop:443 HTTP/1.1\r\nhost: shop:443\r\n\r\n")
+        assert client.answer()[0] == 400
+
+
+def test_what_came_before_a_fault_is_answered_first(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    good = head("/recommend", len(ASK)) + ASK
+    for bad, refused in (
+        (b"HELLO shop\r\n\r\n", 400),
+        (head("/healthz", None, b"x-large: " + b"x" * 2 * BIGGEST_HEAD), 431),
+        (head("/healthz?" + "x" * 70_000), 414),
+        (head("/recommend", None, b"transfer-encoding: chunked", method="POST") + b"5\r\nabcdefgh\r\n", 400),
+    ):
+        with serving.connect() as client:
+            client.send(good * 3, bad)
+            assert [client.answer()[0] for _ in range(4)] == [200, 200, 200, refused]
+            assert client.is_over()
+    serving.until(lambda: not serving.app.admission._now)
+    assert "Traceback" not in caplog.text
+
+
+def test_who_sends_nothing_more_is_answered(serving: Serving) -> None:
+    bodies = [json.dumps({"events": [event(f"half{number}", "u1", "i1")]}).encode() for number in range(3)]
+    with serving.connect() as client:
+        client.send(*(head("/events", len(body)) + body for body in bodies), head("/events", 99), b"{")
+        client.socket.shutdown(socket.SHUT_WR)
+        assert [json.loads(client.answer()[2])["stored"] for _ in bodies] == [1, 1, 1]
+        assert client.is_over(), "the last one did not come whole"
+    with serving.connect() as client:
+        client.send(head("/events", 99), b"{")
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.is_over()
+
+
+def test_requests_are_read_as_fast_as_they_are_answered(serving: Serving) -> None:
+    piece = head("/healthz") * 5_000
+    sizes, sent = [], 20
+    with serving.connect() as client:
+        sender = threading.Thread(target=lambda: [client.send(piece) for _ in range(sent)])
+        sender.start()
+        for number in range(sent * 5_000):
+            assert client.answer()[0] == 200
+            if number % 500 == 0:
+                serving.within(lambda: sizes.append(max(len(one.pipeline) for one in serving.server._connections())))
+        sender.join(SECONDS)
+    assert 0 < max(sizes) < 10_000, "what the system hands over at a time"
+
+
+@pytest.mark.parametrize("piece", [b"a: b\r\n", b"b"])
+def test_what_stands_behind_a_body_is_no_head_and_has_its_bounds(serving: Serving, piece: bytes) -> None:
+    begin = head("/recommend", None, b"content-type: application/json", b"transfer-encoding: chunked", method="POST")
+    begin += b"%x\r\n%s\r\n0\r\nx-request-id: mine\r\n" % (len(ASK), ASK)
+    with serving.connect() as client:
+        client.send(begin, b"\r\n")
+        status, headers, _ = client.answer()
+        assert (status, headers["x-request-id"] == "mine") == (200, False)
+        client.send(begin, b"a: ", piece * (2 * BIGGEST_HEAD // len(piece)))
+        assert client.answer()[0] == 431
+
+
+def test_who_does_not_read_takes_no_place(serving: Serving) -> None:
+    with serving.connect() as client:
+        client.send(head("/openapi.json") * 400)
+        serving.until(lambda: any(one._unread for one in serving.server._connections()))
+        assert serving.app.admission._now == 0
+        assert {client.answer()[0] for _ in range(400)} == {200}
+
+
+def test_who_waits_with_a_body_takes_no_place(serving: Serving) -> None:
+    with serving.connect() as client:
+        client.send(head("/recommend", len(ASK), b"expect: 100-continue"))
+        assert client.answer()[0] == 100
+        assert serving.app.admission._now == 0
+        client.send(ASK)
+        assert client.answer()[0] == 200
+    with serving.connect() as client:  # what is refused anyway is not waited for
+        client.send(head("/events", 2 * BIGGEST_BODY, b"expect: 100-continue"))
+        assert client.answer()[0] == 413
+
+
+def test_who_is_refused_by_the_server_is_told_a_request_id_and_counted(serving: Serving) -> None:
+    name = 'method="",path="other",status="400"'
+    before = serving.app.metrics.requests[name]
+    with serving.connect() as client:
+        client.send(b"HELLO shop\r\n\r\n")
+        assert client.answer()[1]["x-request-id"]
+    assert serving.app.metrics.requests[name] == before + 1
 
 
 def test_a_crowd_is_told_to_come_back_before_it_is_read(home: Path) -> None:

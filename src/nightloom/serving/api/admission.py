@@ -39,13 +39,16 @@ class Admission:
         self._now, self._at_once, self.pace = 0, at_once, Pace(at_once)
         self._head = raw_head(CROWDED.status_code, [*CROWDED.raw_headers, *HEADERS])
 
+    def full(self, path: str) -> bool:
+        """Whether a request of a path were one too many."""
+        return (self._now >= self._at_once and not open_to_all(path)) or (path in PACED and self.pace.full)
+
     def begin(self, path: str) -> bool:
         """Take a request of a path, if it is not one too many; then `end` follows."""
-        paced = path in PACED
-        if (self._now >= self._at_once and not open_to_all(path)) or (paced and self.pace.full):
+        if self.full(path):
             return False
         self._now += 1
-        if paced:
+        if path in PACED:
             self.pace.begin()
         return True
 
@@ -57,15 +60,25 @@ class Admission:
 
     def turn_away(self, method: str, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
         """The whole answer to a request that is not taken, which is counted and logged."""
-        status = CROWDED.status_code
         self.metrics.rejected += 1
-        self.metrics.count(method, "other", status, 0.0)
-        identity = request_id(next((value for name, value in headers if name == REQUEST_ID), b""))
-        if log.isEnabledFor(logging.INFO):
-            log.info(json.dumps({"id": identity, "method": method, "path": "other", "status": status, "ms": 0.0}))
+        identity = self.told(method, CROWDED.status_code, next((value for name, value in headers if name == REQUEST_ID), b""))
         close = b"" if keep_alive else b"connection: close\r\n"
         body = b"" if method == "HEAD" else bytes(CROWDED.body)
         return b"%s%s%s: %s\r\n\r\n%s" % (self._head, close, REQUEST_ID, identity.encode(), body)
+
+    def told(self, method: str, status: int, given: bytes = b"") -> str:
+        """Count and log a request that the application does not see; its id.
+
+        Args:
+            method: of the request, as far as it was read.
+            status: of the answer.
+            given: the caller's id of it.
+        """
+        self.metrics.count(method, "other", status, 0.0)
+        identity = request_id(given)
+        if log.isEnabledFor(logging.INFO):
+            log.info(json.dumps({"id": identity, "method": method, "path": "other", "status": status, "ms": 0.0}))
+        return identity
 
 
 def open_to_all(path: str) -> bool:

@@ -74,7 +74,7 @@ class Guard:
             return message
 
         try:
-            await (self._refusal(scope, headers) or self.app)(scope, read, answer)
+            await (self.refusal(scope, headers) or self.app)(scope, read, answer)
         except Exception:  # it was answered already
             faults.exception("request %s failed", identity)
         finally:
@@ -86,8 +86,8 @@ class Guard:
                 said = {"id": identity, "method": scope["method"], "path": path, "status": status, "ms": round(seconds * 1000, 2)}
                 log.info(json.dumps(said))
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> App | None:
-        """The answer where the request is not let in."""
+    def refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> App | None:
+        """The answer where a request is not let in; nothing of its body is read."""
         path, method = scope["path"], scope["method"]
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or (int(length) > BIGGEST_BODY and path != STREAMED):

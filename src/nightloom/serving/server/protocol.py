@@ -10,17 +10,20 @@ import asyncio
 from itertools import chain
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nightloom.serving.api.admission import raw_head
 from nightloom.serving.api.guard import STREAMED, Guard
-from nightloom.serving.api.headers import HEADERS
-from nightloom.serving.api.problems import problem
+from nightloom.serving.api.headers import HEADERS, REQUEST_ID, request_id
+from nightloom.serving.api.problems import REQUEST, problem
+from nightloom.serving.server.transport import OneWrite, TurnFlow
 
 BIGGEST_HEAD = 256 << 10
-"""Bytes of a request before its body. There is room for a `page` of the greatest length, a character of which may be 12 bytes of an
-address: the application says what is wrong with it."""
+"""Bytes of a request before its body, or after it, or of what stands between two parts of it."""
+BIGGEST_ADDRESS = (1 << 16) - 1
+"""Bytes of an address that the parser takes apart."""
 SLOWEST = 10
 """Seconds that the head of a request may take, and each next part of its body."""
 PART = 16 << 10
@@ -34,20 +37,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        self.admission = cast(Guard, self.app).admission
+        self._guard = cast(Guard, self.app)
+        self.admission = self._guard.admission
         self._ticks = 0
         """Since the client has done what is waited for."""
-        self._in_head = self._in_message = self._leaving = self._refused = False
+        self._in_head = self._in_message = self._upgrading = self._leaving = self._ended = self._refused = False
         self._came, self._head_bytes, self._part_bytes = 0, 0, 0
-        """Bytes that came last; those of a head after the first that came with it; those of a part of a body."""
+        """Bytes that came last; those since the first of a head, or since some of a body; those of a part of a body."""
+        self._turn: RequestResponseCycle | None = None
+        """Whose turn it is, or was last."""
         self._whole: RequestResponseCycle | None = None
         """What waits until its request is whole."""
-        self._fault = 400
+        self._unread: RequestResponseCycle | None = None
+        """What waits until the client has read earlier answers."""
+        self._fault, self._failed = 400, 0
+        """Status of a request that the parser does not take; that of the refusal which waits for earlier answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has come."""
         if len(self.connections) < self.admission.connections:
             super().connection_made(cast(asyncio.Transport, OneWrite(transport)))
+            self.flow = TurnFlow(self.transport, self.pipeline)
             return
         self.transport = transport
         transport.write(self.admission.turn_away("", (), keep_alive=False))
@@ -55,18 +65,48 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
-        self._whole = None
+        self._whole = self._unread = None
+        self._drop_turn()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more. What it has sent whole is still answered: that is whether the connection stays."""
+        self._ended = True
+        return not self._refused and self._earlier()
 
     def data_received(self, data: bytes) -> None:
         """Some bytes."""
-        if self._refused:
+        if self._refused or self._failed:
             return
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
+        self._head_bytes = self._head_bytes + len(data) if self._in_message else 0
         self._came = len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > BIGGEST_HEAD:
-            self._refuse(431)
+        self._feed(data)
+        if self._in_message and self._head_bytes > BIGGEST_HEAD:
+            self._fail(431)
+
+    def _feed(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    self.parser.feed_data(rest)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    rest = rest[upgrade.args[0] :]
+                    self.parser.feed_data(self._stay())
+        except httptools.HttpParserError:
+            self._fail(self._fault)
+
+    def _stay(self) -> bytes:
+        """The head of a request that asks for another protocol, as if it did not. The parser takes its body for that protocol's."""
+        self._upgrading = False
+        kept = [one for one in self.headers if one[0] not in (b"connection", b"upgrade")]
+        if not self.parser.should_keep_alive():
+            kept.append((b"connection", b"close"))
+        first = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return first + b"".join(b"%s: %s\r\n" % one for one in kept) + b"\r\n"
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -74,19 +114,33 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ticks = self._part_bytes = self._head_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of a head. Those after a body are none: a proxy may have looked at the head alone."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """All before the body."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy")  # the parser ends with it, and the answer is that of a faulty request
+            self._upgrading = True
+            return
         if self._head_bytes + self._came > BIGGEST_HEAD and len(self.url) + sum(map(len, chain(*self.headers))) > BIGGEST_HEAD:
             self._fault = 431
-            raise ValueError("the head is too large")  # the parser ends with it, and the answer is that of a faulty request
+            raise ValueError("the head is too large")
+        if len(self.url) > BIGGEST_ADDRESS:
+            self._fault = 414
+            raise ValueError("the address is too large")
         self._in_head, self._ticks = False, 0
         super().on_headers_complete()
-        if self._leaving or self.parser.should_upgrade():
+        if self._leaving:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Some of the body."""
         super().on_body(body)
+        self._head_bytes = 0
         self._part_bytes += len(body)
         if self._part_bytes >= PART or self.scope["path"] == STREAMED:
             self._ticks = self._part_bytes = 0
@@ -95,6 +149,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
+        if self._upgrading:
+            return
         self._in_message = False
         super().on_message_complete()
         if self._whole is not None:
@@ -102,21 +158,29 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, _app: Any) -> None:
         """It is this request's turn on its connection."""
-        if cycle.more_body and not cycle.waiting_for_100_continue and cycle.scope["path"] != STREAMED:
-            self._whole = cycle
-        else:
+        self._turn = cycle
+        path = cycle.scope["path"]
+        if not cycle.more_body or path == STREAMED:
             self._begin(cycle)
+            return
+        if cycle.waiting_for_100_continue:
+            if self.admission.full(path) or self._guard.refusal(cycle.scope, dict(cycle.scope["headers"])) is not None:
+                self._begin(cycle)
+                return
+            cycle.waiting_for_100_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._whole = cycle
 
     def _begin(self, cycle: RequestResponseCycle) -> None:
         self._whole = None
+        if self.flow.write_paused:  # who reads nothing takes no place either
+            self._unread = cycle
+            return
         path = cycle.scope["path"]
         if self.admission.begin(path):
             task = self.loop.create_task(self._answer(cycle, path))
             task.add_done_callback(self.tasks.discard)
             self.tasks.add(task)
-            return
-        if self.flow.write_paused:  # it asks again and again, and reads nothing
-            self.transport.abort()
             return
         self.transport.write(self.admission.turn_away(cycle.scope["method"], cycle.scope["headers"], keep_alive=cycle.keep_alive))
         cycle.response_started = cycle.response_complete = True
@@ -133,18 +197,27 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is on its way, and the next request of the connection may be."""
         self._ticks = 0
-        cast(OneWrite, self.transport).flush()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
+        cast(OneWrite, self.transport).flush()
+        cycle, app = self.pipeline.pop() if self.pipeline else (None, None)
+        if cycle is not None and (not cycle.more_body or not (self._failed or self._ended)):
             self._start_asgi_task(cycle, app)
+            self.flow.resume_reading()
+        elif self._failed:
+            self._refuse(self._failed)
+        elif self._ended:
+            self.transport.close()
+        else:
+            self.flow.resume_reading()
 
     def resume_writing(self) -> None:
         """The client has read on."""
         self._ticks = 0
         super().resume_writing()
+        if (cycle := self._unread) is not None:
+            self._unread = None
+            self._begin(cycle)
 
     def tick(self) -> None:
         """A second has gone by."""
@@ -169,62 +242,42 @@ class BoundedProtocol(HttpToolsProtocol):
         """The worker ends: whoever asks once more is told that the connection does."""
         self._leaving = True
 
-    def send_400_response(self, _msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(self._fault)
+    def _earlier(self) -> bool:
+        """Whether a request that came whole has not been answered yet."""
+        turn = self._turn
+        return bool(self.pipeline) or (turn is not None and not turn.response_complete and not turn.more_body)
+
+    def _fail(self, status: int) -> None:
+        """Refuse what came last, after the answers to what came before."""
+        if not self._earlier():
+            self._refuse(status)
+        elif not self._failed:
+            self._in_head = self._in_message = False
+            self._failed = status
+            self.flow.pause_reading()
 
     def _refuse(self, status: int) -> None:
         words = {
             400: "This is no HTTP request.",
             408: f"The request did not come within {SLOWEST} seconds, or its next part.",
+            414: f"An address has {BIGGEST_ADDRESS:,} bytes at most.",
             431: f"The head of a request has {BIGGEST_HEAD:,} bytes at most.",
         }
-        said = problem(status, words[status], headers={"connection": "close"})
-        self.transport.write(raw_head(status, [*said.raw_headers, *HEADERS]) + b"\r\n" + bytes(said.body))
-        self.transport.write_eof()  # not closed at once: what is still to come would make the system forget what was said
-        self._refused = True
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-
-
-class OneWrite:
-    """A transport that sends the head of an answer together with the body: each write is a call of the system, and wakes the client.
-
-    Args:
-        transport: of the connection.
-    """
-
-    __slots__ = ("_head", "_transport", "abort", "get_extra_info", "is_closing", "pause_reading", "resume_reading")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport, self._head = transport, b""
-        self.abort = transport.abort
-        self.get_extra_info, self.is_closing = transport.get_extra_info, transport.is_closing
-        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
-
-    def write(self, data: bytes) -> None:
-        """Send, but for a head, which waits for what comes next."""
-        if self._head:
-            self._transport.write(self._head + data)
-            self._head = b""
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
-            self._head = data
+        turn = self._turn
+        if turn is not None and not turn.response_complete and turn not in (self._whole, self._unread):  # it has begun, and counts there
+            identity = str(turn.scope.get(REQUEST) or request_id(b""))
         else:
-            self._transport.write(data)
+            identity = self.admission.told("" if turn is None or turn.response_complete else turn.scope["method"], status)
+        said = problem(status, words[status], headers={"connection": "close"})
+        headers = [*said.raw_headers, *HEADERS, (REQUEST_ID, identity.encode())]
+        self.transport.write(raw_head(status, headers) + b"\r\n" + bytes(said.body))
+        self.transport.write_eof()  # not closed at once: what is still to come would make the system forget what was said
+        self._refused, self._in_head, self._in_message = True, False, False
+        self._whole = self._unread = None
+        self._drop_turn()
 
-    def flush(self) -> None:
-        """Send what waits."""
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-
-    def write_eof(self) -> None:
-        """Send what waits, and nothing more."""
-        self.flush()
-        self._transport.write_eof()
-
-    def close(self) -> None:
-        """Send what waits, and close."""
-        self.flush()
-        self._transport.close()
+    def _drop_turn(self) -> None:
+        """Whoever answers learns that nobody listens."""
+        if self._turn is not None and not self._turn.response_complete:
+            self._turn.disconnected = True
+            self._turn.message_event.set()
