@@ -42,8 +42,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._ticks = 0
         """Since the client has done what is waited for."""
         self._in_head = self._in_message = self._upgrading = self._leaving = self._ended = self._refused = False
-        self._came, self._head_bytes, self._part_bytes = 0, 0, 0
-        """Bytes that came last; those since the first of a head, or since some of a body; those of a part of a body."""
+        self._came, self._first, self._head_bytes, self._part_bytes = 0, 0, 0, 0
+        """Bytes that came last; that came with the first of a head; since then, or since some of a body; those of a part of a body."""
         self._turn: RequestResponseCycle | None = None
         """Whose turn it is, or was last."""
         self._whole: RequestResponseCycle | None = None
@@ -112,6 +112,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The first byte of a request."""
         self._in_head = self._in_message = True
         self._ticks = self._part_bytes = self._head_bytes = 0
+        self._first = self._came
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -126,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise ValueError("this is no proxy")  # the parser ends with it, and the answer is that of a faulty request
             self._upgrading = True
             return
-        if self._head_bytes + self._came > BIGGEST_HEAD and len(self.url) + sum(map(len, chain(*self.headers))) > BIGGEST_HEAD:
+        if self._first + self._head_bytes > BIGGEST_HEAD and len(self.url) + sum(map(len, chain(*self.headers))) > BIGGEST_HEAD:
             self._fault = 431
             raise ValueError("the head is too large")
         if len(self.url) > BIGGEST_ADDRESS:
