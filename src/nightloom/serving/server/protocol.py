@@ -85,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._fail(431)
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
+        rest = data
         try:
             while rest:
                 try:
@@ -101,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head of a request that asks for another protocol, as if it did not. The parser takes its body for that protocol's."""
         self._upgrading = False
         kept = [one for one in self.headers if one[0] not in (b"connection", b"upgrade")]
-        if not self.parser.should_keep_alive():
+        if any(name == b"connection" and b"close" in value.lower() for name, value in self.headers):
             kept.append((b"connection", b"close"))
         first = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         self.parser = httptools.HttpRequestParser(self)
