@@ -93,7 +93,8 @@ class BoundedProtocol(HttpToolsProtocol):
                     return
                 except httptools.HttpParserUpgrade as upgrade:
                     rest = rest[upgrade.args[0] :]
-                    self.parser.feed_data(self._stay())
+                    head = self._stay()
+                    self.parser.feed_data(head)  # of another parser
         except httptools.HttpParserError:
             self._fail(self._fault)
 
