@@ -359,7 +359,7 @@ def test_who_sends_nothing_more_is_answered(serving: Serving) -> None:
 
 def test_requests_are_read_as_fast_as_they_are_answered(serving: Serving) -> None:
     piece = head("/healthz") * 5_000
-    sizes, sent = [], 20
+    sizes, sent = [], 4
     with serving.connect() as client:
         sender = threading.Thread(target=lambda: [client.send(piece) for _ in range(sent)])
         sender.start()
