@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nightloom.serving.api.admission import raw_head
-from nightloom.serving.api.guard import STREAMED, Guard
+from nightloom.serving.api.guard import STREAMED, Guard, Scope
 from nightloom.serving.api.headers import HEADERS, REQUEST_ID, request_id
 from nightloom.serving.api.problems import REQUEST, problem
 from nightloom.serving.server.transport import OneWrite, TurnFlow
@@ -166,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._begin(cycle)
             return
         if cycle.waiting_for_100_continue:
-            if self.admission.full(path) or self._guard.refusal(cycle.scope, dict(cycle.scope["headers"])) is not None:
+            if self.admission.full(path) or self._guard.refusal(cast(Scope, cycle.scope), dict(cycle.scope["headers"])) is not None:
                 self._begin(cycle)
                 return
             cycle.waiting_for_100_continue = False
