@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-MOST_OPEN = 2_000
+MOST_OPEN = 8_000
 """Connections at a time."""
 LONGEST_WAIT = 90.0
 """Seconds after the last request that answers are waited for."""
