@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
+import numpy as np
 from numba import config
 
 
@@ -16,3 +20,16 @@ def shap_library() -> ModuleType:
     finally:
         config.DISABLE_JIT = before
     return shap
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Where shap draws from the global generators, it draws the same each time: a plot made again is the same file."""
+    before, others = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(others)  # noqa: NPY002

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nightloom.core.files import write_text
 from nightloom.core.fonts import drawable, with_fonts
 from nightloom.explain.reasons import Reason
-from nightloom.explain.shap_library import shap_library
+from nightloom.explain.shap_library import same_draws, shap_library
 from nightloom.explain.shapley import Shapley
 
 SHOWN = 12
@@ -88,7 +88,8 @@ def draw(
         title,
     )
     words = to_shap(first, labels, np.array([f"{label} · " for label in labels], dtype=object))
-    write_text(folder / TEXT_PLOT, _text_page(shap.plots.text(words, display=False)))
+    with same_draws():
+        write_text(folder / TEXT_PLOT, _text_page(shap.plots.text(words, display=False)))
     if len(fields) > 1:
         names = sorted({name for _, players in fields for name in players})
         table = table_to_shap(fields, [shown_name(name, f"field {at}") for at, name in enumerate(names)])
@@ -155,7 +156,8 @@ def saved(path: Path, plot: Callable[[], Any], title: str = "") -> None:
     from matplotlib import pyplot
 
     try:
-        plot()
+        with same_draws():
+            plot()
         if title:
             pyplot.gcf().suptitle(title.replace("$", r"\$"), x=0.02, y=1.0, ha="left", va="bottom", fontsize=12)
         pyplot.gcf().savefig(path, dpi=110, bbox_inches="tight")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nightloom.core.errors import NightloomError
 from nightloom.core.sequences import Histories
-from nightloom.explain.shap_library import shap_library
+from nightloom.explain.shap_library import same_draws, shap_library
 from nightloom.explain.shap_plots import SHOWN, saved, shown_name
 from nightloom.models.sequential.network import inference
 from nightloom.models.sequential.recommender import SequentialRecommender
@@ -78,13 +78,9 @@ def explain_text(encoder: Reads, model: SequentialRecommender, history: Historie
 
     words = " ".join(text.split()[:LONGEST])
     masker = shap.maskers.Text(r"\W+")  # by words: a word piece says little to a person
-    state = np.random.get_state()  # noqa: NPY002  # shap seeds numpy's global generator
-    try:
+    with same_draws():
         explainer = shap.explainers.Partition(worth_of_text(encoder, model, history, item), masker, seed=0)
-        found = explainer([words], max_evals=EVALUATIONS, batch_size=EVALUATIONS, silent=True)
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-    return found[0]
+        return explainer([words], max_evals=EVALUATIONS, batch_size=EVALUATIONS, silent=True)[0]
 
 
 def worth_of_text(
