@@ -191,8 +191,7 @@ def main() -> None:
     say(f"Asked were {asked:,} events of {figures['test_users']:,} users, of {there:,} events:")
     say(f"NDCG@10 {figures['ndcg']:.4f} ({figures['low']:.4f} to {figures['high']:.4f}). Cells hold {found:.3f} of the neighbours.")
     if given.write:
-        command = f"`python -m benchmarks.many_items --items {given.items} --workers {given.workers}`"
-        given.write.write_text("# Many items\n\n" + "\n".join(lines) + f"\n\n{conditions()} Command: {command}.\n", encoding="utf-8")
+        given.write.write_text("# Many items\n\n" + "\n".join(lines) + f"\n\n{conditions('many_items')}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def main() -> None:
     if chosen.plot:
         draw(chosen.plot, found)
     if chosen.write:
-        chosen.write.write_text(f"# Growing tables\n\n{tables_of(found, later)}\n\n{conditions()}\n", encoding="utf-8")
+        chosen.write.write_text(f"# Growing tables\n\n{tables_of(found, later)}\n\n{conditions('scale')}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

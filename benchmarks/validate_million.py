@@ -79,11 +79,11 @@ def main() -> None:
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
     print(table)
     if chosen.write:
-        chosen.write.write_text(f"# Validating {chosen.events:,} events\n\n{table}\n\n{conditions()}\n", encoding="utf-8")
+        chosen.write.write_text(f"# Validating {chosen.events:,} events\n\n{table}\n\n{conditions('validate_million')}\n", encoding="utf-8")
 
 
-def conditions() -> str:
-    """When, where and how."""
+def conditions(module: str) -> str:
+    """When, where and how; `module` is the benchmark's."""
     load = os.getloadavg()[0]
     cpu = next(
         (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
@@ -92,7 +92,7 @@ def conditions() -> str:
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({cpu}), load average {load:.1f} at the end, "
         f"Python {platform.python_version()}, pandas {pd.__version__}, at {git}. "
-        f"Command: `python -m benchmarks.validate_million {' '.join(sys.argv[1:])}`."
+        f"Command: `python -m benchmarks.{module} {' '.join(sys.argv[1:])}`."
     )
 
 

@@ -137,16 +137,21 @@ def _histories(view: View, told: Iterable[str], rules: Rules, index: Mapping[str
     return Histories(offsets_of(lengths), dense, nothing, nothing.astype(np.int16), good, np.zeros(len(lengths), np.int64))
 
 
-if __name__ == "__main__":
+def main(folder: Path, store: Path, out: Path, after: int, parent: int) -> None:
+    """Run as a process of its own that ends with `parent`; prints the row of the store up to which all was read."""
     from nightloom.runs.processes import tie_to_parent  # here, since workers read this module
 
-    _folder, _store, _out, _after, _parent = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
-    tie_to_parent(_parent)
+    tie_to_parent(parent)
     os.nice(10)  # who asks goes first
     try:
-        _reached, _made = rebuild(Champion.read(_folder / CHAMPION), _store, _after)
-    except (NightloomError, OSError, ValueError) as _error:
-        sys.exit(str(_error))
-    if _made is not None:
-        _made.write(_out)
-    sys.stdout.write(str(_reached))
+        reached, made = rebuild(Champion.read(folder / CHAMPION), store, after)
+    except (NightloomError, OSError, ValueError) as error:
+        sys.exit(str(error))
+    if made is not None:
+        made.write(out)
+    sys.stdout.write(str(reached))
+
+
+if __name__ == "__main__":
+    _folder, _store, _out = map(Path, sys.argv[1:4])
+    main(_folder, _store, _out, int(sys.argv[4]), int(sys.argv[5]))
