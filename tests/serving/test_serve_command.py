@@ -109,6 +109,7 @@ def test_workers_hold_no_torch_and_both_answer(served: SimpleNamespace) -> None:
     processes = workers_of(served.process)
     assert len(processes) == 2
     for worker in processes:
+        assert f"worker {worker.pid} answers at {served.address}" in served.log.read_text()
         assert worker.environ()["OMP_NUM_THREADS"] == "1"  # threads that wait in a loop would cost more than the answers
         maps = Path(f"/proc/{worker.pid}/maps").read_text()
         assert "numba" in maps

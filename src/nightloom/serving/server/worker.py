@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -30,6 +32,7 @@ ACCEPTED = 256
 """Clients that are taken between two looks at those who have come before."""
 END_SECONDS = 20
 """How long it waits for answers that are under way."""
+log = logging.getLogger("nightloom.serving")
 
 
 def work(settings: Settings, host: str, port: int, serving: Event) -> None:
@@ -91,6 +94,8 @@ class Worker(uvicorn.Server):
         self._listener.listen(BACKLOG)
         self._listener.setblocking(False)
         loop.add_reader(self._listener, self._accept, loop)
+        host, port = self._listener.getsockname()[:2]
+        log.info("worker %s answers at http://%s:%s", os.getpid(), f"[{host}]" if ":" in host else host, port)
         self._serving.set()
 
     def _accept(self, loop: asyncio.AbstractEventLoop) -> None:
