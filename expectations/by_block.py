@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class ByBlock:
         """Whether what was found in a part holds good without the part: each rule judges a row, or a value, by itself."""
         columns = {text.column for text in self._texts}
         of_values = [rule for rule in rules if rule.breaks and rule.alone and len(rule.reads) == 1 and rule.reads[0] in columns]
-        plain = [rule for rule in rules if rule.breaks and rule.alone and getattr(rule.breaks, "__closure__", ()) is None]
+        plain = [rule for rule in rules if rule.breaks and rule.alone and _is_plain(rule.breaks)]
         return not self._whole and all(rule in of_values or rule in plain for rule in rules if rule.breaks)
 
     def write(self, folder: Path) -> dict[str, Any]:
@@ -176,6 +177,11 @@ class ByBlock:
     def examples(self, place: int) -> pd.Series:
         """Values of the column that a rule is about, in the first rows that break it."""
         return pd.concat(self._first[self._expected[place].id])
+
+
+def _is_plain(breaks: Callable[..., Any]) -> bool:
+    """Whether what a function says depends on its code and its argument alone: it holds on to no value that may be another tomorrow."""
+    return isinstance(breaks, FunctionType) and not (breaks.__closure__ or breaks.__defaults__ or breaks.__kwdefaults__)
 
 
 class _Text:

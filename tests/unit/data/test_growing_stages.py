@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from expectations import base
 from expectations import events as of_events
+from expectations.rules import RowRule
 from expectations.run import check, read_checked
 from nightloom.config import config_from_dict
 from nightloom.core.sequences import Sequences
@@ -171,6 +173,40 @@ def test_what_a_rule_says_by_now_is_judged_anew_where_it_says_another_thing(tmp_
         assert found == again
         assert content(tmp_path / f"kept {name}") == content(tmp_path / f"scratch {name}")
         assert (rows < all_rows - 200) == (name in ("nothing", "a new item")), name
+
+
+class Priced:
+    """Items of which an event must say a value."""
+
+    def __init__(self, items: set[str]) -> None:
+        self.items = items
+
+    def lacks(self, events: pd.DataFrame) -> pd.Series:
+        """Where it does not."""
+        return events["item_id"].isin(self.items) & (events["event"] == "view")
+
+
+HELD: dict[str, Callable[[set[str]], Callable[[pd.DataFrame], pd.Series]]] = {
+    "a method": lambda items: Priced(items).lacks,
+    "a default value": lambda items: lambda t, which=items: t["item_id"].isin(which) & (t["event"] == "view"),
+    "a default value by name": lambda items: lambda t, *, which=items: t["item_id"].isin(which) & (t["event"] == "view"),
+    "a closure": lambda items: lambda t: t["item_id"].isin(items) & (t["event"] == "view"),
+}
+
+
+@pytest.mark.parametrize("how", list(HELD))
+def test_a_rule_that_holds_on_to_what_may_change_is_asked_anew(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root = tmp_path / "source", tmp_path / "mlruns"
+    sources(source, 8, 300)
+    config, usual, home = run(source), base.contracts, kept_home(root, NAME)
+    tables = read_snapshot(collect(NAME, config.data, root).path, in_blocks=True)
+    for night, items, keep in (("first", {"3"}, home), ("second", {"4"}, home), ("scratch", {"4"}, None)):
+        rule = RowRule("item_id", "without a price", HELD[how](items), reads=("item_id", "event"), alone=True)
+        monkeypatch.setattr(base, "contracts", lambda *given, one=rule: (f := usual(*given)) | {"events": base.more(f["events"], (one,))})
+        (tmp_path / night).mkdir()
+        check(tables, config, tmp_path / night, None, NOW, keep and keep / "validate")
+    assert content(tmp_path / "second") == content(tmp_path / "scratch")
+    assert content(tmp_path / "first") != content(tmp_path / "second")
 
 
 def test_rules_that_look_at_other_rows_have_all_rows_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
