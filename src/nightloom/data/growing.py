@@ -87,9 +87,12 @@ class Growing:
             if not self._begun:
                 drop(self._home)
             return
-        before = said_of(self._source.parts, found.begun.place)
-        if stamps_of(self._source.parts) != self._stamps:
-            return  # a file was written to while it was read
+        try:
+            before, stamps = said_of(self._source.parts, found.begun.place), stamps_of(self._source.parts)
+        except OSError:
+            return  # a file that was read is gone by now
+        if stamps != self._stamps:
+            return  # one was written to while it was read
         said = {"before": before, **found.begun.said}
         with keeping(self._home, self._key, said) as folder:
             found.begun.write(folder, parts)

@@ -197,6 +197,20 @@ def test_who_writes_a_source_while_it_is_read_is_not_kept(tmp_path: Path, monkey
     same(source, root, tmp_path)
 
 
+def test_a_file_that_goes_away_once_it_is_read_ends_no_night(tmp_path: Path) -> None:
+    source, root = tmp_path / "source", tmp_path / "mlruns"
+    places = days(source, log(5, 300), [100, 200, 300], "csv")
+
+    def rotate(line: str) -> None:
+        if line.startswith("read 300 events"):
+            places[0].unlink()
+
+    found = collect(NAME, DataConfig(events=str(source), store="none"), root, rotate)
+    assert found.counts["events"] + found.rejected["events"] == 300
+    assert not (kept_home(root, NAME) / "collect").exists()
+    same(source, root, tmp_path)
+
+
 def test_a_kill_while_it_is_kept_leaves_nothing_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     places = days(source, log(6, 400), [100, 200, 300, 400], "csv")
