@@ -211,6 +211,26 @@ def test_a_file_that_goes_away_once_it_is_read_ends_no_night(tmp_path: Path) -> 
     same(source, root, tmp_path)
 
 
+def test_two_nights_that_keep_at_one_moment_both_end_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, really = tmp_path / "parts" / "collect", kept.drop
+
+    def keep(key: str) -> None:
+        with kept.keeping(home, key, {}) as folder:
+            (folder / "one").write_text(key)
+
+    def between(place: Path) -> None:
+        really(place)
+        monkeypatch.setattr(kept, "drop", really)
+        keep("the other's")
+
+    monkeypatch.setattr(kept, "drop", between)
+    keep("mine")
+    (tmp_path / "into").mkdir()
+    assert kept.take(home, "the other's", tmp_path / "into") is not None
+    assert (tmp_path / "into" / "one").read_text() == "the other's"
+    assert [path.name for path in home.parent.iterdir()] == ["collect"]
+
+
 def test_a_kill_while_it_is_kept_leaves_nothing_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     places = days(source, log(6, 400), [100, 200, 300, 400], "csv")

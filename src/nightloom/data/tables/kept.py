@@ -17,7 +17,7 @@ from typing import Any
 
 from nightloom.core.digests import check_listing, listing, read_sealed, warn, write_sealed
 from nightloom.core.errors import DamagedError
-from nightloom.core.files import partial_folder
+from nightloom.core.files import whole_folder
 
 FOLDER = Path("cache") / "parts"
 """Under the mlruns folder."""
@@ -62,12 +62,14 @@ def take(home: Path, key: str, into: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def keeping(home: Path, key: str, said: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder whose files are kept when the block ends well, in the place of those that were kept before."""
-    with partial_folder(home.parent) as partial:
+    """A folder whose files are kept when the block ends well, in the place of those that were kept before.
+
+    Where another night keeps its own at the same moment, one of both stays.
+    """
+    with whole_folder(home) as partial:
         yield partial
         write_sealed(partial / SAID, {_KEY: key, **said, _FILES: listing(partial, SAID)})
         drop(home)
-        partial.rename(home)
 
 
 def drop(home: Path) -> None:
