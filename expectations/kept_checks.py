@@ -22,15 +22,13 @@ from nightloom.config import RunConfig, hash_json
 from nightloom.core.digests import digest
 from nightloom.data.tables.blocks import SpeltWriter, StoredTable, Texts, part_name
 from nightloom.data.tables.coded import files_of, is_coded
-from nightloom.data.tables.kept import keeping, link, take
+from nightloom.data.tables.kept import MOST, keeping, link, link_all, take
 from nightloom.runs.code import code_of
 
 if TYPE_CHECKING:
     from expectations.by_block import ByBlock
     from expectations.events import GoodEvents
 
-MOST = 30
-"""Nights whose bad rows are kept in files of their own; after so many all rows are judged again."""
 BETWEEN = "expect_column_values_to_be_between"
 LIMITS = ("min_value", "max_value")
 
@@ -136,8 +134,7 @@ class KeptChecks:
         """Keep for the next night what is held."""
         if self._said is not None:
             with keeping(self._home, self._key, self._said) as folder:
-                for file in (one for one in (self._scratch / "held").rglob("*") if one.is_file()):
-                    link(file, folder / file.relative_to(self._scratch / "held"))
+                link_all(self._scratch / "held", folder)
 
 
 def has_border(expectation: Any) -> bool:

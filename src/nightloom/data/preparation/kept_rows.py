@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from nightloom.core.digests import digest
 from nightloom.data.tables.blocks import StoredTable
 from nightloom.data.tables.coded import files_of
-from nightloom.data.tables.kept import keeping, link, take
+from nightloom.data.tables.kept import MOST, keeping, link_all, take
 
-MOST = 30
-"""Nights whose rows are kept in files of their own; after so many all are dealt again."""
 TEXTS = ("users", "items", "names")
 
 
@@ -78,8 +76,7 @@ class KeptRows:
         """Link the files of dealt rows, before they are sorted in their place."""
         self._dealt = dealt
         for number, folder in enumerate(dealt.folders):
-            for file in folder.iterdir():
-                link(file, self._scratch / "held" / str(number) / file.name)
+            link_all(folder, self._scratch / "held" / str(number))
 
     def keep(self) -> None:
         """Keep what is held for the next night."""
@@ -92,8 +89,6 @@ class KeptRows:
             "names_of": dealt.names_of.tolist(),
         }
         with keeping(self._home, self._key, said) as folder:
-            for file in (self._scratch / "held").rglob("*"):
-                if file.is_file():
-                    link(file, folder / file.relative_to(self._scratch / "held"))
+            link_all(self._scratch / "held", folder)
             for name, values in dealt.texts.items():
                 pq.write_table(pa.table({"value": values}), folder / f"{name}.parquet")

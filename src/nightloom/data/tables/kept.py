@@ -22,6 +22,8 @@ from nightloom.core.files import whole_folder
 FOLDER = Path("cache") / "parts"
 """Under the mlruns folder."""
 SAID = "kept.json"
+MOST = 30
+"""Nights whose new rows are kept in files of their own; after so many everything is gone through once more."""
 _FILES, _KEY = "files", "key"
 
 
@@ -77,6 +79,12 @@ def drop(home: Path) -> None:
     with suppress(FileNotFoundError):
         (home / SAID).unlink()
     shutil.rmtree(home, ignore_errors=True)
+
+
+def link_all(source: Path, target: Path) -> None:
+    """Give all files of a folder, and of those below it, a second name in another folder."""
+    for file in (one for one in source.rglob("*") if one.is_file()):
+        link(file, target / file.relative_to(source))
 
 
 def link(source: Path, target: Path) -> None:
