@@ -18,10 +18,7 @@ def check_name(name: str) -> None:
     Raises:
         InputError: it is none.
     """
-    if not re.fullmatch(NAME, name):
-        raise InputError(
-            f"the recommender {name!r} is no name. Use small letters, digits, - and _, up to 63 of them, a letter or digit first."
-        )
+    _check(name, NAME, "the recommender", "small letters, digits, - and _, up to 63")
 
 
 def check_study(name: str) -> None:
@@ -30,7 +27,9 @@ def check_study(name: str) -> None:
     Raises:
         InputError: it is none.
     """
-    if not re.fullmatch(STUDY, name):
-        raise InputError(
-            f"--study {name!r} is no name. Use letters, digits, blanks, - . and _, up to 100 of them, a letter or digit first."
-        )
+    _check(name, STUDY, "--study", "letters, digits, blanks, - . and _, up to 100")
+
+
+def _check(name: str, pattern: str, what: str, signs: str) -> None:
+    if not re.fullmatch(pattern, name):
+        raise InputError(f"{what} {name!r} is no name. Use {signs} of them, a letter or digit first.")
