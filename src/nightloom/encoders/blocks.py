@@ -7,18 +7,18 @@ A block holds the texts that one machine would encode together, so the vectors a
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nightloom.core.errors import InputError, NightloomError
+from nightloom.core.errands import run_errand
+from nightloom.core.errors import InputError
 from nightloom.core.files import write_json
 from nightloom.encoders.text import Pooling, TextEncoder
 from nightloom.encoders.text_cache import SHARD, TextCache
@@ -86,28 +86,26 @@ class Encoder:
         return self._loaded.encode(texts, tell)
 
 
-def main(path: Path) -> int:
-    """Run as the process; gives the exit code."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    texts, encoding = content.pop("texts"), Encoding(**content)
+def encode(given: dict[str, Any]) -> None:
+    """Encode what `Encoding.write` wrote.
+
+    Raises:
+        InputError: the language model is missing here, or another one than the night's.
+    """
+    texts, encoding = given.pop("texts"), Encoding(**given)
 
     def tell(done: int, total: int) -> None:
         if done % SHARD == 0 or done == total:
             print(f"{LEFT}{total - done}", flush=True)  # noqa: T201
 
-    try:
-        weights = resolve(encoding.model)
-        if weights.fingerprint != encoding.fingerprint:
-            raise InputError(
-                f"pretrained.model: '{encoding.model}' on {platform.node()} ({weights.path}) is not the model of the night, which has the "
-                f"fingerprint {encoding.fingerprint[:16]}. Put the same files there."
-            )
-        TextCache(Path(encoding.cache)).vectors(texts, Encoder(encoding, weights), tell)
-    except NightloomError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+    weights = resolve(encoding.model)
+    if weights.fingerprint != encoding.fingerprint:
+        raise InputError(
+            f"pretrained.model: '{encoding.model}' on {platform.node()} ({weights.path}) is not the model of the night, which has the "
+            f"fingerprint {encoding.fingerprint[:16]}. Put the same files there."
+        )
+    TextCache(Path(encoding.cache)).vectors(texts, Encoder(encoding, weights), tell)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(run_errand(Path(sys.argv[1]), encode))

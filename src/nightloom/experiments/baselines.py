@@ -21,7 +21,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from nightloom.config import RunConfig, config_from_dict
-from nightloom.core.errors import InputError, NightloomError, TrainingError
+from nightloom.core.errands import run_errand
+from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.files import write_json
 from nightloom.core.metrics import per_query
 from nightloom.core.ranking import ranks
@@ -149,23 +150,17 @@ def _tuned(
     return Bundle.load(folder / "bundle").recommender, json.loads((folder / "curves.json").read_text(encoding="utf-8"))
 
 
-def main(path: Path) -> int:
-    """Run as the process of one model; gives the exit code."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["parent"] is not None:
-        tie_to_parent(content["parent"])
-    prepared, pretrained, folder = (Path(content[name]) for name in ("prepared", "pretrained", "folder"))
+def _alone(given: dict[str, Any]) -> None:
+    """Do what `measure` wrote down."""
+    if given["parent"] is not None:
+        tie_to_parent(given["parent"])
+    prepared, pretrained, folder = (Path(given[name]) for name in ("prepared", "pretrained", "folder"))
 
     def progress(words: str) -> None:
         print(words, flush=True)  # noqa: T201
 
-    try:
-        work(config_from_dict(content["config"]), content["family"], prepared, pretrained, folder, progress)
-    except NightloomError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+    work(config_from_dict(given["config"]), given["family"], prepared, pretrained, folder, progress)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(run_errand(Path(sys.argv[1]), _alone))

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nightloom.config import PretrainedConfig
+from nightloom.core.errands import run_errand
 from nightloom.core.errors import InputError
 from nightloom.encoders import blocks, text_cache
 from nightloom.encoders.load_pretrained import load_pretrained
@@ -161,7 +162,7 @@ def test_blocks_that_processes_elsewhere_encode_have_the_same_vectors(
         assert (module, at_once) == (blocks.__name__, 2)
         for errand in reversed(errands):
             jobs.append((errand.argument, json.loads(errand.argument.read_text(encoding="utf-8"))["texts"]))
-            assert blocks.main(errand.argument) == 0
+            assert run_errand(errand.argument, blocks.encode) == 0
             for line in capsys.readouterr().out.splitlines():
                 errand.progress(line)
         return 0, errands[-1].log
@@ -182,7 +183,7 @@ def test_blocks_that_processes_elsewhere_encode_have_the_same_vectors(
     weights = resolve(str(stage.model))
     other = replace(blocks.Encoding.of(weights, "tiny", "mean", 64, "torch", tmp_path), fingerprint="0" * 64)
     other.write(tmp_path / "work.json", ["a"])
-    assert blocks.main(tmp_path / "work.json") == InputError.exit_code
+    assert run_errand(tmp_path / "work.json", blocks.encode) == InputError.exit_code
     assert "is not the model of the night" in capsys.readouterr().err
 
 
