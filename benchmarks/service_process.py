@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nightloom.serving.server.sockets import claim
 from nightloom.serving.server.workers import listen
 from nightloom.serving.settings import CHAMPION, Champion, Limits, Settings, cache_bytes
 
@@ -107,7 +108,8 @@ def _until_it_answers(service: Running) -> None:
 def main() -> None:
     home, port, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     settings = Settings(home, home / "shop.db", access_log=False, limits=Limits(cache_bytes=cache_bytes(workers)))
-    listen(settings, "127.0.0.1", port, workers)
+    with claim("127.0.0.1", port):
+        listen(settings, "127.0.0.1", port, workers)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from nightloom.serving.api.keys import KEYS, Keys
 from nightloom.serving.log import configure_log
 from nightloom.serving.prepare import prepare, serving_folder
 from nightloom.serving.rebuilder import Rebuilder
+from nightloom.serving.server.sockets import claim
 from nightloom.serving.server.workers import listen
 from nightloom.serving.settings import CHAMPION, LARGE, PREPARED, Champion, Limits, Settings, cache_bytes
 
@@ -47,10 +46,10 @@ class Place:
     large: int = LARGE
 
     def check(self) -> None:
-        """Refuse a place where the service must not, or can not, listen, and a broken file of business rules.
+        """Refuse a place where the service must not listen, and a broken file of business rules.
 
         Raises:
-            InputError: the port is taken, or a host beyond this machine is named and no key is set, or a field of the file is wrong.
+            InputError: a host beyond this machine is named and no key is set, or a field of the file is wrong.
         """
         if self.rules is not None:
             from nightloom.serving.business_rules import read_rules  # here, since the parent process needs no numpy without
@@ -61,17 +60,6 @@ class Place:
                 f"--host {self.host}: others than this machine could ask, and no key is set. Set {KEYS}, for example to "
                 "reader:KEY,writer:KEY,admin:KEY, or listen at 127.0.0.1."
             )
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-        except OSError as error:
-            raise InputError(f"--host {self.host}: no address of this machine ({error}).") from error
-        with socket.socket(found[0], socket.SOCK_STREAM) as probe:  # workers share their port, and would share it with others, too
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(found[4])
-            except OSError as error:
-                words = "it is taken" if error.errno == errno.EADDRINUSE else str(error)
-                raise InputError(f"--port {self.port}: {words}. Name another one, or end what listens there.") from error
 
 
 def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place) -> None:
@@ -86,11 +74,15 @@ def serve(name: str, root: Path, registry: Callable[[], Registry], place: Place)
         place: where to listen.
 
     Raises:
-        InputError: there is no champion, or it is no name.
+        InputError: there is no champion, or it is no name, or the port is taken.
         NightloomError: the champion's artefact does not answer as its bundle.
     """
     check_name(name)
-    root = root.resolve()
+    with claim(place.host, place.port):  # before anything is changed that another service reads
+        _serve(name, root.resolve(), registry, place)
+
+
+def _serve(name: str, root: Path, registry: Callable[[], Registry], place: Place) -> None:
     folder = serving_folder(root, name)
     for old in [*folder.glob("metrics-*.json"), folder / CHAMPION]:
         old.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import psutil
 import pytest
 
 from benchmarks.service_process import running
+from nightloom.core.errors import InputError
+from nightloom.promotion.registry import Registry
+from nightloom.serving.run import Place, serve
 from nightloom.serving.server import workers
+from nightloom.serving.server.sockets import bound, claim
 from nightloom.serving.settings import CHAMPION
 from tests.service_app import name_champion
 from tests.unit.serving.stubborn import stubborn
@@ -43,3 +48,35 @@ def test_a_service_that_can_not_start_ends_and_says_why(home: Path, made: Path) 
     with pytest.raises(RuntimeError, match="the service could not start"), running(home):
         pass
     assert (home / CHAMPION).exists()
+
+
+def test_a_port_is_one_services_before_its_workers_listen_and_between_them(tmp_path: Path) -> None:
+    root = tmp_path / "mlruns"
+    with claim("127.0.0.1", 0) as claimed:
+        port = int(claimed.getsockname()[1])
+
+        def serve_there() -> None:
+            with pytest.raises(InputError, match=f"--port {port}: it is taken"):
+                serve("shop", root, lambda: Registry(root), Place(port=port))
+
+        serve_there()
+        with bound("127.0.0.1", port) as one, bound("127.0.0.1", port) as two:
+            serve_there()
+            one.listen()
+            two.listen()
+            serve_there()
+        serve_there()
+    assert not list(tmp_path.iterdir())
+    claim("127.0.0.1", port).close()
+
+
+def test_what_is_left_of_another_programs_connections_does_not_keep_a_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = int(other.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            other.accept()[0].close()  # who closes first waits for late packets
+            assert not client.recv(1)
+        with pytest.raises(InputError, match="it is taken"):
+            claim("127.0.0.1", port)
+    with claim("127.0.0.1", port), bound("127.0.0.1", port) as worker:
+        worker.listen()

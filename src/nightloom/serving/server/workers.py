@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 from nightloom.core.errors import NightloomError
-from nightloom.serving.server.sockets import bound, connections
+from nightloom.serving.server.sockets import connections
 from nightloom.serving.settings import Settings
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -35,12 +35,11 @@ def listen(settings: Settings, host: str, port: int, workers: int) -> None:
     Args:
         settings: of the workers.
         host: address to listen at.
-        port: there.
+        port: there, which the caller has claimed.
         workers: how many processes answer.
 
     Raises:
         NightloomError: no worker could start.
-        OSError: the address can not be had.
     """
     one_thread_each()
     settings = replace(settings, connections=connections())
@@ -56,18 +55,17 @@ def listen(settings: Settings, host: str, port: int, workers: int) -> None:
     former = {number: signal.signal(number, lambda number, _: told.append(number)) for number in (signal.SIGTERM, signal.SIGINT)}
     running = list[SpawnProcess]()
     try:
-        with bound(host, port):  # it does not listen; while it is there, nobody else gets the port
-            running += [start() for _ in range(workers)]
-            while not told:
-                wait([one.sentinel for one in running], LOOK_SECONDS)
-                for place, one in enumerate(running):
-                    if one.exitcode is None or told:
-                        continue
-                    if one.exitcode == STARTUP_FAILURE and not serving.is_set():
-                        raise NightloomError("the service could not start; the lines above say why")
-                    log.error("worker %s has ended by itself, exit code %s; another one takes its place", one.pid, one.exitcode)
-                    time.sleep(AGAIN_SECONDS)
-                    running[place] = start()
+        running += [start() for _ in range(workers)]
+        while not told:
+            wait([one.sentinel for one in running], LOOK_SECONDS)
+            for place, one in enumerate(running):
+                if one.exitcode is None or told:
+                    continue
+                if one.exitcode == STARTUP_FAILURE and not serving.is_set():
+                    raise NightloomError("the service could not start; the lines above say why")
+                log.error("worker %s has ended by itself, exit code %s; another one takes its place", one.pid, one.exitcode)
+                time.sleep(AGAIN_SECONDS)
+                running[place] = start()
     finally:
         _end(running)
         for number, handler in former.items():
