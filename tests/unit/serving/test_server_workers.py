@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -41,6 +43,29 @@ def test_workers_end_with_the_process_that_has_started_them(home: Path) -> None:
         service.process.kill()
         _, alive = psutil.wait_procs(children, SECONDS)
     assert not alive
+
+
+def test_workers_that_end_before_they_answer_follow_each_other_more_and_more_slowly() -> None:
+    context, started = get_context("spawn"), list[SpawnProcess]()
+
+    def start() -> workers.Started:
+        started.append(context.Process(target=os._exit, args=(1,)))
+        started[-1].start()
+        return started[-1], context.Event()
+
+    def pause() -> float:
+        started[-1].join(SECONDS)
+        many, began = len(started), now[0]
+        seat.look(now[0])
+        while len(started) == many:
+            now[0] += workers.AGAIN_SECONDS
+            seat.look(now[0])
+        return now[0] - began
+
+    now, seat = [0.0], workers.Seat(start)
+    assert [pause() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    seat.serving.set()
+    assert [pause() for _ in range(2)] == [0.5, 1]
 
 
 def test_a_service_that_can_not_start_ends_and_says_why(home: Path, made: Path) -> None:
