@@ -18,6 +18,7 @@ import pytest
 from nightloom.serving.api.guard import BIGGEST_BODY
 from nightloom.serving.api.keys import Keys
 from nightloom.serving.app import create_app
+from nightloom.serving.server import protocol
 from nightloom.serving.server.protocol import BIGGEST_HEAD, IDLE, PART, SLOWEST
 from nightloom.serving.server.sockets import bound
 from nightloom.serving.server.worker import Worker
@@ -482,3 +483,13 @@ def test_who_has_asked_before_the_end_is_answered(home: Path) -> None:
             assert new.answer()[0] == 200
         assert client.is_over()
         assert idle.is_over()
+
+
+def test_a_body_that_comes_slowly_is_refused_in_time_while_the_worker_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SLOWEST", 1)
+    with Serving(home) as serving, serving.connect() as client:
+        client.send(head("/recommend", len(ASK)), ASK[:5])
+        serving.until(lambda: len(serving.seconds()) == 1)
+        serving.server.should_exit = True
+        assert client.answer()[0] == 408
+        assert client.is_over()

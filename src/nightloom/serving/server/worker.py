@@ -96,6 +96,7 @@ class Worker(uvicorn.Server):
         loop.add_reader(self._listener, self._accept, loop)
         host, port = self._listener.getsockname()[:2]
         log.info("worker %s answers at http://%s:%s", os.getpid(), f"[{host}]" if ":" in host else host, port)
+        self._counting = loop.create_task(self._count())
         self._serving.set()
 
     def _accept(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -116,12 +117,11 @@ class Worker(uvicorn.Server):
         asyncio.get_running_loop().remove_reader(sentinel)
         self.should_exit = True
 
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
-        if counter % 10 == 0:
+    async def _count(self) -> None:
+        while True:
+            await asyncio.sleep(1)
             for connection in self._connections():
                 connection.tick()
-        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take nobody new, answer what was sent before, and close."""
@@ -133,6 +133,7 @@ class Worker(uvicorn.Server):
             connection.leave()
         await asyncio.sleep(LEAVE_SECONDS)
         await super().shutdown(sockets)
+        self._counting.cancel()
 
     def _connections(self) -> list[BoundedProtocol]:
         return cast(list[BoundedProtocol], list(self.server_state.connections))
