@@ -22,6 +22,7 @@ from nightloom.data.tables import coded, kept, streamed
 from nightloom.data.tables.kept import SAID, kept_home
 from nightloom.data.tables.snapshot import read_snapshot
 from nightloom.privacy.forget import forget, saw
+from nightloom.runs import forgotten
 from nightloom.runs.service_store import store_file
 from nightloom.serving.store import Event, Store
 from nightloom.serving.store.base import make
@@ -248,6 +249,20 @@ def test_a_kill_while_it_is_kept_leaves_nothing_that_looks_whole(tmp_path: Path,
             with pytest.raises(KeyboardInterrupt):
                 night(source, root)
         same(source, root, tmp_path)
+
+
+def test_an_id_that_comes_in_many_pieces_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, root, events = tmp_path / "source", tmp_path / "mlruns", log(9, 400)
+    events.loc[events["user_id"] == "", "user_id"] = "1"
+    days(source, events, [100, 200, 300, 400], "csv")
+    root.mkdir()
+    forget(NAME, "7", root)
+    asked: list[str] = []
+    really = forgotten.forgotten_hash
+    monkeypatch.setattr(forgotten, "forgotten_hash", lambda key, user: (asked.append(user), really(key, user))[1])
+    found = night(source, root)
+    assert sorted(asked) == sorted(set(events["user_id"]))
+    assert set(read_snapshot(found).events["user_id"]) == set(asked) - {"7"}
 
 
 def holders(root: Path, user: str) -> Iterator[Path]:

@@ -6,16 +6,36 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from nightloom.config import DataConfig
 from nightloom.core.pseudonyms import Pseudonyms
+from nightloom.data.tables.blocks import Texts
 from nightloom.data.tables.schema import Tables
 from nightloom.runs.forgotten import Forgotten
 
 NOT_KEPT = "(not kept, since data.pseudonyms is set)"
 PEOPLE = {"events": ("user_id",), "users": ("user_id",), "links": ("user_id", "other_id")}
 """Table -> its columns with ids of people."""
+
+
+class Asked:
+    """A list of the forgotten that is asked about each id once, however often it comes: a keyed hash costs two microseconds.
+
+    Args:
+        listed: the list.
+    """
+
+    def __init__(self, listed: Forgotten) -> None:
+        self._listed, self._known, self._gone = listed, Texts(), set[str]()
+
+    def forgotten(self, ids: pd.Series) -> set[str]:
+        """All of the list among these ids, and those before."""
+        before = len(self._known)
+        self._known.numbers(ids)
+        self._gone |= self._listed.of(self._known.values[before:].to_pylist())
+        return self._gone
 
 
 class People:
@@ -32,12 +52,12 @@ class People:
 
     def __init__(self, listed: Forgotten, pseudonyms: Pseudonyms | None, data: DataConfig) -> None:
         self.left_out = 0
-        self._listed, self._pseudonyms = listed, pseudonyms
+        self._listed, self._asked, self._pseudonyms = listed, Asked(listed), pseudonyms
         self._names = {str(table): named_by for table, named_by in data.columns.items()}
 
     def leave_out(self, tables: Tables) -> Tables:
         """The tables without the forgotten."""
-        made, gone = without_people(tables, self._listed)
+        made, gone = without_people(tables, self._listed, self._asked)
         self.left_out += gone
         return made
 
@@ -50,25 +70,25 @@ class People:
         )  # of who asked the service the pseudonym alone is known
 
 
-def without_people(tables: Tables, forgotten: Forgotten) -> tuple[Tables, int]:
+def without_people(tables: Tables, forgotten: Forgotten, asked: Asked | None = None) -> tuple[Tables, int]:
     """Leave rows of people on a list out of every table, and out of the rows that could not be read.
 
     Args:
         tables: of the config's own sources; what a service stored after the person was forgotten is not among them.
         forgotten: the list.
+        asked: what it was asked before, where tables come in pieces.
 
     Returns:
         The tables, and how many events were left out.
     """
     if not forgotten:
         return tables, 0
-    made, out = dict[str, pd.DataFrame](), 0
+    made, out, asked = dict[str, pd.DataFrame](), 0, asked or Asked(forgotten)
     for name, columns in PEOPLE.items():
         table: pd.DataFrame | None = getattr(tables, name)
         if table is None:
             continue
-        gone = forgotten.of({one for column in columns for one in table[column].dropna().unique()})
-        theirs = table[list(columns)].isin(gone).any(axis=1).to_numpy()
+        theirs = np.logical_or.reduce([table[column].isin(asked.forgotten(table[column])).to_numpy() for column in columns])
         out += int(theirs.sum()) if name == "events" else 0
         made[name] = table[~theirs].reset_index(drop=True) if theirs.any() else table
     rejected = dict[str, pd.DataFrame]()
