@@ -169,6 +169,8 @@ async def _watch(service: Service, settings: Settings, book: RuleBook | None, pa
         try:
             said = Champion.read(settings.folder / CHAMPION)
             former = service.model
+            if said.version == former.champion.version:
+                service.problem = refused = None
             if said.version in (former.champion.version, refused):
                 continue
             refused = said.version  # not tried again, unless another one came in between

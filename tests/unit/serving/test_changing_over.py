@@ -122,6 +122,16 @@ def test_a_broken_version_is_refused_and_the_old_one_serves_on(home: Path, made:
         until(worker, lambda: worker("GET", "/readyz").json() == {"status": "ready", "name": "shop", "version": "3"})
 
 
+def test_a_broken_version_that_is_taken_back_is_no_matter_any_more_and_may_come_again(home: Path, made: Path, second: Path) -> None:
+    with Worker(home) as worker:
+        name_champion(home, home / "nothing", "2")
+        until(worker, lambda: "refused" in worker("GET", "/readyz").json())
+        name_champion(home, made, "1")
+        until(worker, lambda: worker("GET", "/readyz").json() == {"status": "ready", "name": "shop", "version": "1"})
+        name_champion(home, second, "2")
+        until(worker, lambda: worker("GET", "/readyz").json() == {"status": "ready", "name": "shop", "version": "2"})
+
+
 def _answer_otherwise(folder: Path) -> None:
     """Probes that say something else than the model does, under a digest that fits."""
     from nightloom.core.digests import listing, read_sealed, write_sealed
