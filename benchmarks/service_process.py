@@ -5,6 +5,7 @@ python -m benchmarks.service_process HOME PORT WORKERS
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import socket
 import subprocess
@@ -40,6 +41,14 @@ class Running:
     @property
     def address(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """What a benchmark is asked that serves a champion: where it is, and its name; the benchmark's own arguments come behind."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("mlruns"))
+    parser.add_argument("--name", default="movies-small")
+    return parser
 
 
 def champion_of(root: Path, name: str) -> Champion:

@@ -8,7 +8,6 @@ an id of its own, and ask for a recommendation after it. A worker is killed as s
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import itertools
@@ -27,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.service_process import Running, champion_of, running
+from benchmarks.service_process import Running, champion_of, command_line, running
 from benchmarks.serving_load import users_of
 from nightloom.serving.model.artefact import Artefact
 
@@ -40,9 +39,7 @@ FIRST = 1_900_000_000
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the process's exit code: 0 where nothing was lost or doubled."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("mlruns"))
-    parser.add_argument("--name", default="movies-small")
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--clients", type=int, default=8)
     given = parser.parse_args(arguments)

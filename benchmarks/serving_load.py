@@ -10,7 +10,6 @@ the load average as it is told: waits of a busy machine are those of the machine
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -34,7 +33,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.service_process import Running, champion_of, running
+from benchmarks.service_process import Running, champion_of, command_line, running
 from nightloom.client import Client
 from nightloom.serving.model.artefact import Artefact
 from nightloom.serving.settings import CHAMPION, Champion
@@ -60,9 +59,7 @@ CHANGE_SECONDS = 5.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the process's exit code: 0 where every promise was kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("mlruns"))
-    parser.add_argument("--name", default="movies-small")
+    parser = command_line(__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--bulk", type=int, default=0, help="events to send in one request besides, such as 1000000")

@@ -7,14 +7,13 @@ The service runs on the champion with a store of its own, so nothing that is sen
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.service_process import champion_of, running
+from benchmarks.service_process import champion_of, command_line, running
 
 
 def check(
@@ -37,9 +36,7 @@ def check(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the process's exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("mlruns"))
-    parser.add_argument("--name", default="movies-small")
+    parser = command_line(__doc__)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
