@@ -15,6 +15,8 @@ import yaml
 from jsonschema import Draft201909Validator
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from nightloom.serving.server.workers import KILL_SECONDS
+
 DEPLOYMENT = Path(__file__).parents[2] / "deployment"
 KUBERNETES = DEPLOYMENT / "kubernetes"
 DOCKERFILE = (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
@@ -96,6 +98,13 @@ def test_the_compose_file_is_what_the_specification_knows() -> None:
     assert said_of(compose) == []
     compose["services"]["worker"]["comand"] = "x"
     assert "'comand'" in said_of(compose)[0]
+
+
+def test_the_service_is_given_the_time_that_its_workers_take_to_end() -> None:
+    compose = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8"))
+    said = compose["services"]["service"].get("stop_grace_period", "10s")  # as docker has it
+    (pod,) = [one for one in pods() if "serve" in one["containers"][0].get("args", one["containers"][0].get("command", []))]
+    assert int(said.removesuffix("s")) == pod["terminationGracePeriodSeconds"] > KILL_SECONDS
 
 
 def pool(kind: str) -> dict[str, Any]:
