@@ -103,7 +103,7 @@ def test_the_compose_file_is_what_the_specification_knows() -> None:
 def test_the_service_is_given_the_time_that_its_workers_take_to_end() -> None:
     compose = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8"))
     said = compose["services"]["service"].get("stop_grace_period", "10s")  # as docker has it
-    (pod,) = [one for one in pods() if "serve" in one["containers"][0].get("args", one["containers"][0].get("command", []))]
+    (pod,) = [one for one in pods() if "nightloom serve" in str(one["containers"][0].get("command"))]
     assert int(said.removesuffix("s")) == pod["terminationGracePeriodSeconds"] > KILL_SECONDS
 
 
