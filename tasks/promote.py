@@ -135,7 +135,7 @@ def promote(
     read = ReadKeys(config, "promotion", "evaluation")
     try:
         manifest = run_stage(
-            night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide, with_trust], salt=night.night
+            night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide, with_trust], own=True
         )
     except (OvertakenError, HeldError) as error:
         report_progress(f"promote: {error} It is evaluated again.")

@@ -96,5 +96,5 @@ def promote_clicks(night: Night, collected: Manifest, prepared: Manifest, fitted
 
     # Promotion moves aliases, so each night does it for itself.
     read, inputs = ReadKeys(config, "promotion"), [prepared, *fitted]
-    manifest = run_stage(night, "promote_clicks", body, inputs=inputs, config=read.values, code=[decide], salt=night.night)
+    manifest = run_stage(night, "promote_clicks", body, inputs=inputs, config=read.values, code=[decide], own=True)
     return log_done(manifest, f"{manifest.figures['decision']['decision']} ({config.promotion.mode})")

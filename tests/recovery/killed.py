@@ -20,7 +20,7 @@ STAGES = ("validate", "prepare", "load_pretrained", "fine_tune", "explain", "eva
 """In the order of a night: a place is not reached in a stage that a killed night has finished."""
 MOMENTS = ("begun", "made", "kept", "half published")
 """Of a stage: its folder is there and empty; its files are there without a manifest; it is finished here; some of its files are in the
-store, and their index is not."""
+store, and their index is not. Nobody looks for a night's own promotion there."""
 AROUND = ("before collect", "after collect", "before the report", "before latest", "after latest")
 WRITES = (
     "create_registered_model",

@@ -211,6 +211,7 @@ def run_stage(
     results: Sequence[str] = ("*",),
     salt: str = "",
     resumable: bool = False,
+    own: bool = False,
 ) -> Manifest:
     """Make a stage's folder, or find it made: here, or in the store.
 
@@ -225,6 +226,7 @@ def run_stage(
         results: patterns of the outputs that later stages read; times, logs and pages for people are none.
         salt: anything else that tells results apart (a content hash, a forced night's id).
         resumable: whether `body` can go on from what a killed run left in the folder.
+        own: whether each night does it for itself; then its folder stays out of the store, where nobody would look for it.
 
     Returns:
         The manifest, also copied into the night's folder under manifests/.
@@ -233,13 +235,15 @@ def run_stage(
         InputError: another run is making the same stage now, or the disk is full or read-only.
         NightloomError: the store can not be reached.
     """
+    if own:
+        salt = night.night
     key = hash_json([stage, [[one.stage, one.made] for one in inputs], dict(config), salt, code_of(code)])[:16]
     storage, place = night.storage, f"stages/{night.config.name}/{stage}/{key}"
     final = night.root / place
     with disk_of(final.parent), stage_lock(final.with_name(f"{key}.lock")):
         in_use(night.root.resolve())
         manifest = _finished(final)
-        fetched = manifest is None and storage.fetch(place)
+        fetched = manifest is None and not own and storage.fetch(place)
         if fetched:
             manifest = _finished(final)
         if manifest is None:
@@ -247,7 +251,8 @@ def run_stage(
                 _delete_left(final)
             inputs_said = {one.stage: one.key for one in inputs} | ({"salt": salt} if salt else {})
             manifest = _make(final, stage, body, inputs_said, results, resumable=resumable)
-        storage.publish(place, again=fetched and manifest.status == "done")  # what came from there was damaged
+        if not own:
+            storage.publish(place, again=fetched and manifest.status == "done")  # what came from there was damaged
         copies = night.folder / "manifests"
         copies.mkdir(parents=True, exist_ok=True)
         manifest.save(copies / f"{stage}.json")

@@ -93,6 +93,16 @@ def test_another_machine_finds_a_stage_done(address: str, tmp_path: Path) -> Non
     assert run_stage(there, "fine_tune", make(), config={"a": 2}).status == "done"
 
 
+@every_store
+def test_what_each_night_does_for_itself_stays_out_of_the_store(address: str, tmp_path: Path) -> None:
+    """The next night has a key of its own: nobody would look for it, or delete what a kill left there by halves."""
+    tonight, tomorrow = night(tmp_path), night(tmp_path, 2)
+    first, second = (run_stage(one, "promote", make(), config={}, own=True) for one in (tonight, tomorrow))
+    assert first.key != second.key
+    assert run_stage(tonight, "promote", never, config={}, own=True).status == "reused"
+    assert tonight.storage.names("stages") == []
+
+
 def test_without_a_store_nothing_but_the_stage_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(STORE, raising=False)
     tonight = night(tmp_path)
