@@ -134,9 +134,7 @@ def promote(
     # Promotion moves aliases, so each night does it for itself.
     read = ReadKeys(config, "promotion", "evaluation")
     try:
-        manifest = run_stage(
-            night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide, with_trust], own=True
-        )
+        manifest = run_stage(night, "promote", body, inputs=[evaluated, explained], config=read.values, code=[decide, with_trust], own=True)
     except (OvertakenError, HeldError) as error:
         report_progress(f"promote: {error} It is evaluated again.")
         return None

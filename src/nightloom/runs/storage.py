@@ -8,8 +8,9 @@ folder is published there under the same place, and is fetched where the local f
     <store>/nights/<name>/<night>/...            the report and what else a person reads; latest.json beside it names the last one
     <store>/.../published.json                   the folder's files, sizes and digests, written last: without it the folder is not there
 
-What each night does for itself, such as its promotion, stays here. A store has no locks. One writer at a time is what Prefect's concurrency limit of 1 gives. A publish that was killed is repeated from its
-beginning. A folder whose index is there is left as it is, since its name is made from what went in.
+What each night does for itself, such as its promotion, stays here. A store has no locks. One writer at a time is what Prefect's concurrency
+limit of 1 gives. A publish that was killed is repeated from its beginning. A folder whose index is there is left as it is, since its name
+is made from what went in.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nightloom.serving.api import pace
-from nightloom.serving.api.pace import FEWEST, LINGER, LONGEST_WAIT, PATIENCE, STANDING, Pace
+from nightloom.serving.api.pace import CALM_TIMES, FEWEST, LINGER, LONGEST_WAIT, PATIENCE, STANDING, Pace
 
 
 @pytest.fixture
@@ -87,6 +87,31 @@ def test_a_crowd_is_there_as_long_as_it_asks(clock: list[float]) -> None:
         clock[0] += 0.01
         one.end()
         assert not one.crowded
+
+
+def one_by_one(one: Pace, clock: list[float], many: int) -> None:
+    """Requests of which each comes after the one before was answered."""
+    for _ in range(many):
+        one.begin()
+        clock[0] += 0.001
+        one.end()
+
+
+def test_who_has_stood_still_for_a_moment_is_no_sign_of_calm(clock: list[float]) -> None:
+    """All that came meanwhile comes then: were it taken, all would wait for it."""
+    one = Pace(64)
+    answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    for _ in range(50):
+        one_by_one(one, clock, CALM_TIMES - 1)
+        assert taken(one) == FEWEST
+        while not one.full:
+            one.begin()
+        one.refuse()
+        while one.now:
+            clock[0] += 0.001
+            one.end()
+    one_by_one(one, clock, CALM_TIMES)
+    assert taken(one) == 64, "the crowd has gone"
 
 
 def test_a_pause_counts_little(clock: list[float]) -> None:

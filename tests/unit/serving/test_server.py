@@ -438,6 +438,26 @@ def test_a_crowd_is_told_to_come_back_before_it_is_read(home: Path) -> None:
         assert "nightloom_rejected_total 16" in clients[0].answer()[2].decode()
 
 
+def test_of_a_crowd_those_are_answered_who_came_last(home: Path) -> None:
+    """Whoever came first has waited for as long as the worker stood still."""
+    with Serving(home, at_once=4) as serving, ExitStack() as open_ones:
+        clients = [open_ones.enter_context(serving.connect()) for _ in range(20)]
+        come, go_on = threading.Event(), threading.Event()
+        serving.loop.call_soon_threadsafe(lambda: (come.set(), go_on.wait(SECONDS)))
+        assert come.wait(SECONDS)
+        for client in clients[:-1]:
+            client.ask("/recommend", ASK)
+        clients[0].socket.close()  # who has gone is turned away like the others
+        clients[-1].send(head("/recommend", len(ASK)), ASK, head("/healthz"))  # what comes behind it is answered after it
+        go_on.set()
+        assert [client.answer()[0] for client in clients[1:]] == [429] * 15 + [200] * 4
+        assert clients[-1].answer()[0] == 200
+        assert not serving.app.admission.waiting
+        for client in clients[1:]:
+            client.ask("/recommend", ASK)
+            assert client.answer()[0] == 200
+
+
 def test_where_nothing_is_taken_health_is_still_told_and_bodies_are_passed_over(home: Path) -> None:
     with Serving(home) as serving, serving.connect() as client:
         serving.app.admission._at_once = 0

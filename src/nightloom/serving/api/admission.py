@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from nightloom.serving.api.headers import HEADERS, REQUEST_ID, request_id
 from nightloom.serving.api.metrics import Metrics
@@ -32,10 +34,14 @@ class Admission:
         metrics: counts those that are told to come back.
         at_once: most requests at a time.
         connections: most of them that are open at a time.
+
+    Attributes:
+        waiting: of the paced requests that were taken those that have not begun, as the server hands them in; the oldest first.
     """
 
     def __init__(self, metrics: Metrics, at_once: int, connections: int) -> None:
         self.metrics, self.connections = metrics, connections
+        self.waiting = deque[tuple[Any, Any]]()
         self._now, self._at_once, self.pace = 0, at_once, Pace(at_once)
         self._head = raw_head(CROWDED.status_code, [*CROWDED.raw_headers, *HEADERS])
 
@@ -46,6 +52,7 @@ class Admission:
     def begin(self, path: str) -> bool:
         """Take a request of a path, if it is not one too many; then `end` follows."""
         if self.full(path):
+            self.pace.refuse()
             return False
         self._now += 1
         if path in PACED:

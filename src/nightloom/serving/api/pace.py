@@ -25,6 +25,9 @@ STANDING = 0.2
 CALM = 1
 """Requests at a time that are no crowd: short of too much load a worker is often asked one thing at a time, and under too much never. The
 few that are taken of a crowd must not look like calm, else many are taken again."""
+CALM_TIMES = 8
+"""So often a worker is asked one thing, and turns nobody away meanwhile, until a crowd has gone. Where who asks stands still for a moment,
+or a program between does, a worker has nothing to do once or twice, and all that came meanwhile comes then."""
 SMOOTHING = 0.05
 """What one request says of the pace."""
 
@@ -42,7 +45,7 @@ class Pace:
         self.seconds = LONGEST_WAIT / most
         """Between the ends of two requests, while others are under way."""
         self._last, self._calm = 0.0, time.perf_counter()
-        self._highest = 0
+        self._highest = self._calm_times = 0
         self._patient_until = 0.0
 
     @contextlib.contextmanager
@@ -74,7 +77,10 @@ class Pace:
     def begin(self) -> None:
         """A request is taken."""
         if not self.now:
-            self._last, self._highest = time.perf_counter(), 0
+            moment = time.perf_counter()
+            if moment - self._last >= STANDING:  # nobody has asked for so long
+                self._calm = moment
+            self._last, self._highest = moment, 0
         self.now += 1
         self._highest = max(self._highest, self.now)
 
@@ -86,4 +92,10 @@ class Pace:
         self.seconds += SMOOTHING * (took - self.seconds)
         self.now -= 1
         if not self.now and self._highest <= CALM:
-            self._calm = moment
+            self._calm_times += 1
+            if self._calm_times >= CALM_TIMES:
+                self._calm = moment
+
+    def refuse(self) -> None:
+        """A request is turned away."""
+        self._calm_times = 0

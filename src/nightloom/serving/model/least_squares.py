@@ -8,6 +8,9 @@ import numpy as np
 
 from nightloom.serving.model.jit import kernel
 
+TOGETHER = 4
+"""Events, or rows, that are gone through at once: what is read then serves all of them."""
+
 
 @kernel
 def solve_history(vectors: Any, gram: Any, items: Any, decay: Any, user: Any) -> None:
@@ -21,17 +24,22 @@ def solve_history(vectors: Any, gram: Any, items: Any, decay: Any, user: Any) ->
         user: float32 [factors + 1], written but for the last.
     """
     width, events = len(gram), len(items)
-    left, right = np.zeros((width, width)), np.zeros(width)
+    left, right, rows, shares = np.empty((width, width)), np.zeros(width), np.empty((TOGETHER, width)), np.empty(TOGETHER)
     for i in range(width):
         for j in range(i + 1):
             left[i, j] = gram[i, j]
-    for place in range(events):
-        row, weight = vectors[items[place]], np.float64(decay[events - 1 - place])
+    for first in range(0, events, TOGETHER):
+        for one in range(TOGETHER):
+            place = min(first + one, events - 1)
+            shares[one] = np.float64(decay[events - 1 - place]) if place == first + one else 0.0
+            item = items[place]
+            for i in range(width):
+                rows[one, i] = vectors[item, i]
         for i in range(width):
-            share = weight * row[i]
-            right[i] += 2 * share
+            a, b, c, d = rows[0, i] * shares[0], rows[1, i] * shares[1], rows[2, i] * shares[2], rows[3, i] * shares[3]
+            right[i] += 2 * (a + b + c + d)
             for j in range(i + 1):
-                left[i, j] += share * row[j]
+                left[i, j] += a * rows[0, j] + b * rows[1, j] + c * rows[2, j] + d * rows[3, j]
     decompose(left, width)
     substitute(left, right, width)
     for i in range(width):
@@ -71,13 +79,28 @@ def solve_coalitions(near: Any, keep: Any, decay: Any, out: Any) -> None:
 
 @kernel
 def decompose(left: Any, width: Any) -> None:
-    """The lower triangle of a positive definite matrix's first rows and columns becomes Cholesky's."""
-    for i in range(width):
-        for j in range(i + 1):
-            total = left[i, j]
+    """The lower triangle of a positive definite matrix's first rows and columns becomes Cholesky's.
+
+    Rows are made four at a time: what is read of the rows above then serves all four.
+    """
+    for first in range(0, width, TOGETHER):
+        made = first if first + TOGETHER <= width else 0
+        for j in range(made):
+            a, b, c, d = left[first, j], left[first + 1, j], left[first + 2, j], left[first + 3, j]
             for k in range(j):
-                total -= left[i, k] * left[j, k]
-            left[i, j] = total / left[j, j] if j < i else np.sqrt(total)
+                above = left[j, k]
+                a -= left[first, k] * above
+                b -= left[first + 1, k] * above
+                c -= left[first + 2, k] * above
+                d -= left[first + 3, k] * above
+            unit = 1 / left[j, j]
+            left[first, j], left[first + 1, j], left[first + 2, j], left[first + 3, j] = a * unit, b * unit, c * unit, d * unit
+        for i in range(first, min(first + TOGETHER, width)):
+            for j in range(made, i + 1):
+                total = left[i, j]
+                for k in range(j):
+                    total -= left[i, k] * left[j, k]
+                left[i, j] = total / left[j, j] if j < i else np.sqrt(total)
 
 
 @kernel

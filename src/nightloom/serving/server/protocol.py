@@ -7,6 +7,7 @@ answered. `tick` is called once a second, and counts; a worker that stood still 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from itertools import chain
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from nightloom.serving.api.admission import raw_head
+from nightloom.serving.api.admission import PACED, raw_head
 from nightloom.serving.api.guard import STREAMED, Guard, Scope
 from nightloom.serving.api.headers import HEADERS, REQUEST_ID, request_id
 from nightloom.serving.api.problems import REQUEST, problem
@@ -179,16 +180,35 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread = cycle
             return
         path = cycle.scope["path"]
-        if self.admission.begin(path):
-            task = self.loop.create_task(self._answer(cycle, path))
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+        if path not in PACED:
+            if self.admission.begin(path):
+                self._start(self._answer(cycle, path))
+            else:
+                self._turn_away(cycle)
             return
+        waiting = self.admission.waiting
+        waiting.append((self, cycle))
+        if self.admission.begin(path):
+            self._start(self._answer_newest())
+        else:  # it takes the place of the one that has waited longest
+            its, oldest = waiting.popleft()
+            its._turn_away(oldest)
+
+    def _start(self, answer: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(answer)
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _turn_away(self, cycle: RequestResponseCycle) -> None:
         self.transport.write(self.admission.turn_away(cycle.scope["method"], cycle.scope["headers"], keep_alive=cycle.keep_alive))
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
         self.loop.call_soon(self.on_response_complete) if self.pipeline else self.on_response_complete()
+
+    async def _answer_newest(self) -> None:
+        its, newest = self.admission.waiting.pop()
+        await its._answer(newest, newest.scope["path"])
 
     async def _answer(self, cycle: RequestResponseCycle, path: str) -> None:
         try:
