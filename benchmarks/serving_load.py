@@ -196,6 +196,7 @@ def measure(champion: Champion, workers: int, seconds: float, *, apart: bool = F
             swapped = load(service, seconds, rate=capacity / 2)
             stop.set()
             changing.join()
+            time.sleep(CHANGE_SECONDS)  # until the last of them is open
             three = load(service, seconds, rate=3 * capacity)
             ended, exit_code = end(service, capacity / 2)
         answered, got = answered_by(home), sum(one["outcomes"].get("200", 0) for one in (first, most, half, swapped, three, ended))

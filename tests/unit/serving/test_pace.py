@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nightloom.serving.api import pace
-from nightloom.serving.api.pace import CALM_TIMES, FEWEST, LINGER, LONGEST_WAIT, PATIENCE, STANDING, Pace
+from nightloom.serving.api.pace import CALM_TIMES, FEWEST, LATE, LINGER, LONGEST_WAIT, PATIENCE, STANDING, Pace
 
 
 @pytest.fixture
@@ -137,5 +137,20 @@ def test_while_another_version_is_opened_more_may_wait_and_not_for_ever(clock: l
         assert meanwhile == round(PATIENCE * LONGEST_WAIT / 0.001)
         assert meanwhile * 0.001 <= 0.05, "in time even where a crowd stays"
     assert taken(one) == meanwhile, "until the crowd of meanwhile is answered"
-    clock[0] += LINGER
+    answer_in_turn(one, clock, 0.001, many=int(LINGER / 0.001))
     assert taken(one) == before
+
+
+def test_who_has_waited_too_long_where_a_crowd_stays_is_not_answered(clock: list[float]) -> None:
+    """Others have come meanwhile, who can be answered in time. Without a crowd whoever was taken is answered."""
+    one, limit = Pace(64), LATE * max(LONGEST_WAIT, FEWEST * 0.001)
+    assert not one.late(lambda: 60.0)
+    answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    assert not one.late(lambda: 0.95 * limit)
+    assert one.late(lambda: 1.05 * limit)
+    with one.patient():
+        assert not one.late(lambda: 1.05 * limit)
+        assert one.late(lambda: 2 * PATIENCE * limit)
+    clock[0] += STANDING
+    one_by_one(one, clock, CALM_TIMES)
+    assert not one.late(lambda: 60.0)

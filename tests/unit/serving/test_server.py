@@ -20,7 +20,7 @@ from nightloom.serving.api.keys import Keys
 from nightloom.serving.app import create_app
 from nightloom.serving.server import protocol
 from nightloom.serving.server.protocol import BIGGEST_HEAD, IDLE, PART, SLOWEST
-from nightloom.serving.server.sockets import bound
+from nightloom.serving.server.sockets import age, bound
 from nightloom.serving.server.worker import Worker
 from nightloom.serving.settings import Settings
 from tests.service_app import event, name_champion
@@ -456,6 +456,22 @@ def test_of_a_crowd_those_are_answered_who_came_last(home: Path) -> None:
         for client in clients[1:]:
             client.ask("/recommend", ASK)
             assert client.answer()[0] == 200
+
+
+def test_how_long_ago_a_request_came_is_the_system_s_to_say() -> None:
+    """Also where the worker has not looked at it yet, and where it has."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Connection(listener.getsockname()[1]) as client:
+        taken, _ = listener.accept()
+        with taken:
+            client.send(b"a")
+            time.sleep(0.1)
+            assert 0.05 < age(taken) < SECONDS
+            taken.recv(1)
+            assert age(taken) > 0.05
+            began = time.monotonic()
+            client.send(b"b")
+            taken.recv(1)
+            assert age(taken) <= time.monotonic() - began + 0.01, "but for a step of the system's clock"
 
 
 def test_where_nothing_is_taken_health_is_still_told_and_bodies_are_passed_over(home: Path) -> None:

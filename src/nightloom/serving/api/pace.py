@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 LONGEST_WAIT = 0.005
 """Seconds that the last of the requests under way waits for those before it, where a crowd stays."""
@@ -20,6 +20,8 @@ LINGER = 1.0
 """Seconds that they may go on to, once it is open: until the crowd that has come meanwhile is answered."""
 FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
+LATE = 5
+"""So many times as long a request may have waited when it is its turn: for the system, or for a worker that stood still, too."""
 STANDING = 0.2
 """Seconds after which a crowd is one that stays."""
 CALM = 1
@@ -71,8 +73,21 @@ class Pace:
         moment = time.perf_counter()
         if moment - self._calm < STANDING:
             return self.now >= self.most
-        longest = LONGEST_WAIT * (PATIENCE if moment < self._patient_until else 1)
-        return self.now >= min(max(round(longest / self.seconds), FEWEST), self.most)
+        return self.now >= min(max(round(self._longest(moment) / self.seconds), FEWEST), self.most)
+
+    def late(self, age: Callable[[], float]) -> bool:
+        """Whether a request that was taken is not worth an answer any more, since a crowd stays and others have come after it.
+
+        Args:
+            age: seconds since it came; asked only where a crowd stays.
+        """
+        moment = time.perf_counter()
+        if moment - self._calm < STANDING:
+            return False
+        return age() > LATE * max(self._longest(moment), FEWEST * self.seconds)
+
+    def _longest(self, moment: float) -> float:
+        return LONGEST_WAIT * (PATIENCE if moment < self._patient_until else 1)
 
     def begin(self) -> None:
         """A request is taken."""

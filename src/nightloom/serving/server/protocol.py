@@ -7,7 +7,9 @@ answered. `tick` is called once a second, and counts; a worker that stood still 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from nightloom.serving.api.admission import PACED, raw_head
 from nightloom.serving.api.guard import STREAMED, Guard, Scope
 from nightloom.serving.api.headers import HEADERS, REQUEST_ID, request_id
 from nightloom.serving.api.problems import REQUEST, problem
+from nightloom.serving.server.sockets import age
 from nightloom.serving.server.transport import OneWrite, TurnFlow
 
 BIGGEST_HEAD = 256 << 10
@@ -34,10 +37,16 @@ IDLE = 30
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
 
-    def __init__(self, *given: Any, **more: Any) -> None:
-        super().__init__(*given, **more)
+    Args:
+        client: its socket.
+        more: what uvicorn hands in.
+    """
+
+    def __init__(self, client: socket.socket, **more: Any) -> None:
+        super().__init__(**more)
+        self._client = client
         self._guard = cast(Guard, self.app)
         self.admission = self._guard.admission
         self._ticks = 0
@@ -208,7 +217,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     async def _answer_newest(self) -> None:
         its, newest = self.admission.waiting.pop()
-        await its._answer(newest, newest.scope["path"])
+        path = newest.scope["path"]
+        if self.admission.pace.late(partial(age, its._client)):
+            self.admission.end(path)
+            its._turn_away(newest)
+        else:
+            await its._answer(newest, path)
 
     async def _answer(self, cycle: RequestResponseCycle, path: str) -> None:
         try:

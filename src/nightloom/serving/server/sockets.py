@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+import struct
+import sys
 
 from nightloom.core.errors import InputError
 from nightloom.serving.settings import CONNECTIONS
 
 BACKLOG = 4_096
 """Connections that the system keeps until a worker takes them."""
+LAST_DATA = slice(52, 56)
+"""Bytes of Linux' `struct tcp_info` with `tcpi_last_data_recv`, in milliseconds; it counts in steps of the system's clock, often 4."""
 OTHER_FILES = 256
 """Open files of a worker besides its connections."""
 
@@ -58,6 +62,14 @@ def bound(host: str, port: int, *, share: bool = True, again: bool = True) -> so
         found.close()
         raise
     return found
+
+
+def age(client: socket.socket) -> float:
+    """Seconds since the last bytes came from a client, whether they were read at once or not; 0 where the system does not say."""
+    if sys.platform != "linux":
+        return 0.0
+    (milliseconds,) = struct.unpack_from("I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_DATA.stop), LAST_DATA.start)
+    return milliseconds / 1000
 
 
 def connections() -> int:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any, cast
@@ -106,12 +107,12 @@ class Worker(uvicorn.Server):
                 client, _ = self._listener.accept()
             except OSError:  # there are no more, one has gone again, or there are no more files
                 return
-            task = loop.create_task(loop.connect_accepted_socket(self._protocol, client))
+            task = loop.create_task(loop.connect_accepted_socket(partial(self._protocol, client), client))
             self._coming.add(task)
             task.add_done_callback(self._coming.discard)
 
-    def _protocol(self) -> BoundedProtocol:
-        return BoundedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+    def _protocol(self, client: socket.socket) -> BoundedProtocol:
+        return BoundedProtocol(client, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def _orphaned(self, sentinel: int) -> None:
         asyncio.get_running_loop().remove_reader(sentinel)
