@@ -146,6 +146,8 @@ def test_who_has_waited_too_long_where_a_crowd_stays_is_not_answered(clock: list
     one, limit = Pace(64), LATE * max(LONGEST_WAIT, FEWEST * 0.001)
     assert not one.late(lambda: 60.0)
     answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    assert not one.late(lambda: 60.0), "a few who ask without a pause are all taken, and wait for nobody else"
+    one.refuse()
     assert not one.late(lambda: 0.95 * limit)
     assert one.late(lambda: 1.05 * limit)
     with one.patient():

@@ -46,7 +46,7 @@ class Pace:
         self.now = 0
         self.seconds = LONGEST_WAIT / most
         """Between the ends of two requests, while others are under way."""
-        self._last, self._calm = 0.0, time.perf_counter()
+        self._last, self._refused, self._calm = 0.0, 0.0, time.perf_counter()
         self._highest = self._calm_times = 0
         self._patient_until = 0.0
 
@@ -76,13 +76,13 @@ class Pace:
         return self.now >= min(max(round(self._longest(moment) / self.seconds), FEWEST), self.most)
 
     def late(self, age: Callable[[], float]) -> bool:
-        """Whether a request that was taken is not worth an answer any more, since a crowd stays and others have come after it.
+        """Whether a request that was taken is not worth an answer any more: others have come after it, and not all of them were taken.
 
         Args:
             age: seconds since it came; asked only where a crowd stays.
         """
         moment = time.perf_counter()
-        if moment - self._calm < STANDING:
+        if moment - self._calm < STANDING or moment - self._refused >= STANDING:
             return False
         return age() > LATE * max(self._longest(moment), FEWEST * self.seconds)
 
@@ -113,4 +113,4 @@ class Pace:
 
     def refuse(self) -> None:
         """A request is turned away."""
-        self._calm_times = 0
+        self._refused, self._calm_times = time.perf_counter(), 0
