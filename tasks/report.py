@@ -178,7 +178,7 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
     """Why tonight would give what the last night gave, in words; None when it would not.
 
     Unchanged data may have become too old since: then the night goes on to its data contract, which says so. It also goes on where the
-    registry has lost its champion, which the gate then says.
+    registry has lost its champion, which the gate then says. Where it does not go on, runs that killed nights left open are closed.
     """
     content = None if night.force or night.as_of else night.last_report()
     if content is None:
@@ -194,6 +194,7 @@ def unchanged(night: Night, collected: Manifest) -> str | None:
         return None
     if replaced(night.config.pretrained, models):
         return None
+    Tracking(night.root).close_left(night.config.name)
     shown = f"data {content['data_hash'][:12]}, config {content['config_hash'][:12]}, code {content['code']}"
     return f"{shown} and the pretrained models are those of {content['night']}"
 

@@ -113,9 +113,7 @@ class Tracking:
         """
         with self.reached():
             experiment = self.experiment(config.name)
-            for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-                if not alive(left.data.tags.get(PROCESS_TAG)):
-                    self.client.set_terminated(left.info.run_id, "KILLED")
+            self._close_left(experiment)
             if last and self.client.search_runs([experiment], f"attributes.run_id = '{last}'"):
                 run = last
                 self.client.set_tag(run, PROCESS_TAG, this_process())
@@ -135,6 +133,16 @@ class Tracking:
                 for left in self._nested(run, "attributes.status = 'RUNNING'"):
                     self.client.set_terminated(left.info.run_id, status)
                 self.client.set_terminated(run, status)
+
+    def close_left(self, name: str) -> None:
+        """Close as KILLED what killed nights of a recommender left RUNNING; `parent` does so by itself."""
+        with self.reached():
+            self._close_left(self.experiment(name))
+
+    def _close_left(self, experiment: str) -> None:
+        for left in self.client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            if not alive(left.data.tags.get(PROCESS_TAG)):
+                self.client.set_terminated(left.info.run_id, "KILLED")
 
     def open_family(self, parent: str, family: str, tags: Mapping[str, str]) -> str:
         """The nested run of a family that is still open; made where there is none.

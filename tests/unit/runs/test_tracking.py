@@ -164,7 +164,8 @@ def test_a_night_that_raises(tracking: Tracking, root: Path, error: type[BaseExc
     assert tracking.client.get_run(runs[0]).info.status == status
 
 
-def test_runs_that_a_kill_left_are_closed_and_living_ones_are_not(tracking: Tracking, root: Path) -> None:
+@pytest.mark.parametrize("starts", [True, False], ids=["the next night", "a night with nothing to do"])
+def test_runs_that_a_kill_left_are_closed_and_living_ones_are_not(tracking: Tracking, root: Path, starts: bool) -> None:
     experiment = tracking.experiment("left")
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
     host, _, began = this_process().split()
@@ -175,8 +176,11 @@ def test_runs_that_a_kill_left_are_closed_and_living_ones_are_not(tracking: Trac
         "another machine": f"far-away {child.stdout.strip()} {began}",
     }
     left = {name: tracking.client.create_run(experiment, tags={PROCESS_TAG: value}).info.run_id for name, value in processes.items()}
-    with tracking.night(night(root, "left"), {}):
-        pass
+    if starts:
+        with tracking.night(night(root, "left"), {}):
+            pass
+    else:
+        tracking.close_left("left")
     status = {name: tracking.client.get_run(run).info.status for name, run in left.items()}
     assert status == {"dead": "KILLED", "pid used again": "KILLED", "alive": "RUNNING", "another machine": "RUNNING"}
 
