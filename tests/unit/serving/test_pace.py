@@ -156,3 +156,30 @@ def test_who_has_waited_too_long_where_a_crowd_stays_is_not_answered(clock: list
     clock[0] += STANDING
     one_by_one(one, clock, CALM_TIMES)
     assert not one.late(lambda: 60.0)
+
+
+def test_a_few_are_answered_however_late_a_busy_machine_lets_the_worker_look(clock: list[float]) -> None:
+    one = Pace(64)
+    answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    for _ in range(100):
+        for _ in range(FEWEST - 1):
+            one.begin()
+        assert one.crowded
+        assert not one.late(lambda: 60.0)
+        while one.now:
+            clock[0] += 0.001
+            one.end()
+
+
+def test_who_is_turned_away_late_says_nothing_of_the_pace(clock: list[float]) -> None:
+    """Else all the more would be taken where the engine is slow, and be late as well."""
+    one = Pace(64)
+    answer_in_turn(one, clock, 0.001, many=int(STANDING / 0.001) + 500)
+    for _ in range(100):
+        while not one.full:
+            one.begin()
+        assert one.now == FEWEST
+        clock[0] += 0.001
+        one.end()
+        while one.now:
+            one.end(answered=False)

@@ -17,6 +17,7 @@ import pytest
 
 from nightloom.serving.api.guard import BIGGEST_BODY
 from nightloom.serving.api.keys import Keys
+from nightloom.serving.api.pace import FEWEST, STANDING
 from nightloom.serving.app import create_app
 from nightloom.serving.server import protocol
 from nightloom.serving.server.protocol import BIGGEST_HEAD, IDLE, PART, SLOWEST
@@ -456,6 +457,79 @@ def test_of_a_crowd_those_are_answered_who_came_last(home: Path) -> None:
         for client in clients[1:]:
             client.ask("/recommend", ASK)
             assert client.answer()[0] == 200
+
+
+def stand_still(serving: Serving, ask: Callable[[], object]) -> None:
+    """Have clients ask while the worker stands still: it reads all of it at once then."""
+    come, go_on = threading.Event(), threading.Event()
+    serving.loop.call_soon_threadsafe(lambda: (come.set(), go_on.wait(SECONDS)))
+    assert come.wait(SECONDS)
+    ask()
+    go_on.set()
+
+
+def test_who_has_not_sent_a_body_takes_no_place_of_one_who_has(home: Path) -> None:
+    with Serving(home, at_once=1) as serving, serving.connect() as whole, serving.connect() as slow:
+        asks = head("/recommend", len(ASK), b"expect: 100-continue")
+        stand_still(serving, lambda: (whole.ask("/recommend", ASK), slow.send(asks)))
+        assert slow.answer()[0] == 429
+        assert whole.answer()[0] == 200
+        assert serving.app.admission._now == 0
+
+
+def test_who_is_refused_while_a_request_of_theirs_waits_is_nobody_else_s_fault(home: Path) -> None:
+    """Of a large body the beginning is handed on, and what comes then may be no HTTP."""
+    chunked = head("/recommend", None, b"content-type: application/json", b"transfer-encoding: chunked", method="POST")
+    with Serving(home, at_once=1) as serving, serving.connect() as faulty, serving.connect() as other:
+        most, rest = b" " * (60 << 10), b" " * (10 << 10)
+        faulty.send(chunked, b"%x\r\n" % len(most + rest), most)
+        serving.until(lambda: any(one._whole and len(one._whole.body) == len(most) for one in serving.server._connections()))
+        stand_still(serving, lambda: (faulty.send(rest, b"\r\nno size\r\n"), other.ask("/recommend", ASK)))
+        assert faulty.answer()[0] == 400
+        assert faulty.is_over()
+        assert other.answer()[0] == 200
+        other.ask("/recommend", ASK)
+        assert other.answer()[0] == 200
+        assert not serving.app.admission.waiting
+
+
+def test_who_sends_many_requests_at_once_makes_others_wait_for_one_of_them(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They came together: none of them is newer than what others ask meanwhile."""
+    many = 30
+    with Serving(home) as serving, serving.connect() as client, serving.connect() as greedy:
+        caplog.set_level("INFO", "nightloom.access")
+        each = (head("/recommend", len(ASK), b"x-request-id: greedy-%d" % number) + ASK for number in range(many))
+        stand_still(serving, lambda: (client.ask("/recommend", ASK, b"x-request-id: one"), greedy.send(*each)))
+        assert client.answer()[0] == 200
+        assert [greedy.answer()[0] for _ in range(many)] == [200] * many
+        answered = [json.loads(record.message)["id"] for record in caplog.records if record.name == "nightloom.access"]
+        assert answered.index("one") <= 1
+
+
+def test_who_goes_while_a_request_of_theirs_waits_leaves_no_trace(home: Path) -> None:
+    """The system says nothing of a socket that is closed."""
+    with Serving(home) as serving, ExitStack() as open_ones:
+        clients = [open_ones.enter_context(serving.connect()) for _ in range(FEWEST)]
+        whole = head("/recommend", len(ASK)) + ASK
+
+        def come_and_go() -> None:
+            serving.app.admission.pace._calm -= 2 * STANDING  # a crowd stays
+            serving.app.admission.pace.seconds = SECONDS  # and nobody is late
+            for number, connection in enumerate(serving.server._connections()):
+                connection.data_received(whole)
+                if not number:
+                    connection.transport.abort()
+
+        serving.within(come_and_go)
+        found = list[int]()
+        for client in clients:
+            try:
+                found.append(client.answer()[0])
+            except (AssertionError, ConnectionResetError):
+                assert client.is_over()
+        assert found == [200] * (FEWEST - 1)
+        admission = serving.app.admission
+        assert (admission._now, admission.pace.now, len(admission.waiting)) == (0, 0, 0)
 
 
 def test_how_long_ago_a_request_came_is_the_system_s_to_say() -> None:

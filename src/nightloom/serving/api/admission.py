@@ -59,11 +59,11 @@ class Admission:
             self.pace.begin()
         return True
 
-    def end(self, path: str) -> None:
-        """It is over."""
+    def end(self, path: str, *, answered: bool = True) -> None:
+        """It is over, answered or turned away after all."""
         self._now -= 1
         if path in PACED:
-            self.pace.end()
+            self.pace.end(answered=answered)
 
     def turn_away(self, method: str, headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
         """The whole answer to a request that is not taken, which is counted and logged."""

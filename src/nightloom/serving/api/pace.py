@@ -82,7 +82,7 @@ class Pace:
             age: seconds since it came; asked only where a crowd stays.
         """
         moment = time.perf_counter()
-        if moment - self._calm < STANDING or moment - self._refused >= STANDING:
+        if moment - self._calm < STANDING or moment - self._refused >= STANDING:  # a few are no crowd, however late they are
             return False
         return age() > LATE * max(self._longest(moment), FEWEST * self.seconds)
 
@@ -99,12 +99,13 @@ class Pace:
         self.now += 1
         self._highest = max(self._highest, self.now)
 
-    def end(self) -> None:
-        """A request is answered. One long pause, such as of a change of versions, counts little."""
+    def end(self, *, answered: bool = True) -> None:
+        """A request is answered, or turned away after all. One long pause, such as of a change of versions, counts little."""
         moment = time.perf_counter()
-        took = min(moment - self._last, 4 * self.seconds)
+        if answered:  # the other says nothing of how long answers take
+            took = min(moment - self._last, 4 * self.seconds)
+            self.seconds += SMOOTHING * (took - self.seconds)
         self._last = moment
-        self.seconds += SMOOTHING * (took - self.seconds)
         self.now -= 1
         if not self.now and self._highest <= CALM:
             self._calm_times += 1

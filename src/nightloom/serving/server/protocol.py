@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._turn = cycle
         path = cycle.scope["path"]
         if not cycle.more_body or path == STREAMED:
-            self._begin(cycle)
+            self._begin(cycle, came_before=not cycle.more_body)
             return
         if cycle.waiting_for_100_continue:
             if self.admission.full(path) or self._guard.refusal(cast(Scope, cycle.scope), dict(cycle.scope["headers"])) is not None:
@@ -183,20 +183,26 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._whole = cycle
 
-    def _begin(self, cycle: RequestResponseCycle) -> None:
+    def _begin(self, cycle: RequestResponseCycle, *, came_before: bool = False) -> None:
+        """Have a request answered, or turned away.
+
+        Args:
+            cycle: the request.
+            came_before: whether its last bytes came some time ago, and it has waited for its turn on its connection.
+        """
         self._whole = None
         if self.flow.write_paused:  # who reads nothing takes no place either
             self._unread = cycle
             return
         path = cycle.scope["path"]
-        if path not in PACED:
+        if path not in PACED or cycle.waiting_for_100_continue:  # who has not sent the body takes no place of one who has
             if self.admission.begin(path):
                 self._start(self._answer(cycle, path))
             else:
                 self._turn_away(cycle)
             return
         waiting = self.admission.waiting
-        waiting.append((self, cycle))
+        (waiting.appendleft if came_before else waiting.append)((self, cycle))
         if self.admission.begin(path):
             self._start(self._answer_newest())
         else:  # it takes the place of the one that has waited longest
@@ -209,7 +215,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.tasks.add(task)
 
     def _turn_away(self, cycle: RequestResponseCycle) -> None:
-        self.transport.write(self.admission.turn_away(cycle.scope["method"], cycle.scope["headers"], keep_alive=cycle.keep_alive))
+        said = self.admission.turn_away(cycle.scope["method"], cycle.scope["headers"], keep_alive=cycle.keep_alive)
+        if self._refused:  # while it waited; nothing can be written any more
+            return
+        self.transport.write(said)
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
@@ -218,8 +227,8 @@ class BoundedProtocol(HttpToolsProtocol):
     async def _answer_newest(self) -> None:
         its, newest = self.admission.waiting.pop()
         path = newest.scope["path"]
-        if self.admission.pace.late(partial(age, its._client)):
-            self.admission.end(path)
+        if its.transport.is_closing() or self.admission.pace.late(partial(age, its._client)):
+            self.admission.end(path, answered=False)
             its._turn_away(newest)
         else:
             await its._answer(newest, path)
@@ -253,7 +262,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if (cycle := self._unread) is not None:
             self._unread = None
-            self._begin(cycle)
+            self._begin(cycle, came_before=True)
 
     def tick(self) -> None:
         """A second has gone by."""
