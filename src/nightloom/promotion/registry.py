@@ -148,7 +148,8 @@ class Registry(Registered):
                     )
                 ]
             newest = max(made, key=lambda one: int(one.version))
-            self.client.set_registered_model_alias(model, CHALLENGER, newest.version)
+            if self.aliases(name)[CHALLENGER] != str(newest.version):
+                self.client.set_registered_model_alias(model, CHALLENGER, newest.version)
             return next(one for one in self.versions(name) if one.version == str(newest.version))
 
     def promote(self, version: Version, *, best: bool = False) -> None:
