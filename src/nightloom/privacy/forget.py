@@ -151,6 +151,8 @@ def _forget(name: str, user: str, root: Path, progress: Progress, *, elsewhere: 
         files += _publish(root, name)
         if central_address():
             left.append("Other machines that share PostgreSQL have their own files: their next night goes through them.")
+        elif Storage.of(root).url:
+            left.append("Other machines that share the store have files and a list of their own: forget the person there, too.")
         listed.noted(user, done=True)
     return Done(rows, files, versions, tuple(left))
 
@@ -292,11 +294,9 @@ def _publish(root: Path, name: str) -> int:
     for kind in ("snapshots", "nights"):
         for one in storage.names(f"{kind}/{name}"):
             place = f"{kind}/{name}/{one}"
-            if storage.index(place) is None:
-                continue
             if (root / place).is_dir():
                 storage.publish(place, again=True)
             else:
-                storage.delete(place)  # it can not be gone through here, and nothing here needs it
+                storage.delete(place)  # it can not be gone through here, and nothing here needs it; a kill may have left it by halves
             many += 1
     return many

@@ -168,14 +168,15 @@ class Storage:
                 self._fs.pipe_file(path, json.dumps(content, indent=2).encode())
 
     def names(self, place: str) -> list[str]:
-        """Names of what is directly under a place of the store, in order; none where there is no store."""
+        """Names of the folders directly under a place of the store, in order; none where there is no store."""
         if self.url is None:
             return []
         with self._reached():
             try:
-                return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path(place), detail=False))
+                found = self._fs.ls(self._path(place), detail=True)
             except FileNotFoundError:
                 return []
+            return sorted(one["name"].rstrip("/").rpartition("/")[2] for one in found if one["type"] == "directory")
 
     def written(self, place: str) -> float:
         """When a folder of the store was last written to, in seconds since 1970."""

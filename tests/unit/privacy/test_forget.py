@@ -24,6 +24,7 @@ from nightloom.privacy.forget import forget
 from nightloom.promotion.registry import Registry
 from nightloom.runs.forgotten import Forgotten
 from nightloom.runs.service_store import store_file
+from nightloom.runs.storage import INDEX, STORE, Storage
 from nightloom.serving.run import Place, serve
 from nightloom.serving.settings import rebuilt_file
 from nightloom.serving.store import Event, Feedback, Store
@@ -120,6 +121,27 @@ def test_nothing_is_left_and_the_same_source_brings_nothing_back(home: Path) -> 
     assert set(read_snapshot(again.path).events["user_id"]) == {"ann", "bob"}
     assert again.source["left_out"] == {"users who asked to be forgotten": 4}
     assert holders(root) == []
+
+
+def test_nothing_is_left_in_the_store_whatever_a_kill_left_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, store = home / "mlruns", home / "store"
+    monkeypatch.setenv(STORE, f"file://{store}")
+    storage = Storage.of(root)
+    (snapshot,) = (root / "snapshots" / NAME).glob("*/snapshot.json")
+    night = f"nights/{NAME}/20260101-020000"
+    for place in (f"snapshots/{NAME}/{snapshot.parent.name}", night, f"stages/{NAME}/prepare/0123456789abcdef"):
+        storage.publish(place)
+    storage.write_json(f"nights/{NAME}/latest.json", {"night": "20260101-020000"})
+    elsewhere = store / "snapshots" / NAME / "0123456789abcdef"  # of another machine, whose publish was killed before its index
+    shutil.copytree(snapshot.parent, elsewhere)
+    (store / night / INDEX).unlink()
+    assert len(holders(store)) >= 8
+    done = forget(NAME, CANARY, root)
+    assert holders(store) == []
+    assert done.left == ("Other machines that share the store have files and a list of their own: forget the person there, too.",)
+    assert storage.index(night)
+    assert not elsewhere.exists()
+    assert storage.read_json(f"nights/{NAME}/latest.json") == {"night": "20260101-020000"}
 
 
 def test_the_act_is_recorded_without_the_id_and_only_its_key_finds_the_person(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ def test_the_last_finished_night_is_that_of_the_store(address: str, tmp_path: Pa
     publish_folder(refused)
     fetch_latest(elsewhere)
     assert contents(elsewhere.latest) == contents(second.folder)
-    assert elsewhere.storage.names(f"nights/{NAME}") == [first.night, second.night, refused.night, "latest.json"]
+    assert elsewhere.storage.names(f"nights/{NAME}") == [first.night, second.night, refused.night]
     write_json(second.folder / "report.json", {"night": "told again"})
     finish(second)
     fetch_latest(night(tmp_path / "third", 4))
