@@ -89,6 +89,28 @@ def test_events_of_several_types(nightloom, tmp_path: Path) -> None:
     assert (config.prepare.keep_repeats, config.evaluation.exclude_seen) == (True, False)  # half of the events are repeats
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_folder_is_judged_by_all_of_its_small_files(form: str, nightloom, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "events").mkdir()
+    for month in range(4):  # whoever comes again does so in another month
+        table = ratings().assign(timestamp=START + 2_600_000 * month + np.arange(180))
+        if form == "parquet":
+            (tmp_path / "events" / f"month={month}").mkdir()
+            table.to_parquet(tmp_path / "events" / f"month={month}" / "part-0.parquet", index=False)
+        else:
+            table.to_csv(tmp_path / "events" / f"{month}.csv", index=False)
+    assert written(nightloom, tmp_path, "events").prepare.keep_repeats
+    assert "# The folder is one table of 4 files.\n" in (tmp_path / "mine.yaml").read_text()
+    later = tmp_path / "events" / (f"month=2/part-0.{form}" if form == "parquet" else "2.csv")
+    if form == "parquet":
+        ratings().assign(movieId=0.5).to_parquet(later, index=False)
+    else:
+        later.write_text("no,such;columns\n")
+    code, _, err = nightloom("init", tmp_path / "events", "-o", tmp_path / "other.yaml")
+    assert code == 0, err
+    assert "one table of 4 files; it was judged by the first 2." in (tmp_path / "other.yaml").read_text()
+
+
 def test_without_times_the_split_is_random(nightloom, tmp_path: Path) -> None:
     ratings()[["userId", "movieId"]].to_csv(tmp_path / "pairs.csv", index=False)
     config = written(nightloom, tmp_path, "pairs.csv")

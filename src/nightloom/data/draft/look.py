@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nightloom.config import DataConfig
 from nightloom.core.errors import InputError
 from nightloom.data.sources.files import parts_at, read_part
 from nightloom.data.sources.packed import UTF16, content_of, form_of
+from nightloom.data.sources.parts import Part
 from nightloom.data.sources.sql import read_sql
 from nightloom.data.sources.text_form import UNIT, WHITESPACE, likely_encoding, quotes_hold
 from nightloom.data.sources.typed_table import NULLABLE
@@ -85,20 +87,38 @@ def _looks(place: str) -> list[Look]:
     if _starts(path, SQLITE):
         return _sqlite(path)
     parts = parts_at(place, NAME)
-    first, several = parts[0], len(parts) > 1
-    content = content_of(first.path, NAME, first.member)
-    form = form_of(content, first.path, NAME, first.member)
-    notes = [f"The folder is one table of {len(parts):,} files; it was judged by {first.path.name}."] if path.is_dir() else []
-    if form == "text":
-        look = _text(content[:SAMPLE_BYTES], str(first))
-    elif form == "parquet" and not first.columns:
-        look = _parquet(first.path)
-    else:
-        frame = read_part(first, DataConfig(events=place), NAME).frame
-        look = Look(place, path.name, frame.head(SAMPLE_ROWS).reset_index(drop=True), len(frame) <= SAMPLE_ROWS)
-    look.place, look.name, look.notes = str(path.resolve()), path.name, [*notes, *look.notes]
-    look.whole = look.whole and not several
+    look, used = _of_part(parts[0], place), 1
+    with suppress(InputError):  # of a later part: `nightloom check` says what is wrong with it
+        while used < len(parts) and len(look.frame) < SAMPLE_ROWS and _joined(look, _of_part(parts[used], place)):
+            used += 1
+    if path.is_dir():
+        judged = f"; it was judged by the first {used:,}" if used < len(parts) else ""
+        look.notes = [f"The folder is one table of {len(parts):,} files{judged}.", *look.notes]
+    look.place, look.name = str(path.resolve()), path.name
+    look.whole = look.whole and used == len(parts)
     return [look]
+
+
+def _of_part(part: Part, place: str) -> Look:
+    """The beginning of one file."""
+    content = content_of(part.path, NAME, part.member)
+    form = form_of(content, part.path, NAME, part.member)
+    if form == "text":
+        return _text(content[:SAMPLE_BYTES], str(part))
+    if form == "parquet" and not part.columns:
+        return _parquet(part.path)
+    frame = read_part(part, DataConfig(events=place), NAME).frame
+    return Look(place, part.path.name, frame.head(SAMPLE_ROWS).reset_index(drop=True), len(frame) <= SAMPLE_ROWS)
+
+
+def _joined(look: Look, other: Look) -> bool:
+    """Add another part's rows to a look, where both are read alike; whether they are."""
+    form = (look.separator, look.header, look.encoding, list(look.frame.dtypes.items()))
+    if form != (other.separator, other.header, other.encoding, list(other.frame.dtypes.items())):
+        return False
+    rows = pd.concat([look.frame, other.frame], ignore_index=True)
+    look.frame, look.whole = rows.head(SAMPLE_ROWS), look.whole and other.whole and len(rows) <= SAMPLE_ROWS
+    return True
 
 
 def _starts(path: Path, mark: bytes) -> bool:
