@@ -244,11 +244,17 @@ class LiveModel:
 
     def _place(self, event: Event) -> None:
         """Learn from an event; where its user did something with the item before, by the rules for repeats."""
-        if self.engine.item_index[event.item_id] not in self.engine.users.get(event.user_id).items:
+        dense, user = self.engine.item_index[event.item_id], self.engine.users.get(event.user_id)
+        earlier = np.flatnonzero(user.items == dense)
+        if len(earlier) and not self._is_latest(event, user.times[earlier]):
+            before = self.history(event.user_id)
+            self._differ(before, sorted([*before, event], key=lambda one: one.timestamp))
+        elif self.rules.adds(event, user.positive[earlier].tolist()):
             self._learn(event)
-            return
-        before = self.history(event.user_id)
-        self._differ(before, sorted([*before, event], key=lambda one: one.timestamp))
+
+    def _is_latest(self, event: Event, times: NDArray[np.int64]) -> bool:
+        """Whether an event is surely later than others, whose times are in seconds."""
+        return self.rules.has_times and event.timestamp // 1000 > int(times.max())
 
     def _delete(self, event: Event) -> None:
         self.engine.users.get(event.user_id)  # as it was: the row is not gone up to here

@@ -52,6 +52,15 @@ class Rules:
         by_name = bool(self.names.positive[self.code(event.event)])
         return by_name and (self.least is None or (event.value is not None and event.value >= self.least))
 
+    def adds(self, event: Event, earlier: Sequence[bool]) -> bool:
+        """Whether an event counts beside its user's earlier ones of the item: as in `kept`, of an event that is no duplicate.
+
+        Args:
+            event: the event.
+            earlier: for each of the others that counts whether it is positive.
+        """
+        return self._keep_repeats or not earlier or (self.positive(event) and not any(earlier))
+
     def kept(self, events: Sequence[Event]) -> list[Event]:
         """The events that count, oldest first: without duplicates, and of each item the first and the first positive one; none of a robot.
 

@@ -45,6 +45,23 @@ def test_as_the_registered_model_reads_them(
     assert bool(found.history) == (busiest >= len(frame[["item_id", "timestamp", "event"]].drop_duplicates()))
 
 
+@pytest.mark.parametrize("least", [None, 3.5])
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("positive", [None, ["buy", "rate"]])
+def test_a_later_event_counts_beside_those_that_count_as_if_all_were_read(
+    least: float | None, keep: bool, positive: list[str] | None
+) -> None:
+    prepare = {"positive_events": positive, "positive_min_value": least, "keep_repeats": keep}
+    rules = Rules({"event_types": ["view", "buy", "rate"], "prepare": prepare}, has_times=True)
+    random, told = np.random.default_rng(0), list[Event]()
+    for second in range(400):
+        item, name, value = f"i{random.integers(12)}", ("view", "buy", "rate")[random.integers(3)], (None, 1.0, 5.0)[random.integers(3)]
+        event, before = Event(str(second), "u", item, name, second * 1000, value), rules.kept(told)
+        told.append(event)
+        earlier = [rules.positive(one) for one in before if one.item_id == item]
+        assert rules.kept(told) == ([*before, event] if rules.adds(event, earlier) else before)
+
+
 def test_a_model_of_a_table_without_names_takes_events_of_any_name() -> None:
     """By day people name what happened; to such a model all of it is the one thing that it knows."""
     meta = {"event_types": ["interaction"], "prepare": {"keep_repeats": True}}
