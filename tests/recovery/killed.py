@@ -32,6 +32,10 @@ WRITES = (
 """Of MLflow's client: how the registry is changed."""
 
 
+BEGUN = '"act": "begun"'
+"""In the note that a process begins to move the aliases."""
+
+
 def die(*_: Any, **__: Any) -> None:
     """End this process as if it was killed from outside."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -84,12 +88,20 @@ def place_kill(where: str) -> None:
         before(Storage, "write_json", lambda _, place, __: f"/{stage}/" in place)
     elif stage == "after write":
         kill_after_write(Registry, int(moment))
+    elif where == "after a step":
+        kill_after_write(Registry, 1, notes=False)
     else:
         raise SystemExit(f"no place is named {where!r}")
 
 
-def kill_after_write(registry: Any, number: int) -> None:
-    """Die after the registry's write of a number, counted from 1 over all that is written."""
+def kill_after_write(registry: Any, number: int, *, notes: bool = True) -> None:
+    """Die after the registry's write of a number, counted from 1 over all that is written.
+
+    Args:
+        registry: the class.
+        number: which.
+        notes: whether the note that a move has begun counts, too; each process makes its own.
+    """
     real, count = registry.__init__, [0]
 
     def made(self: Any, *args: Any, **named: Any) -> None:
@@ -99,7 +111,7 @@ def kill_after_write(registry: Any, number: int) -> None:
 
             def counted(*args: Any, write: Any = write, **named: Any) -> Any:
                 result = write(*args, **named)
-                count[0] += 1
+                count[0] += notes or BEGUN not in str(args)
                 if count[0] == number:
                     die()
                 return result

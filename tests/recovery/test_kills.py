@@ -87,17 +87,18 @@ def test_the_night_after_all_that_were_killed_ends_as_if_nothing_had_been(chain:
 
 
 def test_nights_that_are_killed_after_each_write_to_the_registry(maker: Maker) -> None:
-    """A second night, with a champion before it: one is killed after its first write, the next after its own second, and so on.
+    """A second night, with a champion before it: one is killed after its first write, the next after its own first, and so on.
 
-    A move begins with a note of who makes it, so whoever is killed after the first write of all would never come further.
+    Each process that moves the aliases notes first that it begins. Every second one is killed after what it writes next, or none would
+    come further.
     """
     calm, parts = maker(), maker()
     for one in (calm, parts):
         one.night()
         add_a_day(one.home)
     calm.night()
-    kills = 0
-    while (code := parts.killed(f"after write: {kills + 1}")) == -signal.SIGKILL:
+    kills, places = 0, ("after write: 1", "after a step")
+    while (code := parts.killed(places[kills % 2])) == -signal.SIGKILL:
         kills += 1
         assert kills < MOST_WRITES
     assert code == 0, parts.said()
