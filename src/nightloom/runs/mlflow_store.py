@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,6 +15,8 @@ from nightloom.core.errors import NightloomError
 from nightloom.core.shell import typed
 from nightloom.runs.mlflow_wait import connected, patient
 
+TABLES = 7_461_201
+"""Key of the lock under which MLflow's tables are made in PostgreSQL."""
 LOCK_SECONDS = 30.0
 """How long a database that another process has locked is waited for."""
 
@@ -24,12 +27,19 @@ def tracking_uri(root: Path) -> str:
 
 
 def open_store(uri: str) -> None:
-    """Prepare for MLflow's client: make an SQLite database that is missing, and wait for a server as long as NIGHTLOOM_MLFLOW_WAIT says.
+    """Prepare for MLflow's client: make the tables that are missing, and wait for a server as long as NIGHTLOOM_MLFLOW_WAIT says.
 
-    A database is made beside its place and then renamed: MLflow makes its tables in many steps, and one that a kill left by halves would
-    be broken for good. Of processes that start at once one makes it, and the others wait.
+    An SQLite database is made beside its place and then renamed: MLflow makes its tables in many steps, and one that a kill left by halves
+    would be broken for good. Of processes that start at once one makes them, in PostgreSQL too, and the others wait.
+
+    Raises:
+        NightloomError: the server does not answer.
     """
     patient(uri)
+    if uri.startswith("postgresql"):
+        connected(uri)
+        _make_tables(uri)
+        return
     path = _database(uri)
     if path is None or path.exists():
         return
@@ -37,6 +47,19 @@ def open_store(uri: str) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             _make_database(path)
+
+
+@cache
+def _make_tables(uri: str) -> None:
+    """MLflow's tables in an empty PostgreSQL database. What is wrong with it MLflow's client says."""
+    import sqlalchemy
+    from mlflow.store.db.utils import _all_tables_exist, _initialize_tables
+
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
+    with suppress(sqlalchemy.exc.SQLAlchemyError), engine.connect() as turn:  # the lock goes with the connection
+        turn.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": TABLES})
+        if not _all_tables_exist(engine):
+            _initialize_tables(engine)
 
 
 def _make_database(path: Path) -> None:

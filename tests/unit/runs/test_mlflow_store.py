@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from nightloom.runs.mlflow_store import open_store
 from nightloom.runs.tracking import Tracking
+from tests.postgres_server import postgres_server
 
 CLEAN = multiprocessing.get_context("forkserver")  # forks of a process without the threads that other tests have left in this one
 CLEAN.set_forkserver_preload(["mlflow.store.db.utils", "nightloom.runs.tracking"])  # imported once
@@ -61,3 +63,15 @@ def test_processes_that_start_at_once_share_one_database(tmp_path: Path) -> None
     assert [process.exitcode for process in processes] == [0, 0, 0]
     found = {one.name for one in Tracking(tmp_path).client.search_experiments()}
     assert found >= {"nightloom-one", "nightloom-two", "nightloom-three"}
+
+
+def test_processes_that_find_postgresql_empty_make_its_tables_once() -> None:
+    with postgres_server() as server:
+        processes = [CLEAN.Process(target=open_store, args=(server.url,)) for _ in range(3)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0, 0]
+        engine = sqlalchemy.create_engine(server.url, poolclass=sqlalchemy.pool.NullPool)
+        assert {"experiments", "registered_models", "alembic_version"} <= set(sqlalchemy.inspect(engine).get_table_names())
