@@ -22,7 +22,7 @@ FEWEST = 8
 """Requests that are taken at a time, however slow they are."""
 LATE = 5
 """So many times as long a request may have waited when it is its turn: for the system, or for a worker that stood still, too."""
-STANDING = 0.1
+STANDING = 0.2
 """Seconds after which a crowd is one that stays."""
 CALM = 1
 """Requests at a time that are no crowd: short of too much load a worker is often asked one thing at a time, and under too much never. The
