@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import asdict, replace
+from types import FrameType
 from typing import Any, Literal
 from uuid import UUID
 
@@ -164,7 +165,7 @@ def _ended_in_time(registry: Registry, version: Version, ends: float, night: UUI
         night: the night's run, which may be cancelled.
         run: the one that is paused, which may be, too.
     """
-    done, waits = threading.Event(), threading.get_ident()
+    done, cancelled, waits = threading.Event(), threading.Event(), threading.get_ident()
 
     def watch() -> None:
         while not done.wait(LOOK_SECONDS):
@@ -173,6 +174,7 @@ def _ended_in_time(registry: Registry, version: Version, ends: float, night: UUI
                 with get_client(sync_client=True) as client:
                     states = [client.read_flow_run(one).state for one in (night, run)]
                     if any(state and (state.is_cancelling() or state.is_final()) for state in states):
+                        cancelled.set()
                         signal.pthread_kill(waits, signal.SIGINT)  # the pause looks for an answer alone
                         return
                     if time.monotonic() >= ends or now is None or now.version != version.version:
@@ -182,7 +184,26 @@ def _ended_in_time(registry: Registry, version: Version, ends: float, night: UUI
     thread = threading.Thread(target=copy_context().run, args=(watch,), name="approval-time", daemon=True)
     thread.start()
     try:
-        yield
+        with _heard(cancelled):
+            yield
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def _heard(cancelled: threading.Event) -> Iterator[None]:
+    """Have SIGINT end the block once it is cancelled, also where a person's Ctrl-C is ignored, as in the background of a script."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if cancelled.is_set():
+            signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

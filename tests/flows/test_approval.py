@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -167,10 +168,13 @@ def test_declined_it_waits_no_more(home: SimpleNamespace, prefect_server: str) -
     assert (found["answer"], found["versions"]["champion"]) == ({"by": "bob", "promoted": False}, "1")
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["by hand", "in the background of a script"])
 @pytest.mark.parametrize("which", ["the night", "the question"])
-def test_a_run_that_is_cancelled_while_it_asks_ends(home: SimpleNamespace, prefect_server: str, which: str) -> None:
-    name = f"cancelled-{which[4:]}"
+def test_a_run_that_is_cancelled_while_it_asks_ends(home: SimpleNamespace, prefect_server: str, which: str, handler: Any) -> None:
+    """Also where Ctrl-C is ignored, and is so again afterwards."""
+    name = f"cancelled-{which[4:]}-{handler is signal.SIG_IGN}"
     registered(home, name, 1, None)
+    before = home.process.submit(signal.signal, signal.SIGINT, handler).result(SECONDS)
     asking = Asking.about(home, prefect_server, name)
     run = asking.paused()
     with SyncPrefectClient(prefect_server) as client:
@@ -180,6 +184,7 @@ def test_a_run_that_is_cancelled_while_it_asks_ends(home: SimpleNamespace, prefe
     assert isinstance(asking.said.exception(SECONDS), KeyboardInterrupt)
     assert asking.state() == StateType.CRASHED, "as after Ctrl-C"
     assert home.registry.aliases(name)["champion"] is None
+    assert home.process.submit(signal.signal, signal.SIGINT, before).result(SECONDS) == handler
 
 
 def test_a_run_of_a_deployment_asks_and_keeps_its_place(home: SimpleNamespace, prefect_server: str, tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def test_a_sigterm_that_comes_in_a_destructor_or_the_callback_of_a_weak_referenc
 @pytest.mark.parametrize("how", ["destructor", "weak reference"])
 def test_a_ctrl_c_there_is_not_lost_either(how: str) -> None:
     def work() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script Python leaves it ignored
         dies(how, signal.SIGINT)
         for _ in range(100):
             time.sleep(0.05)
