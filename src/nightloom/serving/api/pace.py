@@ -25,8 +25,8 @@ LATE = 5
 STANDING = 0.2
 """Seconds after which a crowd is one that stays."""
 CALM = 1
-"""Requests at a time that are no crowd: short of too much load a worker is often asked one thing at a time, and under too much never. The
-few that are taken of a crowd must not look like calm, else many are taken again."""
+"""Requests at a time that are no crowd: short of too much load a worker is often asked one thing at a time, and under too much hardly ever.
+The few that are taken of a crowd must not look like calm, else many are taken again."""
 CALM_TIMES = 8
 """So often a worker is asked one thing, and turns nobody away meanwhile, until a crowd has gone. Where who asks stands still for a moment,
 or a program between does, a worker has nothing to do once or twice, and all that came meanwhile comes then."""

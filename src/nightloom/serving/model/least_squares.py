@@ -9,7 +9,7 @@ import numpy as np
 from nightloom.serving.model.jit import kernel
 
 TOGETHER = 4
-"""Events, or rows, that are gone through at once: what is read then serves all of them."""
+"""Events, or rows, that are gone through at once: what is read then serves all of them. The loops are written out for so many."""
 
 
 @kernel
