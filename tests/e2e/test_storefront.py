@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.service_process import running
 from nightloom.data.sources.service_store import read_votes
+from tests import waiting
 from tests.chromium import CHROMIUM, FLAGS
 from tests.service_app import make_served, name_champion
 
@@ -56,11 +57,7 @@ def browser() -> Iterator[Any]:
 
 def until(page: Any, is_so: Callable[[], bool]) -> None:
     """Wait until the page is as wanted; the page's own rules forbid Playwright's waiting for an expression."""
-    for _ in range(200):
-        if is_so():
-            return
-        page.wait_for_timeout(50)
-    pytest.fail("the page does not change")
+    waiting.until(lambda: page.wait_for_timeout(50) or is_so(), 0)
 
 
 def titles(page: Any) -> list[str]:

@@ -33,6 +33,7 @@ import yaml
 from nightloom.config import RunConfig, load_preset
 from tests.chromium import CHROMIUM, FLAGS
 from tests.tiny_models import WORDS, tiny_bert
+from tests.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 SILENT = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
@@ -402,16 +403,12 @@ def test_mlflow_lays_the_families_side_by_side(servers: Servers, page: Any, fini
 @pytest.mark.usefixtures("finished")
 def test_a_cancelled_run_leaves_no_worker_behind(servers: Servers, config: dict[str, Any]) -> None:
     run = start(servers, config | {"name": "cancelled", "training": {"epochs": 500, "patience": 500}})
-    curves, end = servers.root / "stages" / "cancelled" / "fine_tune", time.monotonic() + 120
-    while not any(curves.glob("*.partial/streaming/curves.jsonl")) and time.monotonic() < end:
-        time.sleep(0.2)
+    curves = servers.root / "stages" / "cancelled" / "fine_tune"
+    until(lambda: any(curves.glob("*.partial/streaming/curves.jsonl")), 0.2)
     assert workers(servers.root)
     servers.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert end_of(servers, run)["state"]["type"] == "CANCELLED"
-    end = time.monotonic() + 30
-    while workers(servers.root) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert not workers(servers.root)
+    until(lambda: not workers(servers.root), 0.2)
 
 
 def workers(root: Path) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from nightloom.data.tables.snapshot import read_snapshot
 from tests.flows.test_nightly import environment
 from tests.servers import free_port, until_it_answers
 from tests.tiny_models import WORDS, tiny_bert
+from tests.waiting import until
 
 USERS, ITEMS, EVENTS = 40, 30, 10
 TODAY = 1_700_000_000
@@ -150,11 +150,14 @@ def test_the_day_is_in_the_next_night_and_its_model_answers_otherwise(served: Si
     assert f"Snapshot {report['data_hash'][:16]}" in data
     assert {path.name for path in (home / "mlruns" / "artifacts").rglob("data_card.md")} == {"data_card.md"}
 
-    ends = time.monotonic() + 60
-    while (version := client.recommend(FANS[0]).version) != "2":
-        assert version == "1"
-        assert time.monotonic() < ends, served.log.read_text()
-        time.sleep(0.1)
+    versions = list[str]()
+
+    def taken_over() -> bool:
+        versions.append(client.recommend(FANS[0]).version)
+        return versions[-1] != "1"
+
+    until(taken_over, 0.1, served.log.read_text)
+    assert versions[-1] == "2"
     assert served.process.poll() is None
     by_next_day = {user: scores(client, user) for user in people}
     for user in people:

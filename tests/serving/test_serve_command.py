@@ -29,6 +29,7 @@ from tests.servers import free_port, until_it_answers
 from tests.service_app import make_snapshot
 from tests.serving_bundle import START, serving_bundle
 from tests.tiny_models import tiny_bert
+from tests.waiting import until
 
 TAGS = {"nightloom.data_hash": "d" * 64, "nightloom.config_hash": "c" * 64, "nightloom.git": "unknown", "nightloom.night": "n1"}
 ASKED = int(os.environ.get("ASKED", "200"))
@@ -93,10 +94,7 @@ def test_an_answer_has_learned_from_every_event_before_it(served: SimpleNamespac
         assert post(served.address, "/events", {"events": [said]})["stored"] == 1
         stale += item in [one["item_id"] for one in post(served.address, "/recommend", {"user_id": user, "k": 20})["items"]]
     assert stale == 0
-    ends = time.monotonic() + 30
-    while (many := asked_in(served.log)) < 2 * ASKED:  # a line is written once its answer is on the way
-        assert time.monotonic() < ends, many
-        time.sleep(0.1)
+    until(lambda: asked_in(served.log) >= 2 * ASKED, 0.1)  # a line is written once its answer is on the way
 
 
 def asked_in(log: Path) -> int:
@@ -214,11 +212,8 @@ def test_a_service_starts_with_what_was_prepared_only_as_far_as_the_registry_agr
 
 
 def until_version(address: str, version: str) -> None:
-    ends = time.monotonic() + 120
     with Client(address) as client:
-        while (found := {client.recommend("u1").version for _ in range(6)}) != {version}:
-            assert time.monotonic() < ends, found
-            time.sleep(0.2)
+        until(lambda: {client.recommend("u1").version for _ in range(6)} == {version}, 0.2)
 
 
 def test_the_service_follows_the_registry_and_a_killed_worker_comes_back(served: SimpleNamespace) -> None:
@@ -228,10 +223,7 @@ def test_the_service_follows_the_registry_and_a_killed_worker_comes_back(served:
     until_version(served.address, "1")
     victim = workers_of(served.process)[0]
     os.kill(victim.pid, signal.SIGKILL)
-    ends = time.monotonic() + 120
-    while len([one for one in workers_of(served.process) if one.pid != victim.pid]) < 2:
-        assert time.monotonic() < ends
-        time.sleep(0.2)
+    until(lambda: len([one for one in workers_of(served.process) if one.pid != victim.pid]) >= 2, 0.2)
     with Client(served.address) as client:
         assert client.recommend("u1").items
 

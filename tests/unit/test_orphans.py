@@ -49,7 +49,7 @@ def test_only_what_a_command_of_this_home_and_container_left_is_ended(home: Path
     command = [sys.executable, "-c", SLEEP, "prefect.server.api.server:create_app"]
     with subprocess.Popen(command, env=os.environ | mine) as served:
         end_orphans()
-        assert not psutil.wait_procs([orphan], timeout=10)[1]
+        orphan.wait()
         assert all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in others)
         assert served.poll() is None
         assert os.environ[STARTER] == f"{os.getpid()} {HERE}"

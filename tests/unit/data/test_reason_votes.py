@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from nightloom.data.sources.service_store import read_votes
 from nightloom.runs.service_store import EVENTS_URL, store_file
 from nightloom.serving.store import Feedback, Store
 from tests.postgres_server import postgres_server
+from tests.waiting import until
 
 GIVEN = (
     ("helpful:events", "t1", "i1"),
@@ -50,8 +50,6 @@ def test_out_of_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert read_votes("own", "shop", tmp_path) == {}
         store = Store.open(store_file(tmp_path, "shop"), server.url)
         fill(store)
-        ends = time.monotonic() + 20
-        while store.spool and time.monotonic() < ends:
-            time.sleep(0.05)
+        until(lambda: not store.spool)
         store.close()
         assert read_votes("own", "shop", tmp_path / "another machine") == COUNTED

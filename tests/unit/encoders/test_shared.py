@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,10 @@ import pytest
 from nightloom.core.errors import InputError
 from nightloom.encoders.export import export
 from nightloom.encoders.exported import SETTINGS, ExportedEncoder
-from nightloom.encoders.shared import IDLE_SECONDS, SharedEncoder, socket_of
+from nightloom.encoders.shared import SharedEncoder, socket_of
 from nightloom.encoders.text import TextEncoder
 from tests.tiny_models import tiny_bert
+from tests.waiting import until
 
 TEXTS = ["toy story", "", "the dark king", "猫"]
 
@@ -55,10 +55,7 @@ def test_all_ask_one_process_which_ends_after_the_last(folder: Path) -> None:
     assert found[0].dim == alone.dim
     for encoder in found:
         encoder.close()
-    ends = time.monotonic() + 6 * IDLE_SECONDS
-    while processes(folder):
-        assert time.monotonic() < ends
-        time.sleep(0.2)
+    until(lambda: not processes(folder), 0.2)
     assert not socket_of(folder).exists()
 
 

@@ -6,8 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +30,7 @@ from tests.postgres_server import PostgresServer, postgres_server
 from tests.servers import free_port, until_it_answers
 from tests.small_bundle import small_config
 from tests.unit.privacy.test_forget import CANARY, holders
+from tests.waiting import until
 
 KEY = "a key of enough letters"
 NAME = "shop"
@@ -63,13 +63,6 @@ def dump(server: PostgresServer) -> str:
             said += [f"{table} {tuple(row)}" for row in connection.exec_driver_sql(f'SELECT * FROM "{schema}"."{table}"')]
     made.dispose()
     return "\n".join(said)
-
-
-def until(done: Callable[[], object], seconds: float = 15.0) -> None:
-    ends = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < ends, "not in time"
-        time.sleep(0.02)
 
 
 def events(user: str, *names: str) -> list[Event]:

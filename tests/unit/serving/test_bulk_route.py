@@ -17,6 +17,7 @@ from nightloom.serving.store.database import turn
 from nightloom.serving.store.writer import Writer
 from tests.service_app import Worker, event, ids
 from tests.serving_bundle import START
+from tests.waiting import until
 
 KIND = {"content-type": "application/x-ndjson"}
 
@@ -136,9 +137,7 @@ def test_a_slow_disk_writes_several_parts_at_once_and_no_more_wait(worker: Worke
     def slow() -> None:
         with turn(store.path):
             locked.set()
-            ends = time.monotonic() + 60
-            while len(taken) < bulk.AHEAD and time.monotonic() < ends:
-                time.sleep(0.001)
+            until(lambda: len(taken) >= bulk.AHEAD, 0.001)
             time.sleep(0.05)  # for more, which must not come
             seen.append(len(taken))
 

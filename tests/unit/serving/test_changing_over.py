@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from nightloom.serving.model.engine import Engine
 from nightloom.serving.settings import Champion
 from nightloom.serving.store import Event, Store
 from nightloom.serving.store.writes import AddEvents
+from tests import waiting
 from tests.service_app import Worker, event, ids, make_served, name_champion
 from tests.serving_bundle import N_ITEMS, START
 
@@ -27,10 +27,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def until(worker: Worker, holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < ends
-        worker.rest(0.2)
+    waiting.until(lambda: worker.rest(0.2) or holds(), 0)
 
 
 def test_a_new_version_takes_over_with_what_was_learned(home: Path, made: Path, second: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from nightloom.serving.model.members import ItemEdges
 from nightloom.serving.rebuild import NOTHING, Rebuilt, rebuild
 from nightloom.serving.rebuilder import Rebuilder
 from nightloom.serving.settings import CHAMPION, Champion, rebuilt_file, rebuilt_files
+from tests import waiting
 from tests.service_app import USERS, Worker, event, make_served, name_champion
 from tests.serving_bundle import N_ITEMS, START, UNKNOWN_ITEMS
 
@@ -73,10 +73,7 @@ def refitted(worker: Worker, scorer: type[Cooccurrence | Linear]) -> ItemGraph:
 
 
 def until(worker: Worker, holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < ends
-        worker.rest(0.1)
+    waiting.until(lambda: worker.rest(0.1) or holds(), 0)
 
 
 @pytest.mark.usefixtures("few")

@@ -25,8 +25,9 @@ from nightloom.serving.server.sockets import age, bound
 from nightloom.serving.server.worker import Worker
 from nightloom.serving.settings import Settings
 from tests.service_app import event, name_champion
+from tests.waiting import HANGS_SECONDS, until
 
-SECONDS = 20.0
+SECONDS = HANGS_SECONDS
 ASK = b'{"user_id": "u1", "k": 3}'
 
 
@@ -146,9 +147,7 @@ class Serving:
 
     def until(self, right: Callable[[], bool]) -> None:
         """Wait until the server has read something."""
-        ends = time.monotonic() + SECONDS
-        while not right():
-            assert time.monotonic() < ends
+        until(right, 0)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +24,7 @@ from nightloom.core.sequences import Sequences
 from nightloom.training.budget import Budget
 from nightloom.training.search import Tuned, Tuner
 from nightloom.training.search_space import SPACE, Choice, Range, space_of, value_of, with_values, write_preset
+from tests.waiting import until
 
 TRIALS = Budget(minutes=30, trials=2)
 
@@ -183,16 +183,11 @@ def test_a_killed_study_goes_on_where_it_was(shop: SimpleNamespace, tmp_path: Pa
     arguments = [str(tmp_path / "slow.yaml"), str(shop.prepared), str(shop.pretrained), str(folder)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], env=env)
-    end = time.monotonic() + 120
-    while not list(folder.glob("trials/*/seed-0/curves.jsonl")) and time.monotonic() < end:
-        assert process.poll() is None
-        time.sleep(0.02)
+    until(lambda: list(folder.glob("trials/*/seed-0/curves.jsonl")) or process.poll() is not None)
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    until = time.monotonic() + 20
-    while workers_in(folder / "trials") and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not workers_in(folder / "trials")
+    until(lambda: not workers_in(folder / "trials"))
     config = load_config(tmp_path / "slow.yaml")
     tuned = tuner(config, shop, folder, Budget(30, 1)).run()
     (home,) = (folder / "trials").iterdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +33,7 @@ from nightloom.serving.store.central import Central, Rows, engine
 from nightloom.serving.store.schema import CENTRAL
 from nightloom.serving.store.writes import AddEvents
 from tests.postgres_server import PostgresServer, postgres_server
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +53,6 @@ def machines(server: PostgresServer, tmp_path: Path) -> Iterator[tuple[Store, St
 
 def event(event_id: str, user: str = "u", at: int = 1) -> Event:
     return Event(event_id, user, "i", "click", at)
-
-
-def until(done: Callable[[], object], seconds: float = 10.0) -> None:
-    ends = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < ends, "not in time"
-        time.sleep(0.01)
 
 
 def ids(view: View, user: str = "u") -> list[str]:

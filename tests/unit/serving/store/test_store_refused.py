@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from nightloom.serving.store import Event, Feedback, Store, WriteRefused
 from nightloom.serving.store.writes import LONGEST, AddEvents
 from tests.postgres_server import postgres_server
+from tests.waiting import until
 
 REFUSED: list[Callable[[Store], object]] = [
     lambda store: store.add_events([Event("a\0b", "u", "i", "click", 1)]),
@@ -49,14 +49,11 @@ def test_the_oddest_values_that_are_taken_reach_postgresql(tmp_path: Path) -> No
             store.add_feedback([Feedback(one, one, one * 20, -1, one, one, 2**62, -(2**62), -0.0, one)])
             store.put_item(one, {one: "\0"})
         store.forget(ids[0])
-        ends = time.monotonic() + 10
-        while store.spool and time.monotonic() < ends:
-            time.sleep(0.02)
+        until(lambda: not store.spool)
         assert store.central_error is None
         assert store.spool == 0
         other = Store.open(tmp_path / "other" / "odd.db", server.url)
-        while len(other.items(100).items) < len(ids) and time.monotonic() < ends:
-            time.sleep(0.02)
+        until(lambda: len(other.items(100).items) >= len(ids))
         mine, others = store.view(), other.view()
         for one in ids:
             assert others.history(one, 9) == mine.history(one, 9)
