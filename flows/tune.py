@@ -1,7 +1,7 @@
 """Tuning: validate, load pretrained, then many fine-tunings with other values, compared on validation.
 
-python -m flows.tune (--preset NAME | --config FILE.yaml) --minutes M [--trials N] [--seeds S] [--set key=value ...] [--study NAME]
-                     [--write-preset FILE.yaml]
+python -m flows.tune (--preset NAME | --config FILE.yaml) --minutes M [--trials N] [--seeds S] [--at-once N]
+                     [--set key=value ...] [--study NAME] [--write-preset FILE.yaml]
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from nightloom.training.budget import Budget
 
 def check(given: Namespace) -> None:
     """Refuse a budget with which nothing could be tried."""
-    Budget(given.minutes, given.trials, given.seeds)
+    Budget(given.minutes, given.trials, given.seeds, given.at_once)
 
 
 command = parser("tune", "Search for a better config.")
 command.add_argument("--minutes", type=float, required=True, help="of training, over all starts of the study")
 command.add_argument("--trials", type=int, help="at most so many")
 command.add_argument("--seeds", type=int, default=1, help="trainings a trial, averaged (default 1)")
+command.add_argument("--at-once", type=int, default=1, help="trials that train side by side (1), each with training.workers")
 command.add_argument("--study", help="name; by default the config's")
 command.add_argument("--write-preset", metavar="FILE", help="where the best config goes (default best.yaml in the study's folder)")
 given = before_prefect(__name__, command, check)  # a typo is refused before the imports below, which take seconds
@@ -45,7 +46,13 @@ from tasks.validate import validate
 
 @flow(name="tune", validate_parameters=True)
 def tune(
-    config: RunConfig, minutes: float = 30.0, trials: int | None = None, seeds: int = 1, study: str | None = None, preset: str | None = None
+    config: RunConfig,
+    minutes: float = 30.0,
+    trials: int | None = None,
+    seeds: int = 1,
+    study: str | None = None,
+    preset: str | None = None,
+    at_once: int = 1,
 ) -> Tuned:
     """Search for a better config; a study that was killed or has more time now goes on.
 
@@ -56,9 +63,10 @@ def tune(
         seeds: trainings a trial, averaged.
         study: its name and folder `mlruns/tuning/<study>/`; empty: the config's name.
         preset: file for the best config; empty: `best.yaml` in the study's folder.
+        at_once: trials that train side by side, each with `training.workers`.
     """
     check_study(study or config.name)
-    budget = Budget(minutes, trials, seeds)
+    budget = Budget(minutes, trials, seeds, at_once)
     night = Night.start(config, Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns")), run_directory=f"tuning/{study or config.name}")
     collected = collect(night)
     checked = validate(night, collected)
@@ -74,7 +82,7 @@ def main(given: Namespace) -> int:
         root = Path(os.environ.get("NIGHTLOOM_ROOT", "mlruns"))
         print_tuned(tuned, given.write_preset or str(root / "tuning" / tuned.name / "best.yaml"), console)
 
-    return run(lambda: tune(given.config, given.minutes, given.trials, given.seeds, given.study, given.write_preset), show)
+    return run(lambda: tune(given.config, given.minutes, given.trials, given.seeds, given.study, given.write_preset, given.at_once), show)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""One night of a replay: prepared as of its moment, trained both ways, judged on the period that followed."""
+"""The nights of a replay: trained from scratch as of their moments, side by side; then warm, one after the other, and judged."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from prefect import task
@@ -17,43 +20,89 @@ from nightloom.runs.keys import TRAINING, ReadKeys
 from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
+from nightloom.training.at_once import AtOnce
 from nightloom.training.fine_tune import WORKER, Start, fine_tune
 from nightloom.training.warm_start import SEARCH_FILE
 from tasks.progress import artifact_key, log_done, report_progress, tell
 
 
+@task(name="replay-scratch", cache_policy=NO_CACHE)
+def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Moment], at_once: int) -> list[Manifest]:
+    """Prepare every night and train it from scratch. None needs another, so several train side by side."""
+    config, preparing = night.config, Lock()
+
+    def live(moment: replay.Moment) -> Manifest:
+        def body(folder: Path) -> dict[str, Any]:
+            prepared, pretrained = folder / "prepared", folder / "pretrained"
+            with preparing:  # in the memory of this process
+                trainings.check()
+                if not (prepared / "meta.json").exists():
+                    prepared.mkdir(exist_ok=True)
+                    replay.write_moment(
+                        read_checked(checked.path),
+                        moment,
+                        prepared,
+                        rules=config.prepare,
+                        evaluation=config.evaluation,
+                        tags_separator=config.data.tags_separator,
+                    )
+                pretrained.mkdir(exist_ok=True)
+                load_pretrained(config.pretrained, prepared, night.root, pretrained, lambda *_: trainings.check())
+
+            def told(line: dict[str, Any]) -> None:
+                trainings.tell(partial(_report_epoch, moment, "scratch", line))
+
+            return fine_tune(config, "temporal", prepared, pretrained, folder / "scratch", told, halt=trainings.halt)
+
+        return run_stage(
+            night,
+            "replay_scratch",
+            body,
+            inputs=[checked],
+            config=ReadKeys(
+                config, *TRAINING, "pretrained.max_bad_images", "prepare", "evaluation.protocols", "data.tags_separator"
+            ).values,
+            code=[read_checked, replay.write_moment, load_pretrained, fine_tune, WORKER],
+            results=("prepared/*", "pretrained/*.npy", "scratch/bundle/*"),
+            salt=f"{moment.at} {moment.until}",
+            resumable=True,
+        )
+
+    with AtOnce[Manifest](at_once) as trainings:
+        begun = [trainings.start(partial(live, moment)) for moment in moments]
+        while trainings.under_way:
+            log_done(trainings.ended().result(), "a night trained from scratch")
+        return [one.result() for one in begun]
+
+
 @task(name="replay-night", cache_policy=NO_CACHE)
-def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before: Manifest | None, first: Manifest | None) -> Manifest:
-    """Live one night of the past again; a killed replay finds the nights that are done and goes on in the one that is not."""
+def replay_night(night: Night, moment: replay.Moment, scratch: Manifest, before: Manifest | None, first: Manifest) -> Manifest:
+    """Live one night of the past again; a killed replay finds the nights that are done and goes on in the one that is not.
+
+    Args:
+        night: the replay's files.
+        moment: when.
+        scratch: the night, prepared and trained from scratch.
+        before: the night before it as this gave it; None for the first.
+        first: the first night, trained from scratch: what is frozen, and where warm nights begin.
+    """
     config = night.config
 
     def body(folder: Path) -> dict[str, Any]:
-        prepared, pretrained = folder / "prepared", folder / "pretrained"
-        if not (prepared / "meta.json").exists():
-            prepared.mkdir(exist_ok=True)
-            replay.write_moment(
-                read_checked(checked.path),
-                moment,
-                prepared,
-                rules=config.prepare,
-                evaluation=config.evaluation,
-                tags_separator=config.data.tags_separator,
-            )
-        pretrained.mkdir(exist_ok=True)
-        load_pretrained(config.pretrained, prepared, night.root, pretrained, lambda *_: None)
-        warm = before.path / "warm" if before else None
-        base = Start(warm / "bundle", warm / SEARCH_FILE) if warm else None
-        arms: dict[str, Start | None] = {"scratch": None} | ({"warm": base} if base else {})
-        figures = {
-            arm: fine_tune(config, "temporal", prepared, pretrained, folder / arm, _epoch_reporter(moment, arm), start)
-            for arm, start in arms.items()
+        prepared, pretrained = scratch.path / "prepared", scratch.path / "pretrained"
+        bundles = {
+            "scratch": scratch.path / "scratch" / "bundle",
+            "warm": folder / "warm" / "bundle",
+            "frozen": first.path / "scratch" / "bundle",
         }
-        if base is None:  # all arms begin as one model
-            if not (folder / "warm").exists():
-                (folder / "warm").symlink_to("scratch")
-            figures["warm"] = figures["scratch"]
-        frozen = (first.path if first else folder) / "scratch" / "bundle"
-        bundles = {"scratch": folder / "scratch" / "bundle", "warm": folder / "warm" / "bundle", "frozen": frozen}
+        figures = {"scratch": scratch.figures}
+        if before is None:  # all arms begin as one model
+            figures["warm"], bundles["warm"] = scratch.figures, bundles["scratch"]
+        else:
+            warm = before.path / "warm" if (before.path / "warm").exists() else first.path / "scratch"
+            start = Start(warm / "bundle", warm / SEARCH_FILE)
+            told = partial(_report_epoch, moment, "warm")
+            figures["warm"] = fine_tune(config, "temporal", prepared, pretrained, folder / "warm", told, start)
         judged = replay.judge(prepared, pretrained, bundles, exclude_seen=config.evaluation.exclude_seen)
         return {"day": moment.day} | replay.write(folder, judged, figures)
 
@@ -61,10 +110,10 @@ def replay_night(night: Night, checked: Manifest, moment: replay.Moment, before:
         night,
         "replay",
         body,
-        inputs=[one for one in (checked, before, first) if one],
-        config=ReadKeys(config, *TRAINING, "pretrained.max_bad_images", "prepare", "evaluation.protocols", "data.tags_separator").values,
-        code=[read_checked, replay.write_moment, load_pretrained, fine_tune, WORKER],
-        results=("scratch/bundle/*", "warm/bundle/*"),
+        inputs=[one for one in (first, scratch, before) if one],
+        config=ReadKeys(config, *TRAINING, "evaluation.protocols").values,
+        code=[fine_tune, WORKER],
+        results=("warm/bundle/*", "per_user.parquet"),
         salt=f"{moment.at} {moment.until}",
         resumable=True,
     )
@@ -102,5 +151,5 @@ def summarise(night: Night, run: str, nights: list[Manifest], table: Path | None
     return {"table": text, "folder": str(night.folder)} | found
 
 
-def _epoch_reporter(moment: replay.Moment, arm: str) -> Any:
-    return lambda line: report_progress(f"{moment.day} {arm}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")
+def _report_epoch(moment: replay.Moment, arm: str, line: Mapping[str, Any]) -> None:
+    report_progress(f"{moment.day} {arm}: {line['phase']} epoch {line['epoch']}, loss {line['loss']:.3f}")

@@ -61,7 +61,7 @@ def replay(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
-COMMAND = ("--nights", str(NIGHTS), "--step-days", str(STEP_DAYS), "--table", "table.md")
+COMMAND = ("--nights", str(NIGHTS), "--step-days", str(STEP_DAYS), "--at-once", "2", "--table", "table.md")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,12 @@ def lived(home: Path) -> dict[str, Path]:
     """Night -> its folder."""
     folders = (home / "mlruns" / "stages" / "mine-replay" / "replay").glob("*/manifest.json")
     return dict(sorted((json.loads(path.read_text())["figures"]["day"], path.parent) for path in folders))
+
+
+def bundles(home: Path, night: Path) -> list[Path]:
+    """What a night has trained: from scratch and, but for the first night, warm."""
+    key = json.loads((night / "manifest.json").read_text())["inputs"]["replay_scratch"]
+    return [home / "mlruns" / "stages" / "mine-replay" / "replay_scratch" / key / "scratch" / "bundle", *night.glob("warm/bundle")]
 
 
 def test_every_night_is_lived_in_every_way(home: Path, whole: Path) -> None:
@@ -106,8 +112,9 @@ def test_a_night_is_judged_on_its_own_period_and_knows_nothing_of_it(home: Path,
         rows = pd.read_parquet(folder / "per_user.parquet")
         assert list(rows) == ["user_id", *ARMS]
         assert set(rows["user_id"]) <= set(asked["user_id"])
-        for arm in ("scratch", "warm"):
-            assert json.loads((folder / arm / "bundle" / "meta.json").read_text())["trained_until"]["temporal"] < at
+        assert len(bundles(home, folder)) == (1 if day == min(lived(home)) else 2)
+        for bundle in bundles(home, folder):
+            assert json.loads((bundle / "meta.json").read_text())["trained_until"]["temporal"] < at
         (line,) = (one for one in json.loads((whole / "replay.json").read_text())["nights"] if one["day"] == day)
         assert line[METRIC] == pytest.approx({arm: rows[arm].mean() for arm in ARMS})
 
@@ -141,12 +148,14 @@ def test_table_plot_and_run_say_the_same(home: Path, whole: Path) -> None:
 
 
 def test_a_replay_that_was_cut_off_does_only_what_is_left(home: Path, whole: Path) -> None:
-    """The first night is put back to where a kill between its training and its end leaves it."""
-    night = next(iter(lived(home).values()))
-    rest = (night / "manifest.json", night / "per_user.parquet")
+    """Two folders are put back to where a kill between a training and its end leaves them: a night from scratch, and a warm one."""
+    night = list(lived(home).values())[1]
+    scratch = bundles(home, night)[0].parents[1]
+    rest = (night / "manifest.json", night / "per_user.parquet", scratch / "manifest.json")
     for path in rest:
         path.unlink()
-    night.rename(night.with_name(f"{night.name}.partial"))
+    for folder in (night, scratch):
+        folder.rename(folder.with_name(f"{folder.name}.partial"))
     stages = home / "mlruns" / "stages" / "mine-replay"
 
     def written() -> dict[Path, int]:

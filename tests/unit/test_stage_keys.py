@@ -248,10 +248,8 @@ def test_explain_knows_all_that_it_reads(home: Path, root: Path, before: dict[st
 def test_replay_knows_what_separates_tags(home: Path, root: Path, before: dict[str, Manifest]) -> None:
     moment = replay.replay.Moment(at=1_700_100_000, until=1_700_200_000)
     configs = [config_of(home), config_of(home, data={"tags_separator": ","})]
-    found = {
-        replay.replay_night.fn(Night(config, "20260101-000009", root), before["validate"], moment, None, None).key for config in configs
-    }
-    assert len(found) == 2
+    made = [replay.replay_scratch.fn(Night(config, "20260101-000009", root), before["validate"], [moment], 1) for config in configs]
+    assert len({scratch.key for (scratch,) in made}) == 2
 
 
 def test_every_stage_names_its_code() -> None:

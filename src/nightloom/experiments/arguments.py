@@ -20,14 +20,16 @@ EVERY = (*get_args(BaselineName), *VARIANTS)
 """All models that can be compared side by side."""
 
 
-def check_nights(nights: int, step_days: float) -> None:
+def check_nights(nights: int, step_days: float, at_once: int = 1) -> None:
     """Refuse a replay without a night, before anything is read.
 
     Raises:
-        InputError: `nights` is below 1, or `step_days` not above 0.
+        InputError: `nights` or `at_once` is below 1, or `step_days` not above 0.
     """
     if nights < 1:
         raise InputError(f"--nights {nights}: nothing is lived again then. Give at least 1.")
+    if at_once < 1:
+        raise InputError(f"--at-once {at_once}: nothing is trained then. Give at least 1.")
     if not 0 < step_days < math.inf:
         raise InputError(f"--step-days {step_days:g}: the nights would not follow one another. Give a number of days above 0.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -44,6 +45,7 @@ def fine_tune(
     on_epoch: Progress | None = None,
     champion: Start | None = None,
     transfer: Transfer | None = None,
+    halt: Event | None = None,
 ) -> dict[str, Any]:
     """Train one protocol's model in worker processes.
 
@@ -59,6 +61,7 @@ def fine_tune(
         on_epoch: called with epoch, loss, validation_ndcg_at_10, learning_rate, seconds and phase after each epoch.
         champion: model to start from, if the config asks for it and it may be used; None trains from scratch.
         transfer: another domain's model to start from instead.
+        halt: set by another thread to end the training; see `nightloom.training.at_once`.
 
     Returns:
         Figures; see `nightloom.training.run.Training`. `warm_start` says what was taken from the champion (see
@@ -67,6 +70,7 @@ def fine_tune(
     Raises:
         InputError: the folders do not fit each other.
         TrainingError: a worker failed for good.
+        Halted: `halt` was set.
     """
     figures = folder / "figures.json"
     if not figures.exists():
@@ -91,11 +95,11 @@ def fine_tune(
         run |= {"warm_start": warm, "cold_because": None if warm else cold}
         write_json(folder / "run.json", run)
         if config.training.launcher == "ray":
-            launch_on_ray(folder / "run.json", config.training.workers, folder / "log.txt", on_epoch)
+            launch_on_ray(folder / "run.json", config.training.workers, folder / "log.txt", on_epoch, halt)
         else:
             gpus = torch.cuda.device_count()
             workers = min(config.training.workers, gpus) if gpus else config.training.workers
-            launch(folder / "run.json", workers, folder / "log.txt", on_epoch)
+            launch(folder / "run.json", workers, folder / "log.txt", on_epoch, halt)
     for left in (START_FILE, BEAT):  # by a night that was killed, too, where its job was done without it
         (folder / left).unlink(missing_ok=True)
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)

@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from nightloom.core.disk import trouble
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.threads import cores
 from nightloom.runs.environment import SWITCHES
+from nightloom.training.at_once import Halted
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 40
@@ -28,7 +30,7 @@ WORKERS_A_CORE, LEAST_ALLOWED = 4, 8
 Progress = Callable[[dict[str, Any]], None]
 
 
-def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None) -> None:
+def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None, halt: Event | None = None) -> None:
     """Train in worker processes until they are done.
 
     The workers have a process group of their own. It is killed on any exception here (a cancel, Ctrl-C, a
@@ -39,10 +41,12 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         workers: processes; on a machine with GPUs at most one each.
         log: file for what the workers print.
         on_epoch: called with each line of `curves.jsonl` as it is written.
+        halt: set by another thread to end the training.
 
     Raises:
         InputError: the workers refused what they were given, or there would be far more of them than cores.
         TrainingError: a worker failed, restarts included; holds the end of the log.
+        Halted: `halt` was set.
     """
     if workers > max(LEAST_ALLOWED, WORKERS_A_CORE * (there := cores())):
         raise InputError(
@@ -73,6 +77,8 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
                     code = process.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
                     seen = report_epochs(curves, seen, on_epoch)
+                    if halt is not None and halt.is_set():
+                        raise Halted from None
                     continue
                 report_epochs(curves, seen, on_epoch)
                 break

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,14 @@ from nightloom.config import hash_json
 from nightloom.core.disk import disk_of
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.runs.locks import stage_lock
+from nightloom.training.at_once import AtOnce
 from nightloom.training.budget import Budget
 from nightloom.training.fine_tune import fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
@@ -123,13 +127,21 @@ class Tuner:
         """
         import optuna
 
-        with disk_of(self.folder), stage_lock(self.folder / "study.lock"):
+        with disk_of(self.folder), stage_lock(self.folder / "study.lock"), AtOnce[float](self.budget.at_once) as trainings:
             study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
-            while self._left(study) > 0:
-                trial = study.ask()
-                values = {part.key: part.suggest(trial) for part in self.space}
+            asked: dict[Future[float], tuple[Trial, dict[str, Any]]] = {}
+            while True:
+                most = self.budget.at_once if _whole(study) else 1  # what the config as given yields is what others are measured by
+                while len(asked) < most and self._may_start(study, len(asked)):
+                    trial = study.ask()
+                    values = {part.key: part.suggest(trial) for part in self.space}
+                    asked[trainings.start(partial(self._train, study, trial, values, on_epoch, trainings))] = trial, values
+                if not asked:
+                    return self._found(study)
+                trained = trainings.ended()
+                trial, values = asked.pop(trained)
                 try:
-                    ended = study.tell(trial, self._train(study, trial, values, on_epoch))
+                    ended = study.tell(trial, trained.result())
                 except optuna.TrialPruned:
                     ended = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 except TrainingError:
@@ -138,10 +150,9 @@ class Tuner:
                         raise
                 except _TimeUp:
                     _again(study, trial.number, values)
-                    break
+                    continue
                 if on_trial:
                     on_trial(self._attempt(ended))
-            return self._found(study)
 
     def _open(self, pruner: Any) -> Study:
         """The study, new or gone on with."""
@@ -157,33 +168,39 @@ class Tuner:
             )
         study.set_user_attr("identity", self.identity)
         # A seed of its own for each start: the same one again would draw the same values again.
-        study.sampler = optuna.samplers.TPESampler(seed=self.config.training.seed + len(study.trials), multivariate=True)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=self.config.training.seed + len(study.trials), multivariate=True, constant_liar=self.budget.at_once > 1
+        )
         for left in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # of a killed process: this one holds the lock
             _again(study, left.number, left.params)
         if all(one.state == optuna.trial.TrialState.FAIL for one in study.trials):
             study.enqueue_trial({part.key: value_of(self.config, part.key) for part in self.space})
         return study
 
+    def _may_start(self, study: Study, under_way: int) -> bool:
+        """Whether there is time and a trial left, with so many under way."""
+        some = self.budget.trials is None or len(_ended(study)) + under_way < self.budget.trials
+        return some and self._left(study) > 0
+
     def _left(self, study: Study) -> float:
-        """Seconds of the budget that are left; 0 when as many trials as asked for have ended."""
-        if self.budget.trials is not None and len(_ended(study)) >= self.budget.trials:
-            return 0.0
+        """Seconds of the budget that are left."""
         spent = {one.user_attrs["folder"]: one.user_attrs["seconds"] for one in study.trials if "seconds" in one.user_attrs}
         return self.budget.minutes * 60 - sum(spent.values())  # a trial that was started again counts once: it went on in its folder
 
-    def _train(self, study: Study, trial: Trial, values: Mapping[str, Any], on_epoch: OnEpoch | None) -> float:
+    def _train(self, study: Study, trial: Trial, values: Mapping[str, Any], on_epoch: OnEpoch | None, trainings: AtOnce[float]) -> float:
         """Mean validation NDCG@10 over the seeds.
 
         Raises:
             TrialPruned: the trial falls behind; its workers have ended then.
             _TimeUp: the budget is spent; likewise.
+            Halted: another trial has ended the search; likewise.
         """
         import optuna
 
         config = with_values(self.config, {**values, "training.refit": False})  # a refit has no validation figure
         folder = self.folder / "trials" / hash_json([self.identity, dict(values)])[:16]
         trial.set_user_attr("folder", folder.name)
-        left, may_cut = self._left(study), bool(_whole(study))
+        may_cut = bool(_whole(study))
         began, trained, found = time.monotonic(), 0.0, []
         for number in range(self.budget.seeds):
 
@@ -192,16 +209,16 @@ class Tuner:
                 trained += line["seconds"]  # of epochs before a kill too
                 trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))
                 if on_epoch:
-                    on_epoch(trial.number, line)
+                    trainings.tell(partial(on_epoch, trial.number, line))
                 if number == 0:
                     trial.report(line["validation_ndcg_at_10"], line["epoch"])
                     if trial.should_prune():
                         raise optuna.TrialPruned
-                if trained > left and may_cut:
+                if may_cut and self._left(study) < 0:
                     raise _TimeUp
 
             one = with_values(config, {"training.seed": config.training.seed + SEED_STEP * number})
-            figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, folder / f"seed-{number}", after)
+            figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, folder / f"seed-{number}", after, halt=trainings.halt)
             shutil.rmtree(folder / f"seed-{number}" / "bundle", ignore_errors=True)
             found.append(float(figures["validation_ndcg_at_10"]))
         trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))

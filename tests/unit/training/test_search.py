@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,10 @@ def own(config: RunConfig) -> dict[str, Any]:
     return {part.key: value_of(config, part.key) for part in space_of(config)}
 
 
+def trials_of(folder: Path) -> list[Any]:
+    return optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db").trials
+
+
 def workers_in(folder: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["cmdline"]) if any(str(folder) in part for part in one.info["cmdline"] or [])]
 
@@ -87,7 +92,7 @@ def test_a_trial_that_falls_behind_is_cut_and_its_workers_end(config: RunConfig,
     seen: list[Any] = []
 
     def on_epoch(number: int, line: Any) -> None:
-        seen.append((number, line["epoch"], len(workers_in(folder))))
+        seen.append((number, line["epoch"]))
 
     long = Budget(minutes=30, trials=3)
     hopeless = optuna.pruners.ThresholdPruner(lower=2.0)  # no NDCG is as good
@@ -95,9 +100,52 @@ def test_a_trial_that_falls_behind_is_cut_and_its_workers_end(config: RunConfig,
     assert tuned.attempts[:2] == before.attempts
     cut = tuned.attempts[2]
     assert (cut.state, cut.ndcg) == ("pruned", None)
-    assert seen[0][2] > 0
+    assert seen == [(2, 1)]
     assert not workers_in(folder)
     assert tuned.best == before.best
+
+
+def test_trials_side_by_side_once_the_config_as_given_has_trained(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
+    """Each has a folder and workers of its own, and what is told of them comes one after the other."""
+    told: list[tuple[int, int]] = []
+    heard = set[int]()
+
+    def on_epoch(number: int, line: Any) -> None:
+        told.append((number, line["epoch"]))
+        heard.add(threading.get_ident())
+
+    folder = tmp_path / "study"
+    tuned = tuner(config, shop, folder, Budget(minutes=30, trials=4, at_once=3)).run(on_epoch=on_epoch)
+    assert [(one.number, one.state) for one in tuned.attempts] == [(number, "complete") for number in range(4)]
+    assert told[:2] == [(0, 1), (0, 2)]
+    assert sorted(told) == [(number, epoch) for number in range(4) for epoch in (1, 2)]
+    assert heard == {threading.get_ident()}
+    began = sorted(one.datetime_start for one in trials_of(folder))
+    ended = sorted(one.datetime_complete for one in trials_of(folder))
+    assert ended[0] < began[1]
+    assert began[3] < ended[1], "the three others were under way at once"
+    assert tuner(config, shop, folder).run().best == tuned.best  # it goes on one by one, and has nothing left to do
+
+
+def test_a_cancel_ends_all_that_are_under_way(shop: SimpleNamespace, tmp_path: Path) -> None:
+    folder, long = tmp_path / "study", small(epochs=30, patience=30)
+    under_way = set[int]()
+
+    def on_epoch(number: int, line: Any) -> None:
+        under_way.add(number)
+        if under_way == {0, 1, 2}:
+            raise KeyboardInterrupt
+
+    budget = Budget(minutes=30, trials=3, at_once=2)
+    with pytest.raises(KeyboardInterrupt):
+        tuner(long, shop, folder, budget).run(on_epoch=on_epoch)
+    assert not workers_in(folder)
+    assert [one.state.name for one in trials_of(folder)] == ["COMPLETE", "RUNNING", "RUNNING"]
+    # Asked again, both go on in their folders.
+    assert len(tuner(long, shop, folder, budget).run().attempts) == 3
+    _, *cut, third, fourth = trials_of(folder)
+    assert [one.params for one in cut] == [third.params, fourth.params]
+    assert len(list((folder / "trials").iterdir())) == 3
 
 
 def test_time_that_is_up_ends_the_trial_under_way_but_never_the_first(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
@@ -113,10 +161,13 @@ def test_time_that_is_up_ends_the_trial_under_way_but_never_the_first(config: Ru
     assert len(list((folder / "trials").iterdir())) == len(further.attempts) == 2
 
 
-@pytest.mark.parametrize("given", [{"minutes": 0}, {"minutes": float("nan")}, {"minutes": 1, "trials": 0}, {"minutes": 1, "seeds": 0}])
+@pytest.mark.parametrize(
+    "given",
+    [{"minutes": 0}, {"minutes": float("nan")}, {"minutes": 1, "trials": 0}, {"minutes": 1, "seeds": 0}, {"minutes": 1, "at_once": 0}],
+)
 def test_a_budget_with_which_nothing_is_tried_is_refused_by_its_name(given: dict[str, Any]) -> None:
     *_, (name, number) = given.items()
-    with pytest.raises(InputError, match=rf"--{name} {number:g}: nothing"):
+    with pytest.raises(InputError, match=rf"--{name.replace('_', '-')} {number:g}: nothing"):
         Budget(**given)
 
 
