@@ -57,7 +57,7 @@ test: setup  ## the tests: ARGS=tests/unit/cli
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ray: setup  ## training on several nodes, by Ray and without: a worker killed, a node lost
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "cluster or not cluster" tests/unit/training/test_ray.py tests/unit/training/test_ray_errands.py tests/unit/training/test_nodes.py tests/unit/training/test_text_tuning.py tests/flows/test_ray_night.py $(ARGS)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "cluster or not cluster" tests/unit/training/test_ray.py tests/unit/training/test_ray_errands.py tests/unit/training/test_ray_at_once.py tests/unit/training/test_nodes.py tests/unit/training/test_text_tuning.py tests/flows/test_ray_night.py $(ARGS)
 
 test-postgres: setup  ## MLflow, Prefect and the service's store on a real PostgreSQL, and all other tests that need one
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 NIGHTLOOM_TESTS_MAY_SKIP= $(BIN)/python -m pytest $$(grep -rl --include='test_*.py' tests.postgres_server tests) $(ARGS)

@@ -1,9 +1,10 @@
-"""A whole night whose training is a job of a Ray cluster of two nodes: what it makes is what a night with torchrun makes."""
+"""A night and a replay whose trainings are jobs of a Ray cluster of two nodes: they make what those with torchrun make."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from nightloom.experiments.replay import METRIC
 from tests.flows.test_nightly import environment
+from tests.flows.test_replay import COMMAND, NIGHTS, home, replay
 from tests.small_home import write_home
 from tests.unit.training.test_ray import cluster
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "home"]
 
 
 def night(home: Path, launcher: str) -> dict[str, Any]:
@@ -45,3 +48,18 @@ def test_a_night_on_ray_makes_what_a_night_with_torchrun_makes(cluster: Any, tmp
     home = write_home(tmp_path, workers=2)
     assert os.environ["RAY_ADDRESS"].startswith("http://127.0.0.1:")
     assert night(home, "ray") == night(home, "torchrun")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(2400)
+def test_a_replay_on_ray_finds_what_one_with_torchrun_finds(cluster: Any, home: Path) -> None:
+    found = []
+    for launcher, at_once in (("ray", "2"), ("torchrun", "1")):
+        shutil.rmtree(home / "mlruns", ignore_errors=True)
+        command = (*COMMAND, "--at-once", at_once, "--set", f"training.launcher={launcher}")
+        done = replay(home, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        nights = json.loads((home / "mlruns" / "nights" / "mine-replay" / "latest" / "replay.json").read_text(encoding="utf-8"))["nights"]
+        found.append([(night["day"], night[METRIC], night["epochs"], night["weights"]) for night in nights])
+    assert len(found[0]) == NIGHTS
+    assert found[0] == found[1]

@@ -58,7 +58,7 @@ def replay(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-m", "flows.replay", "--config", "mine.yaml", *arguments]
-    return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=1100, check=False)
 
 
 COMMAND = ("--nights", str(NIGHTS), "--step-days", str(STEP_DAYS), "--at-once", "2", "--table", "table.md")
