@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ def test_a_night_on_ray_makes_what_a_night_with_torchrun_makes(cluster: Any, tmp
     assert night(home, "ray") == night(home, "torchrun")
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Processes that are started in the block have one core."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
 @pytest.mark.cluster
 @pytest.mark.timeout(2400)
 def test_a_replay_on_ray_finds_what_one_with_torchrun_finds(cluster: Any, home: Path) -> None:
@@ -57,9 +70,11 @@ def test_a_replay_on_ray_finds_what_one_with_torchrun_finds(cluster: Any, home: 
     for launcher, at_once in (("ray", "2"), ("torchrun", "1")):
         shutil.rmtree(home / "mlruns", ignore_errors=True)
         command = (*COMMAND, "--at-once", at_once, "--set", f"training.launcher={launcher}")
-        done = replay(home, *command)
+        with one_core() if launcher == "torchrun" else nullcontext():  # sums of two threads have other last bits, and a node has one
+            done = replay(home, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-        nights = json.loads((home / "mlruns" / "nights" / "mine-replay" / "latest" / "replay.json").read_text(encoding="utf-8"))["nights"]
+        (written,) = (home / "mlruns" / "nights" / "mine-replay").glob("*/replay.json")
+        nights = json.loads(written.read_text(encoding="utf-8"))["nights"]
         found.append([(night["day"], night[METRIC], night["epochs"], night["weights"]) for night in nights])
     assert len(found[0]) == NIGHTS
     assert found[0] == found[1]
