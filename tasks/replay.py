@@ -112,7 +112,7 @@ def replay_night(night: Night, moment: replay.Moment, scratch: Manifest, before:
         body,
         inputs=[one for one in (first, scratch, before) if one],
         config=ReadKeys(config, *TRAINING, "evaluation.protocols").values,
-        code=[fine_tune, WORKER],
+        code=[replay.judge, fine_tune, WORKER],
         results=("warm/bundle/*", "per_user.parquet"),
         salt=f"{moment.at} {moment.until}",
         resumable=True,
