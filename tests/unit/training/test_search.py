@@ -161,6 +161,43 @@ def test_time_that_is_up_ends_the_trial_under_way_but_never_the_first(config: Ru
     assert len(list((folder / "trials").iterdir())) == len(further.attempts) == 2
 
 
+def test_a_first_trial_that_was_cancelled_with_no_time_left_comes_to_its_end(
+    config: RunConfig, shop: SimpleNamespace, tmp_path: Path
+) -> None:
+    def cancel(number: int, line: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder, none_left = tmp_path / "study", Budget(minutes=1e-6)
+    with pytest.raises(KeyboardInterrupt):
+        tuner(config, shop, folder, none_left).run(on_epoch=cancel)
+    assert [(one.state.name, "seconds" in one.user_attrs) for one in trials_of(folder)] == [("RUNNING", True)]
+    assert [one.state for one in tuner(config, shop, folder, none_left).run().attempts] == ["complete"]
+
+
+def test_a_trial_that_is_found_done_gives_no_time_back(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    given = tuner(config, shop, folder, Budget(minutes=30, trials=1)).run().given
+    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db")
+    study.enqueue_trial(dict(given.values))  # as one is that was killed between its training and its end
+    assert len(tuner(config, shop, folder, TRIALS).run().attempts) == 2
+    tuner(config, shop, folder, Budget(minutes=given.seconds / 120)).run()
+    assert len(trials_of(folder)) == 2
+
+
+@pytest.mark.timeout(300)
+def test_trials_that_fail_before_their_first_epoch_spend_time(
+    config: RunConfig, shop: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    before = tuner(config, shop, folder, Budget(minutes=30, trials=1)).run()
+    monkeypatch.setenv("PYTHONHASHSEED", "refused")  # with which no worker starts
+    tuned = tuner(config, shop, folder, Budget(minutes=(before.given.seconds + 1) / 60, at_once=2)).run()
+    assert tuned.attempts == before.attempts
+    failed = trials_of(folder)[1:]
+    assert {one.state.name for one in failed} == {"FAIL"}
+    assert all(one.user_attrs["seconds"] > 0 for one in failed)
+
+
 @pytest.mark.parametrize(
     "given",
     [{"minutes": 0}, {"minutes": float("nan")}, {"minutes": 1, "trials": 0}, {"minutes": 1, "seeds": 0}, {"minutes": 1, "at_once": 0}],
