@@ -22,7 +22,7 @@ from nightloom.core.errors import InputError, TrainingError
 from nightloom.runs.locks import stage_lock
 from nightloom.training.at_once import AtOnce
 from nightloom.training.budget import Budget
-from nightloom.training.fine_tune import fine_tune
+from nightloom.training.fine_tune import check_at_once, fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values
 
 if TYPE_CHECKING:
@@ -122,11 +122,12 @@ class Tuner:
             pruner: Optuna's; None: the median rule.
 
         Raises:
-            InputError: the study is of other data or another config, or another process works on it.
+            InputError: the study is of other data or another config, another process works on it, or too many trials would train at once.
             TrainingError: the config as given can not be trained.
         """
         import optuna
 
+        check_at_once(self.config, min(self.budget.at_once, self.budget.trials or self.budget.at_once))
         with disk_of(self.folder), stage_lock(self.folder / "study.lock"), AtOnce[float](self.budget.at_once) as trainings:
             study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
             asked: dict[Future[float], tuple[Trial, dict[str, Any]]] = {}

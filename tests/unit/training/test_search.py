@@ -22,7 +22,9 @@ import pytest
 from nightloom.config import RunConfig, config_from_dict, load_config
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
+from nightloom.core.threads import cores
 from nightloom.training.budget import Budget
+from nightloom.training.launch import LEAST_ALLOWED, WORKERS_A_CORE
 from nightloom.training.search import Tuned, Tuner
 from nightloom.training.search_space import SPACE, Choice, Range, space_of, value_of, with_values, write_preset
 from tests.waiting import until
@@ -125,6 +127,15 @@ def test_trials_side_by_side_once_the_config_as_given_has_trained(config: RunCon
     assert ended[0] < began[1]
     assert began[3] < ended[1], "the three others were under way at once"
     assert tuner(config, shop, folder).run().best == tuned.best  # it goes on one by one, and has nothing left to do
+
+
+def test_far_more_trainings_than_cores_are_refused_at_once(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
+    crowd = max(LEAST_ALLOWED, WORKERS_A_CORE * cores()) + 1
+    with pytest.raises(InputError, match=f"--at-once {crowd}, training.workers 1: {crowd} processes"):
+        tuner(config, shop, tmp_path / "study", Budget(minutes=30, at_once=crowd)).run()
+    assert not (tmp_path / "study").exists()
+    fewer = Budget(minutes=30, trials=1, at_once=crowd)  # of which one alone ever trains
+    assert len(tuner(config, shop, tmp_path / "study", fewer).run().attempts) == 1
 
 
 def test_a_cancel_ends_all_that_are_under_way(shop: SimpleNamespace, tmp_path: Path) -> None:
