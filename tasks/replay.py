@@ -21,7 +21,7 @@ from nightloom.runs.nights import publish_folder
 from nightloom.runs.stages import Manifest, Night, run_stage
 from nightloom.runs.tracking import Tracking
 from nightloom.training.at_once import AtOnce
-from nightloom.training.fine_tune import WORKER, Start, fine_tune
+from nightloom.training.fine_tune import WORKER, Start, check_at_once, fine_tune
 from nightloom.training.warm_start import SEARCH_FILE
 from tasks.progress import artifact_key, log_done, report_progress, tell
 
@@ -30,6 +30,7 @@ from tasks.progress import artifact_key, log_done, report_progress, tell
 def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Moment], at_once: int) -> list[Manifest]:
     """Prepare every night and train it from scratch. None needs another, so several train side by side."""
     config, preparing = night.config, Lock()
+    check_at_once(config, min(at_once, len(moments)))
 
     def live(moment: replay.Moment) -> Manifest:
         def body(folder: Path) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def replay_night(night: Night, moment: replay.Moment, scratch: Manifest, before:
         body,
         inputs=[one for one in (first, scratch, before) if one],
         config=ReadKeys(config, *TRAINING, "evaluation.protocols").values,
-        code=[fine_tune, WORKER],
+        code=[replay.judge, fine_tune, WORKER],
         results=("warm/bundle/*", "per_user.parquet"),
         salt=f"{moment.at} {moment.until}",
         resumable=True,

@@ -252,6 +252,19 @@ def test_replay_knows_what_separates_tags(home: Path, root: Path, before: dict[s
     assert len({scratch.key for (scratch,) in made}) == 2
 
 
+def test_a_replayed_night_is_judged_anew_where_the_code_that_judges_has_changed(
+    home: Path, root: Path, before: dict[str, Manifest], source: Path
+) -> None:
+    moment, night = replay.replay.Moment(at=1_700_100_000, until=1_700_200_000), Night(config_of(home), "20260101-000009", root)
+    (scratch,) = replay.replay_scratch.fn(night, before["validate"], [moment], 1)
+    judged = replay.replay_night.fn(night, moment, scratch, None, scratch)
+    with (source / "nightloom/experiments/replay.py").open("a") as file:
+        file.write("\n\nADDED = 1\n")
+    (again,) = replay.replay_scratch.fn(night, before["validate"], [moment], 1)
+    assert again.content == scratch.content
+    assert replay.replay_night.fn(night, moment, again, None, again).key != judged.key
+
+
 def test_every_stage_names_its_code() -> None:
     calls = [
         node

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from nightloom.core.files import write_json
-from nightloom.training.launch import Progress, launch
+from nightloom.training.launch import Progress, check_crowd, launch
 from nightloom.training.ray_job import BEAT, launch_on_ray
 from nightloom.training.ray_workers import SCRATCH
 from nightloom.training.transfer import Transfer
@@ -97,12 +97,29 @@ def fine_tune(
         if config.training.launcher == "ray":
             launch_on_ray(folder / "run.json", config.training.workers, folder / "log.txt", on_epoch, halt)
         else:
-            gpus = torch.cuda.device_count()
-            workers = min(config.training.workers, gpus) if gpus else config.training.workers
-            launch(folder / "run.json", workers, folder / "log.txt", on_epoch, halt)
+            launch(folder / "run.json", _workers_here(config), folder / "log.txt", on_epoch, halt)
     for left in (START_FILE, BEAT):  # by a night that was killed, too, where its job was done without it
         (folder / left).unlink(missing_ok=True)
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return content | {key: said.get(key) for key in ("warm_start", "cold_because")}
+
+
+def check_at_once(config: RunConfig, at_once: int) -> None:
+    """Refuse so many trainings side by side that this machine would have far too many processes; a cluster has them wait.
+
+    Args:
+        config: the run's config.
+        at_once: trainings.
+
+    Raises:
+        InputError: there would be far more processes than cores.
+    """
+    if config.training.launcher != "ray":
+        check_crowd(_workers_here(config), at_once)
+
+
+def _workers_here(config: RunConfig) -> int:
+    gpus = torch.cuda.device_count()
+    return min(config.training.workers, gpus) if gpus else config.training.workers

@@ -48,11 +48,7 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         TrainingError: a worker failed, restarts included; holds the end of the log.
         Halted: `halt` was set.
     """
-    if workers > max(LEAST_ALLOWED, WORKERS_A_CORE * (there := cores())):
-        raise InputError(
-            f"training.workers: {workers} processes on {there} cores would only wait for each other and for memory. "
-            f"One a core or GPU is enough; more than {WORKERS_A_CORE} a core are not started."
-        )
+    check_crowd(workers)
     curves = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"]) / "curves.jsonl"
     curves.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +93,24 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         f"training failed (exit code {code}); started again on the same folder it goes on from its last checkpoint. The end of {log}:\n"
         + "\n".join(tail)
     )
+
+
+def check_crowd(workers: int, at_once: int = 1) -> None:
+    """Refuse far more processes than this machine has cores.
+
+    Args:
+        workers: of a training.
+        at_once: trainings side by side.
+
+    Raises:
+        InputError: there would be far more.
+    """
+    if (all_ := workers * at_once) > max(LEAST_ALLOWED, WORKERS_A_CORE * (there := cores())):
+        named = "training.workers" if at_once == 1 else f"--at-once {at_once}, training.workers {workers}"
+        raise InputError(
+            f"{named}: {all_} processes on {there} cores would only wait for each other and for memory. "
+            f"One a core or GPU is enough; more than {WORKERS_A_CORE} a core are not started."
+        )
 
 
 def environment(workers: int) -> dict[str, str]:

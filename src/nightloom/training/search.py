@@ -22,7 +22,7 @@ from nightloom.core.errors import InputError, TrainingError
 from nightloom.runs.locks import stage_lock
 from nightloom.training.at_once import AtOnce
 from nightloom.training.budget import Budget
-from nightloom.training.fine_tune import fine_tune
+from nightloom.training.fine_tune import check_at_once, fine_tune
 from nightloom.training.search_space import space_of, value_of, with_values
 
 if TYPE_CHECKING:
@@ -122,11 +122,12 @@ class Tuner:
             pruner: Optuna's; None: the median rule.
 
         Raises:
-            InputError: the study is of other data or another config, or another process works on it.
+            InputError: the study is of other data or another config, another process works on it, or too many trials would train at once.
             TrainingError: the config as given can not be trained.
         """
         import optuna
 
+        check_at_once(self.config, min(self.budget.at_once, self.budget.trials or self.budget.at_once))
         with disk_of(self.folder), stage_lock(self.folder / "study.lock"), AtOnce[float](self.budget.at_once) as trainings:
             study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
             asked: dict[Future[float], tuple[Trial, dict[str, Any]]] = {}
@@ -178,14 +179,19 @@ class Tuner:
         return study
 
     def _may_start(self, study: Study, under_way: int) -> bool:
-        """Whether there is time and a trial left, with so many under way."""
-        some = self.budget.trials is None or len(_ended(study)) + under_way < self.budget.trials
-        return some and self._left(study) > 0
+        """Whether there is time and a trial left, with so many under way; the first to come to its end has all the time it needs."""
+        ended = len(_ended(study))
+        some = self.budget.trials is None or ended + under_way < self.budget.trials
+        return some and (self._left(study) > 0 or not ended + under_way)
 
     def _left(self, study: Study) -> float:
         """Seconds of the budget that are left."""
-        spent = {one.user_attrs["folder"]: one.user_attrs["seconds"] for one in study.trials if "seconds" in one.user_attrs}
-        return self.budget.minutes * 60 - sum(spent.values())  # a trial that was started again counts once: it went on in its folder
+        spent: dict[str, float] = {}
+        for one in study.trials:  # one that was started again counts once: it went on in its folder, or was found done there
+            if "seconds" in one.user_attrs:
+                folder = one.user_attrs["folder"]
+                spent[folder] = max(spent.get(folder, 0.0), one.user_attrs["seconds"])
+        return self.budget.minutes * 60 - sum(spent.values())
 
     def _train(self, study: Study, trial: Trial, values: Mapping[str, Any], on_epoch: OnEpoch | None, trainings: AtOnce[float]) -> float:
         """Mean validation NDCG@10 over the seeds.
@@ -202,12 +208,16 @@ class Tuner:
         trial.set_user_attr("folder", folder.name)
         may_cut = bool(_whole(study))
         began, trained, found = time.monotonic(), 0.0, []
+
+        def spend() -> None:
+            trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))
+
         for number in range(self.budget.seeds):
 
             def after(line: dict[str, Any], number: int = number) -> None:
                 nonlocal trained
                 trained += line["seconds"]  # of epochs before a kill too
-                trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))
+                spend()
                 if on_epoch:
                     trainings.tell(partial(on_epoch, trial.number, line))
                 if number == 0:
@@ -218,10 +228,15 @@ class Tuner:
                     raise _TimeUp
 
             one = with_values(config, {"training.seed": config.training.seed + SEED_STEP * number})
-            figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, folder / f"seed-{number}", after, halt=trainings.halt)
-            shutil.rmtree(folder / f"seed-{number}" / "bundle", ignore_errors=True)
+            place = folder / f"seed-{number}"
+            try:
+                figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, place, after, halt=trainings.halt)
+            except TrainingError:
+                spend()  # also where it failed before its first epoch: trials that all fail come to an end
+                raise
+            shutil.rmtree(place / "bundle", ignore_errors=True)
             found.append(float(figures["validation_ndcg_at_10"]))
-        trial.set_user_attr("seconds", round(max(trained, time.monotonic() - began), 3))
+        spend()
         return sum(found) / len(found)
 
     def _found(self, study: Study) -> Tuned:

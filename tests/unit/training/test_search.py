@@ -22,7 +22,9 @@ import pytest
 from nightloom.config import RunConfig, config_from_dict, load_config
 from nightloom.core.errors import InputError
 from nightloom.core.sequences import Sequences
+from nightloom.core.threads import cores
 from nightloom.training.budget import Budget
+from nightloom.training.launch import LEAST_ALLOWED, WORKERS_A_CORE
 from nightloom.training.search import Tuned, Tuner
 from nightloom.training.search_space import SPACE, Choice, Range, space_of, value_of, with_values, write_preset
 from tests.waiting import until
@@ -127,6 +129,15 @@ def test_trials_side_by_side_once_the_config_as_given_has_trained(config: RunCon
     assert tuner(config, shop, folder).run().best == tuned.best  # it goes on one by one, and has nothing left to do
 
 
+def test_far_more_trainings_than_cores_are_refused_at_once(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
+    crowd = max(LEAST_ALLOWED, WORKERS_A_CORE * cores()) + 1
+    with pytest.raises(InputError, match=f"--at-once {crowd}, training.workers 1: {crowd} processes"):
+        tuner(config, shop, tmp_path / "study", Budget(minutes=30, at_once=crowd)).run()
+    assert not (tmp_path / "study").exists()
+    fewer = Budget(minutes=30, trials=1, at_once=crowd)  # of which one alone ever trains
+    assert len(tuner(config, shop, tmp_path / "study", fewer).run().attempts) == 1
+
+
 def test_a_cancel_ends_all_that_are_under_way(shop: SimpleNamespace, tmp_path: Path) -> None:
     folder, long = tmp_path / "study", small(epochs=30, patience=30)
     under_way = set[int]()
@@ -159,6 +170,43 @@ def test_time_that_is_up_ends_the_trial_under_way_but_never_the_first(config: Ru
     # The trial that was under way is not lost: with more time it goes on.
     further = tuner(config, shop, folder, TRIALS).run()
     assert len(list((folder / "trials").iterdir())) == len(further.attempts) == 2
+
+
+def test_a_first_trial_that_was_cancelled_with_no_time_left_comes_to_its_end(
+    config: RunConfig, shop: SimpleNamespace, tmp_path: Path
+) -> None:
+    def cancel(number: int, line: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder, none_left = tmp_path / "study", Budget(minutes=1e-6)
+    with pytest.raises(KeyboardInterrupt):
+        tuner(config, shop, folder, none_left).run(on_epoch=cancel)
+    assert [(one.state.name, "seconds" in one.user_attrs) for one in trials_of(folder)] == [("RUNNING", True)]
+    assert [one.state for one in tuner(config, shop, folder, none_left).run().attempts] == ["complete"]
+
+
+def test_a_trial_that_is_found_done_gives_no_time_back(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    given = tuner(config, shop, folder, Budget(minutes=30, trials=1)).run().given
+    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder}/study.db")
+    study.enqueue_trial(dict(given.values))  # as one is that was killed between its training and its end
+    assert len(tuner(config, shop, folder, TRIALS).run().attempts) == 2
+    tuner(config, shop, folder, Budget(minutes=given.seconds / 120)).run()
+    assert len(trials_of(folder)) == 2
+
+
+@pytest.mark.timeout(300)
+def test_trials_that_fail_before_their_first_epoch_spend_time(
+    config: RunConfig, shop: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    before = tuner(config, shop, folder, Budget(minutes=30, trials=1)).run()
+    monkeypatch.setenv("PYTHONHASHSEED", "refused")  # with which no worker starts
+    tuned = tuner(config, shop, folder, Budget(minutes=(before.given.seconds + 1) / 60, at_once=2)).run()
+    assert tuned.attempts == before.attempts
+    failed = trials_of(folder)[1:]
+    assert {one.state.name for one in failed} == {"FAIL"}
+    assert all(one.user_attrs["seconds"] > 0 for one in failed)
 
 
 @pytest.mark.parametrize(
