@@ -55,7 +55,7 @@ def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Mom
 
             return fine_tune(config, "temporal", prepared, pretrained, folder / "scratch", told, halt=trainings.halt)
 
-        return run_stage(
+        manifest = run_stage(
             night,
             "replay_scratch",
             body,
@@ -68,11 +68,13 @@ def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Mom
             salt=f"{moment.at} {moment.until}",
             resumable=True,
         )
+        trainings.tell(partial(log_done, manifest, f"{moment.day}, trained from scratch"))
+        return manifest
 
     with AtOnce[Manifest](at_once) as trainings:
         begun = [trainings.start(partial(live, moment)) for moment in moments]
         while trainings.under_way:
-            log_done(trainings.ended().result(), "a night trained from scratch")
+            trainings.ended().result()
         return [one.result() for one in begun]
 
 

@@ -31,7 +31,7 @@ class AtOnce(Generic[Found]):
 
     def __init__(self, most: int) -> None:
         self.halt, self.under_way = Event(), 0
-        self._said: SimpleQueue[Callable[[], None] | Future[Found]] = SimpleQueue()
+        self._said: SimpleQueue[Callable[[], object] | Future[Found]] = SimpleQueue()
         self._threads = ThreadPoolExecutor(most, "training")
 
     def __enter__(self) -> Self:
@@ -48,7 +48,7 @@ class AtOnce(Generic[Found]):
         begun.add_done_callback(self._said.put)
         return begun
 
-    def tell(self, say: Callable[[], None]) -> None:
+    def tell(self, say: Callable[[], object]) -> None:
         """Called by a training: have something said in the other thread."""
         self._said.put(say)
 
