@@ -14,6 +14,7 @@ import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -208,6 +209,7 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
     if unwind:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.unraisablehook = SwallowedSignals(sys.unraisablehook)
+    sys.excepthook = partial(_uncaught, sys.excepthook, errors)
     try:
         if os.environ.get("PREFECT_API_URL"):
             cancel_dead_runs()
@@ -234,6 +236,14 @@ def run(work: Callable[[], Result], show: Callable[[Result, Console], int | None
             _leave(refused(why, errors))
         return refused(why, errors)
     return code
+
+
+def _uncaught(before: Callable[..., Any], console: Console, kind: type[BaseException], error: BaseException, *trace: Any) -> None:
+    """Say of a Ctrl-C what it means (`sys.excepthook`); the process ends by the signal all the same."""
+    if issubclass(kind, KeyboardInterrupt):
+        console.print("Cancelled. Started again, it goes on from what is done.")
+    else:
+        before(kind, error, *trace)
 
 
 def _server_lost(error: Exception, console: Console) -> None:

@@ -178,6 +178,21 @@ def test_a_ctrl_c_there_is_not_lost_either(how: str) -> None:
         run(work, lambda result, console: None)
 
 
+CANCELLED = """
+import signal, time
+from flows.command import run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(60)), lambda *_: 0)
+"""
+
+
+def test_a_ctrl_c_is_answered_in_a_line_and_ends_the_command_as_a_signal_does() -> None:
+    env = os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", CANCELLED], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == "Cancelled. Started again, it goes on from what is done.\n"
+
+
 def test_a_terminal_without_the_letters_ends_no_command(tmp_path: Path) -> None:
     rows = "".join(f"Käufer{at % 9},物品{at % 5},{1_600_000_000 + 86_400 * at},购买\n" for at in range(200))
     (tmp_path / "Käufe.csv").write_text(f"user_id,item_id,timestamp,event\n{rows}", encoding="utf-8")
