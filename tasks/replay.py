@@ -30,7 +30,8 @@ from tasks.progress import artifact_key, log_done, report_progress, tell
 def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Moment], at_once: int) -> list[Manifest]:
     """Prepare every night and train it from scratch. None needs another, so several train side by side."""
     config, preparing = night.config, Lock()
-    check_at_once(config, min(at_once, len(moments)))
+    most = min(at_once, len(moments))
+    check_at_once(config, most)
 
     def live(moment: replay.Moment) -> Manifest:
         def body(folder: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Mom
             def told(line: dict[str, Any]) -> None:
                 trainings.tell(partial(_report_epoch, moment, "scratch", line))
 
-            return fine_tune(config, "temporal", prepared, pretrained, folder / "scratch", told, halt=trainings.halt)
+            return fine_tune(config, "temporal", prepared, pretrained, folder / "scratch", told, beside=trainings)
 
         manifest = run_stage(
             night,
@@ -71,7 +72,7 @@ def replay_scratch(night: Night, checked: Manifest, moments: Sequence[replay.Mom
         trainings.tell(partial(log_done, manifest, f"{moment.day}, trained from scratch"))
         return manifest
 
-    with AtOnce[Manifest](at_once) as trainings:
+    with AtOnce[Manifest](most) as trainings:
         begun = [trainings.start(partial(live, moment)) for moment in moments]
         while trainings.under_way:
             trainings.ended().result()

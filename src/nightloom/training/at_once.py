@@ -25,12 +25,13 @@ class AtOnce(Generic[Found]):
         most: that may run at once.
 
     Attributes:
-        halt: given to each training, which ends with `Halted` once it is set.
+        most: as given; that many share a machine's cores.
         under_way: how many have begun and were not yet given by `ended`.
     """
 
     def __init__(self, most: int) -> None:
-        self.halt, self.under_way = Event(), 0
+        self.most, self.under_way = most, 0
+        self._halt = Event()
         self._said: SimpleQueue[Callable[[], object] | Future[Found]] = SimpleQueue()
         self._threads = ThreadPoolExecutor(most, "training")
 
@@ -38,7 +39,7 @@ class AtOnce(Generic[Found]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.halt.set()
+        self._halt.set()
         self._threads.shutdown(cancel_futures=True)
 
     def start(self, train: Callable[[], Found]) -> Future[Found]:
@@ -53,12 +54,12 @@ class AtOnce(Generic[Found]):
         self._said.put(say)
 
     def check(self) -> None:
-        """Called by a training before it goes on with something long.
+        """Called by a training again and again.
 
         Raises:
             Halted: the others are not gone on with.
         """
-        if self.halt.is_set():
+        if self._halt.is_set():
             raise Halted
 
     def ended(self) -> Future[Found]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from nightloom.core.files import write_json
+from nightloom.training.at_once import AtOnce
 from nightloom.training.launch import Progress, check_crowd, launch
 from nightloom.training.ray_job import BEAT, launch_on_ray
 from nightloom.training.ray_workers import SCRATCH
@@ -45,7 +45,7 @@ def fine_tune(
     on_epoch: Progress | None = None,
     champion: Start | None = None,
     transfer: Transfer | None = None,
-    halt: Event | None = None,
+    beside: AtOnce[Any] | None = None,
 ) -> dict[str, Any]:
     """Train one protocol's model in worker processes.
 
@@ -61,7 +61,7 @@ def fine_tune(
         on_epoch: called with epoch, loss, validation_ndcg_at_10, learning_rate, seconds and phase after each epoch.
         champion: model to start from, if the config asks for it and it may be used; None trains from scratch.
         transfer: another domain's model to start from instead.
-        halt: set by another thread to end the training; see `nightloom.training.at_once`.
+        beside: the trainings that it shares the cores with, and ends with.
 
     Returns:
         Figures; see `nightloom.training.run.Training`. `warm_start` says what was taken from the champion (see
@@ -70,7 +70,7 @@ def fine_tune(
     Raises:
         InputError: the folders do not fit each other.
         TrainingError: a worker failed for good.
-        Halted: `halt` was set.
+        Halted: those beside it are not gone on with.
     """
     figures = folder / "figures.json"
     if not figures.exists():
@@ -95,9 +95,9 @@ def fine_tune(
         run |= {"warm_start": warm, "cold_because": None if warm else cold}
         write_json(folder / "run.json", run)
         if config.training.launcher == "ray":
-            launch_on_ray(folder / "run.json", config.training.workers, folder / "log.txt", on_epoch, halt)
+            launch_on_ray(folder / "run.json", config.training.workers, folder / "log.txt", on_epoch, beside)
         else:
-            launch(folder / "run.json", _workers_here(config), folder / "log.txt", on_epoch, halt)
+            launch(folder / "run.json", _workers_here(config), folder / "log.txt", on_epoch, beside)
     for left in (START_FILE, BEAT):  # by a night that was killed, too, where its job was done without it
         (folder / left).unlink(missing_ok=True)
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)

@@ -10,14 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from nightloom.core.disk import trouble
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.threads import cores
 from nightloom.runs.environment import SWITCHES
-from nightloom.training.at_once import Halted
+from nightloom.training.at_once import AtOnce
 
 POLL_SECONDS = 0.2
 LOG_TAIL = 40
@@ -30,7 +29,7 @@ WORKERS_A_CORE, LEAST_ALLOWED = 4, 8
 Progress = Callable[[dict[str, Any]], None]
 
 
-def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None, halt: Event | None = None) -> None:
+def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None, beside: AtOnce[Any] | None = None) -> None:
     """Train in worker processes until they are done.
 
     The workers have a process group of their own. It is killed on any exception here (a cancel, Ctrl-C, a
@@ -41,14 +40,15 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
         workers: processes; on a machine with GPUs at most one each.
         log: file for what the workers print.
         on_epoch: called with each line of `curves.jsonl` as it is written.
-        halt: set by another thread to end the training.
+        beside: the trainings that it shares the cores with, and ends with.
 
     Raises:
         InputError: the workers refused what they were given, or there would be far more of them than cores.
         TrainingError: a worker failed, restarts included; holds the end of the log.
-        Halted: `halt` was set.
+        Halted: those beside it are not gone on with.
     """
     check_crowd(workers)
+    sharing = workers * (beside.most if beside else 1)
     curves = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"]) / "curves.jsonl"
     curves.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
     ]
     with log.open("ab") as output:
         began = output.tell()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment(workers))
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment(sharing))
         try:
             seen = 0
             while True:
@@ -73,8 +73,8 @@ def launch(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = 
                     code = process.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
                     seen = report_epochs(curves, seen, on_epoch)
-                    if halt is not None and halt.is_set():
-                        raise Halted from None
+                    if beside is not None:
+                        beside.check()
                     continue
                 report_epochs(curves, seen, on_epoch)
                 break

@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from nightloom.core.disk import trouble
 from nightloom.core.errors import InputError, TrainingError
 from nightloom.core.secrets import hidden
 from nightloom.runs.environment import SWITCHES
-from nightloom.training.at_once import Halted
+from nightloom.training.at_once import AtOnce
 from nightloom.training.launch import LOG_TAIL, MAX_RESTARTS, Progress, report_epochs, worker_settings
 from nightloom.training.ray_workers import SCRATCH, refusal
 
@@ -48,7 +48,7 @@ CHECKPOINT = "the night goes on from its last checkpoint"
 Found = TypeVar("Found")
 
 
-def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None, halt: threading.Event | None = None) -> None:
+def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | None = None, beside: AtOnce[Any] | None = None) -> None:
     """Train as a job of the Ray cluster until it is done.
 
     A job that trains the same run is taken over: it belongs to a night that was killed. Otherwise one is handed in, and goes on from
@@ -60,12 +60,12 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
         workers: processes, one a CPU of the cluster, or one a GPU.
         log: file for what the job prints.
         on_epoch: called with each line of `curves.jsonl` as it is written.
-        halt: set by another thread to end the training.
+        beside: the trainings that it ends with.
 
     Raises:
         InputError: Ray is not installed, no cluster is named, or the job refused what it was given.
         TrainingError: the cluster can not be reached, or the job failed.
-        Halted: `halt` was set.
+        Halted: those beside it are not gone on with.
     """
     client, key = connect(), _key(run_json, workers)
     out = Path(json.loads(run_json.read_text(encoding="utf-8"))["out"])
@@ -83,7 +83,7 @@ def launch_on_ray(run_json: Path, workers: int, log: Path, on_epoch: Progress | 
             with answering(CHECKPOINT):
                 words = ["nightloom.training", "--config", path, "--launcher", "ray", "--workers", str(workers), "--beat", str(beat)]
                 job = submit(client, words, key, {"run": path})
-        follower = _Follower(client, job, log, curves, beat, on_epoch, halt, seen)
+        follower = _Follower(client, job, log, curves, beat, on_epoch, beside, seen)
         ended, seen = follower(), follower.seen
         code = ended.driver_exit_code
         if ended.status == "SUCCEEDED":
@@ -223,7 +223,7 @@ class _Follower:
     curves: Path
     beat: Path
     on_epoch: Progress | None
-    halt: threading.Event | None
+    beside: AtOnce[Any] | None
     seen: int = 0
     """Epochs that were told, by earlier jobs of the run too."""
 
@@ -241,8 +241,8 @@ class _Follower:
                 if said is not None and said.status.is_terminal():
                     break
                 self.seen = report_epochs(self.curves, self.seen, self.on_epoch)
-                if self.halt is not None and self.halt.is_set():
-                    raise Halted
+                if self.beside is not None:
+                    self.beside.check()
                 time.sleep(POLL_SECONDS)
         except BaseException:
             stop(self.client, self.job)

@@ -127,12 +127,13 @@ class Tuner:
         """
         import optuna
 
-        check_at_once(self.config, min(self.budget.at_once, self.budget.trials or self.budget.at_once))
-        with disk_of(self.folder), stage_lock(self.folder / "study.lock"), AtOnce[float](self.budget.at_once) as trainings:
+        side_by_side = min(self.budget.at_once, self.budget.trials or self.budget.at_once)
+        check_at_once(self.config, side_by_side)
+        with disk_of(self.folder), stage_lock(self.folder / "study.lock"), AtOnce[float](side_by_side) as trainings:
             study = self._open(pruner or optuna.pruners.MedianPruner(STARTUP_TRIALS, WARM_UP_EPOCHS))
             asked: dict[Future[float], tuple[Trial, dict[str, Any]]] = {}
             while True:
-                most = self.budget.at_once if _whole(study) else 1  # what the config as given yields is what others are measured by
+                most = trainings.most if _whole(study) else 1  # what the config as given yields is what others are measured by
                 while len(asked) < most and self._may_start(study, len(asked)):
                     trial = study.ask()
                     values = {part.key: part.suggest(trial) for part in self.space}
@@ -230,7 +231,7 @@ class Tuner:
             one = with_values(config, {"training.seed": config.training.seed + SEED_STEP * number})
             place = folder / f"seed-{number}"
             try:
-                figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, place, after, halt=trainings.halt)
+                figures = fine_tune(one, self.protocol, self.prepared, self.pretrained, place, after, beside=trainings)
             except TrainingError:
                 spend()  # also where it failed before its first epoch: trials that all fail come to an end
                 raise

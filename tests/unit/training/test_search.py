@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,13 +109,16 @@ def test_a_trial_that_falls_behind_is_cut_and_its_workers_end(config: RunConfig,
 
 
 def test_trials_side_by_side_once_the_config_as_given_has_trained(config: RunConfig, shop: SimpleNamespace, tmp_path: Path) -> None:
-    """Each has a folder and workers of its own, and what is told of them comes one after the other."""
+    """Each has a folder, workers and a share of the cores of its own, and what is told of them comes one after the other."""
     told: list[tuple[int, int]] = []
-    heard = set[int]()
+    heard, threads = set[int](), set[str]()
 
     def on_epoch(number: int, line: Any) -> None:
         told.append((number, line["epoch"]))
         heard.add(threading.get_ident())
+        for worker in workers_in(folder):
+            with suppress(psutil.Error):  # it has ended
+                threads.add(worker.environ()["OMP_NUM_THREADS"])
 
     folder = tmp_path / "study"
     tuned = tuner(config, shop, folder, Budget(minutes=30, trials=4, at_once=3)).run(on_epoch=on_epoch)
@@ -122,6 +126,7 @@ def test_trials_side_by_side_once_the_config_as_given_has_trained(config: RunCon
     assert told[:2] == [(0, 1), (0, 2)]
     assert sorted(told) == [(number, epoch) for number in range(4) for epoch in (1, 2)]
     assert heard == {threading.get_ident()}
+    assert threads == {str(max(1, cores() // 3))}
     began = sorted(one.datetime_start for one in trials_of(folder))
     ended = sorted(one.datetime_complete for one in trials_of(folder))
     assert ended[0] < began[1]
